@@ -1,0 +1,224 @@
+"""A bundle: the folder that slimwright hands back.
+
+    model.onnx       the result                    net/           its graph: JSON + safetensors
+    original.onnx    what it came from             recipe.json    what was done, in order
+    manifest.json    every measurement             report.html    the manifest for people, with plots/*.png
+
+The manifest is read back as untrusted input: its fields are validated, its file names must be those above, and the
+hashes must agree before anything is loaded.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from slimwright.errors import BundleError
+from slimwright.recipe import Recipe
+
+MODEL, ORIGINAL, RECIPE, MANIFEST, REPORT = "model.onnx", "original.onnx", "recipe.json", "manifest.json", "report.html"
+NET = "net"
+HASHED = (MODEL, ORIGINAL, RECIPE, "net/net.json", "net/net.safetensors")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Timing(_Record):
+    """Measured wall time of one image on one thread, in milliseconds."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    runs: int
+
+
+class Side(_Record):
+    """One of the two models, counted and measured."""
+
+    accuracy: float  # 0..1 on the test part, in the runtime
+    latency: Timing  # measured, the two sides interleaved
+    size_bytes: int  # of the ONNX file
+    macs: int  # exact, for one image
+    params: int  # exact
+    weight_bytes: int  # exact, of the FP32 net
+    peak_activation_bytes: int  # exact, of the FP32 net, for one image
+    arena_bytes: int  # what a planned arena takes
+    peak_rss_bytes: int  # measured in a fresh process
+    kernel_ms: dict[str, float]  # measured by the runtime's profiler, mean per run
+
+
+class Candidate(_Record):
+    """A model that was tried. `predicted_latency_ms` and `predicted_damage` come from the plan, the rest was measured."""
+
+    name: str
+    precision: Literal["fp32", "int8"]
+    predicted_latency_ms: float | None
+    predicted_damage: float | None  # nats of loss
+    latency_ms: float
+    size_bytes: int
+    macs: int
+    validation_accuracy: float
+    chosen: bool
+
+
+class Decision(_Record):
+    """Something that was proposed, and whether it stayed."""
+
+    what: str
+    kept: bool
+    why: str
+
+
+class Layer(_Record):
+    """One node, before and after. A node that was folded away has nothing after."""
+
+    name: str
+    op: str
+    channels_before: int
+    channels_after: int
+    macs_before: int
+    macs_after: int
+    weight_bytes_before: int
+    weight_bytes_after: int
+    output_bytes_before: int
+    output_bytes_after: int
+
+
+class Memory(_Record):
+    """Live activation bytes while each node of a net runs, for one image."""
+
+    nodes: list[str]
+    live_bytes: list[int]
+
+
+class Proof(_Record):
+    """The artefact against its net, on the same images."""
+
+    reference: Literal["net", "fp32 artefact"]  # what the artefact was compared with
+    images: int
+    max_abs_error: float
+    max_relative_error: float  # of the largest score
+    tolerance: float  # on max_relative_error
+    agreement: float  # share of images on which both name the same class
+    least_agreement: float
+    passed: bool
+
+
+class Summary(_Record):
+    """What most people want to know."""
+
+    accuracy_original: float
+    accuracy: float
+    latency_ms_original: float
+    latency_ms: float
+    latency_ratio: float
+    size_bytes_original: int
+    size_bytes: int
+    within_budget: bool
+    misses: list[str]  # each limit that was missed, and by how much
+
+
+class DataCard(_Record):
+    """What the device must do to an image, and what the scores mean."""
+
+    name: str
+    labels: list[str]
+    image_shape: list[int]
+    preprocessing: dict[str, object]
+    sizes: dict[str, int]
+
+
+class Manifest(_Record):
+    """Everything that is known about a bundle."""
+
+    format: Literal["slimwright-bundle"] = "slimwright-bundle"
+    version: Literal[1] = 1
+    created: str
+    seconds: dict[str, float]  # wall time per stage
+    model: str
+    runtime: str
+    threads: Literal[1] = 1
+    seed: int
+    versions: dict[str, str]
+    machine: dict[str, str]
+    budget: dict[str, str]  # as the user wrote it
+    limits: dict[str, float]  # resolved, in the unit of each name
+    channel_step: int
+    empty_runtime_rss_bytes: int
+    data: DataCard
+    summary: Summary
+    original: Side
+    result: Side
+    proof: Proof
+    candidates: list[Candidate]
+    decisions: list[Decision]
+    layers: list[Layer]
+    memory: dict[Literal["original", "result"], Memory]
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder with a proven model in it."""
+
+    path: Path
+    manifest: Manifest
+    recipe: Recipe
+
+    @property
+    def summary(self) -> Summary:
+        """Accuracy, latency and size of original and result, and whether the budget was met."""
+        return self.manifest.summary
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Return the bundle in `path`, its hashes checked. Raises BundleError, naming the file and the fault."""
+    try:
+        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+        recipe = Recipe.model_validate_json((path / RECIPE).read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is no bundle: {error.filename} is missing") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{path / MANIFEST} or {RECIPE} is not valid: {where or 'content'}: {first['msg']}") from error
+    for name in HASHED:
+        if manifest.sha256.get(name) != sha256_of(path / name):
+            raise BundleError(f"{path / name} is missing or is not the file that was proven; run shrink again")
+    return Bundle(path, manifest, recipe)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or "" where there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, IsADirectoryError):
+        return ""
+
+
+def as_json(record: BaseModel) -> str:
+    """Return a record as JSON for people and scripts."""
+    return json.dumps(record.model_dump(mode="json"), indent=1)
+
+
+def misses(limits: Mapping[str, float], costs: Mapping[str, float], drop_points: float, most_points: float) -> list[str]:
+    """Say which limits were missed and by how much; an empty list if none."""
+    said = []
+    for name, limit in limits.items():
+        if costs[name] > limit:
+            said.append(f"{name} is {_short(costs[name])}, {100 * (costs[name] / limit - 1):.1f} % over its limit of {_short(limit)}")
+    if drop_points > most_points + 1e-9:
+        said.append(f"accuracy drops by {drop_points:.2f} points, limit {most_points:g}")
+    return said
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 or math.isclose(value, round(value)) else f"{value:.3g}"

@@ -1,0 +1,70 @@
+"""What the user is willing to spend: limits, absolute or relative to the original."""
+
+import re
+from dataclasses import dataclass, fields
+from typing import TypeAlias
+
+from slimwright.cost.count import Cost
+from slimwright.errors import BudgetError
+
+Limit: TypeAlias = float | str  # 12.5, "12.5ms", "2MB", or "0.5x": relative to the original
+
+UNITS = {
+    "latency_ms": {"ms": 1.0, "us": 1e-3, "s": 1e3},
+    "size_bytes": {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9},
+    "peak_activation_bytes": {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9},
+    "macs": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9},
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits on the result. None means no limit; strings may carry a unit, or "x" for a share of the original.
+
+    `max_accuracy_drop` is in percentage points of accuracy on data that no choice has seen. MB = 10^6 bytes.
+    Raises BudgetError, naming the field, for anything that is not a positive limit.
+    """
+
+    latency_ms: Limit | None = None
+    size_bytes: Limit | None = None
+    peak_activation_bytes: Limit | None = None
+    macs: Limit | None = None
+    max_accuracy_drop: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in UNITS:
+            if (limit := getattr(self, name)) is not None:
+                _parsed(name, limit)
+        if not 0 <= self.max_accuracy_drop <= 100:
+            raise BudgetError(f"max_accuracy_drop is {self.max_accuracy_drop}; it must be 0 to 100 percentage points")
+        if not self.limited():
+            raise BudgetError("a budget needs at least one of latency, size, memory or macs, such as latency 0.5x")
+
+    def limited(self) -> tuple[str, ...]:
+        """Names of the costs that have a limit."""
+        return tuple(f.name for f in fields(self) if f.name in UNITS and getattr(self, f.name) is not None)
+
+    def absolute(self, original: Cost) -> dict[str, float]:
+        """Return each limit as a number in the unit of its name, shares resolved against the original's cost."""
+        limits = {}
+        for name in self.limited():
+            value, relative = _parsed(name, getattr(self, name))
+            base = getattr(original, name)
+            if relative and base is None:
+                raise BudgetError(f"{name} is relative ('{getattr(self, name)}'), but the original's {name} was not measured")
+            limits[name] = value * base if relative else value
+        return limits
+
+
+def _parsed(name: str, limit: Limit) -> tuple[float, bool]:
+    """Return the value and whether it is a share of the original."""
+    text = str(limit).strip().lower()
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)", text)
+    units = UNITS[name]
+    if found is None or (found[2] not in units and found[2] not in ("x", "")):
+        known = ", ".join([*(u for u in units if u), "x"])
+        raise BudgetError(f"{name} is {limit!r}; give a positive number with one of the units {known}, such as 0.5x")
+    value = float(found[1])
+    if not 0 < value < float("inf"):
+        raise BudgetError(f"{name} is {limit!r}; it must be greater than zero")
+    return (value, True) if found[2] == "x" else (value * units.get(found[2], 1.0), False)

@@ -1,0 +1,166 @@
+"""Latency of single layers, measured once per shape and kept on disk.
+
+A table belongs to one runtime, version, processor, precision and number of threads; its key holds all of them, so a
+cached time never answers for another machine. Between measured channel counts the time is interpolated linearly in
+both directions, which a sweep over counts that are multiples of the runtime's step supports (`step`).
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from slimwright.graph.net import Net, Node
+from slimwright.graph.store import replacing
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """Everything that a layer's latency depends on."""
+
+    op: str  # "conv2d" or "linear"
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    input_size: tuple[int, int] = (1, 1)
+
+
+Measure: TypeAlias = Callable[[LayerShape], float]  # -> milliseconds
+SWEEP = (33, 34, 36, 40, 41, 42, 44, 48, 49, 50, 52, 56, 57, 58, 60, 64)  # closed under rounding up to 2, 4, 8, 16, 32
+ROUNDS = 3  # passes over all shapes; the least time counts, since a processor's clock drifts over seconds
+ROUNDING_LOSS = 1.08  # rounding a count up may cost this much before the step counts as too large
+
+
+class LatencyTable:
+    """Measured milliseconds per layer shape; missing shapes are measured on demand and written to `path`."""
+
+    def __init__(self, measure: Measure, path: Path | None, identity: Mapping[str, object]) -> None:
+        self._measure = measure
+        self.identity = {"cpu": cpu_name(), **identity}
+        key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+        self._path = path / f"latency-{key}.json" if path else None
+        self._times: dict[str, float] = self._read()
+        self.measured = 0
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def time(self, shape: LayerShape) -> float:
+        """Return the measured milliseconds of a layer."""
+        self.fill([shape])
+        return self._times[_key(shape)]
+
+    def fill(self, shapes: Iterable[LayerShape]) -> None:
+        """Measure the missing ones of `shapes` in interleaved rounds, keeping each one's least time."""
+        missing = [s for s in dict.fromkeys(shapes) if _key(s) not in self._times]
+        for _ in range(ROUNDS):
+            for shape in missing:
+                self._times[_key(shape)] = min(self._measure(shape), self._times.get(_key(shape), math.inf))
+        self.measured += len(missing)
+
+    def interpolated(self, shape: LayerShape, in_grid: Sequence[int], out_grid: Sequence[int]) -> float:
+        """Return milliseconds from the four measured neighbours on the grids of channel counts."""
+        total = 0.0
+        for (inputs, a), (outputs, b) in itertools.product(
+            _neighbours(shape.in_channels, in_grid), _neighbours(shape.out_channels, out_grid)
+        ):
+            if a * b:
+                total += a * b * self.time(with_channels(shape, inputs, outputs))
+        return total
+
+    def step(self) -> int:
+        """Return the channel multiple that the runtime likes, found by measurement.
+
+        The largest of 32, 16, 8, 4 and 2 to which every count of a sweep can be rounded up, as input or as output of a
+        3x3 convolution, without the layer getting slower; 1 if there is none.
+        """
+        base = LayerShape("conv2d", 64, 64, (3, 3), padding=(1, 1), input_size=(14, 14))
+        ways = {c: (with_channels(base, 64, c), with_channels(base, c, 64)) for c in SWEEP}
+        self.fill(itertools.chain.from_iterable(ways.values()))
+        wide, deep = ({c: self.time(ways[c][i]) for c in SWEEP} for i in (0, 1))
+        for step in (32, 16, 8, 4, 2):
+            up = {c: -(-c // step) * step for c in SWEEP}
+            if all(t[up[c]] <= t[c] * ROUNDING_LOSS for t in (wide, deep) for c in SWEEP):
+                return step
+        return 1
+
+    def save(self) -> None:
+        """Write what was measured; nothing if the table has no path."""
+        if self._path and self.measured:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self._path) as temporary:
+                temporary.write_text(json.dumps({"identity": self.identity, "milliseconds": self._times}, indent=1))
+
+    def _read(self) -> dict[str, float]:
+        try:
+            found = json.loads(self._path.read_text()) if self._path else {}
+        except (FileNotFoundError, ValueError):
+            return {}
+        return dict(found["milliseconds"]) if found.get("identity") == self.identity else {}
+
+
+def shape_of(net: Net, node: Node) -> LayerShape:
+    """Return the shape of a weighted layer."""
+    weight = net.tensors[node.tensors["weight"]]
+    if node.op == "linear":
+        return LayerShape("linear", weight.shape[1], weight.shape[0])
+    module = net.module_of(node)
+    return LayerShape(
+        "conv2d",
+        in_channels=module.in_channels,  # type: ignore[arg-type]
+        out_channels=module.out_channels,  # type: ignore[arg-type]
+        kernel=module.kernel_size,  # type: ignore[arg-type]
+        stride=module.stride,  # type: ignore[arg-type]
+        padding=_padding(module.padding, module.kernel_size, module.dilation),  # type: ignore[arg-type]
+        dilation=module.dilation,  # type: ignore[arg-type]
+        groups=module.groups,  # type: ignore[arg-type]
+        input_size=(net[node.source].shape[2], net[node.source].shape[3]),
+    )
+
+
+def with_channels(shape: LayerShape, inputs: int, outputs: int) -> LayerShape:
+    """Return the shape with other channel counts; a depthwise layer keeps one group per channel."""
+    depthwise = shape.groups == shape.in_channels > 1
+    return replace(shape, in_channels=inputs, out_channels=outputs, groups=inputs if depthwise else shape.groups)
+
+
+def _key(shape: LayerShape) -> str:
+    return json.dumps(asdict(shape), sort_keys=True)
+
+
+def cpu_name() -> str:
+    """Return the processor's model name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except FileNotFoundError:
+        return platform.processor() or platform.machine()
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    parts = [told.get(key, "") for key in ("model name", "cpu family", "model", "stepping")]
+    return " ".join(part for part in parts if part) or platform.machine()
+
+
+def _neighbours(count: int, grid: Sequence[int]) -> tuple[tuple[int, float], tuple[int, float]]:
+    """The grid points around `count`, each with its share."""
+    below = max((g for g in grid if g <= count), default=grid[0])
+    above = min((g for g in grid if g >= count), default=grid[-1])
+    if below == above:
+        return (below, 1.0), (above, 0.0)
+    share = (count - below) / (above - below)
+    return (below, 1 - share), (above, share)
+
+
+def _padding(padding: object, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    if isinstance(padding, tuple):
+        return int(padding[0]), int(padding[1])
+    if padding == "valid":
+        return 0, 0
+    return dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2

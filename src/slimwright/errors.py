@@ -1,0 +1,45 @@
+"""Every error that slimwright raises on purpose.
+
+    SlimwrightError
+    ├── RequestError            the request was wrong: exit status 2
+    │   ├── ModelError          the model cannot be read, or cannot take this input
+    │   │   └── UnsupportedOp   an operator that slimwright does not know yet
+    │   ├── DataError           the data set is missing, empty or of the wrong shape
+    │   ├── BudgetError         a limit that is not a limit
+    │   └── BundleError         a bundle that is incomplete or was changed
+    └── ProofError              an artefact that does not compute what its net computes: exit status 1
+
+A budget that is missed is no error: the best model found is still saved, and the exit status is 1.
+"""
+
+
+class SlimwrightError(Exception):
+    """What was wrong, where, and what to do about it."""
+
+
+class RequestError(SlimwrightError):
+    """The request was wrong."""
+
+
+class ModelError(RequestError):
+    """The model cannot be read, or cannot take this input."""
+
+
+class UnsupportedOp(ModelError):
+    """An operator that slimwright does not know yet."""
+
+
+class DataError(RequestError):
+    """The data set is missing, empty or of the wrong shape."""
+
+
+class BudgetError(RequestError):
+    """A limit that is not a limit."""
+
+
+class BundleError(RequestError):
+    """A bundle that is incomplete or was changed."""
+
+
+class ProofError(SlimwrightError):
+    """An artefact does not compute what its net computes."""

@@ -1,0 +1,304 @@
+"""The network as data: a list of nodes in execution order, and the tensors they own.
+
+A `Net` is a value. Editing one gives a new one whose shapes have been inferred and checked again, so
+a `Net` that exists is consistent. Shapes are those for one image: the first dimension is a batch of 1,
+although the graph runs at any batch size.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, fx, nn
+
+from slimwright.errors import ModelError
+from slimwright.graph.ops import OPS, called
+
+
+IMAGE_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The value that the node of this name produces."""
+
+    name: str
+
+
+Value: TypeAlias = "None | bool | int | float | str | Ref | tuple[Value, ...]"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation: an op of `ops.OPS`, its arguments by name, and the names of the tensors it owns."""
+
+    name: str
+    op: str
+    arguments: Mapping[str, Value] = field(default_factory=dict)
+    tensors: Mapping[str, str] = field(default_factory=dict)  # role -> name in Net.tensors
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+
+    @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the nodes whose values this one takes, in argument order."""
+        return tuple(ref.name for ref in _refs(tuple(self.arguments.values())))
+
+    @property
+    def source(self) -> str:
+        """Name of the first value read: the input of a layer."""
+        return self.reads[0]
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network: nodes in execution order, their tensors, and the names of the values it returns."""
+
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> Node:
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @property
+    def input(self) -> Node:
+        """The node through which the images come in."""
+        return self.nodes[0]
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """For each value, the nodes that read it, in execution order."""
+        readers: dict[str, list[str]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.reads):
+                readers[name].append(node.name)
+        return {name: tuple(names) for name, names in readers.items()}
+
+    @cached_property
+    def paths(self) -> dict[str, str]:
+        """Where each layer sits in `to_module()`: under the name its weights had, so that state dicts keep their keys."""
+        taken: dict[str, object] = {}
+        paths = {}
+        for node in sorted(self.nodes, key=lambda n: not n.tensors):
+            prefix, _, role = next(iter(node.tensors.values()), "").rpartition(".")
+            same = (node.op, node.tensors, {k: v for k, v in node.arguments.items() if not isinstance(v, Ref)})
+            path = prefix if prefix and role in node.tensors else node.name
+            if taken.get(path, same) != same:
+                path = node.name
+            while taken.get(path, same) != same or (not node.tensors and any(_nested(path, other) for other in taken)):
+                path += "_"
+            taken[path] = same
+            paths[node.name] = path
+        return paths
+
+    def weighted(self) -> Iterator[Node]:
+        """The layers with a weight matrix: convolutions and linear layers."""
+        return (node for node in self.nodes if OPS[node.op].channels == "mix")
+
+    def tensor(self, node: Node, role: str) -> Tensor | None:
+        """The tensor that `node` owns in this role ("weight", "bias", ...), or None."""
+        return self.tensors[node.tensors[role]] if role in node.tensors else None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the structure and every weight: two nets of one digest compute the same."""
+        hasher = hashlib.sha256(json.dumps(structure(self), sort_keys=True).encode())
+        for name in sorted(self.tensors):
+            tensor = self.tensors[name].detach().contiguous().cpu()
+            hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return hasher.hexdigest()
+
+    def edited(
+        self,
+        changed: Mapping[str, Node] | None = None,
+        *,
+        removed: Mapping[str, str] | None = None,
+        tensors: Mapping[str, Tensor] | None = None,
+    ) -> "Net":
+        """Return the net with nodes changed, nodes removed and tensors replaced; shapes are checked.
+
+        `changed` maps a node's name to what stands in its place. `removed` maps a node's name to the value
+        that its readers shall read instead. Raises ModelError, naming the node, where shapes do not fit.
+        """
+        changed, removed = changed or {}, removed or {}
+
+        def instead(name: str) -> str:
+            while name in removed:
+                name = removed[name]
+            return name
+
+        nodes = tuple(
+            replace(node, arguments={k: _renamed(v, instead) for k, v in node.arguments.items()})
+            for node in (changed.get(n.name, n) for n in self.nodes if n.name not in removed)
+        )
+        every = {**self.tensors, **(tensors or {})}
+        owned = {name for node in nodes for name in node.tensors.values()}
+        return checked(Net(nodes, {k: v for k, v in every.items() if k in owned}, tuple(map(instead, self.outputs))))
+
+    def to_module(self) -> fx.GraphModule:
+        """Return a plain `nn.Module` in eval mode, with its own copy of the weights under their own names."""
+        root = nn.Module()
+        graph = fx.Graph()
+        values: dict[str, fx.Node] = {}
+        for node in self.nodes:
+            op = OPS[node.op]
+            if node.op == "input":
+                values[node.name] = graph.placeholder(node.name)
+            elif op.module is not None:
+                _attach(root, self.paths[node.name], self.module_of(node))
+                values[node.name] = graph.call_module(self.paths[node.name], (values[node.source],))
+            else:
+                args, kwargs = called(op, {k: _resolved(v, values.__getitem__) for k, v in node.arguments.items()})
+                values[node.name] = graph.call_function(op.function, args, kwargs)
+        results = tuple(values[name] for name in self.outputs)
+        graph.output(results[0] if len(results) == 1 else results)
+        return fx.GraphModule(root, graph).eval()
+
+    def module_of(self, node: Node) -> nn.Module:
+        """Return the layer of one node as a module in eval mode, with its own copy of the weights."""
+        op = OPS[node.op]
+        assert op.module is not None
+        own = {role: self.tensors[name] for role, name in node.tensors.items()}
+        with torch.device("meta"):
+            module = op.module(node.arguments, {role: tuple(t.shape) for role, t in own.items()})
+        module.to_empty(device=next(iter(own.values())).device if own else "cpu")
+        for role, tensor in own.items():
+            owner = module._parameters if role in module._parameters else module._buffers
+            copy = tensor.detach().clone()
+            owner[role] = nn.Parameter(copy) if owner is module._parameters else copy
+        if "num_batches_tracked" in module._buffers:
+            module._buffers["num_batches_tracked"] = torch.tensor(0)
+        return module.eval()
+
+    def trained(self, module: nn.Module) -> "Net":
+        """Return this net with the weights of `module`, which came from `to_module()` and was trained since."""
+        state = module.state_dict()
+        tensors = {n.tensors[role]: state[f"{self.paths[n.name]}.{role}"] for n in self.nodes for role in n.tensors}
+        return self.edited(tensors={name: t.detach().clone() for name, t in tensors.items()})
+
+
+def compute(net: Net, node: Node, module: nn.Module | None, value: Callable[[str], Tensor]) -> Tensor:
+    """Return what `node` produces; `module` is its layer if it has one, `value` gives what it reads."""
+    if module is not None:
+        result: Tensor = module(value(node.source))
+        return result
+    args, kwargs = called(OPS[node.op], {k: _resolved(v, value) for k, v in node.arguments.items()})
+    result = OPS[node.op].function(*args, **kwargs)
+    return result
+
+
+def checked(net: Net) -> Net:
+    """Return the net with every node's shape and dtype inferred anew; raise ModelError where they do not fit."""
+    values: dict[str, Tensor] = {}
+    nodes = []
+    for node in net.nodes:
+        for name in node.reads:
+            if name not in values:
+                raise ModelError(f"node '{node.name}' reads '{name}', which no earlier node produces")
+        if node.op == "input":
+            if node.dtype not in IMAGE_DTYPES or node.shape[:1] != (1,):
+                raise ModelError(f"the net takes {node.dtype} {list(node.shape)}; it must take one batch of float images")
+            values[node.name] = torch.empty(node.shape, dtype=IMAGE_DTYPES[node.dtype], device="meta")
+        else:
+            values[node.name] = _inferred(net, node, values)
+        value = values[node.name]
+        if isinstance(value, Tensor):
+            nodes.append(replace(node, shape=tuple(value.shape), dtype=str(value.dtype).removeprefix("torch.")))
+        else:
+            nodes.append(replace(node, shape=(), dtype="int64"))
+    for name in net.outputs:
+        if name not in values:
+            raise ModelError(f"the net returns '{name}', which no node produces")
+    return Net(tuple(nodes), net.tensors, net.outputs)
+
+
+def structure(net: Net) -> dict[str, object]:
+    """Return the net without its tensors as JSON-ready data: the inverse of `store.net_of`."""
+    return {
+        "nodes": [
+            {
+                "name": n.name,
+                "op": n.op,
+                "arguments": {k: _plain(v) for k, v in n.arguments.items()},
+                "tensors": dict(n.tensors),
+                "shape": list(n.shape),
+                "dtype": n.dtype,
+            }
+            for n in net.nodes
+        ],
+        "outputs": list(net.outputs),
+    }
+
+
+def _inferred(net: Net, node: Node, values: Mapping[str, Tensor]) -> Tensor:
+    try:
+        module = _meta_module(net, node) if OPS[node.op].module is not None else None
+        return compute(net, node, module, values.__getitem__)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        took = ", ".join(f"{name} {list(values[name].shape)}" for name in node.reads)
+        owns = ", ".join(f"{role} {list(net.tensors[t].shape)}" for role, t in node.tensors.items())
+        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"node '{node.name}' ({node.op}) cannot take {took}{'; it owns ' + owns if owns else ''}: {detail}") from error
+
+
+def _meta_module(net: Net, node: Node) -> nn.Module:
+    own = {role: tuple(net.tensors[name].shape) for role, name in node.tensors.items()}
+    build = OPS[node.op].module
+    assert build is not None
+    with torch.device("meta"):
+        module = build(node.arguments, own).eval()
+    for role, shape in own.items():
+        built = getattr(module, role, None)
+        if built is None or tuple(built.shape) != shape:
+            raise ValueError(f"{role} of shape {list(shape)} does not fit {module}")
+    return module
+
+
+def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
+    *parents, last = path.split(".")
+    owner = root
+    for name in parents:
+        if name not in owner._modules:
+            owner.add_module(name, nn.Module())
+        owner = owner.get_submodule(name)
+    owner.add_module(last, module)
+
+
+def _nested(path: str, other: str) -> bool:
+    return path == other or other.startswith(path + ".")
+
+
+def _refs(value: Value) -> Iterator[Ref]:
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _refs(item)
+
+
+def _renamed(value: Value, rename: Callable[[str], str]) -> Value:
+    if isinstance(value, Ref):
+        return Ref(rename(value.name))
+    return tuple(_renamed(item, rename) for item in value) if isinstance(value, tuple) else value
+
+
+def _resolved(value: Value, find: Callable[[str], object]) -> object:
+    if isinstance(value, Ref):
+        return find(value.name)
+    return [_resolved(item, find) for item in value] if isinstance(value, tuple) else value
+
+
+def _plain(value: Value) -> object:
+    if isinstance(value, Ref):
+        return {"value_of": value.name}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

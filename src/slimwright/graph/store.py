@@ -1,0 +1,99 @@
+"""Save and load a `Net` as two files: `net.json` and `net.safetensors`. Nothing in them is run.
+
+The structure is checked as untrusted input: names must be plain identifiers, ops must be rows of `ops.OPS`,
+arguments must be numbers, strings, None or references, and the shapes must follow from the weights.
+"""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from slimwright.errors import ModelError
+from slimwright.graph.net import Net, Node, Ref, Value, checked, structure
+from slimwright.graph.ops import OPS
+
+FORMAT, VERSION = "slimwright-net", 1
+
+
+def save_net(net: Net, folder: Path) -> None:
+    """Write `net.json` and `net.safetensors` into `folder`, each replaced at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in net.tensors.items()}
+    with replacing(folder / "net.safetensors") as path:
+        safetensors.torch.save_file(tensors, path)
+    with replacing(folder / "net.json") as path:
+        path.write_text(json.dumps({"format": FORMAT, "version": VERSION, **structure(net)}, indent=1))
+
+
+def load_net(folder: Path) -> Net:
+    """Return the net saved in `folder`. Raises ModelError, naming the file and the fault."""
+    try:
+        found = json.loads((folder / "net.json").read_text())
+        tensors = safetensors.torch.load_file(folder / "net.safetensors")
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} holds no saved net: {error.filename} is missing") from error
+    except (ValueError, safetensors.SafetensorError) as error:
+        raise ModelError(f"the net in {folder} is damaged: {error}") from error
+    try:
+        return net_of(found, tensors)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ModelError(f"{folder / 'net.json'} is not a saved net: {error!r}") from error
+
+
+def net_of(found: Mapping[str, Any], tensors: Mapping[str, Any]) -> Net:
+    """Return the net that `structure` described. Raises ModelError, or KeyError and TypeError where it is malformed."""
+    if found.get("format") != FORMAT or found.get("version") != VERSION:
+        raise ModelError(f"this is {found.get('format')!r} version {found.get('version')!r}, not {FORMAT!r} version {VERSION}")
+    nodes = tuple(_node(entry, tensors) for entry in found["nodes"])
+    if not nodes or nodes[0].op != "input" or len({n.name for n in nodes}) != len(nodes):
+        raise ModelError("a saved net must start with its input, and no two nodes may share a name")
+    used = {name for node in nodes for name in node.tensors.values()}
+    return checked(Net(nodes, {name: tensors[name] for name in used}, tuple(found["outputs"])))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, and move it there when the block ends well: all or nothing."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _node(entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Node:
+    name, op = entry["name"], entry["op"]
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ModelError(f"{name!r} is no name for a node")
+    if op not in OPS:
+        raise ModelError(f"node '{name}' has the unknown op {op!r}")
+    owned = dict(entry["tensors"])
+    for role, tensor in owned.items():
+        if role not in OPS[op].owns or not re.fullmatch(r"\w+(\.\w+)*", tensor):
+            raise ModelError(f"node '{name}' ({op}) cannot own {tensor!r} as its {role}")
+        if tensor not in tensors:
+            raise ModelError(f"the weights of node '{name}' are missing: no tensor {tensor!r}")
+    arguments = {str(key): _read(value) for key, value in entry["arguments"].items()}
+    return Node(name, op, arguments, owned, tuple(entry["shape"]), entry["dtype"])
+
+
+def _read(value: Any) -> Value:
+    if isinstance(value, dict):
+        return Ref(value["value_of"])
+    if isinstance(value, list):
+        return tuple(_read(item) for item in value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ModelError(f"{value!r} is no argument")

@@ -1,0 +1,5 @@
+"""Which rewrites to apply."""
+
+from slimwright.plan.knapsack import Plan, Predictor, problem, solve
+
+__all__ = ["Plan", "Predictor", "problem", "solve"]

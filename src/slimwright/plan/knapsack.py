@@ -1,0 +1,183 @@
+"""Choose how many channels each group keeps, so that the predicted damage is least within the limits.
+
+Every layer's cost depends on the groups it reads and the groups it writes, so groups interact. Greedy: while a limit
+is exceeded, shrink the group whose step buys the most relief per damage, looking at every smaller size; then polish:
+give channels back where there is room, and trade between two groups while that lowers the damage. Counts are multiples
+of the step that the runtime likes. Not proven optimal; a test compares it with exhaustive search on small cases.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from slimwright.cost.latency import LatencyTable, LayerShape, shape_of, with_channels
+from slimwright.graph.channels import Coupling
+from slimwright.graph.liveness import plan_memory, value_bytes
+from slimwright.graph.net import Net
+from slimwright.rewrites.prune import Removal
+
+GRID_POINTS = 4  # channel counts measured per layer and direction; between them latency is interpolated
+
+Counts = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many channels each group keeps. `predicted` holds every cost that has a limit; `feasible`: all limits are met."""
+
+    counts: Counts
+    damage: float
+    predicted: Mapping[str, float]
+    feasible: bool
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What to choose from: sizes per group (descending, the whole group first), their damage, and the costs of a choice."""
+
+    sizes: Mapping[str, Sequence[int]]
+    damage: Mapping[str, Callable[[int], float]]
+    costs: Callable[[Counts], Mapping[str, float]]
+
+
+class Predictor:
+    """Predicts the costs of a net as a function of the channels that its groups keep."""
+
+    def __init__(self, net: Net, coupling: Coupling, table: LatencyTable, step: int) -> None:
+        self.net, self.coupling, self.table = net, coupling, table
+        self.sizes = {g.name: [g.size, *(c for c in range(-(-g.size // step) * step - step, 0, -step))] for g in coupling.groups}
+        self.whole = {g.name: g.size for g in coupling.groups}
+        self.shapes = {node.name: shape_of(net, node) for node in net.weighted()}
+        self.pixels = {node.name: math.prod(node.shape) // self.shapes[node.name].out_channels for node in net.weighted()}
+        self.removed_per_channel: dict[tuple[str, str], dict[str, int]] = {}
+        for group in coupling.groups:
+            for place in group.cuts:
+                if place.node in self.shapes:
+                    roles = ("in", "out") if place.role == "each" else (place.role,)
+                    for role in roles:
+                        self.removed_per_channel.setdefault((place.node, role), {})[group.name] = place.positions.shape[1]
+        self.value_bytes = {node.name: value_bytes(net, node.name) for node in net.nodes}
+        self.grids = {name: (self._grid(name, "in"), self._grid(name, "out")) for name in self.shapes}
+
+    def measure(self) -> None:
+        """Measure every layer at the points of its grid, once."""
+        self.table.fill(
+            with_channels(self.shapes[name], inputs, outputs)
+            for name, (in_grid, out_grid) in self.grids.items()
+            for inputs in in_grid
+            for outputs in out_grid
+        )
+
+    def layer_ms(self, counts: Counts) -> dict[str, float]:
+        """Predicted milliseconds of each weighted layer."""
+        return {name: self.table.interpolated(self._shape(name, counts), *self.grids[name]) for name in self.shapes}
+
+    def macs(self, counts: Counts) -> int:
+        """Multiply-accumulates, exactly."""
+        return sum(self._weights(self._shape(name, counts)) * self.pixels[name] for name in self.shapes)
+
+    def weight_bytes(self, counts: Counts) -> int:
+        """Bytes of the weight matrices, exactly; biases and norms apart."""
+        return 4 * sum(self._weights(self._shape(name, counts)) for name in self.shapes)
+
+    def peak_activation_bytes(self, counts: Counts) -> int:
+        """The most activation memory that is live at once, exactly."""
+        smaller = {}
+        for name, whole in self.value_bytes.items():
+            gone = sum((self.whole[g] - counts[g]) * n for g, n in self.coupling.elements[name].items())
+            smaller[name] = whole - 4 * gone
+        return plan_memory(self.net, smaller).peak_bytes
+
+    def _shape(self, name: str, counts: Counts) -> LayerShape:
+        shape = self.shapes[name]
+        left = {"in": shape.in_channels, "out": shape.out_channels}
+        for role in left:
+            for group, positions in self.removed_per_channel.get((name, role), {}).items():
+                left[role] -= (self.whole[group] - counts[group]) * positions
+        return with_channels(shape, left["in"], left["out"])
+
+    def _weights(self, shape: LayerShape) -> int:
+        return shape.out_channels * (shape.in_channels // shape.groups) * math.prod(shape.kernel)
+
+    def _grid(self, name: str, role: str) -> list[int]:
+        """A few counts from the least to the whole, each one that a choice can lead to."""
+        shape = self.shapes[name]
+        whole = shape.in_channels if role == "in" else shape.out_channels
+        groups = self.removed_per_channel.get((name, role), {})
+        if len(groups) != 1:
+            reachable = sorted({whole, *(max(whole * i // GRID_POINTS, 1) for i in range(1, GRID_POINTS))}) if groups else [whole]
+        else:
+            ((group, positions),) = groups.items()
+            reachable = sorted(whole - (self.whole[group] - size) * positions for size in self.sizes[group])
+        if len(reachable) <= GRID_POINTS:
+            return reachable
+        return [reachable[round(i * (len(reachable) - 1) / (GRID_POINTS - 1))] for i in range(GRID_POINTS)]
+
+
+def problem(removals: Mapping[str, Removal], predictor: Predictor, costs: Callable[[Counts], Mapping[str, float]]) -> Problem:
+    """Return the choice to make; groups without a removal order stay whole."""
+    sizes = {name: (sizes if name in removals else sizes[:1]) for name, sizes in predictor.sizes.items()}
+    return Problem(sizes, {name: _damage(removals.get(name)) for name in sizes}, costs)
+
+
+def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
+    """Return the least damaging choice found within the limits, or the nearest to them there is."""
+    counts = {name: sizes[0] for name, sizes in problem.sizes.items()}
+    while (excess := _excess(problem.costs(counts), limits)) > 0:
+        best = _best_step(problem, counts, limits, excess)
+        if best is None:
+            break
+        counts[best[0]] = best[1]
+    if excess <= 0:
+        counts = _polished(problem, counts, limits)
+    costs = problem.costs(counts)
+    return Plan(counts, _total(problem, counts), {name: costs[name] for name in limits}, _excess(costs, limits) <= 0)
+
+
+def _best_step(
+    problem: Problem, counts: Mapping[str, int], limits: Mapping[str, float], excess: float
+) -> tuple[str, int] | None:
+    best, best_price = None, math.inf
+    for name, sizes in problem.sizes.items():
+        for size in (s for s in sizes if s < counts[name]):
+            relief = excess - _excess(problem.costs({**counts, name: size}), limits)
+            price = (problem.damage[name](size) - problem.damage[name](counts[name])) / relief if relief > 1e-12 else math.inf
+            if price < best_price:
+                best, best_price = (name, size), price
+    return best
+
+
+def _polished(problem: Problem, counts: dict[str, int], limits: Mapping[str, float]) -> dict[str, int]:
+    improved = True
+    while improved:
+        improved = False
+        damage = _total(problem, counts)
+        for change in _changes(problem, counts):
+            candidate = {**counts, **change}
+            if _total(problem, candidate) < damage - 1e-15 and _excess(problem.costs(candidate), limits) <= 0:
+                counts, damage, improved = candidate, _total(problem, candidate), True
+    return counts
+
+
+def _changes(problem: Problem, counts: Mapping[str, int]) -> list[dict[str, int]]:
+    """One group up a size, alone or with another group down to any smaller one."""
+    changes: list[dict[str, int]] = []
+    for name, sizes in problem.sizes.items():
+        for up in [s for s in sizes if s > counts[name]][-1:]:
+            changes.append({name: up})
+            changes += [{name: up, o: s} for o, other in problem.sizes.items() if o != name for s in other if s < counts[o]]
+    return changes
+
+
+def _excess(costs: Mapping[str, float], limits: Mapping[str, float]) -> float:
+    return sum(max(costs[name] / limit - 1, 0.0) for name, limit in limits.items())
+
+
+def _total(problem: Problem, counts: Counts) -> float:
+    return sum(problem.damage[name](count) for name, count in counts.items())
+
+
+def _damage(removal: Removal | None) -> Callable[[int], float]:
+    if removal is None:
+        return lambda count: 0.0
+    return lambda count: float(removal.damage[len(removal.order) - count])

@@ -1,0 +1,118 @@
+"""Structured channel pruning: in which order a group's channels go, and what each step costs.
+
+Removing channel c from a layer that reads covariance H = E[(x-m)(x-m)^T] with weights W, and letting the remaining
+weights make up for it, raises the squared output error by tr(W_c [H^-1]_cc^-1 W_c^T) and moves the weights by
+-W_c [H^-1]_cc^-1 [H^-1]_c: (the optimal brain surgeon, Hassibi and Stork 1993, over blocks of one channel's kernel
+taps). Greedy: the channel with the least such error goes, weights and inverse are updated, and so on to the last one.
+Near-duplicates go first, because the one can stand in for the other. Rows are weighted by the Fisher information of
+the output, so errors of different layers add up in nats of loss. Exact for one linear layer without ridge; the sum
+over layers neglects how errors combine.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slimwright.errors import DataError
+from slimwright.evidence import Evidence
+from slimwright.graph.channels import ChannelGroup, Coupling, Cut
+from slimwright.graph.net import Net
+
+RIDGE = 1e-3  # of the mean variance: bounds the weights where channels repeat each other
+Importance = Literal["compensated", "activation", "magnitude"]
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The order in which a group's channels go, first one first, and the predicted damage of each prefix."""
+
+    order: NDArray[np.int64]  # [size]
+    damage: NDArray[np.float64]  # [size + 1] nats after removing 0, 1, ... channels; the last is infinite
+
+    def keep(self, count: int) -> NDArray[np.int64]:
+        """The `count` channels that go last, in ascending order."""
+        return np.sort(self.order[len(self.order) - count :])
+
+
+def removals(net: Net, evidence: Evidence, coupling: Coupling) -> dict[str, Removal]:
+    """Return the removal order of every group whose readers were observed; evidence may hold several classes."""
+    if evidence.net_digest != net.digest:
+        raise DataError("this evidence was observed on another net; observe this one again")
+    seen = evidence.all()
+    return {
+        group.name: removal(net, seen, group)
+        for group in coupling.groups
+        if all(place.node in seen.layers for place in group.of("in")) and any(group.of("in"))
+    }
+
+
+def removal(net: Net, evidence: Evidence, group: ChannelGroup) -> Removal:
+    """Return one group's removal order and damage, with compensation; `evidence` is summed over classes."""
+    readers = [_Reader(net, evidence, place) for place in group.of("in")]
+    left = list(range(group.size))
+    order, damage, total = [], [0.0], 0.0
+    while len(left) > 1:
+        loss = torch.stack([reader.losses(left) for reader in readers]).sum(0)
+        at = int(loss.argmin())
+        total += max(float(loss[at]), 0.0)
+        order.append(left.pop(at))
+        damage.append(total)
+        for reader in readers:
+            reader.remove(order[-1])
+    return Removal(np.array(order + left), np.array([*damage, np.inf]))
+
+
+def activation_means(net: Net, evidence: Evidence, group: ChannelGroup) -> Tensor:
+    """Return DropNet's score [size]: each channel's mean |activation| where it is read."""
+    place = next(group.of("in"))
+    sums = evidence.all().layers[place.node]
+    positions = torch.from_numpy(place.positions)
+    channels = sums.magnitude.shape[1]
+    del net
+    return (sums.magnitude[0] / sums.places[0])[positions % channels].mean(1)
+
+
+class _Reader:
+    """One layer that reads a group: its weights and inverse covariance, as channels go."""
+
+    def __init__(self, net: Net, evidence: Evidence, place: Cut) -> None:
+        sums = evidence.layers[place.node]
+        node = net[place.node]
+        weight = net.tensors[node.tensors["weight"]].double().flatten(1)  # [O, D]
+        per_position = weight.shape[1] // net.tensors[node.tensors["weight"]].shape[1]  # kernel taps
+        importance = 0.5 * sums.fisher[0] / evidence.images[0]  # [O] nats per squared output error
+        self.weight = weight * importance.sqrt()[:, None]
+        mean = sums.total[0, 0] / sums.count[0]
+        covariance = sums.gram[0, 0] / sums.count[0] - torch.outer(mean, mean)
+        ridge = RIDGE * covariance.diagonal().mean().clamp_min(1e-12)
+        self.inverse = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
+        taps = torch.arange(per_position)
+        self.blocks = (torch.from_numpy(place.positions)[:, :, None] * per_position + taps).flatten(1)  # [size, columns]
+
+    def losses(self, channels: list[int]) -> Tensor:
+        """What removing each of the channels alone would cost now."""
+        at = self.blocks[channels]  # [n, k]
+        inner = self.inverse[at[:, :, None], at[:, None, :]]  # [n, k, k]
+        weight = self.weight[:, at].permute(1, 2, 0)  # [n, k, O]
+        return (weight * torch.linalg.solve(inner, weight)).sum((1, 2))
+
+    def remove(self, channel: int) -> None:
+        """Take a channel out; the others make up for it."""
+        at = self.blocks[channel]
+        across = self.inverse[:, at]  # [D, k]
+        gain = torch.linalg.solve(self.inverse[at[:, None], at], across.T)  # [k, D]
+        self.weight -= self.weight[:, at] @ gain
+        self.inverse -= across @ gain
+        self.weight[:, at] = 0
+        self.inverse[at] = 0
+        self.inverse[:, at] = 0
+
+
+def summed_damage(removals: Mapping[str, Removal], counts: Mapping[str, int]) -> float:
+    """Return the predicted damage, in nats, of keeping `counts` channels of each group."""
+    return float(sum(removals[name].damage[len(removals[name].order) - count] for name, count in counts.items()))

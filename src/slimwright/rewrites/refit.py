@@ -1,0 +1,217 @@
+"""Solve new weights so that a changed net produces, layer by layer, what the original produced.
+
+Both nets walk side by side over the calibration images, one node at a time. At each weighted layer whose input
+differs from the original's, the weights become the ridge least-squares solution
+
+    min_W  E |W x' + b - y|^2 + r |W - W0|^2
+
+where x' is what the changed net feeds in, y what the original gave there, W0 the weights so far, and r `RIDGE` times the
+mean variance of x'. Where the layer's result runs through a batch norm into a sum whose other side is already
+known, y is what makes the *sum* equal the original's, so a residual stream does not drift. Front to back, so that
+each layer also corrects the errors of those before it. Exact where the original lies in the new layer's span.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from slimwright.evidence import MOST_TAPS, columns, taps
+from slimwright.graph.channels import Coupling
+from slimwright.graph.net import Net, Node, Ref, compute
+from slimwright.graph.ops import OPS
+from slimwright.progress import Event, Tell, silent
+from slimwright.rewrites.fold import affine
+
+RIDGE = 3e-3
+DEAD = 1e-3  # channels whose batch norm scales them by less than this share of the largest are left as they are
+BATCH = 64
+
+
+def refit(original: Net, changed: Net, kept: Mapping[str, Tensor], images: Tensor, *, tell: Tell = silent) -> Net:
+    """Return `changed` with its weights solved against `original` on `images` [N, C, H, W].
+
+    Both nets have the same node names; `kept` maps a node to the original's output channels it still has (missing:
+    all). Raises ModelError where the nets do not match.
+    """
+    return _Walk(original, changed, kept, images.split(BATCH)).solved(tell)
+
+
+def kept_channels(coupling: Coupling, keep: Mapping[str, Tensor], original: Net) -> dict[str, Tensor]:
+    """Return, for every weighted layer that lost outputs, the original's output channels that are left."""
+    gone: dict[str, Tensor] = {}
+    for group in coupling.groups:
+        if group.name not in keep:
+            continue
+        dropped = torch.ones(group.size, dtype=torch.bool)
+        dropped[keep[group.name]] = False
+        for cut in group.cuts:
+            if cut.role != "in" and OPS[original[cut.node].op].channels == "mix":
+                size = original.tensors[original[cut.node].tensors["weight"]].shape[0]
+                mask = gone.setdefault(cut.node, torch.ones(size, dtype=torch.bool))
+                mask[torch.from_numpy(cut.positions)[dropped].reshape(-1)] = False
+    return {name: mask.nonzero()[:, 0] for name, mask in gone.items()}
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What a layer shall reproduce: `value` of the original, less `other` of the changed net, through `scale`, `shift`."""
+
+    value: str
+    other: str | None
+    norm: Node | None
+
+
+class _Walk:
+    def __init__(self, original: Net, changed: Net, kept: Mapping[str, Tensor], batches: Sequence[Tensor]) -> None:
+        self.original, self.changed, self.kept, self.batches = original, changed, kept, batches
+        self.old: dict[str, list[Tensor]] = {original.input.name: list(batches)}
+        self.new: dict[str, list[Tensor]] = {changed.input.name: list(batches)}
+        self.drifted: set[str] = set()  # values of the changed net that are not the original's
+        self.tensors: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def solved(self, tell: Tell) -> Net:
+        nodes = self.changed.nodes
+        last = {name: step for step, node in enumerate(nodes) for name in (node.name, *node.reads)}
+        for step, node in enumerate(nodes):
+            if node.op != "input":
+                self._advance(node)
+            tell(Event("solve", step + 1, len(nodes), self.changed.paths[node.name]))
+            for name in [n for n in {*self.new, *self.old} if last.get(n, -1) <= step and n not in self.changed.outputs]:
+                self.new.pop(name, None)
+                self.old.pop(name, None)
+        return self.changed.edited(self._with_biases(), tensors=self.tensors)
+
+    def _advance(self, node: Node) -> None:
+        weighted = OPS[node.op].channels == "mix"
+        if node.name in self.kept or node.tensors and self._resized(node) or any(r in self.drifted for r in node.reads):
+            self.drifted.add(node.name)
+        module = self.changed.module_of(node) if OPS[node.op].module else None
+        if weighted and node.source in self.drifted and taps(self.changed, node) <= MOST_TAPS:
+            module = self._refitted(node, module)
+        self.new[node.name] = self._run(self.changed, node, module, self.new)
+        if node.name in self.drifted:
+            self._original(node.name)  # before what it reads is let go
+        else:
+            self.old[node.name] = self.new[node.name]
+
+    def _resized(self, node: Node) -> bool:
+        return any(self.original.tensors[t].shape != self.changed.tensors[t].shape for t in node.tensors.values())
+
+    def _refitted(self, node: Node, module: nn.Module | None) -> nn.Module:
+        assert isinstance(module, (nn.Conv2d, nn.Linear))
+        target = self._target(node)
+        wanted = self._wanted(node, target)
+        weight, bias, rows = _solve(self.changed, node, self.new[node.source], wanted)
+        alive = torch.ones(len(rows), dtype=torch.bool)
+        if target.norm is not None:
+            scale, _ = affine(self.changed, target.norm)
+            alive = scale.abs() > DEAD * scale.abs().max()
+        old_bias = self.changed.tensor(node, "bias")
+        weight = torch.where(alive[:, None], weight, self.changed.tensors[node.tensors["weight"]].flatten(1))
+        bias = torch.where(alive, bias, torch.zeros_like(bias) if old_bias is None else old_bias)
+        self.tensors[node.tensors["weight"]] = weight.reshape(module.weight.shape)
+        module.weight.copy_(self.tensors[node.tensors["weight"]])
+        if old_bias is None and target.norm is not None:  # a batch norm follows: its mean takes the bias
+            name = target.norm.tensors["running_mean"]
+            self.tensors[name] = self.changed.tensors[name] - bias
+            self.changed = self.changed.edited(tensors={name: self.tensors[name]})
+        else:
+            name = node.tensors.get("bias", f"{self.changed.paths[node.name]}.bias")
+            self.tensors[name] = bias
+            module.bias = nn.Parameter(bias)
+        return module
+
+    def _target(self, node: Node) -> _Target:
+        """Follow the layer's result through a batch norm into a sum whose other side is known by now."""
+        value, norm = node.name, None
+        readers = self.changed.readers[value]
+        if len(readers) == 1 and self.changed[readers[0]].op == "batch_norm":
+            norm = self.changed[readers[0]]
+            value = norm.name
+            readers = self.changed.readers[value]
+        if len(readers) == 1 and self.changed[readers[0]].op == "add" and value not in self.changed.outputs:
+            add = self.changed[readers[0]]
+            others = [name for name in add.reads if name != value]
+            if len(others) == 1 and others[0] in self.new and add.arguments["alpha"] == 1:
+                if self.changed[others[0]].shape == self.changed[value].shape:
+                    return _Target(add.name, others[0], norm)
+        return _Target(value, None, norm)
+
+    def _wanted(self, node: Node, target: _Target) -> list[Tensor]:
+        """The layer's outputs, per batch, that would make the target equal the original's."""
+        axis = 1 if node.op == "conv2d" else -1
+        values = self._original(target.value)
+        if node.name in self.kept:
+            values = [v.index_select(axis, self.kept[node.name]) for v in values]
+        if target.other is not None:
+            values = [v - o for v, o in zip(values, self.new[target.other], strict=True)]
+        if target.norm is not None:
+            scale, shift = (s[:, None, None].float() for s in affine(self.changed, target.norm))
+            scale = torch.where(scale.abs() > DEAD * scale.abs().max(), scale, torch.ones_like(scale))
+            values = [(v - shift) / scale for v in values]
+        return values
+
+    def _original(self, name: str) -> list[Tensor]:
+        """A value of the original net, computed as far ahead as it takes."""
+        waiting = [name]
+        while waiting:
+            node = self.original[waiting[-1]]
+            missing = [r for r in node.reads if r not in self.old]
+            if node.name in self.old:
+                waiting.pop()
+            elif missing:
+                waiting.extend(missing)
+            else:
+                module = self.original.module_of(node) if OPS[node.op].module else None
+                self.old[node.name] = self._run(self.original, node, module, self.old)
+        return self.old[name]
+
+    def _run(self, net: Net, node: Node, module: nn.Module | None, values: Mapping[str, list[Tensor]]) -> list[Tensor]:
+        return [compute(net, node, module, _nth(values, i)) for i in range(len(self.batches))]
+
+    def _with_biases(self) -> dict[str, Node]:
+        """The layers that got a bias they did not have."""
+        changed = {}
+        for node in self.changed.weighted():
+            name = f"{self.changed.paths[node.name]}.bias"
+            if name in self.tensors and "bias" not in node.tensors:
+                changed[node.name] = Node(node.name, node.op, node.arguments, {**node.tensors, "bias": name})
+        return changed
+
+
+def _nth(values: Mapping[str, list[Tensor]], index: int) -> Callable[[str], Tensor]:
+    return lambda name: values[name][index]
+
+
+def _solve(net: Net, node: Node, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the ridge solution: weight [O, D], bias [O], and the outputs' mean squared error before it [O]."""
+    weight = net.tensors[node.tensors["weight"]].flatten(1).double()  # [O, D]
+    groups = int(str(node.arguments.get("groups", 1)))
+    per_group = weight.reshape(groups, -1, weight.shape[1])  # [G, O/G, D]
+    size = weight.shape[1]
+    gram = torch.zeros(groups, size, size, dtype=torch.float64)
+    cross = torch.zeros(groups, per_group.shape[1], size, dtype=torch.float64)
+    sum_x, sum_y = torch.zeros(groups, size, dtype=torch.float64), torch.zeros(groups, per_group.shape[1], dtype=torch.float64)
+    square, count = torch.zeros(groups, per_group.shape[1], dtype=torch.float64), 0
+    for x_batch, y_batch in zip(inputs, wanted, strict=True):
+        x = columns(net, node, x_batch).transpose(0, 1)  # [G, P, D]
+        y = y_batch.movedim(1, -1) if node.op == "conv2d" else y_batch
+        y = y.reshape(-1, groups, per_group.shape[1]).transpose(0, 1)  # [G, P, O/G]
+        gram += torch.matmul(x.transpose(1, 2), x)
+        cross += torch.matmul(y.transpose(1, 2), x)
+        sum_x += x.sum(1)
+        sum_y += y.sum(1)
+        square += y.square().sum(1)
+        count += x.shape[1]
+    mean_x, mean_y = sum_x / count, sum_y / count
+    covariance = gram / count - mean_x[:, :, None] * mean_x[:, None, :]
+    wish = cross / count - mean_y[:, :, None] * mean_x[:, None, :] - per_group @ covariance  # what W0 leaves unexplained
+    ridge = RIDGE * covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+    damped = covariance + ridge[:, None, None] * torch.eye(size, dtype=torch.float64)
+    step = torch.cholesky_solve(wish.transpose(1, 2), torch.linalg.cholesky(damped)).transpose(1, 2)
+    solved = per_group + step  # [G, O/G, D]
+    bias = mean_y - (solved @ mean_x[:, :, None])[:, :, 0]
+    return solved.reshape(weight.shape).float(), bias.reshape(-1).float(), square.reshape(-1) / count

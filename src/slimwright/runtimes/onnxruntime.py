@@ -1,0 +1,209 @@
+"""ONNX Runtime on this machine's CPU, one thread: export, quantize, run, time, profile.
+
+FP32 models come from `torch.onnx`, INT8 ones from ONNX Runtime's own static quantizer (per-channel weights,
+activations calibrated on given images, QDQ format).
+"""
+
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch import Tensor
+
+from slimwright.cost.latency import LayerShape
+from slimwright.errors import ModelError, ProofError
+from slimwright.graph.net import Net
+from slimwright.runtimes.measure import Latency, interleaved
+
+NAME = "onnxruntime"
+VERSION: str = ort.__version__
+OPSET = 18
+INPUT, OUTPUT = "image", "scores"
+Array = NDArray[np.float32]
+
+
+class Session:
+    """An ONNX model ready to run on one thread."""
+
+    def __init__(self, path: Path, *, profile_prefix: str | None = None) -> None:
+        options = _options()
+        if profile_prefix:
+            options.enable_profiling, options.profile_file_prefix = True, profile_prefix
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise ModelError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
+        (self._input,) = (entry.name for entry in self._session.get_inputs())
+        self.shape = tuple(self._session.get_inputs()[0].shape)
+
+    def run(self, image: Array) -> Array:
+        """[1, C, H, W] -> class scores [1, classes]."""
+        scores: Array = self._session.run(None, {self._input: image})[0]
+        return scores
+
+    def scores(self, images: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, classes], one image at a time, as a device would."""
+        return torch.from_numpy(np.concatenate([self.run(image[None]) for image in images.numpy()]))
+
+    def end_profile(self) -> Path:
+        """Stop profiling and return the file that holds the events."""
+        return Path(self._session.end_profiling())
+
+
+def export(net: Net, path: Path) -> None:
+    """Write a net as an FP32 ONNX model for one image. Raises ProofError where the exporter fails."""
+    example = torch.zeros(net.input.shape)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                net.to_module(), (example,), dynamo=True, opset_version=OPSET, verbose=False,
+                input_names=[INPUT], output_names=[OUTPUT],
+            )  # fmt: skip
+    except Exception as error:  # torch.onnx raises errors of many unrelated kinds
+        raise ProofError(f"torch.onnx cannot export the net: {str(error).splitlines()[0]}") from error
+    assert program is not None
+    program.save(str(path), external_data=False)
+
+
+def quantize(fp32: Path, path: Path, images: Tensor) -> None:
+    """Write the INT8 model of an FP32 one, activations calibrated on `images` [N, C, H, W]."""
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared), str(path), _Reader(images), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        )  # fmt: skip
+
+
+def time_models(paths: dict[str, Path], *, runs: int = 60, least_s: float = 0.0) -> dict[str, Latency]:
+    """Time several models against each other, interleaved, on one thread; median, p10 and p90 of a run."""
+    sessions = {name: Session(path) for name, path in paths.items()}
+    rng = np.random.default_rng(0)
+    images = {name: rng.standard_normal(s.shape, dtype=np.float32) for name, s in sessions.items()}
+    return interleaved(
+        {name: (lambda s=session, x=images[name]: s.run(x)) for name, session in sessions.items()},  # type: ignore[misc]
+        runs=runs,
+        least_s=least_s,
+    )
+
+
+def peak_rss_bytes(path: Path | None, runs: int = 5) -> int:
+    """Return the peak resident memory of a fresh process that runs the model, or of the empty runtime."""
+    probe = Path(__file__).with_name("rss_probe.py")
+    command = [sys.executable, "-P", str(probe), *([str(path), str(runs)] if path else [])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        raise ProofError(f"a fresh process could not run {path}: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+    return int(json.loads(done.stdout)["peak_rss_bytes"])
+
+
+def time_layer(shape: LayerShape, runs: int = 40) -> float:
+    """Return the median kernel time of one layer in milliseconds, from the runtime's own profiler."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "layer.onnx"
+        onnx.save(_layer_model(shape), str(path))
+        session = Session(path, profile_prefix=str(Path(folder) / "profile"))
+        image = np.random.default_rng(0).standard_normal(session.shape, dtype=np.float32)
+        for _ in range(runs + 5):
+            session.run(image)
+        taken = [t for op, t in _kernels(session.end_profile()) if op in KERNELS]
+    per_run = len(taken) // (runs + 5)
+    return float(np.median(np.reshape(taken[5 * per_run :], (runs, per_run)).sum(axis=1))) * 1e-3
+
+
+def time_by_op(path: Path, runs: int = 40) -> dict[str, float]:
+    """Return the mean milliseconds per run that a model spends in each kind of kernel."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(path, profile_prefix=str(Path(folder) / "profile"))
+        image = np.random.default_rng(0).standard_normal(session.shape, dtype=np.float32)
+        for _ in range(runs):
+            session.run(image)
+        total: dict[str, float] = {}
+        for op, microseconds in _kernels(session.end_profile()):
+            total[op] = total.get(op, 0.0) + microseconds * 1e-3 / runs
+    return total
+
+
+KERNELS = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul"}  # not the layout changes around them
+
+
+def _layer_model(shape: LayerShape) -> onnx.ModelProto:
+    """One layer with a ReLU behind it, as ONNX."""
+    rng = np.random.default_rng(0)
+    if shape.op == "linear":
+        weight = rng.standard_normal((shape.out_channels, shape.in_channels), dtype=np.float32) * 0.1
+        size: list[int] = [1, shape.in_channels]
+        layer = helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)
+    else:
+        per_group = shape.in_channels // shape.groups
+        weight = rng.standard_normal((shape.out_channels, per_group, *shape.kernel), dtype=np.float32) * 0.1
+        size = [1, shape.in_channels, *shape.input_size]
+        layer = helper.make_node(
+            "Conv", ["x", "w", "b"], ["y"], kernel_shape=list(shape.kernel), strides=list(shape.stride),
+            pads=[*shape.padding, *shape.padding], dilations=list(shape.dilation), group=shape.groups,
+        )  # fmt: skip
+    weights = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.zeros(shape.out_channels, np.float32), "b")]
+    graph = helper.make_graph(
+        [layer, helper.make_node("Relu", ["y"], ["z"])], "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, size)],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)], weights,
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def _kernels(profile: Path) -> Iterator[tuple[str, float]]:
+    """Kind of kernel and microseconds, for every kernel event of a profile."""
+    for event in json.loads(profile.read_text()):
+        if event["name"].endswith("_kernel_time"):
+            yield event["args"]["op_name"], float(event["dur"])
+
+
+def _options() -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds images to the quantizer one at a time."""
+
+    def __init__(self, images: Tensor) -> None:
+        self._images = iter(images.numpy())
+
+    def get_next(self) -> dict[str, Array] | None:
+        image = next(self._images, None)
+        return None if image is None else {INPUT: image[None]}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporters' remarks about packages that are not installed."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.onnx._internal.exporter._registration", "root")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
