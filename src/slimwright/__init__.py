@@ -1,0 +1,46 @@
+"""slimwright: a trained CNN and a device budget in, a smaller, faster model out, proven on the runtime that runs it."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slimwright.bundle import Bundle, load_bundle
+    from slimwright.cost import Budget, Cost, count
+    from slimwright.deploy import Settings, shrink
+    from slimwright.errors import SlimwrightError
+    from slimwright.graph import Net, capture
+    from slimwright.recipe import Recipe
+
+_HOME = {  # loaded when asked for, so that `slimwright --help` does not wait for torch
+    "Budget": "cost",
+    "Bundle": "bundle",
+    "Cost": "cost",
+    "Net": "graph",
+    "Recipe": "recipe",
+    "Settings": "deploy",
+    "SlimwrightError": "errors",
+    "capture": "graph",
+    "count": "cost",
+    "load_bundle": "bundle",
+    "shrink": "deploy",
+}
+
+__all__ = [
+    "Budget",
+    "Bundle",
+    "Cost",
+    "Net",
+    "Recipe",
+    "Settings",
+    "SlimwrightError",
+    "capture",
+    "count",
+    "load_bundle",
+    "shrink",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'slimwright' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"slimwright.{_HOME[name]}"), name)

@@ -55,7 +55,7 @@ class Side(_Record):
 
 
 class Candidate(_Record):
-    """A model that was tried. `predicted_latency_ms` and `predicted_damage` come from the plan, the rest was measured."""
+    """A model that was tried. `predicted_latency_ms` and `predicted_damage` are the plan's, the rest was measured."""
 
     name: str
     precision: Literal["fp32", "int8"]
@@ -77,7 +77,7 @@ class Decision(_Record):
 
 
 class Layer(_Record):
-    """One node, before and after. A node that was folded away has nothing after."""
+    """One weighted layer, before and after; all counts exact."""
 
     name: str
     op: str
@@ -99,9 +99,8 @@ class Memory(_Record):
 
 
 class Proof(_Record):
-    """The artefact against its net, on the same images."""
+    """The artefact's scores against its net's, on the same images."""
 
-    reference: Literal["net", "fp32 artefact"]  # what the artefact was compared with
     images: int
     max_abs_error: float
     max_relative_error: float  # of the largest score
@@ -150,6 +149,7 @@ class Manifest(_Record):
     machine: dict[str, str]
     budget: dict[str, str]  # as the user wrote it
     limits: dict[str, float]  # resolved, in the unit of each name
+    max_accuracy_drop: float  # percentage points
     channel_step: int
     empty_runtime_rss_bytes: int
     data: DataCard
@@ -188,7 +188,9 @@ def load_bundle(path: Path) -> Bundle:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{path / MANIFEST} or {RECIPE} is not valid: {where or 'content'}: {first['msg']}") from error
+        raise BundleError(
+            f"{path / MANIFEST} or {RECIPE} is not valid: {where or 'content'}: {first['msg']}"
+        ) from error
     for name in HASHED:
         if manifest.sha256.get(name) != sha256_of(path / name):
             raise BundleError(f"{path / name} is missing or is not the file that was proven; run shrink again")
@@ -209,12 +211,17 @@ def as_json(record: BaseModel) -> str:
     return json.dumps(record.model_dump(mode="json"), indent=1)
 
 
-def misses(limits: Mapping[str, float], costs: Mapping[str, float], drop_points: float, most_points: float) -> list[str]:
+def misses(
+    limits: Mapping[str, float], costs: Mapping[str, float], drop_points: float, most_points: float
+) -> list[str]:
     """Say which limits were missed and by how much; an empty list if none."""
     said = []
     for name, limit in limits.items():
         if costs[name] > limit:
-            said.append(f"{name} is {_short(costs[name])}, {100 * (costs[name] / limit - 1):.1f} % over its limit of {_short(limit)}")
+            said.append(
+                f"{name} is {_short(costs[name])}, "
+                f"{100 * (costs[name] / limit - 1):.1f} % over its limit of {_short(limit)}"
+            )
     if drop_points > most_points + 1e-9:
         said.append(f"accuracy drops by {drop_points:.2f} points, limit {most_points:g}")
     return said

@@ -26,12 +26,12 @@ from slimwright.graph.net import Net, Node
 from slimwright.graph.store import replacing
 from slimwright.progress import Event, Tell, silent
 
-MOST_TAPS = 4608  # 512 channels of 3x3: a Gram matrix of 170 MB; wider layers are not observed and stay whole
+MOST_TAPS = 4608  # 512 channels of 3x3: a Gram matrix of 170 MB; wider layers are not observed
 
 
 @dataclass(frozen=True)
 class LayerSums:
-    """Sums over the positions that one layer reads; K classes, G groups, D taps per group, C input channels, O outputs."""
+    """Sums over what one layer reads: K classes, G groups of D taps each, C input channels, O outputs."""
 
     count: Tensor  # [K] positions seen
     total: Tensor  # [K, G, D] sum of x
@@ -57,7 +57,10 @@ class Evidence:
         return Evidence(
             self.net_digest,
             self.images[chosen].sum(0, keepdim=True),
-            {name: LayerSums(*(s[chosen].sum(0, keepdim=True) for s in _fields(sums))) for name, sums in self.layers.items()},
+            {
+                name: LayerSums(*(s[chosen].sum(0, keepdim=True) for s in _fields(sums)))
+                for name, sums in self.layers.items()
+            },
         )
 
     def all(self) -> "Evidence":
@@ -66,7 +69,9 @@ class Evidence:
 
     def save(self, path: Path) -> None:
         """Write the sums as one safetensors file."""
-        tensors = {f"{name}/{role}": t.contiguous() for name, s in self.layers.items() for role, t in s.__dict__.items()}
+        tensors = {
+            f"{name}/{role}": t.contiguous() for name, s in self.layers.items() for role, t in s.__dict__.items()
+        }
         with replacing(path) as temporary:
             safetensors.torch.save_file({"images": self.images, **tensors}, temporary, {"net": self.net_digest})
 
@@ -76,7 +81,7 @@ def load_evidence(path: Path) -> Evidence:
     try:
         with safetensors.safe_open(path, "pt") as file:
             digest = (file.metadata() or {})["net"]
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         images = tensors.pop("images")
         roles = tuple(LayerSums.__dataclass_fields__)
         names = dict.fromkeys(name.rpartition("/")[0] for name in tensors)
@@ -85,7 +90,9 @@ def load_evidence(path: Path) -> Evidence:
         raise DataError(f"{path} is no saved evidence: {error}") from error
 
 
-def observe(net: Net, batches: Iterable[Batch], *, classes: int, seed: int = 0, images: int = 0, tell: Tell = silent) -> Evidence:
+def observe(
+    net: Net, batches: Iterable[Batch], *, classes: int, seed: int = 0, images: int = 0, tell: Tell = silent
+) -> Evidence:
     """Run the images through the net once and return the sums per class.
 
     Labels choose the class whose sums an image adds to; they teach nothing. `images` is how many there are, for
@@ -94,16 +101,14 @@ def observe(net: Net, batches: Iterable[Batch], *, classes: int, seed: int = 0, 
     module = net.to_module().requires_grad_(False)
     layers = {node.name: node for node in net.weighted() if taps(net, node) <= MOST_TAPS}
     seen: dict[str, tuple[Tensor, Tensor]] = {}
-    hooks = [
-        module.get_submodule(net.paths[name]).register_forward_hook(_keeper(name, seen)) for name in layers
-    ]
+    hooks = [module.get_submodule(net.paths[name]).register_forward_hook(_keeper(name, seen)) for name in layers]
     sums = {name: _zeros(net, node, classes) for name, node in layers.items()}
     count = torch.zeros(classes, dtype=torch.int64)
     generator = torch.Generator().manual_seed(seed)
     for batch, labels in batches:
         scores = module(batch.requires_grad_(True))
         drawn = torch.multinomial(scores.detach().softmax(1), 1, generator=generator)[:, 0]
-        F.cross_entropy(scores, drawn, reduction="sum").backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(scores, drawn, reduction="sum").backward()
         batch.requires_grad_(False)
         for label in labels.unique().tolist():
             chosen = labels == label
@@ -133,7 +138,10 @@ def columns(net: Net, node: Node, x: Tensor) -> Tensor:
     module = net.module_of(node)
     assert isinstance(module, nn.Conv2d)
     if isinstance(module.padding, str):
-        top, bottom = ((d * (k - 1)) // 2 if module.padding == "same" else 0 for d, k in zip(module.dilation, module.kernel_size, strict=True))
+        top, bottom = (
+            (d * (k - 1)) // 2 if module.padding == "same" else 0
+            for d, k in zip(module.dilation, module.kernel_size, strict=True)
+        )
         padding = (top, bottom)
     else:
         padding = (module.padding[0], module.padding[1])
@@ -145,7 +153,9 @@ def _fields(sums: LayerSums) -> Iterator[Tensor]:
     return (getattr(sums, role) for role in LayerSums.__dataclass_fields__)
 
 
-def _keeper(name: str, seen: dict[str, tuple[Tensor, Tensor]]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+def _keeper(
+    name: str, seen: dict[str, tuple[Tensor, Tensor]]
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     def keep(_: nn.Module, read: tuple[Tensor, ...], made: Tensor) -> None:
         made.retain_grad()
         seen[name] = read[0], made
@@ -157,7 +167,14 @@ def _zeros(net: Net, node: Node, classes: int) -> LayerSums:
     groups = int(str(node.arguments.get("groups", 1)))
     size, inputs = taps(net, node), net[node.source].shape[1 if node.op == "conv2d" else -1]
     outputs = net.tensors[node.tensors["weight"]].shape[0]
-    shapes = ((classes,), (classes, groups, size), (classes, groups, size, size), (classes, inputs), (classes,), (classes, outputs))
+    shapes = (
+        (classes,),
+        (classes, groups, size),
+        (classes, groups, size, size),
+        (classes, inputs),
+        (classes,),
+        (classes, outputs),
+    )
     return LayerSums(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
 
 

@@ -3,6 +3,7 @@
 Read from a file, a recipe is data: it is validated, and applying it runs nothing but slimwright's own rewrites.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -62,28 +63,35 @@ class Recipe(BaseModel):
     original: str
     steps: tuple[Step, ...]
 
+    @classmethod
+    def of(cls, net: Net, *steps: Step, int8_images: int = 0) -> "Recipe":
+        """The recipe that takes these steps, folds, and quantizes if there are images to calibrate on."""
+        quantize = (Quantize(images=int8_images),) if int8_images else ()
+        return cls(original=net.digest, steps=(*steps, Fold(), *quantize))
+
     def precision(self) -> str:
-        """ "int8" if a step quantizes, else "fp32"."""
+        """Return "int8" if a step quantizes, else "fp32"."""
         return next((step.precision for step in self.steps if isinstance(step, Quantize)), "fp32")
 
 
-def apply(recipe: Recipe, original: Net, data: Dataset, *, tell: Tell = silent) -> Net:
+def apply(recipe: Recipe, original: Net, data: Dataset, *, checkpoint: Path | None = None, tell: Tell = silent) -> Net:
     """Return the net after every step but quantization, which the runtime's exporter does.
 
-    Raises RequestError where the recipe belongs to another net, and where a step does not fit, naming the step.
+    Training goes on from `checkpoint` and writes to it. Raises RequestError where the recipe belongs to another net,
+    and where a step does not fit, naming the step.
     """
     if recipe.original != original.digest:
         raise RequestError("this recipe starts from another net: its digest is not that of the original given")
     net = original
     for number, step in enumerate(recipe.steps, 1):
         try:
-            net = _applied(step, original, net, data, tell)
+            net = _applied(step, original, net, data, checkpoint, tell)
         except RequestError as error:
             raise RequestError(f"step {number} of the recipe ({step.step}): {error}") from error
     return net
 
 
-def _applied(step: Step, original: Net, net: Net, data: Dataset, tell: Tell) -> Net:
+def _applied(step: Step, original: Net, net: Net, data: Dataset, checkpoint: Path | None, tell: Tell) -> Net:
     match step:
         case Prune(keep=keep):
             if net is not original:
@@ -94,7 +102,8 @@ def _applied(step: Step, original: Net, net: Net, data: Dataset, tell: Tell) -> 
             return refit(original, small, kept, whole(data, "calibration")[0], tell=tell)
         case Tune(epochs=epochs, rate=rate, seed=seed):
             schedule = Schedule(epochs=epochs, rate=rate, seed=seed)
-            return net.trained(fit(net.to_module(), data, schedule, teacher=original.to_module(), tell=tell))
+            teacher = original.to_module()
+            return net.trained(fit(net.to_module(), data, schedule, teacher=teacher, checkpoint=checkpoint, tell=tell))
         case Fold():
             return fold_batch_norm(net)
         case Quantize():

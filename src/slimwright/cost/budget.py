@@ -51,7 +51,9 @@ class Budget:
             value, relative = _parsed(name, getattr(self, name))
             base = getattr(original, name)
             if relative and base is None:
-                raise BudgetError(f"{name} is relative ('{getattr(self, name)}'), but the original's {name} was not measured")
+                raise BudgetError(
+                    f"{name} is relative ('{getattr(self, name)}'), but the original's {name} was not measured"
+                )
             limits[name] = value * base if relative else value
         return limits
 

@@ -128,9 +128,11 @@ def shape_of(net: Net, node: Node) -> LayerShape:
 
 
 def with_channels(shape: LayerShape, inputs: int, outputs: int) -> LayerShape:
-    """Return the shape with other channel counts; a depthwise layer keeps one group per channel."""
-    depthwise = shape.groups == shape.in_channels > 1
-    return replace(shape, in_channels=inputs, out_channels=outputs, groups=inputs if depthwise else shape.groups)
+    """Return the shape with other channel counts; a depthwise layer's groups and outputs follow its inputs."""
+    if shape.groups == shape.in_channels > 1:
+        outputs = inputs * (shape.out_channels // shape.in_channels)
+        return replace(shape, in_channels=inputs, out_channels=outputs, groups=inputs)
+    return replace(shape, in_channels=inputs, out_channels=outputs)
 
 
 def _key(shape: LayerShape) -> str:

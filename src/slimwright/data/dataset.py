@@ -73,7 +73,10 @@ class ArrayData:
             if not bool(torch.isfinite(images).all()):
                 raise DataError(f"{part} images of '{self.name}' hold NaN or infinite values")
             if int(labels.min()) < 0 or int(labels.max()) >= len(self.labels):
-                raise DataError(f"{part} labels of '{self.name}' run from {int(labels.min())} to {int(labels.max())}, but it has {len(self.labels)} classes")
+                raise DataError(
+                    f"{part} labels of '{self.name}' run from {int(labels.min())} to {int(labels.max())}, "
+                    f"but it has {len(self.labels)} classes"
+                )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

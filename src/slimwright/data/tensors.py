@@ -19,7 +19,10 @@ def tensor_file(path: Path, seed: int = 0) -> ArrayData:
             metadata = file.metadata() or {}
             missing = {"images", "labels"} - set(file.keys())
             if missing:
-                raise DataError(f"{path} has no tensor named {' or '.join(sorted(missing))}; it needs images [N, C, H, W] and labels [N]")
+                raise DataError(
+                    f"{path} has no tensor named {' or '.join(sorted(missing))}; "
+                    "it needs images [N, C, H, W] and labels [N]"
+                )
             images, labels = file.get_tensor("images").float(), file.get_tensor("labels").long()
     except FileNotFoundError as error:
         raise DataError(f"there is no data set at {path}") from error
@@ -28,6 +31,13 @@ def tensor_file(path: Path, seed: int = 0) -> ArrayData:
     if not len(labels):
         raise DataError(f"{path} is empty: it holds no images")
     if labels.ndim != 1 or images.ndim != 4 or len(images) != len(labels):
-        raise DataError(f"{path} holds images {list(images.shape)} and labels {list(labels.shape)}; they must be [N, C, H, W] and [N]")
-    names = tuple(map(str, json.loads(metadata["labels"]))) if "labels" in metadata else tuple(str(i) for i in range(int(labels.max()) + 1))
+        raise DataError(
+            f"{path} holds images {list(images.shape)} and labels {list(labels.shape)}; "
+            "they must be [N, C, H, W] and [N]"
+        )
+    names = (
+        tuple(map(str, json.loads(metadata["labels"])))
+        if "labels" in metadata
+        else tuple(str(i) for i in range(int(labels.max()) + 1))
+    )
     return ArrayData(path.stem, names, split(images, labels, seed=seed), {"input": "as stored", "layout": "NCHW"})

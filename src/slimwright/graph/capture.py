@@ -6,8 +6,7 @@ what a layer needs is checked, and everything else is refused by name. Exact: in
 what the model computed, with the same kernels.
 """
 
-import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +97,7 @@ def program_of_export(exported: ExportedProgram) -> Program:
 def net_of_program(program: Program) -> Net:
     """Return the net of a traced model, shapes checked. Raises UnsupportedOp and ModelError, naming the node."""
     nodes = [Node(program.input, "input", shape=program.input_shape, dtype=program.input_dtype)]
-    latest: dict[str, str] = {}  # a value that was written over -> the value that holds it now
+    memory = _Memory()
     tensors: dict[str, Tensor] = {}
     for call in program.calls:
         overload = _out_of_place(call.overload)
@@ -108,16 +107,46 @@ def net_of_program(program: Program) -> Net:
                 f"operator aten.{call.overload} (node '{call.name}') is not supported yet; "
                 f"supported are {', '.join(sorted(set(OPS) - {'input'}))}"
             )
-        arguments, owned = _split(call, op_name, program.owner, latest)
+        arguments, owned = _split(call, op_name, program.owner, memory.latest)
         for name in owned.values():
             tensors[name] = _finite(name, program.tensors[name])
         nodes.append(Node(call.name, op_name, arguments, owned))
-        if overload != call.overload:
-            latest[nodes[-1].source] = call.name
-    outputs = tuple(latest.get(name, name) for name in program.outputs)
+        memory.made(nodes[-1], in_place=overload != call.overload)
+    outputs = tuple(memory.latest.get(name, name) for name in program.outputs)
+    memory.read(outputs, "the output")
     if len(outputs) != 1:
         raise ModelError(f"the model returns {len(outputs)} values; slimwright needs exactly one, the class scores")
     return checked(_without_dead_ends(Net(tuple(nodes), tensors, outputs)))
+
+
+class _Memory:
+    """Which values share memory, and what in-place operators did to them."""
+
+    def __init__(self) -> None:
+        self.latest: dict[str, str] = {}  # a value that was written over -> the value that holds it now
+        self._whole: dict[str, str] = {}  # a view, or what was written in place -> whose memory it shares
+        self._stale: dict[str, str] = {}  # a value that changed through another view -> the node that changed it
+
+    def read(self, names: Iterable[str], reader: str) -> None:
+        """Raise UnsupportedOp where one of the values is no longer what the node of its name computed."""
+        for name in names:
+            if name in self._stale:
+                raise UnsupportedOp(
+                    f"{reader} reads '{name}', which node '{self._stale[name]}' changes in place through a view of it; "
+                    "that is not supported yet: use the operator that does not write in place"
+                )
+
+    def made(self, node: Node, *, in_place: bool) -> None:
+        self.read(node.reads, f"node '{node.name}'")
+        if not (in_place or OPS[node.op].view):
+            return
+        target = node.source
+        whole = self._whole.setdefault(target, target)
+        if in_place:
+            self._stale |= {name: node.name for name, other in self._whole.items() if other == whole and name != target}
+            self.latest |= {name: node.name for name, held in self.latest.items() if held == target}
+            self.latest[target] = node.name
+        self._whole[node.name] = whole
 
 
 def bound(overload: str, args: Sequence[Value], kwargs: Mapping[str, Value]) -> dict[str, Value]:
@@ -157,7 +186,9 @@ def _split(
             if value is None:
                 continue
             if not isinstance(value, Ref) or value.name not in owner:
-                raise UnsupportedOp(f"the {key} of node '{call.name}' ({op_name}) is computed, not stored; that is not supported yet")
+                raise UnsupportedOp(
+                    f"the {key} of node '{call.name}' ({op_name}) is computed, not stored; that is not supported yet"
+                )
             owned[key] = owner[value.name]
         else:
             arguments[key] = _flowing(value, call, op_name, owner, latest)
@@ -172,7 +203,9 @@ def _flowing(value: Value, call: Call, op_name: str, owner: Mapping[str, str], l
     if not isinstance(value, Ref):
         return value
     if value.name in owner:
-        raise UnsupportedOp(f"node '{call.name}' ({op_name}) uses the bare parameter '{owner[value.name]}'; that is not supported yet")
+        raise UnsupportedOp(
+            f"node '{call.name}' ({op_name}) uses the bare parameter '{owner[value.name]}'; that is not supported yet"
+        )
     return Ref(latest.get(value.name, value.name))
 
 
@@ -206,6 +239,6 @@ def _value(value: Any) -> Value:
         return tuple(_value(item) for item in value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, (torch.SymInt, torch.SymFloat)):
-        return operator.index(value)
+    if isinstance(value, torch.SymInt):
+        return int(value)
     return str(value)  # a dtype, layout or device: told apart by the ops that accept one

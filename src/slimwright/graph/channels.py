@@ -12,6 +12,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,12 +81,20 @@ def cut(net: Net, keep: Mapping[str, Ids], coupling: Coupling | None = None) -> 
         if name not in groups:
             raise RequestError(f"there is no channel group '{name}'; the groups are {', '.join(groups)}")
         size = groups[name].size
-        if len(kept) == 0 or len(np.unique(kept)) != len(kept) or min(kept) < 0 or max(kept) >= size:
-            raise RequestError(f"channels to keep of group '{name}' must be distinct numbers from 0 to {size - 1}, at least one")
+        if not _are_distinct_below(size, np.asarray(kept)):
+            raise RequestError(
+                f"channels to keep of group '{name}' must be distinct numbers from 0 to {size - 1}, at least one"
+            )
         dropped = np.setdiff1d(np.arange(size), kept)
         for place in groups[name].cuts:
             gone[place.node, place.role].append(place.positions[dropped].reshape(-1))
     return _sliced(net, {place: np.concatenate(parts) for place, parts in gone.items()})
+
+
+def _are_distinct_below(size: int, kept: NDArray[Any]) -> bool:
+    if kept.ndim != 1 or not len(kept) or not np.issubdtype(kept.dtype, np.integer):
+        return False
+    return len(np.unique(kept)) == len(kept) and bool(kept.min() >= 0 and kept.max() < size)
 
 
 def _sliced(net: Net, gone: Mapping[tuple[str, str], Ids]) -> Net:
@@ -208,6 +217,7 @@ class _Identities:
                 if read[0].shape[1] != node.shape[1]:
                     self._freeze(read[0], f"'{node.name}' reads them through an op that is not tracked")
                     return read[0]
+                self._keep_if_shared(node, read[0])
                 self.places.append((node.name, "each", read[0].reshape(-1)))
                 return read[0]
             case "same":
@@ -231,6 +241,7 @@ class _Identities:
         weight = self.net.tensors[node.tensors["weight"]]
         if is_depthwise(self.net, node) and read.shape[1] == node.arguments["groups"]:
             ids = np.repeat(read.reshape(-1), weight.shape[0] // read.shape[1])
+            self._keep_if_shared(node, read)
             self.places.append((node.name, "each", ids))
             return ids.reshape(1, -1, 1, 1)
         groups = node.arguments.get("groups", 1)
@@ -240,13 +251,21 @@ class _Identities:
         if columns is not None and groups == 1:
             self.places.append((node.name, "in", columns))
         else:
-            self._freeze(read, f"'{node.name}' reads them in {groups} groups" if groups != 1 else f"'{node.name}' reads them in a way that is not tracked")
+            self._freeze(
+                read,
+                f"'{node.name}' reads them in {groups} groups"
+                if groups != 1
+                else f"'{node.name}' reads them in a way that is not tracked",
+            )
         if groups != 1:
             self._freeze(ids, f"'{node.name}' has {groups} groups")
-        if node.name in self.shared:
-            self._freeze(read, f"'{node.name}' shares its weights")
-            self._freeze(ids, f"'{node.name}' shares its weights")
+        self._keep_if_shared(node, read, ids)
         return ids
+
+    def _keep_if_shared(self, node: Node, *values: Ids) -> None:
+        if node.name in self.shared:
+            for ids in values:
+                self._freeze(ids, f"'{node.name}' shares its weights")
 
     def _joined(self, node: Node) -> Ids:
         result: Ids | None = None
@@ -254,7 +273,10 @@ class _Identities:
             ids, shape = self.ids[name], self.net[name].shape
             padded = (1,) * (len(node.shape) - len(shape)) + shape
             ids = ids.reshape((1,) * (len(node.shape) - ids.ndim) + ids.shape)
-            if any(mine != whole and ids.shape[i] == 1 and i == 1 for i, (mine, whole) in enumerate(zip(padded, node.shape, strict=True))):
+            if any(
+                mine != whole and ids.shape[i] == 1 and i == 1
+                for i, (mine, whole) in enumerate(zip(padded, node.shape, strict=True))
+            ):
                 self._freeze(ids, f"'{node.name}' spreads them over all channels")
                 continue
             if result is not None:
@@ -302,4 +324,6 @@ def _bakes_a_size(node: Node) -> bool:
     sizes = node.arguments.get("size", node.arguments.get("shape"))
     if not isinstance(sizes, tuple):
         return True
-    return any(isinstance(s, int) and s not in (-1, 1) for s in sizes[1:]) or not (isinstance(sizes[0], Ref) or sizes[0] == -1)
+    return any(isinstance(s, int) and s not in (-1, 1) for s in sizes[1:]) or not (
+        isinstance(sizes[0], Ref) or sizes[0] == -1
+    )

@@ -7,6 +7,7 @@ although the graph runs at any batch size.
 
 import hashlib
 import json
+import keyword
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +18,6 @@ from torch import Tensor, fx, nn
 
 from slimwright.errors import ModelError
 from slimwright.graph.ops import OPS, called
-
 
 IMAGE_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -85,7 +85,7 @@ class Net:
 
     @cached_property
     def paths(self) -> dict[str, str]:
-        """Where each layer sits in `to_module()`: under the name its weights had, so that state dicts keep their keys."""
+        """Where each layer sits in `to_module()`: where its weights were, so that state dicts keep their keys."""
         taken: dict[str, object] = {}
         paths = {}
         for node in sorted(self.nodes, key=lambda n: not n.tensors):
@@ -173,9 +173,11 @@ class Net:
             module = op.module(node.arguments, {role: tuple(t.shape) for role, t in own.items()})
         module.to_empty(device=next(iter(own.values())).device if own else "cpu")
         for role, tensor in own.items():
-            owner = module._parameters if role in module._parameters else module._buffers
             copy = tensor.detach().clone()
-            owner[role] = nn.Parameter(copy) if owner is module._parameters else copy
+            if role in module._parameters:
+                module._parameters[role] = nn.Parameter(copy)
+            else:
+                module._buffers[role] = copy
         if "num_batches_tracked" in module._buffers:
             module._buffers["num_batches_tracked"] = torch.tensor(0)
         return module.eval()
@@ -202,13 +204,20 @@ def checked(net: Net) -> Net:
     values: dict[str, Tensor] = {}
     nodes = []
     for node in net.nodes:
+        if not node.name.isidentifier() or keyword.iskeyword(node.name) or node.name == "self":
+            raise ModelError(f"{node.name!r} is no name for a node")
         for name in node.reads:
             if name not in values:
                 raise ModelError(f"node '{node.name}' reads '{name}', which no earlier node produces")
         if node.op == "input":
             if node.dtype not in IMAGE_DTYPES or node.shape[:1] != (1,):
-                raise ModelError(f"the net takes {node.dtype} {list(node.shape)}; it must take one batch of float images")
-            values[node.name] = torch.empty(node.shape, dtype=IMAGE_DTYPES[node.dtype], device="meta")
+                raise ModelError(
+                    f"the net takes {node.dtype} {list(node.shape)}; it must take one batch of float images"
+                )
+            try:
+                values[node.name] = torch.empty(node.shape, dtype=IMAGE_DTYPES[node.dtype], device="meta")
+            except (RuntimeError, TypeError, ArithmeticError) as error:
+                raise ModelError(f"the net takes images of shape {list(node.shape)}, which no image has") from error
         else:
             values[node.name] = _inferred(net, node, values)
         value = values[node.name]
@@ -244,11 +253,13 @@ def _inferred(net: Net, node: Node, values: Mapping[str, Tensor]) -> Tensor:
     try:
         module = _meta_module(net, node) if OPS[node.op].module is not None else None
         return compute(net, node, module, values.__getitem__)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        took = ", ".join(f"{name} {list(values[name].shape)}" for name in node.reads)
+    except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
+        took = ", ".join(f"{name} {list(getattr(values[name], 'shape', ()))}" for name in node.reads)
         owns = ", ".join(f"{role} {list(net.tensors[t].shape)}" for role, t in node.tensors.items())
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"node '{node.name}' ({node.op}) cannot take {took}{'; it owns ' + owns if owns else ''}: {detail}") from error
+        raise ModelError(
+            f"node '{node.name}' ({node.op}) cannot take {took}{'; it owns ' + owns if owns else ''}: {detail}"
+        ) from error
 
 
 def _meta_module(net: Net, node: Node) -> nn.Module:
@@ -271,6 +282,8 @@ def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
         if name not in owner._modules:
             owner.add_module(name, nn.Module())
         owner = owner.get_submodule(name)
+    if last in owner._modules:  # a layer may hold other layers, and they may have come first
+        module._modules.update(owner.get_submodule(last)._modules)
     owner.add_module(last, module)
 
 

@@ -86,7 +86,9 @@ def _batch_norm(a: Mapping[str, Any], own: Shapes) -> nn.Module:
 
 def _max_pool2d(a: Mapping[str, Any], _: Shapes) -> nn.Module:
     stride = _pair(a["stride"]) if a["stride"] else None
-    return nn.MaxPool2d(_pair(a["kernel_size"]), stride, _pair(a["padding"]), _pair(a["dilation"]), ceil_mode=a["ceil_mode"])
+    return nn.MaxPool2d(
+        _pair(a["kernel_size"]), stride, _pair(a["padding"]), _pair(a["dilation"]), ceil_mode=a["ceil_mode"]
+    )
 
 
 def _avg_pool2d(a: Mapping[str, Any], _: Shapes) -> nn.Module:

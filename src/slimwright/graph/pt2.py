@@ -20,7 +20,16 @@ from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.capture import Call, Program, bound, net_of_program
 from slimwright.graph.net import Net, Ref, Value
 
-DTYPES = {1: torch.uint8, 2: torch.int8, 4: torch.int32, 5: torch.int64, 6: torch.float16, 7: torch.float32, 8: torch.float64, 12: torch.bool}
+DTYPES = {
+    1: torch.uint8,
+    2: torch.int8,
+    4: torch.int32,
+    5: torch.int64,
+    6: torch.float16,
+    7: torch.float32,
+    8: torch.float64,
+    12: torch.bool,
+}
 MOST_JSON_BYTES = 256 * 2**20  # a graph of a million nodes is smaller
 
 
@@ -38,15 +47,19 @@ def read_pt2(path: Path) -> Net:
             tensors = _payloads(archive, f"{root}/data/weights/", f"{model}_weights_config.json")
             tensors |= _payloads(archive, f"{root}/data/constants/", f"{model}_constants_config.json")
             return net_of_program(_program(program, tensors))
-    except zipfile.BadZipFile as error:
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, EOFError) as error:
         raise ModelError(f"{path} is not a .pt2 file, or is cut short: {error}") from error
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         raise ModelError(f"{path} is not a .pt2 file that torch.export.save of torch 2.13 writes: {error!r}") from error
 
 
 def _only(path: Path, names: list[str], what: str) -> str:
     if len(names) != 1:
-        raise ModelError(f"{path} holds {len(names)} exported {what}s; slimwright needs a file from torch.export.save with one")
+        raise ModelError(
+            f"{path} holds {len(names)} exported {what}s; slimwright needs a file from torch.export.save with one"
+        )
     return names[0]
 
 
@@ -63,7 +76,9 @@ def _payloads(archive: zipfile.ZipFile, folder: str, config_name: str) -> dict[s
     tensors = {}
     for name, payload in _json(archive, folder + config_name)["config"].items():
         if payload["use_pickle"] or payload["tensor_meta"] is None:
-            raise ModelError(f"'{name}' is stored as a pickle, which could run code; make it contiguous and save the program again")
+            raise ModelError(
+                f"'{name}' is stored as a pickle, which could run code; make it contiguous and save the program again"
+            )
         meta = payload["tensor_meta"]
         dtype = DTYPES.get(meta["dtype"])
         if dtype is None:
@@ -82,7 +97,7 @@ def _strided(name: str, raw: bytearray, dtype: torch.dtype, meta: Mapping[str, A
         return torch.zeros(size, dtype=dtype)
     flat = torch.frombuffer(raw, dtype=dtype) if raw else torch.zeros(0, dtype=dtype)
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if last >= flat.numel():
+    if last >= flat.numel() or math.prod(size) > flat.numel():
         raise ModelError(f"'{name}' of shape {size} reaches beyond its {len(raw)} bytes; the file is damaged")
     return flat.as_strided(size, stride, offset).clone()
 
@@ -150,4 +165,6 @@ def _argument(arg: Mapping[str, Any]) -> Value:
 def _int(size: Mapping[str, Any]) -> int:
     if "as_int" in size:
         return int(size["as_int"])
-    raise ModelError("the model was exported with a dynamic size other than the batch; export it with fixed height and width")
+    raise ModelError(
+        "the model was exported with a dynamic size other than the batch; export it with fixed height and width"
+    )

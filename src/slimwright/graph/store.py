@@ -40,7 +40,7 @@ def load_net(folder: Path) -> Net:
         tensors = safetensors.torch.load_file(folder / "net.safetensors")
     except FileNotFoundError as error:
         raise ModelError(f"{folder} holds no saved net: {error.filename} is missing") from error
-    except (ValueError, safetensors.SafetensorError) as error:
+    except (ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise ModelError(f"the net in {folder} is damaged: {error}") from error
     try:
         return net_of(found, tensors)
@@ -51,10 +51,14 @@ def load_net(folder: Path) -> Net:
 def net_of(found: Mapping[str, Any], tensors: Mapping[str, Any]) -> Net:
     """Return the net that `structure` described. Raises ModelError, or KeyError and TypeError where it is malformed."""
     if found.get("format") != FORMAT or found.get("version") != VERSION:
-        raise ModelError(f"this is {found.get('format')!r} version {found.get('version')!r}, not {FORMAT!r} version {VERSION}")
+        raise ModelError(
+            f"this is {found.get('format')!r} version {found.get('version')!r}, not {FORMAT!r} version {VERSION}"
+        )
     nodes = tuple(_node(entry, tensors) for entry in found["nodes"])
-    if not nodes or nodes[0].op != "input" or len({n.name for n in nodes}) != len(nodes):
-        raise ModelError("a saved net must start with its input, and no two nodes may share a name")
+    if [step for step, node in enumerate(nodes) if node.op == "input"] != [0]:
+        raise ModelError("a saved net must start with its input, and have only one")
+    if len({n.name for n in nodes}) != len(nodes) or not found["outputs"]:
+        raise ModelError("a saved net must return something, and no two of its nodes may share a name")
     used = {name for node in nodes for name in node.tensors.values()}
     return checked(Net(nodes, {name: tensors[name] for name in used}, tuple(found["outputs"])))
 
@@ -67,8 +71,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """Which rewrites to apply."""
 
-from slimwright.plan.knapsack import Plan, Predictor, problem, solve
+from slimwright.plan.knapsack import Plan, Predictor, Problem, problem, solve
+from slimwright.plan.measured import MOST, MeasuredPlan, plan_by_measuring
 
-__all__ = ["Plan", "Predictor", "problem", "solve"]
+__all__ = ["MOST", "MeasuredPlan", "Plan", "Predictor", "Problem", "plan_by_measuring", "problem", "solve"]

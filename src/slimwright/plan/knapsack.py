@@ -23,7 +23,7 @@ Counts = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Plan:
-    """How many channels each group keeps. `predicted` holds every cost that has a limit; `feasible`: all limits are met."""
+    """How many channels each group keeps; `predicted` holds each limited cost, `feasible` says that all fit."""
 
     counts: Counts
     damage: float
@@ -33,7 +33,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Problem:
-    """What to choose from: sizes per group (descending, the whole group first), their damage, and the costs of a choice."""
+    """What to choose from: sizes per group (the whole first, then descending), their damage, a choice's costs."""
 
     sizes: Mapping[str, Sequence[int]]
     damage: Mapping[str, Callable[[int], float]]
@@ -44,18 +44,23 @@ class Predictor:
     """Predicts the costs of a net as a function of the channels that its groups keep."""
 
     def __init__(self, net: Net, coupling: Coupling, table: LatencyTable, step: int) -> None:
-        self.net, self.coupling, self.table = net, coupling, table
-        self.sizes = {g.name: [g.size, *(c for c in range(-(-g.size // step) * step - step, 0, -step))] for g in coupling.groups}
+        self.net, self.coupling, self.table, self.step = net, coupling, table, step
+        self.sizes = {
+            g.name: [g.size, *(c for c in range(-(-g.size // step) * step - step, 0, -step))] for g in coupling.groups
+        }
         self.whole = {g.name: g.size for g in coupling.groups}
         self.shapes = {node.name: shape_of(net, node) for node in net.weighted()}
-        self.pixels = {node.name: math.prod(node.shape) // self.shapes[node.name].out_channels for node in net.weighted()}
+        self.pixels = {
+            node.name: math.prod(node.shape) // self.shapes[node.name].out_channels for node in net.weighted()
+        }
         self.removed_per_channel: dict[tuple[str, str], dict[str, int]] = {}
         for group in coupling.groups:
             for place in group.cuts:
                 if place.node in self.shapes:
-                    roles = ("in", "out") if place.role == "each" else (place.role,)
-                    for role in roles:
-                        self.removed_per_channel.setdefault((place.node, role), {})[group.name] = place.positions.shape[1]
+                    shape, positions = self.shapes[place.node], place.positions.shape[1]
+                    each = {"in": positions * shape.in_channels // shape.out_channels, "out": positions}
+                    for role, removed in (each if place.role == "each" else {place.role: positions}).items():
+                        self.removed_per_channel.setdefault((place.node, role), {})[group.name] = removed
         self.value_bytes = {node.name: value_bytes(net, node.name) for node in net.nodes}
         self.grids = {name: (self._grid(name, "in"), self._grid(name, "out")) for name in self.shapes}
 
@@ -105,7 +110,11 @@ class Predictor:
         whole = shape.in_channels if role == "in" else shape.out_channels
         groups = self.removed_per_channel.get((name, role), {})
         if len(groups) != 1:
-            reachable = sorted({whole, *(max(whole * i // GRID_POINTS, 1) for i in range(1, GRID_POINTS))}) if groups else [whole]
+            reachable = (
+                sorted({whole, *(max(whole * i // GRID_POINTS, 1) for i in range(1, GRID_POINTS))})
+                if groups
+                else [whole]
+            )
         else:
             ((group, positions),) = groups.items()
             reachable = sorted(whole - (self.whole[group] - size) * positions for size in self.sizes[group])
@@ -114,7 +123,9 @@ class Predictor:
         return [reachable[round(i * (len(reachable) - 1) / (GRID_POINTS - 1))] for i in range(GRID_POINTS)]
 
 
-def problem(removals: Mapping[str, Removal], predictor: Predictor, costs: Callable[[Counts], Mapping[str, float]]) -> Problem:
+def problem(
+    removals: Mapping[str, Removal], predictor: Predictor, costs: Callable[[Counts], Mapping[str, float]]
+) -> Problem:
     """Return the choice to make; groups without a removal order stay whole."""
     sizes = {name: (sizes if name in removals else sizes[:1]) for name, sizes in predictor.sizes.items()}
     return Problem(sizes, {name: _damage(removals.get(name)) for name in sizes}, costs)
@@ -141,7 +152,11 @@ def _best_step(
     for name, sizes in problem.sizes.items():
         for size in (s for s in sizes if s < counts[name]):
             relief = excess - _excess(problem.costs({**counts, name: size}), limits)
-            price = (problem.damage[name](size) - problem.damage[name](counts[name])) / relief if relief > 1e-12 else math.inf
+            price = (
+                (problem.damage[name](size) - problem.damage[name](counts[name])) / relief
+                if relief > 1e-12
+                else math.inf
+            )
             if price < best_price:
                 best, best_price = (name, size), price
     return best
@@ -165,7 +180,9 @@ def _changes(problem: Problem, counts: Mapping[str, int]) -> list[dict[str, int]
     for name, sizes in problem.sizes.items():
         for up in [s for s in sizes if s > counts[name]][-1:]:
             changes.append({name: up})
-            changes += [{name: up, o: s} for o, other in problem.sizes.items() if o != name for s in other if s < counts[o]]
+            changes += [
+                {name: up, o: s} for o, other in problem.sizes.items() if o != name for s in other if s < counts[o]
+            ]
     return changes
 
 

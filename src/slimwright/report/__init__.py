@@ -1,0 +1,5 @@
+"""Show a bundle to people: one page that works offline, and its charts as images."""
+
+from slimwright.report.write import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,1 @@
+"""Regions replaced by cheaper ones, and their weights solved again."""

@@ -13,7 +13,7 @@ from slimwright.graph.net import Net, Node
 
 
 def fold_batch_norm(net: Net) -> Net:
-    """Return the net with every batch norm folded whose convolution feeds nothing else; the same object if there is none."""
+    """Return the net, every batch norm folded whose convolution feeds nothing else; the same object if none is."""
     changed: dict[str, Node] = {}
     removed: dict[str, str] = {}
     tensors: dict[str, Tensor] = {}
@@ -34,7 +34,10 @@ def fold_batch_norm(net: Net) -> Net:
 
 def affine(net: Net, norm: Node) -> tuple[Tensor, Tensor]:
     """Return the scale and shift [C], in float64, that a batch norm applies in eval mode."""
-    mean, variance = net.tensors[norm.tensors["running_mean"]].double(), net.tensors[norm.tensors["running_var"]].double()
+    mean, variance = (
+        net.tensors[norm.tensors["running_mean"]].double(),
+        net.tensors[norm.tensors["running_var"]].double(),
+    )
     scale = torch.rsqrt(variance + float(str(norm.arguments["eps"])))
     weight, bias = net.tensor(norm, "weight"), net.tensor(norm, "bias")
     scale = scale if weight is None else scale * weight.double()

@@ -92,14 +92,16 @@ class _Reader:
         ridge = RIDGE * covariance.diagonal().mean().clamp_min(1e-12)
         self.inverse = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
         taps = torch.arange(per_position)
-        self.blocks = (torch.from_numpy(place.positions)[:, :, None] * per_position + taps).flatten(1)  # [size, columns]
+        first = torch.from_numpy(place.positions) * per_position  # [size, positions]
+        self.blocks = (first[:, :, None] + taps).flatten(1)  # [size, columns]
 
     def losses(self, channels: list[int]) -> Tensor:
         """What removing each of the channels alone would cost now."""
         at = self.blocks[channels]  # [n, k]
         inner = self.inverse[at[:, :, None], at[:, None, :]]  # [n, k, k]
         weight = self.weight[:, at].permute(1, 2, 0)  # [n, k, O]
-        return (weight * torch.linalg.solve(inner, weight)).sum((1, 2))
+        losses: Tensor = (weight * torch.linalg.solve(inner, weight)).sum((1, 2))
+        return losses
 
     def remove(self, channel: int) -> None:
         """Take a channel out; the others make up for it."""

@@ -5,8 +5,8 @@ differs from the original's, the weights become the ridge least-squares solution
 
     min_W  E |W x' + b - y|^2 + r |W - W0|^2
 
-where x' is what the changed net feeds in, y what the original gave there, W0 the weights so far, and r `RIDGE` times the
-mean variance of x'. Where the layer's result runs through a batch norm into a sum whose other side is already
+where x' is what the changed net feeds in, y what the original gave there, W0 the weights so far, and r `RIDGE` times
+the mean variance of x'. Where the layer's result runs through a batch norm into a sum whose other side is already
 known, y is what makes the *sum* equal the original's, so a residual stream does not drift. Front to back, so that
 each layer also corrects the errors of those before it. Exact where the original lies in the new layer's span.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from slimwright.evidence import MOST_TAPS, columns, taps
 from slimwright.graph.channels import Coupling
-from slimwright.graph.net import Net, Node, Ref, compute
+from slimwright.graph.net import Net, Node, compute
 from slimwright.graph.ops import OPS
 from slimwright.progress import Event, Tell, silent
 from slimwright.rewrites.fold import affine
@@ -56,7 +56,7 @@ def kept_channels(coupling: Coupling, keep: Mapping[str, Tensor], original: Net)
 
 @dataclass(frozen=True)
 class _Target:
-    """What a layer shall reproduce: `value` of the original, less `other` of the changed net, through `scale`, `shift`."""
+    """What a layer shall reproduce behind `norm`: `value` of the original, less `other` of the changed net."""
 
     value: str
     other: str | None
@@ -79,14 +79,16 @@ class _Walk:
             if node.op != "input":
                 self._advance(node)
             tell(Event("solve", step + 1, len(nodes), self.changed.paths[node.name]))
-            for name in [n for n in {*self.new, *self.old} if last.get(n, -1) <= step and n not in self.changed.outputs]:
+            for name in [
+                n for n in {*self.new, *self.old} if last.get(n, -1) <= step and n not in self.changed.outputs
+            ]:
                 self.new.pop(name, None)
                 self.old.pop(name, None)
         return self.changed.edited(self._with_biases(), tensors=self.tensors)
 
     def _advance(self, node: Node) -> None:
         weighted = OPS[node.op].channels == "mix"
-        if node.name in self.kept or node.tensors and self._resized(node) or any(r in self.drifted for r in node.reads):
+        if self._resized(node) or any(name in self.drifted for name in node.reads):
             self.drifted.add(node.name)
         module = self.changed.module_of(node) if OPS[node.op].module else None
         if weighted and node.source in self.drifted and taps(self.changed, node) <= MOST_TAPS:
@@ -135,9 +137,9 @@ class _Walk:
         if len(readers) == 1 and self.changed[readers[0]].op == "add" and value not in self.changed.outputs:
             add = self.changed[readers[0]]
             others = [name for name in add.reads if name != value]
-            if len(others) == 1 and others[0] in self.new and add.arguments["alpha"] == 1:
-                if self.changed[others[0]].shape == self.changed[value].shape:
-                    return _Target(add.name, others[0], norm)
+            alike = len(others) == 1 and self.changed[others[0]].shape == self.changed[value].shape
+            if alike and others[0] in self.new and add.arguments["alpha"] == 1:
+                return _Target(add.name, others[0], norm)
         return _Target(value, None, norm)
 
     def _wanted(self, node: Node, target: _Target) -> list[Tensor]:
@@ -194,7 +196,10 @@ def _solve(net: Net, node: Node, inputs: Sequence[Tensor], wanted: Sequence[Tens
     size = weight.shape[1]
     gram = torch.zeros(groups, size, size, dtype=torch.float64)
     cross = torch.zeros(groups, per_group.shape[1], size, dtype=torch.float64)
-    sum_x, sum_y = torch.zeros(groups, size, dtype=torch.float64), torch.zeros(groups, per_group.shape[1], dtype=torch.float64)
+    sum_x, sum_y = (
+        torch.zeros(groups, size, dtype=torch.float64),
+        torch.zeros(groups, per_group.shape[1], dtype=torch.float64),
+    )
     square, count = torch.zeros(groups, per_group.shape[1], dtype=torch.float64), 0
     for x_batch, y_batch in zip(inputs, wanted, strict=True):
         x = columns(net, node, x_batch).transpose(0, 1)  # [G, P, D]
@@ -208,7 +213,9 @@ def _solve(net: Net, node: Node, inputs: Sequence[Tensor], wanted: Sequence[Tens
         count += x.shape[1]
     mean_x, mean_y = sum_x / count, sum_y / count
     covariance = gram / count - mean_x[:, :, None] * mean_x[:, None, :]
-    wish = cross / count - mean_y[:, :, None] * mean_x[:, None, :] - per_group @ covariance  # what W0 leaves unexplained
+    wish = (
+        cross / count - mean_y[:, :, None] * mean_x[:, None, :] - per_group @ covariance
+    )  # what W0 leaves unexplained
     ridge = RIDGE * covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
     damped = covariance + ridge[:, None, None] * torch.eye(size, dtype=torch.float64)
     step = torch.cholesky_solve(wish.transpose(1, 2), torch.linalg.cholesky(damped)).transpose(1, 2)

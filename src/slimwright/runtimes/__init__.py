@@ -1,0 +1,1 @@
+"""The runtimes that will run the result: export, quantize, run, time."""

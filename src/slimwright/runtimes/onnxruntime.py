@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def quantize(fp32: Path, path: Path, images: Tensor) -> None:
         )  # fmt: skip
 
 
-def time_models(paths: dict[str, Path], *, runs: int = 60, least_s: float = 0.0) -> dict[str, Latency]:
+def time_models(paths: Mapping[str, Path], *, runs: int = 60, least_s: float = 0.0) -> dict[str, Latency]:
     """Time several models against each other, interleaved, on one thread; median, p10 and p90 of a run."""
     sessions = {name: Session(path) for name, path in paths.items()}
     rng = np.random.default_rng(0)
@@ -109,7 +109,9 @@ def peak_rss_bytes(path: Path | None, runs: int = 5) -> int:
     command = [sys.executable, "-P", str(probe), *([str(path), str(runs)] if path else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
-        raise ProofError(f"a fresh process could not run {path}: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+        raise ProofError(
+            f"a fresh process could not run {path}: {(done.stderr.strip() or 'no message').splitlines()[-1]}"
+        )
     return int(json.loads(done.stdout)["peak_rss_bytes"])
 
 
@@ -158,7 +160,10 @@ def _layer_model(shape: LayerShape) -> onnx.ModelProto:
             "Conv", ["x", "w", "b"], ["y"], kernel_shape=list(shape.kernel), strides=list(shape.stride),
             pads=[*shape.padding, *shape.padding], dilations=list(shape.dilation), group=shape.groups,
         )  # fmt: skip
-    weights = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.zeros(shape.out_channels, np.float32), "b")]
+    weights = [
+        numpy_helper.from_array(weight, "w"),
+        numpy_helper.from_array(np.zeros(shape.out_channels, np.float32), "b"),
+    ]
     graph = helper.make_graph(
         [layer, helper.make_node("Relu", ["y"], ["z"])], "layer",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, size)],
@@ -196,7 +201,9 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporters' remarks about packages that are not installed."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.onnx._internal.exporter._registration", "root")]
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.onnx._internal.exporter._registration", "root")
+    ]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -62,14 +62,19 @@ def fit(
     for epoch in range(first, schedule.epochs):
         model.train()
         torch.manual_seed(schedule.seed * 100_003 + epoch)  # dropout
-        for step, (images, labels) in enumerate(data.batches("train", schedule.batch_size, seed=schedule.seed * 100_003 + epoch)):
+        for step, (images, labels) in enumerate(
+            data.batches("train", schedule.batch_size, seed=schedule.seed * 100_003 + epoch)
+        ):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate * one_cycle((epoch * steps + step) / (schedule.epochs * steps))
             loss = loss_of(model, images, labels, schedule, teacher)
             if not math.isfinite(loss.item()):
-                raise DataError(f"the training loss is {loss.item()} in epoch {epoch + 1}; lower the rate ({schedule.rate}) or check the data")
+                raise DataError(
+                    f"the training loss is {loss.item()} in epoch {epoch + 1}; "
+                    f"lower the rate ({schedule.rate}) or check the data"
+                )
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
         tell(Event("train", epoch + 1, schedule.epochs, f"loss {loss.item():.3f}"))
         if checkpoint and epoch + 1 < schedule.epochs:
@@ -134,7 +139,7 @@ def _restored(model: nn.Module, optimizer: torch.optim.SGD, path: Path, key: str
             metadata: Mapping[str, str] = file.metadata() or {}
             if metadata.get("key") != key:
                 return 0
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (FileNotFoundError, safetensors.SafetensorError):
         return 0
     model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})

@@ -35,9 +35,7 @@ class ResNet(nn.Module):
 
     def __init__(self, blocks: int, *, classes: int, in_channels: int, width: int = 16) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         stages = []
         channels = width
         for stage in range(3):

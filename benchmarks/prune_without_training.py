@@ -1,0 +1,232 @@
+"""Remove the same share of channels from every group of a trained net, train nothing, and see what accuracy is left.
+
+Every method starts from the same weights, sees the same calibration images and is read once on the test part; no
+choice is made on it. The peer is torch-pruning (Fang et al. 2023, arXiv 2301.12900) as its README uses it, with its
+group magnitude and group Taylor importances, ranking channels within each group, within groups of like structure
+("isomorphic") or across the whole net ("global"): the latter two remove the same number of channels in all, but
+other shares of the multiply-accumulates. Each is read as it comes and with its batch-norm statistics estimated again
+on the calibration images. slimwright is read after its refit and, to show what that adds, right after the cut.
+
+Seconds are from the trained net to the pruned one, with observing and planning, without reading the accuracy.
+"""
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import torch_pruning as tp
+from rich.console import Console
+from torch import nn
+from torch.nn import functional as F
+
+from results_table import Column, Row, environment, options, show, write
+from slimwright.cost import Cost, count
+from slimwright.data import Batch, Dataset, digits, whole
+from slimwright.evidence import observe
+from slimwright.graph import capture, couple, cut
+from slimwright.graph.store import replacing
+from slimwright.recipe import Prune, Recipe, apply
+from slimwright.rewrites.prune import removals
+from slimwright.train import Schedule, accuracy, fit
+from slimwright.zoo import build
+
+CACHE = Path(__file__).resolve().parents[1] / "out" / "cache"
+SEED = 0
+OURS, CUT_ONLY = "slimwright", "slimwright, cut only"
+PEER = "torch-pruning"
+IMPORTANCES = {"magnitude": tp.importance.GroupMagnitudeImportance, "Taylor": tp.importance.GroupTaylorImportance}
+SCOPES = {"": (False, False), ", isomorphic": (True, True), ", global": (True, False)}  # -> global_pruning, isomorphic
+COLUMNS = (
+    Column("network", "network"),
+    Column("share_removed", "channels removed", "{:.0%}"),
+    Column("method", "method"),
+    Column("params_left", "parameters left", "{:.1%}"),
+    Column("macs_left", "MACs left", "{:.1%}"),
+    Column("accuracy", "test accuracy", "{:.1%}"),
+    Column("seconds", "seconds", "{:.1f}"),
+)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is run."""
+
+    networks: tuple[str, ...]
+    shares: tuple[float, ...]
+    schedule: Schedule
+
+
+FULL = Extent(("vgg6", "resnet8-wide"), (0.3, 0.5, 0.7, 0.8, 0.9), Schedule(seed=SEED))
+QUICK = Extent(("vgg6",), (0.5, 0.7), Schedule(epochs=3, seed=SEED))
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned model, by which method it came about, and how long that took."""
+
+    share_removed: float
+    method: str
+    model: nn.Module
+    seconds: float
+
+
+def main() -> None:
+    chosen = options(__doc__ or "")
+    extent = QUICK if chosen.quick else FULL
+    data = digits(SEED)
+    rows = [row for name in extent.networks for row in rows_of(name, data, extent)]
+    rows.sort(key=lambda row: (extent.networks.index(str(row["network"])), row["share_removed"]))
+    show("Channels removed, nothing trained", COLUMNS, rows, sections=("network", "share_removed"))
+    if chosen.json:
+        versions = environment("slimwright", "torch", "torch-pruning", "numpy", "scikit-learn", seed=SEED)
+        epochs = {"epochs": extent.schedule.epochs, "calibration_images": data.size("calibration")}
+        write(chosen.json, headline=headline(rows), rows=rows, environment={**versions, **epochs})
+
+
+def rows_of(network: str, data: Dataset, extent: Extent) -> list[Row]:
+    """Prune one network by every method and read what is left."""
+    say = Console(stderr=True).print
+    say(f"{network}: training, or loading what was trained before")
+    model = trained(network, data, extent.schedule)
+    whole_cost = count(capture(model, data.image_shape))
+    found = [row(network, Pruned(0.0, "original", model, 0.0), data, whole_cost)]
+    for prune in (by_slimwright, by_torch_pruning):
+        for pruned in prune(model, data, extent.shares):
+            found.append(row(network, pruned, data, whole_cost))
+            say(f"{network}: {pruned.share_removed:.0%} removed by {pruned.method}")
+    return found
+
+
+def row(network: str, pruned: Pruned, data: Dataset, original: Cost) -> Row:
+    """Count and read a pruned model; the costs are those of a fresh capture, so no method counts for itself."""
+    cost = count(capture(pruned.model, data.image_shape))
+    return {
+        "network": network,
+        "share_removed": pruned.share_removed,
+        "method": pruned.method,
+        "params_left": cost.params / original.params,
+        "macs_left": cost.macs / original.macs,
+        "accuracy": accuracy(pruned.model, data, "test"),
+        "seconds": round(pruned.seconds, 2),
+    }
+
+
+def trained(network: str, data: Dataset, schedule: Schedule) -> nn.Module:
+    """Return the network trained on `data`, from the cache where this very training was done before."""
+    model = build(network, classes=len(data.labels), in_channels=data.image_shape[0], seed=SEED)
+    said = json.dumps([network, data.name, SEED, asdict(schedule)], sort_keys=True)
+    path = CACHE / f"{network}-{hashlib.sha256(said.encode()).hexdigest()[:16]}.safetensors"
+    if path.exists():
+        model.load_state_dict(safetensors.torch.load_file(path))
+        return model.eval()
+    fit(model, data, schedule)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        safetensors.torch.save_file({name: t.contiguous() for name, t in model.state_dict().items()}, temporary)
+    return model
+
+
+def by_slimwright(model: nn.Module, data: Dataset, shares: Sequence[float]) -> Iterator[Pruned]:
+    """Observe once; then, per share, cut the channels whose removal costs least, and refit."""
+    start = time.perf_counter()
+    net = capture(model, data.image_shape)
+    coupling = couple(net)
+    evidence = observe(net, data.batches("calibration", 64), classes=len(data.labels), seed=SEED)
+    orders = removals(net, evidence, coupling)
+    calibration = whole(data, "calibration")
+    planning = time.perf_counter() - start
+    for share in shares:
+        keep = {name: order.keep(left_of(len(order.order), share)) for name, order in orders.items()}
+        start = time.perf_counter()
+        small = cut(net, keep, coupling).to_module().eval()
+        cutting = planning + time.perf_counter() - start
+        yield Pruned(share, CUT_ONLY, small, cutting)
+        start = time.perf_counter()
+        estimate_batch_norms(small, calibration)
+        yield Pruned(share, f"{CUT_ONLY} + BN", small, cutting + time.perf_counter() - start)
+        start = time.perf_counter()
+        step = Prune(keep={name: kept.tolist() for name, kept in keep.items()})
+        solved = apply(Recipe(original=net.digest, steps=(step,)), net, data)
+        yield Pruned(share, OURS, solved.to_module().eval(), planning + time.perf_counter() - start)
+
+
+def by_torch_pruning(model: nn.Module, data: Dataset, shares: Sequence[float]) -> Iterator[Pruned]:
+    """Prune a copy per share, importance and scope; read it as it comes and with batch norm estimated again."""
+    calibration = whole(data, "calibration")
+    for share in shares:
+        for kind, importance in IMPORTANCES.items():
+            for scope, (across, isomorphic) in SCOPES.items():
+                method = f"{PEER} {kind}{scope}"
+                start = time.perf_counter()
+                small = copy.deepcopy(model)
+                if kind == "Taylor":
+                    accumulate_gradients(small, calibration)
+                tp.pruner.BasePruner(
+                    small,
+                    calibration[0][:1],
+                    importance=importance(),
+                    global_pruning=across,
+                    isomorphic=isomorphic,
+                    pruning_ratio=share,
+                    iterative_steps=1,
+                    ignored_layers=[small.get_submodule("fc")],  # the classes are not to be removed
+                ).step()
+                small.zero_grad()
+                pruning = time.perf_counter() - start
+                yield Pruned(share, method, small.eval(), pruning)
+                start = time.perf_counter()
+                estimate_batch_norms(small, calibration)
+                yield Pruned(share, f"{method} + BN", small, pruning + time.perf_counter() - start)
+
+
+def left_of(size: int, share_removed: float) -> int:
+    """How many of a group's channels stay: torch-pruning's rounding, so that all methods leave the same number."""
+    return max(int(size * (1 - share_removed)), 1)
+
+
+def accumulate_gradients(model: nn.Module, batch: Batch) -> None:
+    """Leave in every weight the gradient of the loss on labelled images, as Taylor importance wants it."""
+    images, labels = batch
+    torch.autograd.backward(F.cross_entropy(model.eval()(images), labels))
+
+
+def estimate_batch_norms(model: nn.Module, batch: Batch) -> None:
+    """Set every batch norm's running statistics to those of these images, all in one batch."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over what is seen
+        norm.train()
+    with torch.no_grad():
+        model(batch[0])
+    model.eval()
+
+
+def headline(rows: Sequence[Row]) -> dict[str, float]:
+    """The accuracies to quote: the first network's without a prefix, the best peer being the best of its variants."""
+    first = rows[0]["network"]
+    found: dict[str, float] = {}
+    for name in dict.fromkeys(str(row["network"]) for row in rows):
+        prefix = "" if name == first else f"{name.replace('-', '_')}_"
+        mine = [row for row in rows if row["network"] == name]
+        found[f"{prefix}accuracy_original"] = best(mine, lambda row: row["method"] == "original")
+        for share in sorted({float(row["share_removed"]) for row in mine} - {0.0}):
+            at = [row for row in mine if row["share_removed"] == share]
+            found[f"{prefix}ours_{share:.0%}".rstrip("%")] = best(at, lambda row: row["method"] == OURS)
+            peers = best(at, lambda row: str(row["method"]).startswith(PEER))
+            found[f"{prefix}best_peer_{share:.0%}".rstrip("%")] = peers
+    return found
+
+
+def best(rows: Sequence[Row], wanted: Callable[[Row], bool]) -> float:
+    return max(float(row["accuracy"]) for row in rows if wanted(row))
+
+
+if __name__ == "__main__":
+    main()

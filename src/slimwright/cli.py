@@ -1,0 +1,334 @@
+"""The command line: parse, call once, print, exit status.
+
+Exit status: 0 done and within budget, 1 done but a budget or a proof was missed, 2 the request was wrong, 130 stopped
+by hand. Results go to standard output, progress and errors to standard error.
+"""
+
+import os
+
+# Threads that wait shall sleep, not spin: on a busy machine spinning makes small operations ten times slower. The
+# setting must stand before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import dataclasses
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from slimwright.errors import RequestError, SlimwrightError
+from slimwright.progress import Event
+
+if TYPE_CHECKING:
+    from slimwright.bundle import Bundle, Side
+    from slimwright.graph import Net
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="A trained CNN and a device budget in, a smaller, faster model out, proven on the runtime that will run it.",
+)
+out_console, err_console = Console(), Console(stderr=True)
+
+ModelArgument = Annotated[str, typer.Argument(help="zoo name, .pt2 file, saved net, bundle, or module:callable")]
+DataOption = Annotated[str, typer.Option(help="digits, a .safetensors file, or module:callable")]
+WeightsOption = Annotated[Path | None, typer.Option(help="safetensors weights for a zoo name or module:callable")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+CacheOption = Annotated[
+    Path,
+    typer.Option(envvar="SLIMWRIGHT_CACHE", help="trained weights, evidence and latency tables are kept here"),
+]
+DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slimwright"
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  slimwright shrink resnet8-wide --data digits --latency 0.5x --out bundle/\n\n"
+    "  slimwright shrink model.pt2 --data images.safetensors --latency 4ms --size 2MB --max-drop 0.5 --out bundle/\n\n"
+    "  slimwright shrink mynets:resnet --weights w.safetensors --data mydata:load --latency 0.3x --out bundle/"
+)
+def shrink(
+    model: ModelArgument,
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="folder for the bundle; it appears whole or not at all")],
+    latency: Annotated[str | None, typer.Option(help="most time per image: 12ms, or 0.5x of the original")] = None,
+    size: Annotated[str | None, typer.Option(help="largest model file: 2MB, or 0.25x")] = None,
+    memory: Annotated[str | None, typer.Option(help="largest activation memory: 300kB, or 0.5x")] = None,
+    macs: Annotated[str | None, typer.Option(help="most multiply-accumulates: 20M, or 0.5x")] = None,
+    max_drop: Annotated[float, typer.Option(help="most accuracy lost, in percentage points")] = 1.0,
+    runtime: Annotated[str, typer.Option(help="where the result will run: onnxruntime")] = "onnxruntime",
+    weights: WeightsOption = None,
+    tune_epochs: Annotated[int, typer.Option(min=0, help="fine-tuning, only if the accuracy budget is missed")] = 3,
+    seed: Annotated[int, typer.Option(help="of the data's split and of every choice")] = 0,
+    cache: CacheOption = DEFAULT_CACHE,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the most accurate model within a budget, and prove it on the runtime."""
+    from slimwright import deploy
+    from slimwright.cost import Budget
+    from slimwright.sources import load_data, load_model
+
+    budget = Budget(
+        latency_ms=latency, size_bytes=size, peak_activation_bytes=memory, macs=macs, max_accuracy_drop=max_drop
+    )
+    settings = deploy.Settings(runtime=runtime, seed=seed, tune_epochs=tune_epochs, cache=cache, name=model)
+    with _progress() as tell:
+        found = load_data(data, seed)
+        net = load_model(model, found, weights=weights, cache=cache, tell=tell)
+        bundle = deploy.shrink(net, data=found, budget=budget, out=out, settings=settings, tell=tell)
+    if as_json:
+        print(bundle.summary.model_dump_json(indent=1))
+    else:
+        _print_summary(bundle)
+    raise typer.Exit(0 if bundle.summary.within_budget else 1)
+
+
+@app.command(
+    epilog="Examples:\n\n  slimwright inspect resnet20\n\n  slimwright inspect model.pt2 --json\n\n"
+    "  slimwright inspect mynets:resnet --data mydata:load"
+)
+def inspect(
+    model: ModelArgument,
+    data: DataOption = "digits",
+    weights: WeightsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a network costs, layer by layer; all counts are exact, for one image."""
+    net = _net_to_inspect(model, data, weights)
+    if as_json:
+        print(json.dumps(_inspection(net), indent=1))
+        return
+    _print_layers(net)
+
+
+@app.command(epilog="Example:\n\n  slimwright verify bundle/ --data digits")
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="folder that shrink made")],
+    data: Annotated[str | None, typer.Option(help="the data it was proven on; digits needs no naming")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a bundle's proof again on this machine: parity, accuracy, latency, memory, budget."""
+    from slimwright import proof
+    from slimwright.bundle import load_bundle
+    from slimwright.sources import load_data
+
+    found = load_bundle(bundle)
+    name = data or found.manifest.data.name
+    if data is None and name != "digits":  # a bundle must not be able to name code that is then run
+        raise RequestError(f"this bundle was proven on '{name}'; name that data with --data")
+    checks = proof.verify(found, load_data(name, found.manifest.seed))
+    passed = all(check.passed for check in checks)
+    if as_json:
+        print(json.dumps({"passed": passed, "checks": [dataclasses.asdict(check) for check in checks]}, indent=1))
+    else:
+        table = Table("check", "promised", "found now", "", title=f"{bundle}: {'proven' if passed else 'NOT proven'}")
+        for check in checks:
+            table.add_row(check.what, check.promised, check.found, "[green]ok[/]" if check.passed else "[red]failed[/]")
+        out_console.print(table)
+    raise typer.Exit(0 if passed else 1)
+
+
+@app.command(epilog="Example:\n\n  slimwright report bundle/")
+def report(bundle: Annotated[Path, typer.Argument(help="folder that shrink made")]) -> None:
+    """Write the HTML page and the pictures of a bundle anew."""
+    from slimwright.bundle import load_bundle
+    from slimwright.report import write_report
+
+    found = load_bundle(bundle)
+    write_report(bundle, found.manifest, found.recipe)
+    out_console.print(f"{bundle / 'report.html'}", soft_wrap=True)
+
+
+@app.command(epilog="Example:\n\n  slimwright train resnet20 --data digits --out resnet20/")
+def train(
+    model: Annotated[str, typer.Argument(help="zoo name")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="folder for the trained net")],
+    seed: Annotated[int, typer.Option(help="of the data's split")] = 0,
+    cache: CacheOption = DEFAULT_CACHE,
+) -> None:
+    """Train a network of the zoo and save it as a net; a run that was stopped goes on where it was."""
+    from slimwright.graph import save_net
+    from slimwright.sources import load_data, load_model
+    from slimwright.train import accuracy
+    from slimwright.zoo import ZOO
+
+    if model not in ZOO:
+        raise RequestError(f"there is no network '{model}' in the zoo; it holds {', '.join(sorted(ZOO))}")
+    found = load_data(data, seed)
+    with _progress() as tell:
+        net = load_model(model, found, cache=cache, tell=tell)
+    save_net(net, out)
+    share = accuracy(net.to_module(), found, "validation")
+    out_console.print(f"{model} on {found.name}: {share:.2%} on the validation part, saved in {out}", soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        app()
+    except SlimwrightError as error:
+        err_console.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
+        sys.exit(2 if isinstance(error, RequestError) else 1)
+    except KeyboardInterrupt:
+        err_console.print("stopped; the same command goes on from what is in the cache")
+        sys.exit(130)
+
+
+def _net_to_inspect(model: str, data: str, weights: Path | None) -> "Net":
+    from slimwright.graph import capture
+    from slimwright.sources import load_data, load_model
+    from slimwright.zoo import ZOO, build
+
+    found = load_data(data)
+    if model in ZOO and weights is None:  # counts do not depend on the weights, so none are trained
+        return capture(build(model, classes=len(found.labels), in_channels=found.image_shape[0]), found.image_shape)
+    return load_model(model, found, weights=weights)
+
+
+def _inspection(net: "Net") -> dict[str, object]:
+    from slimwright.cost import count, count_layers
+    from slimwright.graph import couple, plan_memory
+
+    memory, coupling = plan_memory(net), couple(net)
+    totals = {k: v for k, v in dataclasses.asdict(count(net)).items() if v is not None}
+    return {
+        "total": totals | {"arena_bytes": memory.arena_bytes},
+        "layers": [
+            dataclasses.asdict(layer) | {"path": net.paths[layer.name], "live_bytes": live}
+            for layer, live in zip(count_layers(net), memory.live_bytes, strict=True)
+        ],
+        "channel_groups": [
+            {
+                "name": net.paths[g.name.partition("[")[0]],
+                "channels": g.size,
+                "layers": [net.paths[c.node] for c in g.cuts],
+            }
+            for g in coupling.groups
+        ],
+        "fixed_channels": {net.paths[node]: why for node, why in coupling.frozen.items()},
+    }
+
+
+def _print_layers(net: "Net") -> None:
+    from slimwright.cost import count, count_layers
+    from slimwright.graph import couple, plan_memory
+
+    total, memory, coupling = count(net), plan_memory(net), couple(net)
+    cuttable = {cut.node for group in coupling.groups for cut in group.of("out")}
+    table = Table(box=None, show_footer=True, title="Exact counts for one image", pad_edge=False)
+    totals = {"layer": "total", "op": "", "output": "", "MACs": f"{total.macs:,}", "params": f"{total.params:,}",
+              "live kB": _kb(memory.peak_bytes), "cut": ""}  # fmt: skip
+    for name, footer in totals.items():
+        right = name in ("MACs", "params", "live kB")
+        most = {"layer": 22, "op": 11}.get(name)
+        table.add_column(name, footer=footer, justify="right" if right else "left", no_wrap=True, max_width=most)
+    for layer, live in zip(count_layers(net), memory.live_bytes, strict=True):
+        weighted = layer.macs > 0
+        table.add_row(
+            _escaped(net.paths[layer.name]),
+            layer.op,
+            "x".join(map(str, layer.shape[1:])),
+            f"{layer.macs:,}" if weighted else "",
+            f"{layer.params:,}" if layer.params else "",
+            _kb(live),
+            ("yes" if layer.name in cuttable else "no") if weighted else "",
+        )
+    out_console.print(table)
+    for node, why in coupling.frozen.items():
+        out_console.print(_escaped(f"{net.paths[node]} keeps its channels: {why}"))
+    out_console.print("live kB: activations in memory while the layer runs; the total is their peak")
+
+
+def _print_summary(bundle: "Bundle") -> None:
+    summary, manifest = bundle.summary, bundle.manifest
+    before, after = manifest.original, manifest.result
+    table = Table("", "original", "result", "", title=f"{manifest.model} on {manifest.runtime}, one thread")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    points = 100 * (after.accuracy - before.accuracy)
+    table.add_row("accuracy (test)", f"{before.accuracy:.2%}", f"{after.accuracy:.2%}", f"{points:+.2f} points")
+    table.add_row("latency, median", *_ms(before, after), f"{summary.latency_ratio:.2f}x")
+    rows = (("model file", "size_bytes"), ("peak activations", "peak_activation_bytes"))
+    for name, key in rows:
+        table.add_row(name, *(f"{getattr(s, key) / 1e3:,.0f} kB" for s in (before, after)), _share(before, after, key))
+    table.add_row(
+        "peak memory, process",
+        *(f"{s.peak_rss_bytes / 1e6:.1f} MB" for s in (before, after)),
+        _share(before, after, "peak_rss_bytes"),
+    )
+    table.add_row("MACs", *(f"{s.macs / 1e6:.2f} M" for s in (before, after)), _share(before, after, "macs"))
+    out_console.print(table)
+    precision = bundle.recipe.precision().upper()
+    chosen = next(candidate.name for candidate in manifest.candidates if candidate.chosen)
+    if summary.within_budget:
+        out_console.print(f"[green]within budget[/]: '{chosen}' ({precision}), in {bundle.path}", soft_wrap=True)
+    else:
+        out_console.print(f"[red]budget missed[/]: {'; '.join(summary.misses)}")
+        out_console.print(f"the nearest model found is '{chosen}' ({precision}), in {bundle.path}", soft_wrap=True)
+    out_console.print(f"open {bundle.path / 'report.html'}", soft_wrap=True)
+
+
+def _ms(before: "Side", after: "Side") -> tuple[str, str]:
+    return f"{before.latency.median_ms:.3f} ms", f"{after.latency.median_ms:.3f} ms"
+
+
+def _share(before: "Side", after: "Side", key: str) -> str:
+    return f"{getattr(after, key) / getattr(before, key):.2f}x"
+
+
+def _kb(bytes_: int) -> str:
+    return f"{bytes_ / 1e3:,.1f}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@contextmanager
+def _progress() -> Iterator["_Listener"]:
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err_console, disable=not err_console.is_terminal) as bars:
+        yield _Listener(bars)
+
+
+class _Listener:
+    """Shows events as bars on a terminal, and as one line per finished stage elsewhere."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.tasks: dict[str, TaskID] = {}
+
+    def __call__(self, event: Event) -> None:
+        if self.bars.disable:
+            if event.done == event.total:
+                err_console.print(
+                    f"{event.stage}: {event.done}/{event.total} {_escaped(event.note)}".rstrip(), soft_wrap=True
+                )
+            return
+        if event.stage not in self.tasks or self.bars.tasks[self.tasks[event.stage]].finished:
+            self.tasks[event.stage] = self.bars.add_task(event.stage, total=event.total, note="")
+        self.bars.update(self.tasks[event.stage], completed=event.done, total=event.total, note=_escaped(event.note))
+
+
+if __name__ == "__main__":
+    main()

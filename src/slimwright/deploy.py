@@ -1,0 +1,368 @@
+"""The main job: a trained CNN and a budget in, a proven smaller model out.
+
+Observe, plan, solve and prove, once per precision; then the candidate with the best accuracy on the validation part
+among those that were *measured* to fit the budget. What does not pay on the runtime is taken back. The test part is
+read once, at the very end, by the proof.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from slimwright import bundle as bundles
+from slimwright.bundle import Bundle, Decision, Manifest
+from slimwright.cost import Budget, Cost
+from slimwright.cost.latency import LatencyTable, cpu_name
+from slimwright.data import Dataset, whole
+from slimwright.errors import DataError, ProofError, RequestError
+from slimwright.evidence import Evidence, load_evidence, observe
+from slimwright.graph import Coupling, Net, capture, couple, cut, save_net
+from slimwright.plan import MeasuredPlan, Plan, Predictor, plan_by_measuring, problem
+from slimwright.progress import Event, Tell, silent
+from slimwright.proof import card_of, layers_of, measured, memory_of, net_scores, parity, side_of, summed_up
+from slimwright.recipe import Prune, Recipe, Tune, apply
+from slimwright.report import write_report
+from slimwright.rewrites.prune import Removal, removals
+from slimwright.runtimes import onnxruntime
+from slimwright.trials import PAYS, Trial, Trials
+
+RUNTIMES = ("onnxruntime",)
+VERSIONED = ("slimwright", "torch", "onnx", "onnxruntime")
+PLAN_IMAGES = 8  # calibration images for an INT8 model that is only timed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to go about it; the defaults suit most."""
+
+    runtime: str = "onnxruntime"
+    seed: int = 0
+    tune_epochs: int = 3  # fine-tuning with distillation, only if the accuracy budget is missed without
+    tune_rate: float = 0.02
+    cache: Path | None = None  # for evidence, latency tables and checkpoints; None keeps nothing
+    name: str = "model"  # how reports call the model
+
+
+def shrink(
+    model: nn.Module | Net,
+    *,
+    data: Dataset,
+    budget: Budget,
+    out: Path | str,
+    settings: Settings | None = None,
+    tell: Tell = silent,
+) -> Bundle:
+    """Return a bundle in `out` with the most accurate model found within `budget`, proven on the runtime.
+
+    If no model fits, the bundle holds the nearest one, and its summary says what was missed. `out` appears whole or
+    not at all. Raises RequestError for what cannot be done and ProofError where the runtime disagrees with the net.
+    """
+    settings, out = settings or Settings(), Path(out)
+    if settings.runtime not in RUNTIMES:
+        raise RequestError(f"there is no runtime '{settings.runtime}'; there is {', '.join(RUNTIMES)}")
+    net = model if isinstance(model, Net) else capture(model, data.image_shape)
+    if net.input.shape[1:] != tuple(data.image_shape):
+        raise DataError(
+            f"the model takes images of {list(net.input.shape[1:])}, "
+            f"data set '{data.name}' has {list(data.image_shape)}"
+        )
+    if net[net.outputs[0]].shape != (1, len(data.labels)):
+        raise DataError(
+            f"the model returns {list(net[net.outputs[0]].shape)} for an image, "
+            f"data set '{data.name}' has {len(data.labels)} classes"
+        )
+    with appearing(out) as folder:
+        job = _Job(net, data, settings, tell)
+        result = job.run(budget, folder)
+        write_report(folder, result.manifest, result.recipe)
+    return replace(result, path=out)
+
+
+@contextmanager
+def appearing(out: Path) -> Iterator[Path]:
+    """Give a hidden folder beside `out` that takes its place when the block ends well; else nothing is left.
+
+    Raises RequestError where `out` is there and is not a bundle: it is not ours to replace.
+    """
+    if out.exists() and not (out / bundles.MANIFEST).exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise RequestError(f"{out} exists and is not a bundle; name another folder with --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise RequestError(f"cannot write to {out}: {error.strerror}") from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        old = folder.with_name(folder.name + ".old")
+        if out.exists():
+            out.rename(old)
+        folder.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Job:
+    """One run of `shrink`: what its stages share."""
+
+    def __init__(self, net: Net, data: Dataset, settings: Settings, tell: Tell) -> None:
+        self.net, self.data, self.settings, self.tell = net, data, settings, tell
+        self.seconds: dict[str, float] = {}
+        self.decisions: list[Decision] = []
+        self.coupling: Coupling = couple(net)
+
+    def run(self, budget: Budget, folder: Path) -> Bundle:
+        """Run all stages; the bundle's files are written into `folder`."""
+        with tempfile.TemporaryDirectory() as scratch:
+            with self._stage("measure the original"):
+                calibration, validation = whole(self.data, "calibration"), whole(self.data, "validation")
+                trials = Trials(
+                    self.net, budget=budget, calibration=calibration, validation=validation, folder=Path(scratch)
+                )
+                unpruned = {"fp32": trials.original, **self._int8(trials)}
+            with self._stage("observe"):
+                evidence = self._observed(calibration)
+            with self._stage("plan"):
+                orders = removals(self.net, evidence, self.coupling)
+                predictor = self._predictor()
+                plans = {p: self._planned(trials, whole_net, orders, predictor) for p, whole_net in unpruned.items()}
+            with self._stage("solve"):
+                for precision, found in plans.items():
+                    self._solve(trials, unpruned[precision], found, orders)
+            best = self._tuned(trials, trials.best())
+            self._judge(trials, best, orders)
+            return self._proven(trials, best, folder, predictor.step)
+
+    def _int8(self, trials: Trials) -> dict[str, Trial]:
+        """INT8 of the whole original, if it is faster here and names the same classes."""
+        self.tell(Event("measure", 1, 2, "INT8"))
+        path = trials.artefact(self.net, "int8", precision="int8")
+        recipe = Recipe.of(self.net, int8_images=len(trials.calibration[1]))
+        trial = trials.add("int8", recipe, trials.original.net, path)
+        share = trials.time_share(trial)
+        kept = share < PAYS and trial.proven
+        why = f"the whole original takes {share:.2f}x its FP32 time on this runtime; measured"
+        if not trial.proven:
+            why = "the whole original names other classes than its net; measured"
+        self.decisions.append(Decision(what="INT8", kept=kept, why=why))
+        self.tell(Event("measure", 2, 2))
+        return {"int8": trial} if kept else {}
+
+    def _observed(self, calibration: tuple[Tensor, Tensor]) -> Evidence:
+        """Evidence from the calibration part; kept under a key of the net's and the images' content."""
+        images, labels = calibration
+        said = [self.net.digest, _digest(images), _digest(labels), len(self.data.labels), self.settings.seed]
+        path = self._cached("evidence", json.dumps(said))
+        if path and path.exists():
+            return load_evidence(path)
+        evidence = observe(
+            self.net,
+            self.data.batches("calibration", 64),
+            classes=len(self.data.labels),
+            seed=self.settings.seed,
+            images=len(labels),
+            tell=self.tell,
+        )
+        if path:
+            evidence.save(path)
+        return evidence
+
+    def _predictor(self) -> Predictor:
+        """Find the channel step and measure the layers, or take both from the cache."""
+        identity = {"runtime": onnxruntime.NAME, "version": onnxruntime.VERSION, "threads": 1, "precision": "fp32"}
+        table = LatencyTable(onnxruntime.time_layer, self.settings.cache, identity)
+        self.tell(Event("plan", 0, 2, "measure layers"))
+        step = table.step()
+        predictor = Predictor(self.net, self.coupling, table, step)
+        predictor.measure()
+        table.save()
+        self.tell(Event("plan", 1, 2, f"{len(table)} layer shapes known, channels in steps of {step}"))
+        return predictor
+
+    def _planned(
+        self, trials: Trials, whole_net: Trial, orders: Mapping[str, Removal], predictor: Predictor
+    ) -> MeasuredPlan | None:
+        """Plan for one precision; what the precision itself gains scales the predictions for FP32."""
+        costs = _costs(predictor, trials.original.cost, whole_net.cost, tuple(trials.limits))
+
+        def measure(plan: Plan) -> Mapping[str, float]:
+            small = cut(self.net, _keep(plan, orders), self.coupling)
+            path = trials.artefact(small, "plan", precision=whole_net.precision, images=PLAN_IMAGES)
+            cost = trials.cost(small, path)
+            self.tell(Event("plan", 1, 2, f"{whole_net.precision} measured {cost.latency_ms:.3g} ms"))
+            return {"latency_ms": cost.latency_ms or 0.0, "size_bytes": float(cost.size_bytes or 0)}
+
+        found = plan_by_measuring(problem(orders, predictor, costs), trials.limits, measure)
+        self.tell(Event("plan", 2, 2))
+        return found
+
+    def _solve(
+        self, trials: Trials, whole_net: Trial, found: MeasuredPlan | None, orders: Mapping[str, Removal]
+    ) -> None:
+        """Build the pruned candidate of one precision, unless cutting was measured not to pay."""
+        precision = whole_net.precision
+        if found is None:
+            return
+        share = found.measured["latency_ms"] / (whole_net.cost.latency_ms or 1.0)
+        if share > PAYS and tuple(trials.limits) == ("latency_ms",):
+            why = f"the cut net takes {share:.2f}x the time of the whole one; measured"
+            self.decisions.append(Decision(what=f"pruning, {precision}", kept=False, why=why))
+            return
+        keep = {name: kept.tolist() for name, kept in _keep(found.plan, orders).items()}
+        images = len(trials.calibration[1]) if precision == "int8" else 0
+        recipe = Recipe.of(self.net, Prune(keep=keep), int8_images=images)
+        self._build(trials, "pruned" if precision == "fp32" else f"pruned, {precision}", recipe, found.plan)
+
+    def _build(self, trials: Trials, name: str, recipe: Recipe, plan: Plan | None) -> None:
+        checkpoint = self._cached("tune", recipe.model_dump_json())
+        net = apply(recipe, self.net, self.data, checkpoint=checkpoint, tell=self.tell)
+        path = trials.artefact(net, name.replace(", ", "-"), precision=recipe.precision())
+        predicted = plan.predicted.get("latency_ms") if plan else None
+        trials.add(name, recipe, net, path, plan=plan, predicted_ms=predicted)
+
+    def _tuned(self, trials: Trials, best: Trial) -> Trial:
+        """Fine-tune the best candidate if it loses too much accuracy, and choose again."""
+        if trials.drop(best) <= trials.budget.max_accuracy_drop or not self.settings.tune_epochs:
+            return best
+        with self._stage("tune"):
+            tune = Tune(epochs=self.settings.tune_epochs, rate=self.settings.tune_rate, seed=self.settings.seed)
+            pruning = [step for step in best.recipe.steps if isinstance(step, Prune)]
+            images = len(trials.calibration[1]) if best.precision == "int8" else 0
+            recipe = Recipe.of(self.net, *pruning, tune, int8_images=images)
+            self._build(trials, f"{best.name}, tuned", recipe, best.plan)
+        chosen = trials.best()
+        kept = chosen is not best
+        why = f"{tune.epochs} epochs with the original as teacher: {trials.drop(best):.2f} points lost before, "
+        why += f"{trials.drop(trials.made[-1]):.2f} after, on the validation part"
+        self.decisions.append(Decision(what="fine-tuning", kept=kept, why=why))
+        return chosen
+
+    def _judge(self, trials: Trials, best: Trial, orders: Mapping[str, Removal]) -> None:
+        """Say of each candidate and each channel group what became of it, and why."""
+        for trial in trials.made:
+            if trial is not best and trial is not trials.original:
+                decision = Decision(what=f"candidate '{trial.name}'", kept=False, why=trials.why_not(trial, best))
+                self.decisions.append(decision)
+        for group in self.coupling.groups:
+            label = self.net.paths[group.name.partition("[")[0]]
+            left = best.plan.counts[group.name] if best.plan else group.size
+            why = "the budget is met without cutting it" if best.plan else "the budget is met without pruning"
+            if group.name not in orders:
+                why = "its reader is too large to observe"
+            elif left < group.size:
+                why = f"predicted damage {orders[group.name].damage[group.size - left]:.1e} nats"
+            what = f"{label}: {group.size} -> {left} channels" if left < group.size else f"{label}: all {left} channels"
+            self.decisions.append(Decision(what=what, kept=left < group.size, why=why))
+        for node, reason in self.coupling.frozen.items():
+            what = f"{self.net.paths[node]}: all channels"
+            self.decisions.append(Decision(what=what, kept=False, why=f"they must stay: {reason}"))
+
+    def _proven(self, trials: Trials, best: Trial, folder: Path, channel_step: int) -> Bundle:
+        """Write the bundle's files, and prove them on the test part, which nothing has seen so far."""
+        self.tell(Event("prove", 0, 1, "on the test part"))
+        shutil.copyfile(trials.original_path, folder / bundles.ORIGINAL)
+        shutil.copyfile(best.path, folder / bundles.MODEL)
+        save_net(best.net, folder / bundles.NET)
+        (folder / bundles.RECIPE).write_text(bundles.as_json(best.recipe))
+        images, labels = whole(self.data, "test")
+        paths = {"original": folder / bundles.ORIGINAL, "result": folder / bundles.MODEL}
+        with self._stage("prove"):
+            found = measured(paths, images, labels)
+        proof = parity(found["result"].scores, net_scores(best.net, images), best.precision)
+        if not proof.passed:
+            raise ProofError(
+                f"the result does not compute what its net computes: relative error {proof.max_relative_error:.2g} "
+                f"(limit {proof.tolerance:g}), {proof.agreement:.1%} of images named alike "
+                f"(at least {proof.least_agreement:.1%})"
+            )
+        original = side_of(trials.original.net, paths["original"], found["original"])
+        result = side_of(best.net, paths["result"], found["result"])
+        limits, summary = summed_up(trials.budget, original, result)
+        manifest = Manifest(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=self.seconds,
+            model=self.settings.name,
+            runtime=self.settings.runtime,
+            seed=self.settings.seed,
+            versions={name: version(name) for name in VERSIONED} | {"python": platform.python_version()},
+            machine={"cpu": cpu_name(), "cores": str(os.cpu_count()), "system": platform.platform()},
+            budget={
+                name: str(getattr(trials.budget, name)) for name in (*trials.budget.limited(), "max_accuracy_drop")
+            },
+            limits=limits,
+            max_accuracy_drop=trials.budget.max_accuracy_drop,
+            channel_step=channel_step,
+            empty_runtime_rss_bytes=onnxruntime.peak_rss_bytes(None),
+            data=card_of(self.data),
+            summary=summary,
+            original=original,
+            result=result,
+            proof=proof,
+            candidates=[trial.record(chosen=trial is best) for trial in trials.made],
+            decisions=self.decisions,
+            layers=layers_of(trials.original.net, best.net),
+            memory={"original": memory_of(trials.original.net), "result": memory_of(best.net)},
+            sha256={name: bundles.sha256_of(folder / name) for name in bundles.HASHED},
+        )
+        (folder / bundles.MANIFEST).write_text(bundles.as_json(manifest))
+        self.tell(Event("prove", 1, 1))
+        return Bundle(folder, manifest, best.recipe)
+
+    def _cached(self, kind: str, said: str) -> Path | None:
+        if self.settings.cache is None:
+            return None
+        self.settings.cache.mkdir(parents=True, exist_ok=True)
+        return self.settings.cache / f"{kind}-{hashlib.sha256(said.encode()).hexdigest()[:24]}.safetensors"
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - began, 2)
+
+
+def _keep(plan: Plan, orders: Mapping[str, Removal]) -> dict[str, NDArray[np.int64]]:
+    """The channels that a plan keeps of each group it cuts."""
+    return {
+        name: orders[name].keep(n) for name, n in plan.counts.items() if name in orders and n < len(orders[name].order)
+    }
+
+
+def _costs(
+    predictor: Predictor, original: Cost, whole_net: Cost, limited: tuple[str, ...]
+) -> Callable[[Mapping[str, int]], Mapping[str, float]]:
+    """Predict the limited costs of a choice; the sum over layers is scaled to what the whole was measured to take."""
+    layers_ms = sum(predictor.layer_ms(predictor.whole).values())
+    assert whole_net.latency_ms is not None and whole_net.size_bytes is not None and original.size_bytes is not None
+    ms, size = whole_net.latency_ms / layers_ms, whole_net.size_bytes / original.size_bytes
+    original_bytes, weights = original.size_bytes, predictor.weight_bytes(predictor.whole)
+
+    def costs(counts: Mapping[str, int]) -> Mapping[str, float]:
+        every: dict[str, Callable[[], float]] = {
+            "latency_ms": lambda: ms * sum(predictor.layer_ms(counts).values()),
+            "size_bytes": lambda: size * (original_bytes - weights + predictor.weight_bytes(counts)),
+            "macs": lambda: predictor.macs(counts),
+            "peak_activation_bytes": lambda: predictor.peak_activation_bytes(counts),
+        }
+        return {name: every[name]() for name in limited}
+
+    return costs
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()

@@ -1,0 +1,89 @@
+"""Candidates as points: validation accuracy against measured latency, with the budget's limit as a line."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import altair as alt
+
+from slimwright.bundle import Candidate
+from slimwright.report.theme import Theme
+from slimwright.report.words import megabytes, milliseconds, percent
+
+ORIGINAL = "original"  # the name of the candidate that nothing was done to
+ROLES = {ORIGINAL: "circle", "tried": "triangle-up", "chosen": "diamond"}
+TOOLTIP = {
+    "name": "candidate",
+    "latency": "latency, measured",
+    "accuracy": "accuracy on validation, measured",
+    "size": "file size",
+}
+
+
+def role_of(candidate: Candidate) -> str:
+    """Say which of ROLES a candidate has."""
+    if candidate.chosen:
+        return "chosen"
+    return ORIGINAL if candidate.name == ORIGINAL else "tried"
+
+
+def tradeoff(candidates: Sequence[Candidate], limit_ms: float | None, theme: Theme) -> alt.LayerChart:
+    """Return one point for each candidate; `limit_ms` adds the line of the budget."""
+    rows = [_row(candidate) for candidate in candidates]
+    x = alt.X("latency_ms:Q", title="measured latency, ms", axis=alt.Axis(tickCount=6), scale=alt.Scale(zero=True))
+    y = alt.Y(
+        "validation_accuracy:Q",
+        title="accuracy on the validation part",
+        axis=alt.Axis(format=".2~%", tickCount=5, domain=False),
+        scale=alt.Scale(zero=False, padding=24),
+    )
+    colors = alt.Scale(domain=list(ROLES), range=[theme.original, theme.tried, theme.result])
+    shapes = alt.Scale(domain=list(ROLES), range=list(ROLES.values()))
+    marks = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_point(filled=True, size=150, opacity=1)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color("role:N", scale=colors),
+            shape=alt.Shape("role:N", scale=shapes),
+            tooltip=[alt.Tooltip(f"{name}:N", title=title) for name, title in TOOLTIP.items()],
+        )
+    )
+    layers = [*_limit(limit_ms, rows, theme), marks, *_labels(rows, limit_ms, x, y)]
+    return alt.LayerChart(layer=layers, height=320)
+
+
+def _row(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "name": candidate.name,
+        "role": role_of(candidate),
+        "latency_ms": candidate.latency_ms,
+        "validation_accuracy": candidate.validation_accuracy,
+        "latency": milliseconds(candidate.latency_ms),
+        "accuracy": percent(candidate.validation_accuracy),
+        "size": megabytes(candidate.size_bytes),
+    }
+
+
+def _labels(rows: Sequence[dict[str, Any]], limit_ms: float | None, x: alt.X, y: alt.Y) -> Iterator[alt.Chart]:
+    """Names on the side that has room and no line, above and below in turn so that neighbours stay readable."""
+    last = max((row["latency_ms"] for row in rows), default=0.0)
+    for place, row in enumerate(sorted(rows, key=lambda row: float(row["latency_ms"]))):
+        within = limit_ms is not None and last / 4 < row["latency_ms"] <= limit_ms
+        side: Literal["left", "right"] = "right" if within or row["latency_ms"] > last / 2 else "left"
+        yield (
+            alt.Chart(alt.InlineData(values=[row]))
+            .mark_text(align=side, dx=-6 if side == "right" else 6, dy=-14 if place % 2 else 16)
+            .encode(x=x, y=y, text="name:N")
+        )
+
+
+def _limit(limit_ms: float | None, rows: Sequence[dict[str, Any]], theme: Theme) -> Iterator[alt.Chart]:
+    if limit_ms is None:
+        return
+    right = limit_ms > max((row["latency_ms"] for row in rows), default=0.0) / 2
+    line = alt.Chart(alt.InlineData(values=[{"limit": limit_ms, "text": f"limit {milliseconds(limit_ms)}"}]))
+    yield line.mark_rule(color=theme.limit, strokeDash=[6, 4], strokeWidth=1.5).encode(x="limit:Q")
+    yield line.mark_text(
+        color=theme.limit, align="right" if right else "left", dx=-6 if right else 6, baseline="top"
+    ).encode(x="limit:Q", y=alt.value(2), text="text:N")

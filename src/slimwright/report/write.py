@@ -1,0 +1,30 @@
+"""Write a bundle's report: the page, and a copy of each chart as an image."""
+
+from pathlib import Path
+
+import vl_convert
+
+from slimwright.bundle import REPORT, Manifest
+from slimwright.recipe import Recipe
+from slimwright.report.charts import Chart, charts
+from slimwright.report.page import page
+from slimwright.report.theme import PAPER, spec
+
+PLOTS = "plots"
+
+
+def write_report(bundle_path: Path, manifest: Manifest, recipe: Recipe) -> None:
+    """Write `report.html` and `plots/*.png` into a bundle's folder; every number in them is the manifest's."""
+    drawn = charts(manifest)
+    plots = bundle_path / PLOTS
+    plots.mkdir(exist_ok=True)
+    for chart in drawn:
+        (plots / f"{chart.name}.png").write_bytes(_image(chart))
+    (bundle_path / REPORT).write_text(page(manifest, recipe, drawn), encoding="utf-8", newline="\n")
+
+
+def _image(chart: Chart) -> bytes:
+    image: bytes = vl_convert.vegalite_to_png(
+        spec(chart.draw(PAPER), PAPER, chart.title), scale=2, allowed_base_urls=[]
+    )
+    return image

@@ -1,0 +1,158 @@
+"""Find the model and the data that a command line names.
+
+A model is a zoo name, a `.pt2` exported program, a folder with a saved net or a bundle, or `module:callable` that
+returns an `nn.Module`. Data is `digits`, a `.safetensors` file, or `module:callable` that returns a `Dataset`. Only
+`module:callable` runs code, and that code is the user's own; files are read as data, and pickles are refused.
+"""
+
+import hashlib
+import importlib
+import json
+import sys
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import nn
+
+from slimwright.data import Dataset, digits, tensor_file
+from slimwright.errors import DataError, ModelError, RequestError
+from slimwright.graph import Net, capture, load_net, read_pt2
+from slimwright.graph.store import replacing
+from slimwright.progress import Tell, silent
+from slimwright.train import Schedule, fit
+from slimwright.zoo import ZOO, build
+
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
+
+
+def load_data(spec: str, seed: int = 0) -> Dataset:
+    """Return the data set that `spec` names; `seed` fixes its split. Raises DataError, saying what there is."""
+    if spec == "digits":
+        return digits(seed)
+    if spec.endswith(".safetensors"):
+        return tensor_file(Path(spec), seed)
+    if ":" in spec:
+        data: Dataset = _called(spec, DataError)
+        missing = [
+            name
+            for name in ("name", "labels", "image_shape", "preprocessing", "size", "batches")
+            if not hasattr(data, name)
+        ]
+        if missing:
+            raise DataError(f"what {spec} returned is no data set: it has no {', '.join(missing)}")
+        return data
+    raise DataError(
+        f"there is no data set '{spec}'; use digits, a .safetensors file, or module:callable that returns one"
+    )
+
+
+def load_model(
+    spec: str, data: Dataset, *, weights: Path | None = None, cache: Path | None = None, tell: Tell = silent
+) -> Net:
+    """Return the net that `spec` names. A zoo network without `weights` is trained on `data`, once per cache.
+
+    Raises ModelError, naming the file and the way out.
+    """
+    path = Path(spec)
+    if spec in ZOO:
+        if weights is None:
+            return capture(_trained(spec, data, cache, tell), data.image_shape)
+        return capture(_weighted(_zoo(spec, data), weights), data.image_shape)
+    if ":" in spec and not path.exists():
+        model = _called(spec, ModelError)
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"{spec} returned {type(model).__name__}, not an nn.Module")
+        return capture(_weighted(model, weights) if weights else model, data.image_shape)
+    if weights is not None:
+        raise ModelError(f"--weights goes with a zoo name or module:callable; {spec} brings its own")
+    return read_model(path)
+
+
+def read_model(path: Path) -> Net:
+    """Return the net in a `.pt2` file, a folder with a saved net, or a bundle. Raises ModelError for anything else."""
+    if path.is_dir():
+        inner = path / "net"
+        return load_net(inner if (inner / "net.json").exists() else path)
+    if not path.exists():
+        raise ModelError(
+            f"there is no model '{path}': no file, no folder, and not in the zoo ({', '.join(sorted(ZOO))})"
+        )
+    if _is_pickle(path):
+        raise ModelError(
+            f"{path} is a pickle, which can run code when it is opened. Save the model with torch.export.save as .pt2, "
+            "or its weights as .safetensors, and give module:callable with --weights"
+        )
+    if path.suffix == ".pt2":
+        return read_pt2(path)
+    raise ModelError(
+        f"{path} is no model that can be read; give a .pt2 file, a saved net, a bundle, a zoo name or module:callable"
+    )
+
+
+def _trained(name: str, data: Dataset, cache: Path | None, tell: Tell) -> nn.Module:
+    """A zoo network trained on `data`; the weights are kept under a key of all that made them."""
+    schedule, model = Schedule(), _zoo(name, data)
+    images, labels = next(data.batches("train", data.size("train")))
+    content = [hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for t in (images, labels)]
+    key = hashlib.sha256(json.dumps([name, data.name, content, asdict(schedule)]).encode()).hexdigest()[:24]
+    path = cache / f"{name}-{key}.safetensors" if cache else None
+    if path and path.exists():
+        return _weighted(model, path)
+    fit(model, data, schedule, checkpoint=path.with_suffix(".partial") if path else None, tell=tell)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            safetensors.torch.save_file({k: t.contiguous() for k, t in model.state_dict().items()}, temporary)
+    return model
+
+
+def _zoo(name: str, data: Dataset) -> nn.Module:
+    return build(name, classes=len(data.labels), in_channels=data.image_shape[0])
+
+
+def _weighted(model: nn.Module, path: Path) -> nn.Module:
+    """Load weights from a safetensors file."""
+    if path.exists() and _is_pickle(path):
+        raise ModelError(f"{path} is a pickle, which can run code when it is opened; save the weights as .safetensors")
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except FileNotFoundError as error:
+        raise ModelError(f"there are no weights at {path}") from error
+    except safetensors.SafetensorError as error:
+        raise ModelError(f"{path} is not a safetensors file: {error}") from error
+    except RuntimeError as error:
+        detail = " ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise ModelError(f"the weights in {path} do not fit the model: {detail}") from error
+    return model.eval()
+
+
+def _called(spec: str, kind: type[RequestError]) -> Any:
+    """Import `module` and call `callable` of `module:callable`; modules beside the working directory count."""
+    module_name, _, name = spec.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise kind(f"cannot find '{spec}': {error}") from error
+    finally:
+        sys.path.pop(0)
+    try:
+        return found()
+    except Exception as error:  # the user's own code may raise anything
+        raise kind(f"{spec}() failed: {type(error).__name__}: {error}") from error
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.read(1) == b"\x80":
+            return True
+    if path.suffix in PICKLES:
+        return True
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("data.pkl") and "/data/" not in name for name in archive.namelist())

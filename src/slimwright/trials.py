@@ -1,0 +1,152 @@
+"""The candidates of one job: each is built, run on the runtime, compared with its net, and timed against the original.
+
+A candidate's accuracy here is that on the validation part; the test part is for the final proof.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimwright.bundle import Candidate
+from slimwright.cost import Budget, Cost, count
+from slimwright.data import Batch
+from slimwright.graph import Net
+from slimwright.plan import MOST, Plan
+from slimwright.proof import net_scores, parity, share_right
+from slimwright.recipe import Recipe
+from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.runtimes import onnxruntime
+
+RUNS, SECONDS = 150, 0.4
+PAYS = 0.97  # a candidate must take less than this share of the time of what it replaces, or it is taken back
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate: how it was made and what it was measured to cost; `plan` and `predicted_ms` are predictions."""
+
+    name: str
+    recipe: Recipe
+    net: Net
+    path: Path
+    cost: Cost
+    accuracy: float  # 0..1, validation part, in the runtime
+    proven: bool  # the runtime's scores are those of the net
+    plan: Plan | None = None
+    predicted_ms: float | None = None
+
+    @property
+    def precision(self) -> str:
+        """Either "fp32" or "int8"."""
+        return self.recipe.precision()
+
+    def record(self, *, chosen: bool) -> Candidate:
+        """What a bundle keeps of a candidate."""
+        assert self.cost.latency_ms is not None and self.cost.size_bytes is not None
+        return Candidate(
+            name=self.name,
+            precision="int8" if self.precision == "int8" else "fp32",
+            predicted_latency_ms=self.predicted_ms,
+            predicted_damage=self.plan.damage if self.plan else None,
+            latency_ms=self.cost.latency_ms,
+            size_bytes=self.cost.size_bytes,
+            macs=self.cost.macs,
+            validation_accuracy=self.accuracy,
+            chosen=chosen,
+        )
+
+
+class Trials:
+    """Builds and measures candidates in `folder`, the original first; every latency is in terms of its median."""
+
+    def __init__(self, net: Net, *, budget: Budget, calibration: Batch, validation: Batch, folder: Path) -> None:
+        self.budget, self.calibration, self.validation, self.folder = budget, calibration, validation, folder
+        self.made: list[Trial] = []
+        self._original_ms = 1.0
+        self.original_path = folder / "original.onnx"
+        folded = fold_batch_norm(net)
+        onnxruntime.export(folded, self.original_path)
+        timed = onnxruntime.time_models({"original": self.original_path}, runs=RUNS, least_s=SECONDS)
+        self._original_ms = timed["original"].median_ms
+        self.original = self.add("original", Recipe.of(net), folded, self.original_path)
+        self.limits = budget.absolute(self.original.cost)
+
+    def artefact(self, net: Net, name: str, *, precision: str, images: int | None = None) -> Path:
+        """Export a net, batch norms folded; INT8 is calibrated on the first `images` calibration images, or on all."""
+        path = self.folder / f"{name}-fp32.onnx"
+        onnxruntime.export(fold_batch_norm(net), path)
+        if precision == "fp32":
+            return path
+        quantized = self.folder / f"{name}-{precision}.onnx"
+        onnxruntime.quantize(path, quantized, self.calibration[0][:images])
+        return quantized
+
+    def add(
+        self,
+        name: str,
+        recipe: Recipe,
+        net: Net,
+        path: Path,
+        *,
+        plan: Plan | None = None,
+        predicted_ms: float | None = None,
+    ) -> Trial:
+        """Run a candidate over the validation part, time it, and keep it."""
+        images, labels = self.validation
+        scores = onnxruntime.Session(path).scores(images)
+        proof = parity(scores, net_scores(net, images), recipe.precision())
+        trial = Trial(
+            name, recipe, net, path, self.cost(net, path), share_right(scores, labels), proof.passed, plan, predicted_ms
+        )
+        self.made.append(trial)
+        return trial
+
+    def cost(self, net: Net, path: Path) -> Cost:
+        """Count a net and measure its artefact, interleaved with the original."""
+        timed = onnxruntime.time_models({"original": self.original_path, "this": path}, runs=RUNS, least_s=SECONDS)
+        ratio = timed["this"].median_ms / timed["original"].median_ms if path != self.original_path else 1.0
+        counted = count(net)
+        return Cost(
+            counted.macs,
+            counted.params,
+            counted.weight_bytes,
+            counted.peak_activation_bytes,
+            latency_ms=ratio * self._original_ms,
+            size_bytes=path.stat().st_size,
+        )
+
+    def drop(self, trial: Trial) -> float:
+        """Accuracy lost on the validation part, in points."""
+        return 100 * (self.original.accuracy - trial.accuracy)
+
+    def time_share(self, trial: Trial, other: Trial | None = None) -> float:
+        """A trial's latency as a share of another's, or of the original's."""
+        mine, base = trial.cost.latency_ms, (other or self.original).cost.latency_ms
+        assert mine is not None and base is not None
+        return mine / base
+
+    def best(self) -> Trial:
+        """The most accurate proven candidate that fits the budget; if none does, the one that misses by least."""
+
+        def rank(trial: Trial) -> tuple[float, float, float, float]:
+            over = sum(max(share - MOST, 0.0) for share in self._shares(trial).values())
+            too_low = max(self.drop(trial) - self.budget.max_accuracy_drop, 0.0)
+            return over, too_low, -trial.accuracy, self.time_share(trial)
+
+        return min((trial for trial in self.made if trial.proven), key=rank)
+
+    def why_not(self, trial: Trial, best: Trial) -> str:
+        """Say why a candidate was not chosen."""
+        if not trial.proven:
+            return "its scores leave those of its net: it failed its proof"
+        over = [f"{name} is {share:.2f}x its limit" for name, share in self._shares(trial).items() if share > 1]
+        if over:
+            return "; ".join(over)
+        behind = 100 * (best.accuracy - trial.accuracy)
+        if behind > 0:
+            return f"{behind:.2f} points less accurate on the validation part than '{best.name}'"
+        return f"no more accurate than '{best.name}', at {self.time_share(trial, best):.2f}x its time"
+
+    def _shares(self, trial: Trial) -> Mapping[str, float]:
+        """Each limited cost as a share of its limit."""
+        return {name: getattr(trial.cost, name) / limit for name, limit in self.limits.items()}

@@ -1,0 +1,44 @@
+"""What tests share: few threads, seeded generators, unhurried hypothesis, and the data and nets that many read."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from example_nets import SHAPE, hand_made
+from slimwright.data import ArrayData, digits
+from slimwright.graph import Net, capture
+
+settings.register_profile(
+    "slimwright", deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("slimwright")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def digit_data() -> ArrayData:
+    return digits(seed=0)
+
+
+@pytest.fixture(scope="session")
+def residual() -> Net:
+    return capture(hand_made("Residual"), SHAPE)
+
+
+@pytest.fixture(scope="session")
+def separable() -> Net:
+    return capture(hand_made("Separable"), SHAPE)

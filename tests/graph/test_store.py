@@ -1,0 +1,221 @@
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from example_nets import HAND_MADE, SHAPE, hand_made
+from slimwright.errors import ModelError
+from slimwright.graph import Net, capture, load_net, save_net
+from slimwright.graph.net import structure
+from slimwright.graph.store import FORMAT, VERSION, net_of, replacing
+
+
+def described(net: Net) -> dict[str, Any]:
+    """What `save_net` writes, as JSON reads it."""
+    found: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, "version": VERSION, **structure(net)}))
+    return found
+
+
+def node(found: dict[str, Any], op: str) -> dict[str, Any]:
+    return next(entry for entry in found["nodes"] if entry["op"] == op)
+
+
+@pytest.mark.parametrize("name", HAND_MADE)
+def test_a_saved_net_comes_back_the_same(name: str, tmp_path: Path) -> None:
+    net = capture(hand_made(name), SHAPE)
+    save_net(net, tmp_path / "deep" / "folder")
+    back = load_net(tmp_path / "deep" / "folder")
+    images = torch.randn(2, *SHAPE)
+    assert back.digest == net.digest
+    assert back.nodes == net.nodes
+    assert torch.equal(back.to_module()(images), net.to_module()(images))
+
+
+def test_nothing_but_json_and_raw_tensors_is_written(residual: Net, tmp_path: Path) -> None:
+    save_net(residual, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.json", "net.safetensors"]
+    assert json.loads((tmp_path / "net.json").read_text())["format"] == "slimwright-net"
+    assert set(safetensors.torch.load_file(tmp_path / "net.safetensors")) == set(residual.tensors)
+
+
+Tamper = Callable[[dict[str, Any]], object]
+TAMPERED: dict[str, Tamper] = {
+    "an unknown op": lambda f: node(f, "conv2d").update(op="system"),
+    "a list as op": lambda f: node(f, "conv2d").update(op=["conv2d"]),
+    "code as a name": lambda f: node(f, "conv2d").update(name="__import__('os')"),
+    "two statements as a name": lambda f: node(f, "conv2d").update(name="a;b"),
+    "a keyword as a name": lambda f: (
+        f["nodes"][-1].update(name="class"),
+        f.update(outputs=["class"]),
+    ),
+    "the module's own name": lambda f: (
+        f["nodes"][-1].update(name="self"),
+        f.update(outputs=["self"]),
+    ),
+    "a number as a name": lambda f: node(f, "conv2d").update(name=3),
+    "a name twice": lambda f: f["nodes"][2].update(name=f["nodes"][1]["name"]),
+    "code as a tensor's name": lambda f: node(f, "conv2d")["tensors"].update(weight="a'];os.system('true')#"),
+    "a missing tensor": lambda f: node(f, "conv2d")["tensors"].update(weight="conv9.weight"),
+    "another layer's tensor": lambda f: node(f, "linear")["tensors"].update(weight="conv2.weight"),
+    "a tensor for a role the op has not": lambda f: node(f, "relu")["tensors"].update(weight="conv2.weight"),
+    "no weight": lambda f: node(f, "conv2d")["tensors"].clear(),
+    "a later node read": lambda f: node(f, "conv2d")["arguments"].update(input={"value_of": f["outputs"][0]}),
+    "itself read": lambda f: node(f, "relu")["arguments"].update(self={"value_of": node(f, "relu")["name"]}),
+    "arguments in a list": lambda f: node(f, "conv2d").update(arguments=[1, 2]),
+    "a missing argument": lambda f: node(f, "conv2d")["arguments"].pop("stride"),
+    "an argument that is no value": lambda f: node(f, "relu")["arguments"].update(self={"run": "os"}),
+    "an input that is no image": lambda f: node(f, "relu")["arguments"].update(self=3),
+    "a huge padding": lambda f: node(f, "conv2d")["arguments"].update(padding=[2**70, 2**70]),
+    "a huge stride": lambda f: node(f, "conv2d")["arguments"].update(stride=2**63),
+    "no groups at all": lambda f: node(f, "conv2d")["arguments"].update(groups=0),
+    "a stride of nothing": lambda f: node(f, "conv2d")["arguments"].update(stride=[0, 0]),
+    "a negative image": lambda f: f["nodes"][0].update(shape=[1, 1, -6, 6]),
+    "a huge image": lambda f: f["nodes"][0].update(shape=[1, 2**40, 2**40, 2**40]),
+    "an image beyond 64 bits": lambda f: f["nodes"][0].update(shape=[1, 1, 2**70, 6]),
+    "an image of words": lambda f: f["nodes"][0].update(shape=[1, "one", 6, 6]),
+    "an image of integers": lambda f: f["nodes"][0].update(dtype="int64"),
+    "no dtype": lambda f: f["nodes"][0].update(dtype=None),
+    "another channel count": lambda f: f["nodes"][0].update(shape=[1, 2, 6, 6]),
+    "no input": lambda f: f["nodes"].pop(0),
+    "two inputs": lambda f: f["nodes"].insert(1, {**f["nodes"][0], "name": "second"}),
+    "no nodes": lambda f: f.update(nodes=[]),
+    "nodes that are none": lambda f: f.update(nodes=[3]),
+    "no outputs": lambda f: f.update(outputs=[]),
+    "an output nobody makes": lambda f: f.update(outputs=["nobody"]),
+    "an output that is a list": lambda f: f.update(outputs=[[1]]),
+    "another format": lambda f: f.update(format="slimwright-nest"),
+    "a later version": lambda f: f.update(version=VERSION + 1),
+    "no version": lambda f: f.pop("version"),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_tampered_net_is_refused(what: str, residual: Net, tmp_path: Path) -> None:
+    save_net(residual, tmp_path)
+    found = described(residual)
+    TAMPERED[what](found)
+    (tmp_path / "net.json").write_text(json.dumps(found))
+    with pytest.raises(ModelError):
+        load_net(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"{", b"[]", b"null", b"3", b'"net"', b"\xff\xfe", b"[" * 100_000, b'{"format": "slimwright-net", "version": 1}']
+)
+def test_json_garbage_is_refused(garbage: bytes, residual: Net, tmp_path: Path) -> None:
+    save_net(residual, tmp_path)
+    (tmp_path / "net.json").write_bytes(garbage)
+    with pytest.raises(ModelError):
+        load_net(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["net.json", "net.safetensors"])
+def test_a_missing_file_is_named(name: str, residual: Net, tmp_path: Path) -> None:
+    save_net(residual, tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(ModelError, match="holds no saved net"):
+        load_net(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 7, 200])
+def test_truncated_tensors_are_refused(size: int, residual: Net, tmp_path: Path) -> None:
+    save_net(residual, tmp_path)
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ModelError, match="damaged"):
+        load_net(tmp_path)
+
+
+def test_a_wrong_weight_shape_is_refused_with_the_nodes_name(residual: Net, tmp_path: Path) -> None:
+    save_net(residual, tmp_path)
+    tensors = {**residual.tensors, "conv2.weight": torch.zeros(6, 5, 3, 3)}
+    safetensors.torch.save_file(dict(tensors), tmp_path / "net.safetensors")
+    with pytest.raises(ModelError, match="conv2d_1"):
+        load_net(tmp_path)
+
+
+JUNK = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-4, 8),
+        st.integers(2**31, 2**66),
+        st.floats(),
+        st.sampled_from(["", "x", "conv2d", "linear", "size", "a;b", "int64", "float64", "self", "mean", "input"]),
+        st.sampled_from([{"value_of": "x"}, {"value_of": "conv2d"}, {"value_of": 3}, {"run": 1}]),
+    ),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def spots(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, item in inner for place in [(*path, key), *spots(item, (*path, key))]]
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    save_net(capture(hand_made("Flat"), SHAPE), folder)
+    return folder
+
+
+@settings(max_examples=300)
+@given(changes=st.lists(st.tuples(st.integers(0, 10**6), JUNK), min_size=1, max_size=2))
+def test_no_change_to_the_json_gives_anything_but_a_net_or_a_model_error(
+    saved: Path, changes: list[tuple[int, Any]]
+) -> None:
+    tensors = safetensors.torch.load_file(saved / "net.safetensors")
+    (saved / "fuzzed").mkdir(exist_ok=True)
+    if not (saved / "fuzzed" / "net.safetensors").exists():
+        safetensors.torch.save_file(tensors, saved / "fuzzed" / "net.safetensors")
+    found = json.loads((saved / "net.json").read_text())
+    for where, junk in changes:
+        places = spots(found)
+        *way, last = places[where % len(places)]
+        holder = found
+        for key in way:
+            holder = holder[key]
+        holder[last] = copy.deepcopy(junk)  # never the same object in two places
+    (saved / "fuzzed" / "net.json").write_text(json.dumps(found))
+    try:
+        net = load_net(saved / "fuzzed")
+    except ModelError:
+        return
+    assert net.nodes[0].op == "input"
+    net.to_module()  # what loads can also be built
+
+
+def test_extra_tensors_in_the_file_are_not_taken_in(residual: Net) -> None:
+    tensors = {**residual.tensors, "stowaway": torch.zeros(3)}
+    assert net_of(described(residual), tensors).digest == residual.digest
+
+
+def test_a_save_that_fails_midway_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]  # and no leftovers
+
+
+def test_a_save_that_ends_well_replaces_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old" and temporary.parent == path.parent
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o644
