@@ -48,7 +48,7 @@ def plan_by_measuring(
         best = _better(best, found, shares, limits)
         if not shares or (found.fits and max(shares.values()) > LEAST) or (not plan.feasible and not found.fits):
             break
-        aims.update({name: aims[name] * AIM / share for name, share in shares.items()})
+        aims.update({name: AIM * limits[name] * plan.predicted[name] / measured[name] for name in shares})
     return best
 
 

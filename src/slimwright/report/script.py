@@ -15,8 +15,7 @@ import vl_convert
 DRAW = """
 const nothing = () => Promise.reject(new Error("a report loads nothing"));
 const loader = {load: nothing, sanitize: nothing, http: nothing, file: nothing};
-const look = {mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false};
-const options = {...look, ast: true, loader, logLevel: 1};  // errors only
+const options = {mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false, loader};
 const draw = (holder) => {
   const spec = JSON.parse(document.getElementById(holder.dataset.spec).textContent);
   return vegaEmbed(holder.querySelector(".canvas"), spec, options).then(
