@@ -181,8 +181,7 @@ class Grouped(nn.Module):
 
 SHAPE = (1, 6, 6)
 HAND_MADE: dict[str, Callable[[], nn.Module]] = {
-    kind.__name__: kind
-    for kind in (Residual, Concat, Separable, Gated, Flat, InPlace, Twice, SharedNorm, Grouped)
+    kind.__name__: kind for kind in (Residual, Concat, Separable, Gated, Flat, InPlace, Twice, SharedNorm, Grouped)
 }
 
 
@@ -199,7 +198,21 @@ def net_of(*layers: nn.Module, shape: tuple[int, ...]) -> Net:
 
 
 Command = tuple[str, int, int, int]  # what, two values by number, a size
-COMMANDS = ("conv", "strided", "depthwise", "grouped", "norm", "relu", "silu", "sigmoid", "gate", "add", "cat", "max", "avg")
+COMMANDS = (
+    "conv",
+    "strided",
+    "depthwise",
+    "grouped",
+    "norm",
+    "relu",
+    "silu",
+    "sigmoid",
+    "gate",
+    "add",
+    "cat",
+    "max",
+    "avg",
+)
 
 
 def commands() -> st.SearchStrategy[list[Command]]:
@@ -234,7 +247,9 @@ class RandomCnn(nn.Module):
         values = [self.layers["first"](x)]
         for number, (what, one, other, _) in enumerate(self.program):
             count = len(values)
-            values.append(self._run(str(number), what, values[count - 1 - one % count], values[count - 1 - other % count]))
+            values.append(
+                self._run(str(number), what, values[count - 1 - one % count], values[count - 1 - other % count])
+            )
         y = values[-1].flatten(1) if self.flat else values[-1].mean((2, 3))
         return self.layers["last"](torch.relu(self.layers["hidden"](y)))  # type: ignore[no-any-return]
 
@@ -249,7 +264,9 @@ class RandomCnn(nn.Module):
         made = one
         match what:
             case "conv":
-                self._layer(name, nn.Conv2d(channels, size, 3 if size % 2 else 1, padding=1 if size % 2 else 0, bias=size > 3))
+                self._layer(
+                    name, nn.Conv2d(channels, size, 3 if size % 2 else 1, padding=1 if size % 2 else 0, bias=size > 3)
+                )
                 made = (size, height)
             case "strided" if height > 1:
                 self._layer(name, nn.Conv2d(channels, size, 3, stride=2, padding=1))

@@ -17,4 +17,3 @@ def test_limits_that_are_met_exactly_are_met() -> None:
 def test_a_manifest_with_an_unknown_field_is_refused() -> None:
     with pytest.raises(ValueError, match="surprise"):
         Manifest.model_validate({"surprise": 1})
-

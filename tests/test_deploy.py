@@ -101,7 +101,7 @@ def test_a_limit_beyond_reach_gives_the_nearest_model_and_says_what_was_missed(
 def test_fine_tuning_helps_where_the_accuracy_budget_is_missed(
     net: Net, data: ArrayData, cache: Path, tmp_path: Path
 ) -> None:
-    budget, settings = Budget(macs="0.03x", max_accuracy_drop=0.0), Settings(cache=cache, tune_epochs=1)
+    budget, settings = Budget(macs="0.06x", max_accuracy_drop=0.0), Settings(cache=cache, tune_epochs=3)
     found = shrink(net, data=data, budget=budget, out=tmp_path / "b", settings=settings)
     tuned = [c for c in found.manifest.candidates if c.name.endswith("tuned")]
     assert len(tuned) == 1

@@ -95,7 +95,7 @@ def test_a_bare_parameter_is_refused_by_name() -> None:
 def test_a_computed_weight_is_refused() -> None:
     class Doubled(Forward):
         def forward(self, x: Tensor) -> Tensor:
-            return F.linear(x.flatten(1), self.fc.weight * 2.0)  # type: ignore[operator, arg-type]
+            return F.linear(x.flatten(1), self.get_parameter("fc.weight") * 2.0)
 
     with pytest.raises(UnsupportedOp):
         capture(Doubled(fc=nn.Linear(36, 2)), SHAPE)
@@ -164,7 +164,7 @@ class WrittenThroughADropout(Forward):
         y = self.conv(x)  # type: ignore[operator]
         z = F.dropout(y, training=self.training)
         z.relu_()
-        return (y + z).flatten(1)
+        return (y + z).flatten(1)  # type: ignore[no-any-return]
 
 
 class ViewOfWhatIsWritten(Forward):

@@ -68,7 +68,9 @@ def test_cutting_a_random_net_equals_blinding_its_readers(program: list[Command]
     coupling = couple(net)
     torch.manual_seed(seed)
     small = assert_cut_is_blinded(net, random_keep(coupling, seed), coupling)
-    assert_predicted_exactly(net, small, coupling, {g.name: len(random_keep(coupling, seed)[g.name]) for g in coupling.groups})
+    assert_predicted_exactly(
+        net, small, coupling, {g.name: len(random_keep(coupling, seed)[g.name]) for g in coupling.groups}
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet20", "vgg6"])
@@ -92,8 +94,12 @@ def assert_predicted_exactly(net: Net, small: Net, coupling: Coupling, counts: M
     """What is predicted from counts alone equals what the cut net really costs."""
     predictor = Predictor(net, coupling, LatencyTable(lambda shape: 1.0, None, {}), 1)
     assert predictor.macs(counts) == count(small).macs
-    assert predictor.peak_activation_bytes(counts) == plan_memory(small).peak_bytes == count(small).peak_activation_bytes
-    assert predictor.weight_bytes(counts) == 4 * sum(small.tensors[n.tensors["weight"]].numel() for n in small.weighted())
+    assert (
+        predictor.peak_activation_bytes(counts) == plan_memory(small).peak_bytes == count(small).peak_activation_bytes
+    )
+    assert predictor.weight_bytes(counts) == 4 * sum(
+        small.tensors[n.tensors["weight"]].numel() for n in small.weighted()
+    )
     whole = {group.name: group.size for group in coupling.groups}
     for node in net.nodes:
         gone = sum((whole[name] - counts[name]) * n for name, n in coupling.elements[node.name].items())
@@ -183,7 +189,11 @@ def test_a_layer_that_is_called_twice_stays_whole() -> None:
     net = capture(hand_made("Twice"), SHAPE)
     coupling = couple(net)
     assert not coupling.groups
-    assert all("shares its weights" in why for name, why in coupling.frozen.items() if net[name].tensors["weight"] == "conv.weight")
+    assert all(
+        "shares its weights" in why
+        for name, why in coupling.frozen.items()
+        if net[name].tensors["weight"] == "conv.weight"
+    )
 
 
 def test_the_scores_stay_whole(residual: Net) -> None:
@@ -270,7 +280,12 @@ def test_a_channel_may_sit_at_two_positions_of_one_layer() -> None:
     coupling = couple(net)
     (group,) = coupling.groups
     assert group.size == 4
-    assert next(c for c in group.of("out") if c.node == layer(net, "wide.weight")).positions.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert next(c for c in group.of("out") if c.node == layer(net, "wide.weight")).positions.tolist() == [
+        [0, 4],
+        [1, 5],
+        [2, 6],
+        [3, 7],
+    ]
     assert_cut_is_blinded(net, {group.name: np.array([1, 2])}, coupling)
 
 

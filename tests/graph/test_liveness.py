@@ -28,7 +28,9 @@ def assert_sound(net: Net, plan: MemoryPlan) -> None:
 
 
 def test_a_chain_needs_the_input_and_output_of_its_widest_layer() -> None:
-    net = net_of(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1), nn.Conv2d(2, 1, 6), nn.Flatten(), shape=SHAPE)
+    net = net_of(
+        nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1), nn.Conv2d(2, 1, 6), nn.Flatten(), shape=SHAPE
+    )
     plan = plan_memory(net)
     assert plan.live_bytes == (IMAGE, 5 * IMAGE, 6 * IMAGE, 2 * IMAGE + 4, 4)
     assert plan.peak_bytes == 6 * IMAGE == plan.arena_bytes
@@ -37,7 +39,9 @@ def test_a_chain_needs_the_input_and_output_of_its_widest_layer() -> None:
 def test_a_residual_value_lives_until_its_sum() -> None:
     net = capture(hand_made("Residual"), SHAPE)
     plan = plan_memory(net)
-    relu = next(b for b in plan.buffers if net[b.name].op == "batch_norm")  # relu writes over it, conv2 and the sum read it
+    relu = next(
+        b for b in plan.buffers if net[b.name].op == "batch_norm"
+    )  # relu writes over it, conv2 and the sum read it
     steps = [n.name for n in net.nodes]
     add = next(n.name for n in net.nodes if n.op == "add")
     assert relu.last >= steps.index(add)

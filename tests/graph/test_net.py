@@ -18,7 +18,7 @@ def test_a_module_trains_and_nothing_leaks_into_the_net(residual: Net) -> None:
     for _ in range(20):
         loss = nn.functional.cross_entropy(module(images), labels)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses.append(float(loss))
     assert losses[-1] < losses[0]

@@ -85,14 +85,12 @@ def test_a_zoo_net_survives_the_file(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_contiguous_are_read_in_place(tmp_path: Path) -> None:
-    model = hand_made("Residual").to(memory_format=torch.channels_last)
+    model = hand_made("Residual")
+    weight = model.get_parameter("conv2.weight")
+    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     path = exported(model, tmp_path / "model.pt2")
-    try:
-        net = read_pt2(path)
-    except ModelError as error:  # torch may store such a tensor as a pickle
-        assert "contiguous" in str(error)
-    else:
-        assert net.digest == capture(model, SHAPE).digest
+    assert not weight.is_contiguous()
+    assert read_pt2(path).digest == capture(model, SHAPE).digest
 
 
 def test_a_pickle_in_the_archive_is_never_read(good: Path, tmp_path: Path) -> None:
@@ -153,7 +151,7 @@ def test_compressed_entries_are_refused(good: Path, tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(good: Path, tmp_path: Path, share: float) -> None:
     path, data = tmp_path / "bad.pt2", good.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(ModelError, match="cut short|0 exported graphs"):
+    with pytest.raises(ModelError, match=r"cut short|0 exported graphs"):
         read_pt2(path)
 
 

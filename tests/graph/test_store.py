@@ -107,7 +107,18 @@ def test_a_tampered_net_is_refused(what: str, residual: Net, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"", b"{", b"[]", b"null", b"3", b'"net"', b"\xff\xfe", b"[" * 100_000, b'{"format": "slimwright-net", "version": 1}']
+    "garbage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"3",
+        b'"net"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"format": "slimwright-net", "version": 1}',
+    ],
 )
 def test_json_garbage_is_refused(garbage: bytes, residual: Net, tmp_path: Path) -> None:
     save_net(residual, tmp_path)

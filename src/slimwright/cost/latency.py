@@ -103,9 +103,12 @@ class LatencyTable:
     def _read(self) -> dict[str, float]:
         try:
             found = json.loads(self._path.read_text()) if self._path else {}
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
-        return dict(found["milliseconds"]) if found.get("identity") == self.identity else {}
+        if not isinstance(found, dict) or found.get("identity") != self.identity:
+            return {}
+        times = found.get("milliseconds")
+        return {k: ms for k, ms in times.items() if isinstance(ms, (int, float))} if isinstance(times, dict) else {}
 
 
 def shape_of(net: Net, node: Node) -> LayerShape:

@@ -26,18 +26,24 @@ def tensor_file(path: Path, seed: int = 0) -> ArrayData:
             images, labels = file.get_tensor("images").float(), file.get_tensor("labels").long()
     except FileNotFoundError as error:
         raise DataError(f"there is no data set at {path}") from error
-    except safetensors.SafetensorError as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise DataError(f"{path} is not a safetensors file: {error}") from error
-    if not len(labels):
+    if not labels.numel():
         raise DataError(f"{path} is empty: it holds no images")
     if labels.ndim != 1 or images.ndim != 4 or len(images) != len(labels):
         raise DataError(
             f"{path} holds images {list(images.shape)} and labels {list(labels.shape)}; "
             "they must be [N, C, H, W] and [N]"
         )
-    names = (
-        tuple(map(str, json.loads(metadata["labels"])))
-        if "labels" in metadata
-        else tuple(str(i) for i in range(int(labels.max()) + 1))
-    )
+    names = _names(path, metadata["labels"]) if "labels" in metadata else tuple(map(str, range(int(labels.max()) + 1)))
     return ArrayData(path.stem, names, split(images, labels, seed=seed), {"input": "as stored", "layout": "NCHW"})
+
+
+def _names(path: Path, text: str) -> tuple[str, ...]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise DataError(f"{path} gives its class names as {text[:40]!r}; they must be a JSON list of texts")
+    return tuple(map(str, found))

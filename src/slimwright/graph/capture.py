@@ -163,6 +163,8 @@ def bound(overload: str, args: Sequence[Value], kwargs: Mapping[str, Value]) -> 
 
 
 def _call_of_fx(node: torch.fx.Node) -> Call:
+    if node.target is operator.getitem:  # one of several results: the operator that gives them is refused by name
+        return Call(node.name, "getitem", {})
     if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
         raise UnsupportedOp(f"operator {name} (node '{node.name}') is not supported yet")

@@ -45,9 +45,7 @@ class Predictor:
 
     def __init__(self, net: Net, coupling: Coupling, table: LatencyTable, step: int) -> None:
         self.net, self.coupling, self.table, self.step = net, coupling, table, step
-        self.sizes = {
-            g.name: [g.size, *(c for c in range(-(-g.size // step) * step - step, 0, -step))] for g in coupling.groups
-        }
+        self.sizes = {group.name: sizes(group.size, step) for group in coupling.groups}
         self.whole = {g.name: g.size for g in coupling.groups}
         self.shapes = {node.name: shape_of(net, node) for node in net.weighted()}
         self.pixels = {
@@ -123,12 +121,19 @@ class Predictor:
         return [reachable[round(i * (len(reachable) - 1) / (GRID_POINTS - 1))] for i in range(GRID_POINTS)]
 
 
+def sizes(whole: int, step: int) -> list[int]:
+    """Return what a group of `whole` channels may keep: itself, multiples of `step`, and below it halves down to 4."""
+    multiples = list(range((whole - 1) // step * step, 0, -step))
+    halves = [step >> shift for shift in range(1, step.bit_length()) if 4 <= step >> shift < whole]
+    return [whole, *multiples, *halves]
+
+
 def problem(
     removals: Mapping[str, Removal], predictor: Predictor, costs: Callable[[Counts], Mapping[str, float]]
 ) -> Problem:
     """Return the choice to make; groups without a removal order stay whole."""
-    sizes = {name: (sizes if name in removals else sizes[:1]) for name, sizes in predictor.sizes.items()}
-    return Problem(sizes, {name: _damage(removals.get(name)) for name in sizes}, costs)
+    open_sizes = {name: (s if name in removals else s[:1]) for name, s in predictor.sizes.items()}
+    return Problem(open_sizes, {name: _damage(removals.get(name)) for name in open_sizes}, costs)
 
 
 def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:

@@ -11,12 +11,14 @@ known, y is what makes the *sum* equal the original's, so a residual stream does
 each layer also corrects the errors of those before it. Exact where the original lies in the new layer's span.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from slimwright.errors import ModelError
 from slimwright.evidence import MOST_TAPS, columns, taps
 from slimwright.graph.channels import Coupling
 from slimwright.graph.net import Net, Node, compute
@@ -35,6 +37,8 @@ def refit(original: Net, changed: Net, kept: Mapping[str, Tensor], images: Tenso
     Both nets have the same node names; `kept` maps a node to the original's output channels it still has (missing:
     all). Raises ModelError where the nets do not match.
     """
+    if [node.name for node in original.nodes] != [node.name for node in changed.nodes]:
+        raise ModelError("the two nets do not have the same nodes; refit a net against the one that it was cut from")
     return _Walk(original, changed, kept, images.split(BATCH)).solved(tell)
 
 
@@ -70,6 +74,8 @@ class _Walk:
         self.new: dict[str, list[Tensor]] = {changed.input.name: list(batches)}
         self.drifted: set[str] = set()  # values of the changed net that are not the original's
         self.tensors: dict[str, Tensor] = {}
+        owners = Counter(tensor for node in changed.nodes for tensor in node.tensors.values())
+        self.shared = {n.name for n in changed.nodes if any(owners[t] > 1 for t in n.tensors.values())}
 
     @torch.no_grad()
     def solved(self, tell: Tell) -> Net:
@@ -91,7 +97,8 @@ class _Walk:
         if self._resized(node) or any(name in self.drifted for name in node.reads):
             self.drifted.add(node.name)
         module = self.changed.module_of(node) if OPS[node.op].module else None
-        if weighted and node.source in self.drifted and taps(self.changed, node) <= MOST_TAPS:
+        solvable = weighted and node.name not in self.shared and taps(self.changed, node) <= MOST_TAPS
+        if solvable and node.source in self.drifted:
             module = self._refitted(node, module)
         self.new[node.name] = self._run(self.changed, node, module, self.new)
         if node.name in self.drifted:
@@ -116,7 +123,8 @@ class _Walk:
         bias = torch.where(alive, bias, torch.zeros_like(bias) if old_bias is None else old_bias)
         self.tensors[node.tensors["weight"]] = weight.reshape(module.weight.shape)
         module.weight.copy_(self.tensors[node.tensors["weight"]])
-        if old_bias is None and target.norm is not None:  # a batch norm follows: its mean takes the bias
+        if old_bias is None and target.norm is not None and target.norm.name not in self.shared:
+            # a batch norm follows: its mean takes the bias
             name = target.norm.tensors["running_mean"]
             self.tensors[name] = self.changed.tensors[name] - bias
             self.changed = self.changed.edited(tensors={name: self.tensors[name]})

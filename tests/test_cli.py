@@ -1,0 +1,208 @@
+"""The command line as a user runs it: a real subprocess, real files, its output and its exit status."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from slimwright.data import digits
+from slimwright.train import Schedule, fit
+from slimwright.zoo import build
+
+USER_CODE = """
+import torch
+from torch import nn
+from slimwright.data import ArrayData, digits
+from slimwright.zoo import build
+
+def small():
+    return build("resnet8", classes=10, in_channels=1)
+
+def wants_rgb():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+
+class Sorted(nn.Module):
+    def forward(self, x):
+        return torch.sort(x.flatten(1)).values[:, :10]
+
+def poisoned():
+    model = small()
+    model.fc.weight.data[0, 0] = float("nan")
+    return model
+
+def not_a_model():
+    return 42
+
+def breaks():
+    raise OSError("the disk is on fire")
+
+def no_data():
+    return digits().__class__("none", ("a",), {p: (torch.zeros(0, 1, 8, 8), torch.zeros(0)) for p in digits().parts})
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the user's code, trained weights, and a few files that are no models."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "mynets.py").write_text(USER_CODE)
+    torch.set_num_threads(2)
+    model = fit(build("resnet8", classes=10, in_channels=1), digits(), Schedule(epochs=6))
+    torch.set_num_threads(1)
+    safetensors.torch.save_file(model.state_dict(), folder / "weights.safetensors")
+    program = torch.export.export(
+        model, (torch.zeros(2, 1, 32, 32),), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False
+    )
+    torch.export.save(program, folder / "model.pt2")
+    (folder / "pickled.pt2").write_bytes(pickle.dumps(model.state_dict()))
+    torch.save(model.state_dict(), folder / "model.pth")
+    (folder / "cut.pt2").write_bytes((folder / "model.pt2").read_bytes()[:5000])
+    nothing = {"images": torch.zeros(0, 1, 32, 32), "labels": torch.zeros(0, dtype=torch.int64)}
+    safetensors.torch.save_file(nothing, folder / "empty.safetensors")
+    return folder
+
+
+def slimwright(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"SLIMWRIGHT_CACHE": str(home / "cache"), "COLUMNS": "120", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "slimwright", *arguments]
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def shrunk(home: Path) -> subprocess.CompletedProcess[str]:
+    return slimwright(
+        home, "shrink", "model.pt2", "--data", "digits", "--macs", "0.4x", "--max-drop", "10", "--out", "b"
+    )
+
+
+def test_shrink_prints_a_short_table_and_leaves_a_bundle(home: Path, shrunk: subprocess.CompletedProcess[str]) -> None:
+    assert shrunk.returncode == 0, shrunk.stderr
+    assert "within budget" in shrunk.stdout
+    assert "accuracy (test)" in shrunk.stdout
+    assert len(shrunk.stdout.splitlines()) < 20
+    assert "Traceback" not in shrunk.stderr
+    summary = json.loads((home / "b" / "manifest.json").read_text())["summary"]
+    assert summary["within_budget"]
+    assert summary["accuracy"] > 0.85
+
+
+def test_verify_proves_the_bundle_again(home: Path, shrunk: subprocess.CompletedProcess[str]) -> None:
+    assert shrunk.returncode == 0
+    done = slimwright(home, "verify", "b", "--json")
+    checks = {check["what"]: check["passed"] for check in json.loads(done.stdout)["checks"]}
+    assert checks.pop("latency, share of the original") in (True, False)  # a busy machine may be noisy
+    assert all(checks.values()), done.stdout
+
+
+def test_verify_refuses_a_changed_bundle(home: Path, shrunk: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
+    assert shrunk.returncode == 0
+    for name in ("model.onnx", "recipe.json", "net/net.json"):
+        copy = tmp_path / name.replace("/", "-")
+        subprocess.run(["cp", "-r", home / "b", copy], check=True)
+        with (copy / name).open("ab") as file:
+            file.write(b" ")
+        done = slimwright(home, "verify", str(copy))
+        assert done.returncode == 2, done.stdout
+        assert name in done.stderr
+
+
+def test_a_bundle_cannot_name_code_that_verify_then_runs(
+    home: Path, shrunk: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    assert shrunk.returncode == 0
+    subprocess.run(["cp", "-r", home / "b", tmp_path / "b"], check=True)
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    manifest["data"]["name"] = "mynets:breaks"
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest))
+    done = slimwright(home, "verify", str(tmp_path / "b"))
+    assert done.returncode == 2
+    assert "--data" in done.stderr
+    assert "on fire" not in done.stderr
+
+
+def test_report_writes_the_page_anew(home: Path, shrunk: subprocess.CompletedProcess[str]) -> None:
+    assert shrunk.returncode == 0
+    (home / "b" / "report.html").unlink()
+    done = slimwright(home, "report", "b")
+    assert done.returncode == 0, done.stderr
+    assert (home / "b" / "report.html").stat().st_size > 100_000
+
+
+def test_a_missed_budget_ends_with_status_1_and_the_best_model(home: Path) -> None:
+    arguments = ("shrink", "mynets:small", "--weights", "weights.safetensors", "--data", "digits", "--macs", "10")
+    done = slimwright(home, *arguments, "--max-drop", "100", "--tune-epochs", "0", "--out", "tiny", "--json")
+    assert done.returncode == 1, done.stderr
+    assert not json.loads(done.stdout)["within_budget"]
+    assert (home / "tiny" / "model.onnx").exists()
+
+
+def test_inspect_counts_exactly(home: Path) -> None:
+    done = slimwright(home, "inspect", "resnet20", "--json")
+    found = json.loads(done.stdout)
+    assert found["total"]["params"] == 272_186
+    assert sum(layer["macs"] for layer in found["layers"]) == found["total"]["macs"] == 40_518_272
+    assert "40,518,272" in slimwright(home, "inspect", "resnet20").stdout
+
+
+SHRINK = ("--data", "digits", "--latency", "0.5x", "--out", "never")
+WRONG = {
+    "a missing file": (("shrink", "nowhere.pt2", *SHRINK), "nowhere.pt2"),
+    "a pickle named .pt2": (("shrink", "pickled.pt2", *SHRINK), "pickle"),
+    "a torch.save file": (("shrink", "model.pth", *SHRINK), "torch.export.save"),
+    "a damaged .pt2": (("shrink", "cut.pt2", *SHRINK), "cut.pt2"),
+    "an unknown op": (("shrink", "mynets:Sorted", *SHRINK), "sort"),
+    "wrong input shape": (("shrink", "mynets:wants_rgb", *SHRINK), "[1, 32, 32]"),
+    "NaN weights": (("shrink", "mynets:poisoned", *SHRINK), "fc.weight"),
+    "no module": (("shrink", "mynets:not_a_model", *SHRINK), "nn.Module"),
+    "a missing function": (("shrink", "mynets:nothing", *SHRINK), "nothing"),
+    "user code that fails": (("shrink", "mynets:breaks", *SHRINK), "on fire"),
+    "pickled weights": (("shrink", "mynets:small", "--weights", "model.pth", *SHRINK), "pickle"),
+    "an empty data file": (
+        ("shrink", "model.pt2", "--data", "empty.safetensors", "--latency", "1ms", "--out", "never"),
+        "empty",
+    ),
+    "an empty data set": (
+        ("shrink", "model.pt2", "--data", "mynets:no_data", "--latency", "1ms", "--out", "never"),
+        "no train images",
+    ),
+    "unknown data": (("shrink", "model.pt2", "--data", "imagenet", "--latency", "1ms", "--out", "never"), "imagenet"),
+    "no limit": (("shrink", "model.pt2", "--data", "digits", "--out", "never"), "at least one"),
+    "a negative limit": (("shrink", "model.pt2", "--data", "digits", "--latency", "-3ms", "--out", "never"), "-3ms"),
+    "an unknown unit": (("shrink", "model.pt2", "--data", "digits", "--size", "2ly", "--out", "never"), "2ly"),
+    "an unknown runtime": (("shrink", "model.pt2", *SHRINK, "--runtime", "abacus"), "abacus"),
+    "no bundle": (("verify", "."), "manifest.json"),
+    "an unknown zoo name": (("train", "resnet9000", "--data", "digits", "--out", "never"), "resnet8"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_request_ends_with_status_2_and_one_clear_error(home: Path, case: str) -> None:
+    arguments, named = WRONG[case]
+    done = slimwright(home, *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.count("error:") == 1
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (home / "never").exists()
+    assert not [path for path in home.iterdir() if path.name.startswith(".never")]
+
+
+def test_help_shows_examples_and_needs_no_torch(home: Path) -> None:
+    done = slimwright(home, "shrink", "--help")
+    assert done.returncode == 0
+    assert "slimwright shrink resnet8-wide --data digits --latency 0.5x" in done.stdout
+    probe = "import slimwright.cli, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
+
+
+def test_a_user_class_is_a_callable_too(home: Path) -> None:
+    assert isinstance(build("vgg6", classes=3, in_channels=1), nn.Module)
+    done = slimwright(home, "inspect", "mynets:small", "--json")
+    assert json.loads(done.stdout)["total"]["params"] == 77_754

@@ -1,0 +1,112 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from example_nets import SHAPE, hand_made
+from slimwright.data import ArrayData, split
+from slimwright.errors import RequestError
+from slimwright.graph import Net, capture, couple
+from slimwright.recipe import Fold, Prune, Quantize, Recipe, Step, Tune, apply
+
+
+@pytest.fixture(scope="module")
+def data() -> ArrayData:
+    images = torch.randn(60, *SHAPE, generator=torch.Generator().manual_seed(0))
+    return ArrayData("noise", ("a", "b", "c"), split(images, torch.arange(60) % 3, seed=0))
+
+
+def group_of(net: Net) -> str:
+    return couple(net).groups[0].name
+
+
+def full(net: Net) -> Recipe:
+    steps = (Prune(keep={group_of(net): [0, 2, 5]}), Tune(epochs=2, rate=0.01, seed=4), Fold(), Quantize(images=8))
+    return Recipe(original=net.digest, steps=steps)
+
+
+STEPS: st.SearchStrategy[Step] = st.one_of(
+    st.builds(Prune, keep=st.dictionaries(st.text(max_size=5), st.lists(st.integers(0, 99), max_size=4), max_size=3)),
+    st.builds(Tune, epochs=st.integers(1, 99), rate=st.floats(1e-6, 1), seed=st.integers(0, 2**31)),
+    st.builds(Fold),
+    st.builds(Quantize, images=st.integers(1, 999)),
+)
+
+
+@given(original=st.text(max_size=9), steps=st.lists(STEPS, max_size=4))
+def test_a_recipe_survives_json(original: str, steps: list[Step]) -> None:
+    recipe = Recipe(original=original, steps=tuple(steps))
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"original": "x", "steps": [], "run": "os.system"}',
+        '{"original": "x", "steps": [{"step": "fold_batch_norm", "then": "more"}]}',
+        '{"original": "x", "steps": [{"step": "tune", "epochs": 0, "rate": 0.1}]}',
+        '{"original": "x", "steps": [{"step": "tune", "epochs": 1, "rate": -1}]}',
+        '{"original": "x", "steps": [{"step": "quantize", "images": 8, "precision": "int4"}]}',
+        '{"original": "x", "steps": [{"step": "prune", "keep": {"a": [0.5]}}]}',
+        '{"original": "x", "steps": [{"step": "eval"}]}',
+        '{"original": "x", "steps": [{}]}',
+        '{"steps": []}',
+        "[]",
+        "{",
+    ],
+)
+def test_what_is_no_recipe_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        Recipe.model_validate_json(text)
+
+
+def test_a_recipe_cannot_be_changed(residual: Net) -> None:
+    with pytest.raises(ValidationError):
+        full(residual).original = "another"  # type: ignore[misc]
+
+
+def test_the_precision_is_that_of_the_quantize_step(residual: Net) -> None:
+    assert full(residual).precision() == "int8"
+    assert Recipe(original="x", steps=(Fold(),)).precision() == "fp32"
+
+
+def test_applying_a_recipe_twice_gives_the_same_net(residual: Net, data: ArrayData) -> None:
+    recipe = full(residual)
+    torch.manual_seed(1)
+    first = apply(recipe, residual, data)
+    torch.manual_seed(2)
+    again = apply(Recipe.model_validate_json(recipe.model_dump_json()), residual, data)
+    assert first.digest == again.digest
+    assert first.digest != residual.digest
+    assert tuple(first.tensors["conv1.weight"].shape) == (3, 1, 3, 3)
+    assert "batch_norm" not in {node.op for node in first.nodes}
+
+
+def test_a_recipe_without_steps_changes_nothing(residual: Net, data: ArrayData) -> None:
+    assert apply(Recipe(original=residual.digest, steps=()), residual, data) is residual
+    only_quantized = Recipe(original=residual.digest, steps=(Quantize(images=8),))
+    assert apply(only_quantized, residual, data) is residual  # the exporter's business
+
+
+def test_a_recipe_of_another_net_is_refused(residual: Net, data: ArrayData) -> None:
+    other = capture(hand_made("Residual", seed=1), SHAPE)
+    with pytest.raises(RequestError, match="starts from another net"):
+        apply(full(residual), other, data)
+
+
+@pytest.mark.parametrize(
+    "keep", [{"conv9": [0]}, {"conv2d": []}, {"conv2d": [0, 0]}, {"conv2d": [99]}, {"conv2d": [-1]}]
+)
+def test_channels_that_are_not_there_are_told_with_the_step(
+    keep: dict[str, list[int]], residual: Net, data: ArrayData
+) -> None:
+    recipe = Recipe(original=residual.digest, steps=(Prune(keep=keep), Fold()))
+    with pytest.raises(RequestError, match=r"step 1 of the recipe \(prune\): "):
+        apply(recipe, residual, data)
+
+
+def test_pruning_after_another_step_is_refused_with_its_number(residual: Net, data: ArrayData) -> None:
+    steps = (Fold(), Prune(keep={group_of(residual): [0]}))
+    with pytest.raises(RequestError, match=r"step 2 of the recipe \(prune\): pruning must be the first step"):
+        apply(Recipe(original=residual.digest, steps=steps), residual, data)
