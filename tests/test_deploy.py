@@ -12,8 +12,8 @@ from slimwright import Budget, Bundle, Net, Settings, capture, load_bundle, shri
 from slimwright.data import ArrayData, digits, whole
 from slimwright.errors import BudgetError, DataError, RequestError
 from slimwright.graph import load_net
-from slimwright.proof import net_scores, share_right
 from slimwright.progress import Event
+from slimwright.proof import net_scores, share_right
 from slimwright.runtimes.onnxruntime import Session
 from slimwright.train import Schedule, fit
 from slimwright.zoo import build
@@ -148,7 +148,7 @@ def test_a_model_for_other_classes_is_refused(net: Net, data: ArrayData, tmp_pat
 
 def test_a_plain_module_is_taken_too_and_a_bad_one_is_named(data: ArrayData, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="cannot take images"):
-        shrink(nn.Linear(3, 10), data=data, budget=Budget(macs="0.5x"), out=tmp_path / "b")  # type: ignore[arg-type]
+        shrink(nn.Linear(3, 10), data=data, budget=Budget(macs="0.5x"), out=tmp_path / "b")
 
 
 def test_a_budget_needs_a_limit() -> None:
