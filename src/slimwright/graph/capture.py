@@ -6,6 +6,7 @@ what a layer needs is checked, and everything else is refused by name. Exact: in
 what the model computed, with the same kernels.
 """
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
