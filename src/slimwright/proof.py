@@ -32,7 +32,7 @@ from slimwright.graph import Net, load_net, plan_memory
 from slimwright.runtimes import onnxruntime
 from slimwright.runtimes.measure import Latency
 
-PROOF_RUNS, PROOF_SECONDS = 200, 2.0
+PROOF_RUNS, PROOF_SECONDS = 200, 4.0
 TOLERANCE = {"fp32": 1e-4, "int8": 0.5}  # of the largest error over the largest score; INT8 is held to agreement
 LEAST_AGREEMENT = {"fp32": 0.995, "int8": 0.95}  # share of images named alike
 SLACK = 1.15  # verify: latency and memory may be this much above what was promised

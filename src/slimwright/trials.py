@@ -17,7 +17,7 @@ from slimwright.recipe import Recipe
 from slimwright.rewrites.fold import fold_batch_norm
 from slimwright.runtimes import onnxruntime
 
-RUNS, SECONDS = 150, 0.4
+RUNS, SECONDS = 200, 1.0
 PAYS = 0.97  # a candidate must take less than this share of the time of what it replaces, or it is taken back
 
 

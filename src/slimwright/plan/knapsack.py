@@ -17,6 +17,7 @@ from slimwright.graph.net import Net
 from slimwright.rewrites.prune import Removal
 
 GRID_POINTS = 4  # channel counts measured per layer and direction; between them latency is interpolated
+MOST_SIZES = 24  # sizes to choose from per group
 
 Counts = Mapping[str, int]
 
@@ -46,6 +47,7 @@ class Predictor:
     def __init__(self, net: Net, coupling: Coupling, table: LatencyTable, step: int) -> None:
         self.net, self.coupling, self.table, self.step = net, coupling, table, step
         self.sizes = {group.name: sizes(group.size, step) for group in coupling.groups}
+        self._known_ms: dict[tuple[str, int, int], float] = {}
         self.whole = {g.name: g.size for g in coupling.groups}
         self.shapes = {node.name: shape_of(net, node) for node in net.weighted()}
         self.pixels = {
@@ -73,7 +75,7 @@ class Predictor:
 
     def layer_ms(self, counts: Counts) -> dict[str, float]:
         """Predicted milliseconds of each weighted layer."""
-        return {name: self.table.interpolated(self._shape(name, counts), *self.grids[name]) for name in self.shapes}
+        return {name: self._ms(name, self._shape(name, counts)) for name in self.shapes}
 
     def macs(self, counts: Counts) -> int:
         """Multiply-accumulates, exactly."""
@@ -90,6 +92,12 @@ class Predictor:
             gone = sum((self.whole[g] - counts[g]) * n for g, n in self.coupling.elements[name].items())
             smaller[name] = whole - 4 * gone
         return plan_memory(self.net, smaller).peak_bytes
+
+    def _ms(self, name: str, shape: LayerShape) -> float:
+        key = (name, shape.in_channels, shape.out_channels)
+        if key not in self._known_ms:
+            self._known_ms[key] = self.table.interpolated(shape, *self.grids[name])
+        return self._known_ms[key]
 
     def _shape(self, name: str, counts: Counts) -> LayerShape:
         shape = self.shapes[name]
@@ -122,8 +130,12 @@ class Predictor:
 
 
 def sizes(whole: int, step: int) -> list[int]:
-    """Return what a group of `whole` channels may keep: itself, multiples of `step`, and below it halves down to 4."""
-    multiples = list(range((whole - 1) // step * step, 0, -step))
+    """Return what a group of `whole` channels may keep: itself, multiples of `step`, and below it halves down to 4.
+
+    Where that would be many, every second, third or so of the multiples has to do.
+    """
+    stride = step * max(whole // step // MOST_SIZES, 1)
+    multiples = [*range((whole - 1) // stride * stride, 0, -stride)]
     halves = [step >> shift for shift in range(1, step.bit_length()) if 4 <= step >> shift < whole]
     return [whole, *multiples, *halves]
 
@@ -153,42 +165,43 @@ def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
 def _best_step(
     problem: Problem, counts: Mapping[str, int], limits: Mapping[str, float], excess: float
 ) -> tuple[str, int] | None:
-    best, best_price = None, math.inf
+    """The smaller size, of any group, that costs the least damage for the relief it brings; None if all are smallest.
+
+    Where no single step brings relief (peak memory is a maximum, so several groups must shrink), the least damage.
+    """
+    priced: list[tuple[float, float, str, int]] = []
     for name, sizes in problem.sizes.items():
+        now = problem.damage[name](counts[name])
         for size in (s for s in sizes if s < counts[name]):
             relief = excess - _excess(problem.costs({**counts, name: size}), limits)
-            price = (
-                (problem.damage[name](size) - problem.damage[name](counts[name])) / relief
-                if relief > 1e-12
-                else math.inf
-            )
-            if price < best_price:
-                best, best_price = (name, size), price
-    return best
+            damage = problem.damage[name](size) - now
+            priced.append((damage / relief if relief > 1e-12 else math.inf, damage, name, size))
+    return min(priced)[2:] if priced else None
 
 
 def _polished(problem: Problem, counts: dict[str, int], limits: Mapping[str, float]) -> dict[str, int]:
-    improved = True
-    while improved:
-        improved = False
-        damage = _total(problem, counts)
+    """Give channels back, alone or in trade for others, as long as that lowers the damage and still fits."""
+    while True:
         for change in _changes(problem, counts):
-            candidate = {**counts, **change}
-            if _total(problem, candidate) < damage - 1e-15 and _excess(problem.costs(candidate), limits) <= 0:
-                counts, damage, improved = candidate, _total(problem, candidate), True
-    return counts
+            if _excess(problem.costs({**counts, **change}), limits) <= 0:
+                counts = {**counts, **change}
+                break
+        else:
+            return counts
 
 
 def _changes(problem: Problem, counts: Mapping[str, int]) -> list[dict[str, int]]:
-    """One group up a size, alone or with another group down to any smaller one."""
-    changes: list[dict[str, int]] = []
+    """One group up a size, alone or with another down to a smaller one: what lowers the damage, the most first."""
+    saved: list[tuple[float, dict[str, int]]] = []
     for name, sizes in problem.sizes.items():
         for up in [s for s in sizes if s > counts[name]][-1:]:
-            changes.append({name: up})
-            changes += [
-                {name: up, o: s} for o, other in problem.sizes.items() if o != name for s in other if s < counts[o]
-            ]
-    return changes
+            gain = problem.damage[name](counts[name]) - problem.damage[name](up)
+            saved.append((gain, {name: up}))
+            for other, smaller in ((o, s) for o, sizes in problem.sizes.items() if o != name for s in sizes):
+                if smaller < counts[other]:
+                    loss = problem.damage[other](smaller) - problem.damage[other](counts[other])
+                    saved.append((gain - loss, {name: up, other: smaller}))
+    return [change for gain, change in sorted(saved, key=lambda entry: -entry[0]) if gain > 1e-15]
 
 
 def _excess(costs: Mapping[str, float], limits: Mapping[str, float]) -> float:
