@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: demo test check bench setup setup-bench clean
 
 demo: setup
-	$(BIN)/slimwright shrink resnet8-wide --data digits --latency 0.5x --max-drop 1.0 --runtime onnxruntime --out out/demo
+	$(BIN)/slimwright shrink resnet8-wide --data digits --latency 0.33x --max-drop 1.0 --runtime onnxruntime --out out/demo
 
 test: setup
 	$(BIN)/python -m pytest

@@ -26,6 +26,9 @@ NET = "net"
 HASHED = (MODEL, ORIGINAL, RECIPE, "net/net.json", "net/net.safetensors")
 
 
+Outcome = Literal["kept", "taken back", "not chosen", "left whole"]
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,14 +68,19 @@ class Candidate(_Record):
     size_bytes: int
     macs: int
     validation_accuracy: float
+    proven: bool  # the runtime's scores are those of its net
     chosen: bool
 
 
 class Decision(_Record):
-    """Something that was proposed, and whether it stayed."""
+    """Something that was proposed or could have been, and what became of it.
+
+    "taken back": measured, and it does not pay or does not hold. "not chosen": it works, another does better.
+    "left whole": not changed at all.
+    """
 
     what: str
-    kept: bool
+    outcome: Outcome
     why: str
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slimwright import bundle as bundles
-from slimwright.bundle import Bundle, Decision, Manifest
+from slimwright.bundle import Bundle, Decision, Manifest, Outcome
 from slimwright.cost import Budget, Cost
 from slimwright.cost.latency import LatencyTable, cpu_name
 from slimwright.data import Dataset, whole
@@ -159,8 +159,9 @@ class _Job:
         why = f"the whole original takes {share:.2f}x its FP32 time on this runtime; measured"
         if not trial.proven:
             why = "the whole original names other classes than its net; measured"
-        self.decisions.append(Decision(what="INT8", kept=kept, why=why))
-        self.tell(Event("measure", 2, 2))
+        if not kept:
+            self.decisions.append(Decision(what="INT8", outcome="taken back", why=why))
+        self.tell(Event("measure", 2, 2, f"INT8 takes {share:.2f}x the time"))
         return {"int8": trial} if kept else {}
 
     def _observed(self, calibration: tuple[Tensor, Tensor]) -> Evidence:
@@ -221,7 +222,7 @@ class _Job:
         share = found.measured["latency_ms"] / (whole_net.cost.latency_ms or 1.0)
         if share > PAYS and tuple(trials.limits) == ("latency_ms",):
             why = f"the cut net takes {share:.2f}x the time of the whole one; measured"
-            self.decisions.append(Decision(what=f"pruning, {precision}", kept=False, why=why))
+            self.decisions.append(Decision(what=f"pruning, {precision}", outcome="taken back", why=why))
             return
         keep = {name: kept.tolist() for name, kept in _keep(found.plan, orders).items()}
         images = len(trials.calibration[1]) if precision == "int8" else 0
@@ -246,18 +247,21 @@ class _Job:
             recipe = Recipe.of(self.net, *pruning, tune, int8_images=images)
             self._build(trials, f"{best.name}, tuned", recipe, best.plan)
         chosen = trials.best()
-        kept = chosen is not best
         why = f"{tune.epochs} epochs with the original as teacher: {trials.drop(best):.2f} points lost before, "
         why += f"{trials.drop(trials.made[-1]):.2f} after, on the validation part"
-        self.decisions.append(Decision(what="fine-tuning", kept=kept, why=why))
+        self.decisions.append(Decision(what="fine-tuning", outcome="taken back" if chosen is best else "kept", why=why))
         return chosen
 
     def _judge(self, trials: Trials, best: Trial, orders: Mapping[str, Removal]) -> None:
         """Say of each candidate and each channel group what became of it, and why."""
+        why = f"{trials.time_share(best):.2f}x the original's time, measured; "
+        why += f"{trials.drop(best):.2f} points of accuracy lost on the validation part"
+        self.decisions.insert(0, Decision(what=f"candidate '{best.name}'", outcome="kept", why=why))
         for trial in trials.made:
             if trial is not best and trial is not trials.original:
-                decision = Decision(what=f"candidate '{trial.name}'", kept=False, why=trials.why_not(trial, best))
-                self.decisions.append(decision)
+                why = trials.why_not(trial, best)
+                outcome: Outcome = "not chosen" if trial.proven else "taken back"
+                self.decisions.append(Decision(what=f"candidate '{trial.name}'", outcome=outcome, why=why))
         for group in self.coupling.groups:
             label = self.net.paths[group.name.partition("[")[0]]
             left = best.plan.counts[group.name] if best.plan else group.size
@@ -267,10 +271,11 @@ class _Job:
             elif left < group.size:
                 why = f"predicted damage {orders[group.name].damage[group.size - left]:.1e} nats"
             what = f"{label}: {group.size} -> {left} channels" if left < group.size else f"{label}: all {left} channels"
-            self.decisions.append(Decision(what=what, kept=left < group.size, why=why))
+            outcome = "kept" if left < group.size else "left whole"
+            self.decisions.append(Decision(what=what, outcome=outcome, why=why))
         for node, reason in self.coupling.frozen.items():
             what = f"{self.net.paths[node]}: all channels"
-            self.decisions.append(Decision(what=what, kept=False, why=f"they must stay: {reason}"))
+            self.decisions.append(Decision(what=what, outcome="left whole", why=f"they must stay: {reason}"))
 
     def _proven(self, trials: Trials, best: Trial, folder: Path, channel_step: int) -> Bundle:
         """Write the bundle's files, and prove them on the test part, which nothing has seen so far."""

@@ -52,6 +52,7 @@ class Trial:
             size_bytes=self.cost.size_bytes,
             macs=self.cost.macs,
             validation_accuracy=self.accuracy,
+            proven=self.proven,
             chosen=chosen,
         )
 

@@ -184,22 +184,25 @@ def _candidate(
         size_bytes=measured[1],
         macs=measured[2],
         validation_accuracy=measured[3],
+        proven=True,
         chosen=chosen,
     )
 
 
 def _decisions() -> list[Decision]:
     return [
-        Decision(what="INT8", kept=True, why="the whole original takes 0.65x its FP32 time on this runtime; measured"),
+        Decision(
+            what="INT8", outcome="kept", why="the whole original takes 0.65x its FP32 time on this runtime; measured"
+        ),
         Decision(
             what="fine-tuning",
-            kept=True,
+            outcome="kept",
             why="3 epochs with the original as teacher: 1.86 points lost before, 0.37 after",
         ),
-        Decision(what="candidate 'pruned'", kept=False, why="size_bytes is 1.07x its limit"),
-        Decision(what="stage1.block0.conv1: 16 -> 8 channels", kept=True, why="predicted damage 3.1e-04 nats"),
-        Decision(what="stem.conv: all 16 channels", kept=False, why="the budget is met without cutting it"),
-        Decision(what="head: all channels", kept=False, why="they must stay: they are the scores"),
+        Decision(what="candidate 'pruned'", outcome="not chosen", why="size_bytes is 1.07x its limit"),
+        Decision(what="stage1.block0.conv1: 16 -> 8 channels", outcome="kept", why="predicted damage 3.1e-04 nats"),
+        Decision(what="stem.conv: all 16 channels", outcome="left whole", why="the budget is met without cutting it"),
+        Decision(what="head: all channels", outcome="left whole", why="they must stay: they are the scores"),
     ]
 
 

@@ -60,7 +60,7 @@ def hostile_manifest() -> Manifest:
             "versions": {HOSTILE: HOSTILE},
             "machine": {HOSTILE: HOSTILE},
             "data": plain.data.model_copy(update={"labels": [HOSTILE] * 10, "preprocessing": {HOSTILE: [HOSTILE]}}),
-            "decisions": [Decision(what=HOSTILE, kept=True, why=HOSTILE)],
+            "decisions": [Decision(what=HOSTILE, outcome="kept", why=HOSTILE)],
             "layers": [layer.model_copy(update={"name": HOSTILE, "op": HOSTILE}) for layer in plain.layers],
             "candidates": [candidate.model_copy(update={"name": HOSTILE}) for candidate in plain.candidates],
             "result": plain.result.model_copy(update={"kernel_ms": kernels}),
@@ -160,7 +160,7 @@ def test_layers_proof_decisions_and_recipe_are_told(folder: Path) -> None:
     html = html_of(folder)
     assert "stage1.block0.conv1 conv2d 16 8 2.36 M 1.18 M 9.22 kB 4.61 kB 65.5 kB 32.8 kB" in text_of(html, "layers")
     assert "0.041, tolerance 0.5" in text_of(html, "proof")
-    assert re.match(r"Kept 3 .*Taken back, or left as it was 3 ", text_of(html, "decisions"))
+    assert re.match(r"Kept 3 .*Not chosen 1 .*Left whole 2 ", text_of(html, "decisions"))
     assert "Fine-tune for 3 epochs at rate 0.02" in text_of(html, "recipe")
     assert "Accuracy lost, points 1.0 1.00 0.28" in text_of(html, "budget")
 

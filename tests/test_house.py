@@ -1,0 +1,45 @@
+"""The house stands as ARCHITECTURE.md draws it: a module imports only from those above it."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "slimwright"
+
+
+def order() -> list[str]:
+    """The modules and folders in the order of the drawing."""
+    drawing = (ROOT / "ARCHITECTURE.md").read_text().split("src/slimwright/\n")[1].split("    tests/")[0]
+    return [m[1] for line in drawing.splitlines() if (m := re.match(r" {6}(\w+)(?:/|\.py) ", line))]
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level slimwright modules that a file imports when it is loaded or later."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("slimwright."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.module == "slimwright":
+            found.update(alias.name for alias in node.names)
+    return found
+
+
+def test_the_drawing_names_every_module() -> None:
+    there = {path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert set(order()) == there - {"__init__", "__main__", "__pycache__", "py"}
+
+
+def test_modules_import_only_from_above() -> None:
+    rank = {name: place for place, name in enumerate(order())}
+    for path in SOURCE.rglob("*.py"):
+        home = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        if home in rank:
+            below = {name for name in imports(path) if rank[name] > rank[home]}
+            assert not below, f"{path.relative_to(SOURCE)} imports {below}"
+
+
+def test_nothing_unpickles() -> None:
+    for path in SOURCE.rglob("*.py"):
+        calls = {ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)}
+        assert not calls & {"pickle.load", "pickle.loads", "torch.load", "eval", "exec", "torch.export.load"}, path
