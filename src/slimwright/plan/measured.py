@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from slimwright.plan.knapsack import Plan, Problem, solve
 
 ROUNDS = 5
-AIM = 0.96  # of a limit: room for the noise of the final measurement
-MOST = 0.98  # of a limit: what a measurement may take and still count as fitting
-LEAST = 0.90  # of a limit: nearer than this, giving channels back is not worth another round
+AIM = 0.92  # of a limit: room for the noise of the final measurement
+MOST = 0.96  # of a limit: what a measurement may take and still count as fitting
+LEAST = 0.85  # of a limit: nearer than this, giving channels back is not worth another round
 
 
 @dataclass(frozen=True)
