@@ -5,10 +5,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from torch import nn
 
 from example_nets import SHAPE, hand_made
 from slimwright.data import ArrayData, digits
 from slimwright.graph import Net, capture
+from slimwright.train import Schedule, fit
+from slimwright.zoo import build
 
 settings.register_profile(
     "slimwright", deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -32,6 +35,15 @@ def seeded() -> None:
 @pytest.fixture(scope="session")
 def digit_data() -> ArrayData:
     return digits(seed=0)
+
+
+@pytest.fixture(scope="session")
+def trained(digit_data: ArrayData) -> nn.Module:
+    """A small ResNet that knows the digits well enough to lose something."""
+    torch.set_num_threads(2)
+    model = fit(build("resnet8", classes=10, in_channels=1), digit_data, Schedule(epochs=6))
+    torch.set_num_threads(1)
+    return model
 
 
 @pytest.fixture(scope="session")

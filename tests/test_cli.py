@@ -12,10 +12,6 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from slimwright.data import digits
-from slimwright.train import Schedule, fit
-from slimwright.zoo import build
-
 USER_CODE = """
 import torch
 from torch import nn
@@ -49,13 +45,11 @@ def no_data():
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(trained: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the user's code, trained weights, and a few files that are no models."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "mynets.py").write_text(USER_CODE)
-    torch.set_num_threads(2)
-    model = fit(build("resnet8", classes=10, in_channels=1), digits(), Schedule(epochs=6))
-    torch.set_num_threads(1)
+    model = trained
     safetensors.torch.save_file(model.state_dict(), folder / "weights.safetensors")
     program = torch.export.export(
         model, (torch.zeros(2, 1, 32, 32),), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False
@@ -202,7 +196,6 @@ def test_help_shows_examples_and_needs_no_torch(home: Path) -> None:
     assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
 
 
-def test_a_user_class_is_a_callable_too(home: Path) -> None:
-    assert isinstance(build("vgg6", classes=3, in_channels=1), nn.Module)
+def test_a_function_of_the_users_own_gives_a_model(home: Path) -> None:
     done = slimwright(home, "inspect", "mynets:small", "--json")
     assert json.loads(done.stdout)["total"]["params"] == 77_754

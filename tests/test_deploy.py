@@ -15,8 +15,6 @@ from slimwright.graph import load_net
 from slimwright.progress import Event
 from slimwright.proof import net_scores, share_right
 from slimwright.runtimes.onnxruntime import Session
-from slimwright.train import Schedule, fit
-from slimwright.zoo import build
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +28,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def net(data: ArrayData) -> Net:
-    torch.set_num_threads(2)
-    model = fit(build("resnet8", classes=10, in_channels=1), data, Schedule(epochs=6))
-    torch.set_num_threads(1)
-    return capture(model, data.image_shape)
+def net(trained: nn.Module, data: ArrayData) -> Net:
+    return capture(trained, data.image_shape)
 
 
 @pytest.fixture(scope="module")

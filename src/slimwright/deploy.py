@@ -139,7 +139,7 @@ class _Job:
                 evidence = self._observed(calibration)
             with self._stage("plan"):
                 orders = removals(self.net, evidence, self.coupling)
-                predictor = self._predictor()
+                predictor = self._predictor(timed="latency_ms" in trials.limits)
                 plans = {p: self._planned(trials, whole_net, orders, predictor) for p, whole_net in unpruned.items()}
             with self._stage("solve"):
                 for precision, found in plans.items():
@@ -183,14 +183,16 @@ class _Job:
             evidence.save(path)
         return evidence
 
-    def _predictor(self) -> Predictor:
-        """Find the channel step and measure the layers, or take both from the cache."""
+    def _predictor(self, *, timed: bool) -> Predictor:
+        """Find the channel step and, if latency has a limit, measure the layers; or take both from the cache."""
         identity = {"runtime": onnxruntime.NAME, "version": onnxruntime.VERSION, "threads": 1, "precision": "fp32"}
         table = LatencyTable(onnxruntime.time_layer, self.settings.cache, identity)
-        self.tell(Event("plan", 0, 2, "measure layers"))
+        self.tell(Event("plan", 0, 2, "find the channel step"))
         step = table.step()
         predictor = Predictor(self.net, self.coupling, table, step)
-        predictor.measure()
+        if timed:
+            self.tell(Event("plan", 0, 2, "measure layers"))
+            predictor.measure()
         table.save()
         self.tell(Event("plan", 1, 2, f"{len(table)} layer shapes known, channels in steps of {step}"))
         return predictor
@@ -208,7 +210,9 @@ class _Job:
             self.tell(Event("plan", 1, 2, f"{whole_net.precision} measured {cost.latency_ms:.3g} ms"))
             return {"latency_ms": cost.latency_ms or 0.0, "size_bytes": float(cost.size_bytes or 0)}
 
-        found = plan_by_measuring(problem(orders, predictor, costs), trials.limits, measure)
+        measurable = trials.limits.keys() & {"latency_ms", "size_bytes"}
+        task = problem(orders, predictor, costs)
+        found = plan_by_measuring(task, trials.limits, measure if measurable else lambda _: {})
         self.tell(Event("plan", 2, 2))
         return found
 
@@ -219,7 +223,7 @@ class _Job:
         precision = whole_net.precision
         if found is None:
             return
-        share = found.measured["latency_ms"] / (whole_net.cost.latency_ms or 1.0)
+        share = found.measured.get("latency_ms", 0.0) / (whole_net.cost.latency_ms or 1.0)
         if share > PAYS and tuple(trials.limits) == ("latency_ms",):
             why = f"the cut net takes {share:.2f}x the time of the whole one; measured"
             self.decisions.append(Decision(what=f"pruning, {precision}", outcome="taken back", why=why))
@@ -352,8 +356,8 @@ def _costs(
     predictor: Predictor, original: Cost, whole_net: Cost, limited: tuple[str, ...]
 ) -> Callable[[Mapping[str, int]], Mapping[str, float]]:
     """Predict the limited costs of a choice; the sum over layers is scaled to what the whole was measured to take."""
-    layers_ms = sum(predictor.layer_ms(predictor.whole).values())
     assert whole_net.latency_ms is not None and whole_net.size_bytes is not None and original.size_bytes is not None
+    layers_ms = sum(predictor.layer_ms(predictor.whole).values()) if "latency_ms" in limited else 1.0
     ms, size = whole_net.latency_ms / layers_ms, whole_net.size_bytes / original.size_bytes
     original_bytes, weights = original.size_bytes, predictor.weight_bytes(predictor.whole)
 
