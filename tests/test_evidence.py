@@ -162,3 +162,10 @@ def test_no_images_are_refused(residual: Net) -> None:
 def test_classes_that_were_not_observed_are_refused(seen: Evidence, classes: list[int]) -> None:
     with pytest.raises(DataError, match="were not observed"):
         seen.of(classes)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_beyond_the_classes_is_refused(residual: Net, label: int) -> None:
+    images = torch.randn(2, *residual.input.shape[1:])
+    with pytest.raises(DataError, match=f"{label}.*3 classes"):
+        observe(residual, [(images, torch.tensor([0, label]))], classes=3)

@@ -106,6 +106,8 @@ def observe(
     count = torch.zeros(classes, dtype=torch.int64)
     generator = torch.Generator().manual_seed(seed)
     for batch, labels in batches:
+        if int(labels.min()) < 0 or int(labels.max()) >= classes:
+            raise DataError(f"labels run from {int(labels.min())} to {int(labels.max())}; there are {classes} classes")
         scores = module(batch.requires_grad_(True))
         drawn = torch.multinomial(scores.detach().softmax(1), 1, generator=generator)[:, 0]
         F.cross_entropy(scores, drawn, reduction="sum").backward()

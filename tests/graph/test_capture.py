@@ -206,3 +206,14 @@ def test_a_layer_inside_another_layer_keeps_its_place() -> None:
     images = torch.randn(2, *SHAPE)
     assert torch.equal(module(images), model(images))
     assert module.state_dict().keys() == model.state_dict().keys()
+
+
+def test_relu6_is_known_as_a_function_too() -> None:
+    class Clipped(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu6(x * 9).mean((2, 3))
+
+    net = capture(Clipped(), SHAPE)
+    images = torch.randn(2, *SHAPE)
+    assert torch.equal(net.to_module()(images), Clipped()(images))
+    assert "relu6" in {node.op for node in net.nodes}

@@ -230,3 +230,19 @@ def test_a_save_that_ends_well_replaces_the_file(tmp_path: Path) -> None:
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_layer_named_like_a_modules_own_attribute_is_refused(residual: Net) -> None:
+    conv = next(residual.weighted())
+    renamed = {conv.tensors["weight"]: "forward.weight"}
+    found = json.loads(json.dumps(described(residual)).replace(conv.tensors["weight"], "forward.weight"))
+    net = net_of(found, {renamed.get(name, name): tensor for name, tensor in residual.tensors.items()})
+    with pytest.raises(ModelError, match="'forward'"):
+        net.to_module()
+
+
+def test_a_net_of_another_precision_is_refused(residual: Net) -> None:
+    found = described(residual)
+    found["nodes"][0]["dtype"] = "float64"
+    with pytest.raises(ModelError, match="float64"):
+        net_of(found, {name: tensor.double() for name, tensor in residual.tensors.items()})

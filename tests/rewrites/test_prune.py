@@ -104,6 +104,4 @@ def test_activation_means_are_what_the_reader_sees() -> None:
     seen, images = observed(net)
     (group,) = couple(net).groups
     x = torch.relu(net.to_module().get_submodule("0")(images)).detach()
-    torch.testing.assert_close(
-        activation_means(net, seen, group), x.abs().mean((0, 2, 3)).double(), rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(activation_means(seen, group), x.abs().mean((0, 2, 3)).double(), rtol=1e-5, atol=1e-6)

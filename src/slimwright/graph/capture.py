@@ -1,6 +1,6 @@
 """A trained model becomes a `Net`: from an `nn.Module` through `torch.export`, or from a saved `.pt2`.
 
-Both ways give the same list of `Call`s (ATen overload, arguments by name), and `net_of_calls` turns that
+Both ways give the same list of `Call`s (ATen overload, arguments by name), and `net_of_program` turns that
 list into nodes: in-place operators become their out-of-place twins, the weights leave the argument list,
 what a layer needs is checked, and everything else is refused by name. Exact: in eval mode the net computes
 what the model computed, with the same kernels.
@@ -242,6 +242,6 @@ def _value(value: Any) -> Value:
         return tuple(_value(item) for item in value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, torch.SymInt):
-        return int(value)
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        raise UnsupportedOp(f"an operator's argument is computed from a size ({value}); that is not supported yet")
     return str(value)  # a dtype, layout or device: told apart by the ops that accept one

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from slimwright.errors import ModelError
 from slimwright.graph.ops import OPS, called
 
-IMAGE_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+IMAGE_DTYPES = {"float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def checked(net: Net) -> Net:
         if node.op == "input":
             if node.dtype not in IMAGE_DTYPES or node.shape[:1] != (1,):
                 raise ModelError(
-                    f"the net takes {node.dtype} {list(node.shape)}; it must take one batch of float images"
+                    f"the net takes {node.dtype} {list(node.shape)}; it must take one batch of float32 images"
                 )
             try:
                 values[node.name] = torch.empty(node.shape, dtype=IMAGE_DTYPES[node.dtype], device="meta")
@@ -280,11 +280,17 @@ def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
     owner = root
     for name in parents:
         if name not in owner._modules:
-            owner.add_module(name, nn.Module())
+            _add(owner, name, nn.Module())
         owner = owner.get_submodule(name)
     if last in owner._modules:  # a layer may hold other layers, and they may have come first
         module._modules.update(owner.get_submodule(last)._modules)
-    owner.add_module(last, module)
+    _add(owner, last, module)
+
+
+def _add(owner: nn.Module, name: str, module: nn.Module) -> None:
+    if hasattr(owner, name) and name not in owner._modules:
+        raise ModelError(f"a layer cannot be called '{name}': modules have an attribute of that name")
+    owner.add_module(name, module)
 
 
 def _nested(path: str, other: str) -> bool:

@@ -122,6 +122,7 @@ OPS: dict[str, Op] = {
     ),
     "relu": Op("same", ("relu.default",), lambda a, _: nn.ReLU(), in_place=True),
     "hardtanh": Op("same", ("hardtanh.default",), _hardtanh, in_place=True),
+    "relu6": Op("same", ("relu6.default",), lambda a, _: nn.ReLU6(), in_place=True),
     "leaky_relu": Op("same", ("leaky_relu.default",), lambda a, _: nn.LeakyReLU(a["negative_slope"]), in_place=True),
     "silu": Op("same", ("silu.default",), lambda a, _: nn.SiLU(), in_place=True),
     "gelu": Op("same", ("gelu.default",), lambda a, _: nn.GELU(a["approximate"]), in_place=True),

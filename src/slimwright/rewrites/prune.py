@@ -11,7 +11,6 @@ over layers neglects how errors combine.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ from slimwright.graph.channels import ChannelGroup, Coupling, Cut
 from slimwright.graph.net import Net
 
 RIDGE = 1e-3  # of the mean variance: bounds the weights where channels repeat each other
-Importance = Literal["compensated", "activation", "magnitude"]
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,11 @@ def removal(net: Net, evidence: Evidence, group: ChannelGroup) -> Removal:
     return Removal(np.array(order + left), np.array([*damage, np.inf]))
 
 
-def activation_means(net: Net, evidence: Evidence, group: ChannelGroup) -> Tensor:
-    """Return DropNet's score [size]: each channel's mean |activation| where it is read."""
+def activation_means(evidence: Evidence, group: ChannelGroup) -> Tensor:
+    """Return each channel's mean |activation| [size] where it is read: the score of DropNet (Tan and Motani 2020)."""
     place = next(group.of("in"))
     sums = evidence.all().layers[place.node]
-    positions = torch.from_numpy(place.positions)
-    channels = sums.magnitude.shape[1]
-    del net
-    return (sums.magnitude[0] / sums.places[0])[positions % channels].mean(1)
+    return (sums.magnitude[0] / sums.places[0])[torch.from_numpy(place.positions)].mean(1)
 
 
 class _Reader:

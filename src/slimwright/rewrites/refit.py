@@ -85,11 +85,9 @@ class _Walk:
             if node.op != "input":
                 self._advance(node)
             tell(Event("solve", step + 1, len(nodes), self.changed.paths[node.name]))
-            for name in [
-                n for n in {*self.new, *self.old} if last.get(n, -1) <= step and n not in self.changed.outputs
-            ]:
-                self.new.pop(name, None)
-                self.old.pop(name, None)
+            for values in (self.new, self.old):
+                for name in [n for n in values if last[n] <= step]:
+                    del values[name]
         return self.changed.edited(self._with_biases(), tensors=self.tensors)
 
     def _advance(self, node: Node) -> None:
@@ -113,8 +111,8 @@ class _Walk:
         assert isinstance(module, (nn.Conv2d, nn.Linear))
         target = self._target(node)
         wanted = self._wanted(node, target)
-        weight, bias, rows = _solve(self.changed, node, self.new[node.source], wanted)
-        alive = torch.ones(len(rows), dtype=torch.bool)
+        weight, bias = _solve(self.changed, node, self.new[node.source], wanted)
+        alive = torch.ones(len(bias), dtype=torch.bool)
         if target.norm is not None:
             scale, _ = affine(self.changed, target.norm)
             alive = scale.abs() > DEAD * scale.abs().max()
@@ -196,19 +194,17 @@ def _nth(values: Mapping[str, list[Tensor]], index: int) -> Callable[[str], Tens
     return lambda name: values[name][index]
 
 
-def _solve(net: Net, node: Node, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the ridge solution: weight [O, D], bias [O], and the outputs' mean squared error before it [O]."""
+def _solve(net: Net, node: Node, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the ridge solution: weight [O, D] and bias [O]."""
     weight = net.tensors[node.tensors["weight"]].flatten(1).double()  # [O, D]
     groups = int(str(node.arguments.get("groups", 1)))
     per_group = weight.reshape(groups, -1, weight.shape[1])  # [G, O/G, D]
     size = weight.shape[1]
     gram = torch.zeros(groups, size, size, dtype=torch.float64)
     cross = torch.zeros(groups, per_group.shape[1], size, dtype=torch.float64)
-    sum_x, sum_y = (
-        torch.zeros(groups, size, dtype=torch.float64),
-        torch.zeros(groups, per_group.shape[1], dtype=torch.float64),
-    )
-    square, count = torch.zeros(groups, per_group.shape[1], dtype=torch.float64), 0
+    sum_x = torch.zeros(groups, size, dtype=torch.float64)
+    sum_y = torch.zeros(groups, per_group.shape[1], dtype=torch.float64)
+    count = 0
     for x_batch, y_batch in zip(inputs, wanted, strict=True):
         x = columns(net, node, x_batch).transpose(0, 1)  # [G, P, D]
         y = y_batch.movedim(1, -1) if node.op == "conv2d" else y_batch
@@ -217,16 +213,14 @@ def _solve(net: Net, node: Node, inputs: Sequence[Tensor], wanted: Sequence[Tens
         cross += torch.matmul(y.transpose(1, 2), x)
         sum_x += x.sum(1)
         sum_y += y.sum(1)
-        square += y.square().sum(1)
         count += x.shape[1]
     mean_x, mean_y = sum_x / count, sum_y / count
     covariance = gram / count - mean_x[:, :, None] * mean_x[:, None, :]
-    wish = (
-        cross / count - mean_y[:, :, None] * mean_x[:, None, :] - per_group @ covariance
-    )  # what W0 leaves unexplained
+    covariance_yx = cross / count - mean_y[:, :, None] * mean_x[:, None, :]
+    unexplained = covariance_yx - per_group @ covariance  # by W0
     ridge = RIDGE * covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
     damped = covariance + ridge[:, None, None] * torch.eye(size, dtype=torch.float64)
-    step = torch.cholesky_solve(wish.transpose(1, 2), torch.linalg.cholesky(damped)).transpose(1, 2)
+    step = torch.cholesky_solve(unexplained.transpose(1, 2), torch.linalg.cholesky(damped)).transpose(1, 2)
     solved = per_group + step  # [G, O/G, D]
     bias = mean_y - (solved @ mean_x[:, :, None])[:, :, 0]
-    return solved.reshape(weight.shape).float(), bias.reshape(-1).float(), square.reshape(-1) / count
+    return solved.reshape(weight.shape).float(), bias.reshape(-1).float()
