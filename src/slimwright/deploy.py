@@ -38,7 +38,7 @@ from slimwright.recipe import Prune, Recipe, Tune, apply
 from slimwright.report import write_report
 from slimwright.rewrites.prune import Removal, removals
 from slimwright.runtimes import onnxruntime
-from slimwright.trials import PAYS, Trial, Trials
+from slimwright.trials import PAYS, Trial, Trials, pays
 
 RUNTIMES = ("onnxruntime",)
 VERSIONED = ("slimwright", "torch", "onnx", "onnxruntime")
@@ -149,20 +149,15 @@ class _Job:
             return self._proven(trials, best, folder, predictor.step)
 
     def _int8(self, trials: Trials) -> dict[str, Trial]:
-        """INT8 of the whole original, if it is faster here and names the same classes."""
+        """INT8 of the whole original, if it is worth planning with: proven, and faster, or smaller at the same speed."""
         self.tell(Event("measure", 1, 2, "INT8"))
         path = trials.artefact(self.net, "int8", precision="int8")
         recipe = Recipe.of(self.net, int8_images=len(trials.calibration[1]))
         trial = trials.add("int8", recipe, trials.original.net, path)
         share = trials.time_share(trial)
-        kept = share < PAYS and trial.proven
-        why = f"the whole original takes {share:.2f}x its FP32 time on this runtime; measured"
-        if not trial.proven:
-            why = "the whole original names other classes than its net; measured"
-        if not kept:
-            self.decisions.append(Decision(what="INT8", outcome="taken back", why=why))
+        smaller_will_do = "size_bytes" in trials.limits and pays(trial, trials.original)
         self.tell(Event("measure", 2, 2, f"INT8 takes {share:.2f}x the time"))
-        return {"int8": trial} if kept else {}
+        return {"int8": trial} if trial.proven and (share < PAYS or smaller_will_do) else {}
 
     def _observed(self, calibration: tuple[Tensor, Tensor]) -> Evidence:
         """Evidence from the calibration part; kept under a key of the net's and the images' content."""
@@ -264,7 +259,8 @@ class _Job:
         for trial in trials.made:
             if trial is not best and trial is not trials.original:
                 why = trials.why_not(trial, best)
-                outcome: Outcome = "not chosen" if trial.proven else "taken back"
+                good = trial.proven and pays(trial, trials.original)
+                outcome: Outcome = "not chosen" if good else "taken back"
                 self.decisions.append(Decision(what=f"candidate '{trial.name}'", outcome=outcome, why=why))
         for group in self.coupling.groups:
             label = self.net.paths[group.name.partition("[")[0]]

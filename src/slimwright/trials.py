@@ -3,7 +3,7 @@
 A candidate's accuracy here is that on the validation part; the test part is for the final proof.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,20 +127,16 @@ class Trials:
         return mine / base
 
     def best(self) -> Trial:
-        """The most accurate proven candidate that fits the budget; if none does, the one that misses by least."""
-
-        def rank(trial: Trial) -> tuple[float, float, float, float]:
-            over = sum(max(share - MOST, 0.0) for share in self._shares(trial).values())
-            too_low = max(self.drop(trial) - self.budget.max_accuracy_drop, 0.0)
-            return over, too_low, -trial.accuracy, self.time_share(trial)
-
-        return min((trial for trial in self.made if trial.proven), key=rank)
+        """The candidate to ship."""
+        return most_accurate(self.made, self.limits, self.budget.max_accuracy_drop)
 
     def why_not(self, trial: Trial, best: Trial) -> str:
         """Say why a candidate was not chosen."""
         if not trial.proven:
             return "its scores leave those of its net: it failed its proof"
-        over = [f"{name} is {share:.2f}x its limit" for name, share in self._shares(trial).items() if share > 1]
+        if not pays(trial, self.original):
+            return f"it takes {self.time_share(trial):.2f}x the original's time: slower is never shipped"
+        over = [f"{n} is {s:.2f}x its limit" for n, s in _shares(trial, self.limits).items() if s > 1]
         if over:
             return "; ".join(over)
         behind = 100 * (best.accuracy - trial.accuracy)
@@ -148,6 +144,27 @@ class Trials:
             return f"{behind:.2f} points less accurate on the validation part than '{best.name}'"
         return f"no more accurate than '{best.name}', at {self.time_share(trial, best):.2f}x its time"
 
-    def _shares(self, trial: Trial) -> Mapping[str, float]:
-        """Each limited cost as a share of its limit."""
-        return {name: getattr(trial.cost, name) / limit for name, limit in self.limits.items()}
+
+def most_accurate(trials: Sequence[Trial], limits: Mapping[str, float], max_drop: float) -> Trial:
+    """Return the most accurate trial that fits the limits; if none does, the one that misses by least.
+
+    The first trial is the original. What is slower than it, or does not compute what its net computes, is out.
+    """
+    original = trials[0]
+
+    def rank(trial: Trial) -> tuple[float, float, float, float]:
+        over = sum(max(share - MOST, 0.0) for share in _shares(trial, limits).values())
+        too_low = max(100 * (original.accuracy - trial.accuracy) - max_drop, 0.0)
+        return over, too_low, -trial.accuracy, trial.cost.latency_ms or 0.0
+
+    return min((t for t in trials if t is original or (t.proven and pays(t, original))), key=rank)
+
+
+def pays(trial: Trial, original: Trial) -> bool:
+    """True unless a trial was measured to be slower than the original, noise apart."""
+    return (trial.cost.latency_ms or 0.0) <= (original.cost.latency_ms or 0.0) / PAYS
+
+
+def _shares(trial: Trial, limits: Mapping[str, float]) -> dict[str, float]:
+    """Each limited cost as a share of its limit."""
+    return {name: getattr(trial.cost, name) / limit for name, limit in limits.items()}
