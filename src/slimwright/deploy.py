@@ -149,7 +149,7 @@ class _Job:
             return self._proven(trials, best, folder, predictor.step)
 
     def _int8(self, trials: Trials) -> dict[str, Trial]:
-        """INT8 of the whole original, if it is worth planning with: proven, and faster, or smaller at the same speed."""
+        """INT8 of the whole original, if it is proven, and faster or (where size counts) as fast."""
         self.tell(Event("measure", 1, 2, "INT8"))
         path = trials.artefact(self.net, "int8", precision="int8")
         recipe = Recipe.of(self.net, int8_images=len(trials.calibration[1]))
