@@ -27,7 +27,7 @@ from slimwright import bundle as bundles
 from slimwright.bundle import Bundle, Decision, Manifest, Outcome
 from slimwright.cost import Budget, Cost
 from slimwright.cost.latency import LatencyTable, cpu_name
-from slimwright.data import Dataset, whole
+from slimwright.data import Dataset, fingerprint, whole
 from slimwright.errors import DataError, ProofError, RequestError
 from slimwright.evidence import Evidence, load_evidence, observe
 from slimwright.graph import Coupling, Net, capture, couple, cut, save_net
@@ -161,8 +161,7 @@ class _Job:
 
     def _observed(self, calibration: tuple[Tensor, Tensor]) -> Evidence:
         """Evidence from the calibration part; kept under a key of the net's and the images' content."""
-        images, labels = calibration
-        said = [self.net.digest, _digest(images), _digest(labels), len(self.data.labels), self.settings.seed]
+        said = [self.net.digest, fingerprint(calibration), len(self.data.labels), self.settings.seed]
         path = self._cached("evidence", json.dumps(said))
         if path and path.exists():
             return load_evidence(path)
@@ -171,7 +170,7 @@ class _Job:
             self.data.batches("calibration", 64),
             classes=len(self.data.labels),
             seed=self.settings.seed,
-            images=len(labels),
+            images=len(calibration[1]),
             tell=self.tell,
         )
         if path:
@@ -265,7 +264,7 @@ class _Job:
         for group in self.coupling.groups:
             label = self.net.paths[group.name.partition("[")[0]]
             left = best.plan.counts[group.name] if best.plan else group.size
-            why = "the budget is met without cutting it" if best.plan else "the budget is met without pruning"
+            why = "the plan leaves it whole" if best.plan else "the chosen candidate is not pruned"
             if group.name not in orders:
                 why = "its reader is too large to observe"
             elif left < group.size:
@@ -367,7 +366,3 @@ def _costs(
         return {name: every[name]() for name in limited}
 
     return costs
-
-
-def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()

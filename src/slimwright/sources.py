@@ -18,7 +18,7 @@ import safetensors
 import safetensors.torch
 from torch import nn
 
-from slimwright.data import Dataset, digits, tensor_file
+from slimwright.data import Dataset, digits, fingerprint, tensor_file, whole
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, capture, load_net, read_pt2
 from slimwright.graph.store import replacing
@@ -96,9 +96,8 @@ def read_model(path: Path) -> Net:
 def _trained(name: str, data: Dataset, cache: Path | None, tell: Tell) -> nn.Module:
     """A zoo network trained on `data`; the weights are kept under a key of all that made them."""
     schedule, model = Schedule(), _zoo(name, data)
-    images, labels = next(data.batches("train", data.size("train")))
-    content = [hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for t in (images, labels)]
-    key = hashlib.sha256(json.dumps([name, data.name, content, asdict(schedule)]).encode()).hexdigest()[:24]
+    said = json.dumps([name, data.name, fingerprint(whole(data, "train")), asdict(schedule)])
+    key = hashlib.sha256(said.encode()).hexdigest()[:24]
     path = cache / f"{name}-{key}.safetensors" if cache else None
     if path and path.exists():
         return _weighted(model, path)

@@ -104,8 +104,11 @@ class Trials:
 
     def cost(self, net: Net, path: Path) -> Cost:
         """Count a net and measure its artefact, interleaved with the original."""
-        timed = onnxruntime.time_models({"original": self.original_path, "this": path}, runs=RUNS, least_s=SECONDS)
-        ratio = timed["this"].median_ms / timed["original"].median_ms if path != self.original_path else 1.0
+        ratio = 1.0
+        if path != self.original_path:
+            both = {"original": self.original_path, "this": path}
+            timed = onnxruntime.time_models(both, runs=RUNS, least_s=SECONDS)
+            ratio = timed["this"].median_ms / timed["original"].median_ms
         counted = count(net)
         return Cost(
             counted.macs,

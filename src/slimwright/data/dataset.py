@@ -4,6 +4,7 @@ Every data set has four parts. `train` teaches weights, `calibration` is observe
 decides between candidates, `test` is read once, at the end, and takes part in no choice.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
@@ -115,6 +116,14 @@ def split(images: Tensor, labels: Tensor, *, seed: int) -> dict[Part, Batch]:
         chosen = torch.from_numpy(np.sort(np.concatenate(dealt[part] or [np.zeros(0, np.int64)])))
         parts[part] = images[chosen], labels[chosen]
     return parts
+
+
+def fingerprint(batch: Batch) -> str:
+    """Return the SHA-256 of images and labels: what a cache must agree on."""
+    hasher = hashlib.sha256()
+    for tensor in batch:
+        hasher.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def whole(data: Dataset, part: Part) -> Batch:
