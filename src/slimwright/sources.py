@@ -1,8 +1,9 @@
 """Find the model and the data that a command line names.
 
 A model is a zoo name, a `.pt2` exported program, a folder with a saved net or a bundle, or `module:callable` that
-returns an `nn.Module`. Data is `digits`, a `.safetensors` file, or `module:callable` that returns a `Dataset`. Only
-`module:callable` runs code, and that code is the user's own; files are read as data, and pickles are refused.
+returns an `nn.Module`. Data is `digits`, `glyphs`, one of `STORED` with its folder, a `.safetensors` file, or
+`module:callable` that returns a `Dataset`. Only `module:callable` runs code, and that code is the user's own; files are
+read as data, and pickles are refused.
 """
 
 import hashlib
@@ -10,27 +11,58 @@ import importlib
 import json
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import nn
 
-from slimwright.data import Dataset, digits, fingerprint, tensor_file, whole
+from slimwright.data import (
+    Dataset,
+    cifar10,
+    cifar100,
+    digits,
+    glyphs,
+    image_folder,
+    mnist,
+    part_fingerprint,
+    tensor_file,
+    tiny_imagenet,
+)
+from slimwright.data.glyphs import parsed
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, capture, load_net, read_pt2
 from slimwright.graph.store import replacing
 from slimwright.progress import Tell, silent
 from slimwright.train import Schedule, fit
 from slimwright.zoo import ZOO, build
+from slimwright.zoo.network import unknown
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
+
+STORED: dict[str, Callable[[Path, int], Dataset]] = {  # data sets that lie in a folder, named as `mnist:FOLDER`
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "tiny-imagenet": tiny_imagenet,
+}
 
 
 def load_data(spec: str, seed: int = 0) -> Dataset:
     """Return the data set that `spec` names; `seed` fixes its split. Raises DataError, saying what there is."""
+    kind, colon, rest = spec.partition(":")
+    if kind == "glyphs":
+        return glyphs(parsed(rest), seed)
+    if kind in STORED:
+        if not rest:
+            raise DataError(f"{kind} is read from a folder; name it as {kind}:FOLDER")
+        return STORED[kind](Path(rest), seed)
+    if kind == "folder" and colon:
+        return _pictures(rest, seed)
     if spec == "digits":
         return digits(seed)
     if spec.endswith(".safetensors"):
@@ -46,8 +78,16 @@ def load_data(spec: str, seed: int = 0) -> Dataset:
             raise DataError(f"what {spec} returned is no data set: it has no {', '.join(missing)}")
         return data
     raise DataError(
-        f"there is no data set '{spec}'; use digits, a .safetensors file, or module:callable that returns one"
+        f"there is no data set '{spec}'; use digits, glyphs, {', '.join(f'{name}:FOLDER' for name in STORED)}, "
+        "folder:PATH@SIZE, a .safetensors file, or module:callable that returns one"
     )
+
+
+def _pictures(rest: str, seed: int) -> Dataset:
+    path, _, size = rest.rpartition("@")
+    if not path or not size.isascii() or not size.isdigit() or len(size) > 4:
+        raise DataError(f"'folder:{rest}' does not say how large its pictures shall be; write folder:PATH@64, say")
+    return image_folder(Path(path), int(size), seed)
 
 
 def load_model(
@@ -79,7 +119,7 @@ def read_model(path: Path) -> Net:
         return load_net(inner if (inner / "net.json").exists() else path)
     if not path.exists():
         raise ModelError(
-            f"there is no model '{path}': no file, no folder, and not in the zoo ({', '.join(sorted(ZOO))})"
+            f"there is no model '{path}': no file and no folder of that name, and {unknown(str(path), ZOO)}"
         )
     if _is_pickle(path):
         raise ModelError(
@@ -96,7 +136,7 @@ def read_model(path: Path) -> Net:
 def _trained(name: str, data: Dataset, cache: Path | None, tell: Tell) -> nn.Module:
     """A zoo network trained on `data`; the weights are kept under a key of all that made them."""
     schedule, model = Schedule(), _zoo(name, data)
-    said = json.dumps([name, data.name, fingerprint(whole(data, "train")), asdict(schedule)])
+    said = json.dumps([name, data.name, part_fingerprint(data, "train"), asdict(schedule)])
     key = hashlib.sha256(said.encode()).hexdigest()[:24]
     path = cache / f"{name}-{key}.safetensors" if cache else None
     if path and path.exists():
@@ -110,7 +150,16 @@ def _trained(name: str, data: Dataset, cache: Path | None, tell: Tell) -> nn.Mod
 
 
 def _zoo(name: str, data: Dataset) -> nn.Module:
-    return build(name, classes=len(data.labels), in_channels=data.image_shape[0])
+    model = build(name, classes=len(data.labels), in_channels=data.image_shape[0]).eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, *data.image_shape))
+    except RuntimeError as error:
+        raise ModelError(
+            f"{name} is made for images of shape {list(ZOO[name].image_shape)} and cannot take those of "
+            f"{data.name}, {list(data.image_shape)}: {str(error).splitlines()[0]}"
+        ) from error
+    return model.train()
 
 
 def _weighted(model: nn.Module, path: Path) -> nn.Module:

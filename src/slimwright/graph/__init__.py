@@ -1,7 +1,9 @@
 """The network as data."""
 
+from slimwright.graph.balance import choose
 from slimwright.graph.capture import capture
-from slimwright.graph.channels import ChannelGroup, Coupling, couple, cut
+from slimwright.graph.channels import ChannelGroup, Coupling, couple
+from slimwright.graph.cut import cut
 from slimwright.graph.liveness import MemoryPlan, plan_memory
 from slimwright.graph.net import Net, Node, Ref
 from slimwright.graph.pt2 import read_pt2
@@ -15,6 +17,7 @@ __all__ = [
     "Node",
     "Ref",
     "capture",
+    "choose",
     "couple",
     "cut",
     "load_net",

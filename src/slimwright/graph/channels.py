@@ -1,30 +1,26 @@
-"""Which channels must be cut together, and how to cut them.
+"""Which channels must be cut together.
 
-Channel identities are sent through the graph: every value carries an integer array of its own rank, with size 1
-in the dimensions along which the identity does not change. Convolutions and linear layers read identities and make
-new ones; elementwise ops say that two identities are one channel; flatten and concat are plain array operations.
-The connected components of "is one channel" are what can be cut: a component's positions in every weight tensor.
-
-Exact: the cut net equals the whole net with those channels zeroed where they are read (see the property test).
+The connected components of "is one channel" (see `identities.py`) are what can be cut: a component's positions in every
+weight tensor. Components that exist in the same layers form a group. Exact: the cut net equals the whole net with
+those channels zeroed where they are read (see the property test); where a norm takes statistics over channels, it
+then takes them over those that are left, and the group is flagged.
 """
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from slimwright.errors import RequestError
-from slimwright.graph.net import Net, Node, Ref
-from slimwright.graph.ops import OPS
-
-Ids = NDArray[np.int64]
+from slimwright.graph.identities import Balance, Identities
+from slimwright.graph.moves import Ids
+from slimwright.graph.net import Net, Node
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,8 @@ class ChannelGroup:
     name: str  # of the first layer that produces them
     size: int
     cuts: tuple[Cut, ...]
+    components: Ids  # [size] of the coupling's values and places
+    flag: str = ""  # why a net without some of these channels is no masked net: a norm over channels
 
     def of(self, role: str) -> Iterator[Cut]:
         """The cuts in one role."""
@@ -51,11 +49,73 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class Coupling:
-    """All groups whose channels may be cut, and for each layer whose outputs may not, the reason."""
+    """All groups whose channels may be cut, and for each layer whose outputs may not, the reason.
+
+    `values` and `places` hold the component at each position of a value and of a layer's weights; `balances` are parts
+    that must keep equally many channels.
+    """
 
     groups: tuple[ChannelGroup, ...]
     frozen: Mapping[str, str]
-    elements: Mapping[str, Mapping[str, int]]  # value -> group -> elements of the value that one channel takes
+    values: Mapping[str, Ids]
+    places: Mapping[tuple[str, str], Ids]
+    balances: tuple[Balance, ...]
+    components: int
+    identities: Identities
+
+    def alive(self, keep: Mapping[str, Ids]) -> NDArray[np.bool_]:
+        """Return which components stay where `keep` [kept] names the channels kept of some groups, others whole.
+
+        Raises RequestError for a group that is not there, for positions that are out of range or repeated, and for
+        unequal parts of a layer that needs equal ones.
+        """
+        alive = np.ones(self.components, bool)
+        groups = {group.name: group for group in self.groups}
+        for name, kept in keep.items():
+            if name not in groups:
+                raise RequestError(f"there is no channel group '{name}'; the groups are {', '.join(groups)}")
+            size = groups[name].size
+            if not _are_distinct_below(size, np.asarray(kept)):
+                raise RequestError(
+                    f"channels to keep of group '{name}' must be distinct numbers from 0 to {size - 1}, at least one"
+                )
+            alive[np.delete(groups[name].components, kept)] = False
+        for balance in self.balances:
+            counts = alive[balance.parts].sum(1)
+            if counts.min() != counts.max() or counts.max() == 0:
+                raise RequestError(
+                    f"'{balance.node}' has {len(counts)} groups, which must keep equally many channels, at least one "
+                    f"each; they would keep {counts.min()} to {counts.max()} (`choose` picks equal ones)"
+                )
+        return alive
+
+    @cached_property
+    def elements(self) -> Mapping[str, Mapping[str, int]]:
+        """For each value and group, the elements of the value that one channel takes, on average."""
+        owner = np.full(self.components, -1)
+        for number, group in enumerate(self.groups):
+            owner[group.components] = number
+        found = {}
+        for name, components in self.values.items():
+            if components.size:
+                whole = math.prod(self.identities.net[name].shape) // components.size
+                taken = Counter(owner[components.reshape(-1)].tolist())
+                found[name] = {
+                    self.groups[number].name: count * whole // self.groups[number].size
+                    for number, count in taken.items()
+                    if number >= 0
+                }
+            else:
+                found[name] = {}
+        return found
+
+    @cached_property
+    def balanced(self) -> frozenset[str]:
+        """Names of the groups that a layer needs equal parts of."""
+        bound = np.zeros(self.components, bool)
+        for balance in self.balances:
+            bound[balance.parts.reshape(-1)] = True
+        return frozenset(group.name for group in self.groups if bound[group.components].any())
 
 
 def is_depthwise(net: Net, node: Node) -> bool:
@@ -67,263 +127,142 @@ def is_depthwise(net: Net, node: Node) -> bool:
 
 def couple(net: Net) -> Coupling:
     """Find the channel groups of a net, in the order in which their first layers run."""
-    return _Identities(net).coupling()
+    identities = Identities(net)
+    component = _components(identities)
+    reasons, flags = (_reasons(component, said) for said in (identities.frozen, identities.flagged))
+    values = {name: component[ids] for name, ids in identities.values.items()}
+    places: dict[tuple[str, str], Ids] = {}
+    for node in net.nodes:
+        if node.op == "parameter" and values[node.name].size > 1:
+            places[node.name, "each"] = _along_one_axis(values[node.name])
+    places |= {(place.node, place.role): component[place.ids] for place in identities.places}
+    groups = _groups(places, reasons, flags)
+    frozen = {
+        node: reasons[int(components[0])]
+        for (node, role), components in places.items()
+        if role == "out" and int(components[0]) in reasons
+    }
+    return Coupling(
+        groups=groups,
+        frozen=frozen,
+        values=values,
+        places=places,
+        balances=_distinct([Balance(b.node, component[b.parts]) for b in identities.balances]),
+        components=int(component.max(initial=-1)) + 1,
+        identities=identities,
+    )
 
 
-def cut(net: Net, keep: Mapping[str, Ids], coupling: Coupling | None = None) -> Net:
-    """Return the net with only the channels `keep` [kept] of each named group; other groups stay whole.
+def _components(identities: Identities) -> Ids:
+    """Return the component of each identity.
 
-    Raises RequestError for a group that is not there, and for positions that are out of range or repeated.
+    Grids that must stay rectangular may demand that more identities are one, and so on until nothing changes.
     """
-    groups = {group.name: group for group in (coupling or couple(net)).groups}
-    gone: dict[tuple[str, str], list[Ids]] = defaultdict(list)
-    for name, kept in keep.items():
-        if name not in groups:
-            raise RequestError(f"there is no channel group '{name}'; the groups are {', '.join(groups)}")
-        size = groups[name].size
-        if not _are_distinct_below(size, np.asarray(kept)):
-            raise RequestError(
-                f"channels to keep of group '{name}' must be distinct numbers from 0 to {size - 1}, at least one"
-            )
-        dropped = np.setdiff1d(np.arange(size), kept)
-        for place in groups[name].cuts:
-            gone[place.node, place.role].append(place.positions[dropped].reshape(-1))
-    return _sliced(net, {place: np.concatenate(parts) for place, parts in gone.items()})
+    while True:
+        component = _connected(identities.count, identities.same)
+        frozen = np.zeros(identities.count + 1, bool)
+        for ids, _ in identities.frozen:
+            frozen[component[ids]] = True
+        before = len(identities.same)
+        for ids in identities.rectangular:
+            grid = np.where(frozen[component[ids]], -1, component[ids])
+            axis = _axis_to_keep(grid)
+            if axis is not None:
+                head = ids
+                for other in (i for i in range(ids.ndim) if i != axis):
+                    head = head.take([0], other)
+                one, every = np.broadcast_arrays(head, ids)
+                identities.same.append((one.reshape(-1), every.reshape(-1)))
+        if len(identities.same) == before:
+            return component
 
 
-def _are_distinct_below(size: int, kept: NDArray[Any]) -> bool:
+def _reasons(component: Ids, said: Sequence[tuple[Ids, str]]) -> dict[int, str]:
+    """The first thing said of each component that something is said of."""
+    which = np.full(int(component.max(initial=-1)) + 1, -1)
+    for number, (ids, _) in reversed(list(enumerate(said))):
+        which[component[ids]] = number
+    return {int(c): said[which[c]][1] for c in np.flatnonzero(which >= 0)}
+
+
+def _axis_to_keep(grid: Ids) -> int | None:
+    """The dimension along which a grid shall differ, or None where it differs along one at most already."""
+    differing = [i for i in range(grid.ndim) if grid.shape[i] > 1 and not bool((grid == grid.take([0], i)).all())]
+    if len(differing) < 2:
+        return None
+    return next((axis for axis in differing if _slabs_are_apart(grid, axis)), differing[0])
+
+
+def _slabs_are_apart(grid: Ids, axis: int) -> bool:
+    """True where no channel is in two slabs along the dimension, so that slabs could be cut."""
+    slabs = np.moveaxis(grid, axis, 0).reshape(grid.shape[axis], -1)
+    return sum(len(np.unique(slab)) for slab in slabs) == len(np.unique(slabs)) and not bool((slabs == -1).any())
+
+
+def _connected(count: int, same: Sequence[tuple[Ids, Ids]]) -> Ids:
+    first, second = (np.concatenate([pair[i] for pair in same] or [np.zeros(0, np.int64)]) for i in (0, 1))
+    links = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
+    found: Ids = connected_components(links, directed=False)[1].astype(np.int64)
+    return found
+
+
+def _along_one_axis(components: Ids) -> Ids:
+    """The components along the one dimension in which they differ."""
+    for axis in range(components.ndim):
+        line = components
+        for other in (i for i in range(components.ndim) if i != axis):
+            line = line.take([0], other)
+        if bool((components == line).all()):
+            return line.reshape(-1)
+    return components.reshape(-1)
+
+
+def _groups(
+    places: Mapping[tuple[str, str], Ids], reasons: Mapping[int, str], flags: Mapping[int, str]
+) -> tuple[ChannelGroup, ...]:
+    where: dict[int, list[tuple[str, str, int]]] = defaultdict(list)
+    for (node, role), components in places.items():
+        for position, component in enumerate(components.tolist()):
+            where[component].append((node, role, position))
+    alike: dict[tuple[tuple[str, str], ...], list[int]] = defaultdict(list)
+    for component, spots in where.items():
+        if component not in reasons and any(role == "out" for _, role, _ in spots):
+            alike[tuple((node, role) for node, role, _ in spots)].append(component)
+    groups = []
+    for signature, channels in alike.items():
+        positions = np.array([[position for _, _, position in where[channel]] for channel in channels])
+        columns: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for column, place in enumerate(signature):
+            columns[place].append(column)
+        cuts = [Cut(node, role, positions[:, at]) for (node, role), at in columns.items()]
+        flag = next((flags[channel] for channel in channels if channel in flags), "")
+        groups.append(ChannelGroup("", len(channels), tuple(cuts), np.array(channels), flag))
+    return tuple(_named(groups))
+
+
+def _named(groups: Sequence[ChannelGroup]) -> Iterator[ChannelGroup]:
+    """Call each group after the first layer that makes it, with its first channel there if that is not the first."""
+    order = {id(group): number for number, group in enumerate(groups)}
+    taken: Counter[str] = Counter()
+    for group in sorted(groups, key=lambda g: order[id(g)]):
+        place = next(group.of("out"))
+        first = int(place.positions[0, 0])
+        name = f"{place.node}[{first}]" if first else place.node
+        taken[name] += 1
+        if taken[name] > 1:
+            name = f"{name}#{taken[name]}"
+        yield ChannelGroup(name, group.size, group.cuts, group.components, group.flag)
+
+
+def _distinct(balances: Sequence[Balance]) -> tuple[Balance, ...]:
+    """Each demand once: a convolution and the norm behind it often make the same one."""
+    found: dict[bytes, Balance] = {}
+    for balance in balances:
+        found.setdefault(np.array(balance.parts.shape).tobytes() + balance.parts.tobytes(), balance)
+    return tuple(found.values())
+
+
+def _are_distinct_below(size: int, kept: NDArray[np.int64]) -> bool:
     if kept.ndim != 1 or not len(kept) or not np.issubdtype(kept.dtype, np.integer):
         return False
     return len(np.unique(kept)) == len(kept) and bool(kept.min() >= 0 and kept.max() < size)
-
-
-def _sliced(net: Net, gone: Mapping[tuple[str, str], Ids]) -> Net:
-    tensors = dict(net.tensors)
-    changed = {}
-    for (name, role), positions in gone.items():
-        node = net[name]
-        dim = 1 if role == "in" else 0
-        roles = ["weight"] if role == "in" else list(node.tensors)
-        for key in (node.tensors[r] for r in roles):
-            keep = np.setdiff1d(np.arange(net.tensors[key].shape[dim]), positions)
-            tensors[key] = tensors[key].index_select(dim, torch.from_numpy(keep))
-        if role == "each" and node.op == "conv2d":
-            left = tensors[node.tensors["weight"]].shape[0]
-            multiplier = net.tensors[node.tensors["weight"]].shape[0] // int(str(node.arguments["groups"]))
-            changed[name] = replace(node, arguments={**node.arguments, "groups": left // multiplier})
-    return net.edited(changed, tensors=tensors)
-
-
-class _Identities:
-    """Channel identities on their way through one net."""
-
-    def __init__(self, net: Net) -> None:
-        self.net = net
-        self.count = 0
-        self.same: list[tuple[Ids, Ids]] = []
-        self.frozen: dict[int, str] = {}
-        self.places: list[tuple[str, str, Ids]] = []  # node, role, identity at each position
-        self.ids: dict[str, Ids] = {}
-        owners: dict[str, list[str]] = defaultdict(list)
-        for node in net.nodes:
-            for name in node.tensors.values():
-                owners[name].append(node.name)
-        self.shared = {n for names in owners.values() if len(names) > 1 for n in names}
-        for node in net.nodes:
-            self.ids[node.name] = self._passed(node)
-        for name in net.outputs:
-            self._freeze(self.ids[name], "the net returns them")
-
-    def coupling(self) -> Coupling:
-        first, second = (np.concatenate([pair[i] for pair in self.same] or [np.zeros(0, np.int64)]) for i in (0, 1))
-        links = coo_array((np.ones(len(first)), (first, second)), shape=(self.count, self.count))
-        _, component = connected_components(links, directed=False)
-        reason = {int(component[i]): why for i, why in self.frozen.items()}
-        where: dict[int, list[tuple[str, str, int]]] = defaultdict(list)
-        for node, role, ids in self.places:
-            for position, identity in enumerate(ids):
-                where[int(component[identity])].append((node, role, position))
-        alike: dict[tuple[tuple[str, str], ...], list[int]] = defaultdict(list)
-        for channel, spots in where.items():
-            if channel not in reason and any(role == "out" for _, role, _ in spots):
-                alike[tuple((node, role) for node, role, _ in spots)].append(channel)
-        groups = tuple(self._group(signature, channels, where) for signature, channels in alike.items())
-        frozen = {
-            node: reason[int(component[ids[0]])]
-            for node, role, ids in self.places
-            if role == "out" and int(component[ids[0]]) in reason
-        }
-        return Coupling(groups, frozen, self._elements(groups, component))
-
-    def _elements(self, groups: tuple[ChannelGroup, ...], component: Ids) -> dict[str, dict[str, int]]:
-        member = {}  # component -> the group it is a channel of
-        ids_at = {(node, role): ids for node, role, ids in self.places}
-        for group in groups:
-            place = group.cuts[0]
-            for identity in ids_at[place.node, place.role][place.positions[:, 0]]:
-                member[int(component[identity])] = group
-        found: dict[str, dict[str, int]] = {}
-        for name, ids in self.ids.items():
-            per_identity = math.prod(self.net[name].shape) // max(ids.size, 1)
-            taken: Counter[str] = Counter(member[c].name for c in component[ids.reshape(-1)].tolist() if c in member)
-            sizes = {group.name: group.size for group in groups}
-            found[name] = {group: n * per_identity // sizes[group] for group, n in taken.items()}
-        return found
-
-    def _group(
-        self,
-        signature: tuple[tuple[str, str], ...],
-        channels: list[int],
-        where: Mapping[int, list[tuple[str, str, int]]],
-    ) -> ChannelGroup:
-        cuts = []
-        for node, role in dict.fromkeys(signature):
-            spots = [[p for n, r, p in where[channel] if (n, r) == (node, role)] for channel in channels]
-            cuts.append(Cut(node, role, np.array(spots, dtype=np.int64)))
-        name = next(c.node for c in cuts if c.role == "out")
-        first = next(c.positions[0, 0] for c in cuts if c.role == "out")
-        return ChannelGroup(f"{name}[{first}]" if first else name, len(channels), tuple(cuts))
-
-    def _new(self, shape: tuple[int, ...], axis: int) -> Ids:
-        size = shape[axis]
-        ids = np.arange(self.count, self.count + size, dtype=np.int64)
-        self.count += size
-        return ids.reshape([size if i == axis else 1 for i in range(len(shape))])
-
-    def _unknown(self, node: Node, why: str) -> Ids:
-        """One frozen identity for a whole value."""
-        ids = self._new((1,) * max(len(node.shape), 1), 0)
-        self._freeze(ids, why)
-        return ids
-
-    def _freeze(self, ids: Ids, why: str) -> None:
-        for identity in np.unique(ids):
-            self.frozen.setdefault(int(identity), why)
-
-    def _unite(self, one: Ids, other: Ids) -> None:
-        one, other = np.broadcast_arrays(one, other)
-        self.same.append((one.reshape(-1), other.reshape(-1)))
-
-    def _passed(self, node: Node) -> Ids:
-        read = [self.ids[name] for name in node.reads]
-        match OPS[node.op].channels:
-            case "input":
-                ids = self._new(node.shape, 1)
-                self._freeze(ids, "they are the image")
-                return ids
-            case "mix":
-                return self._mixed(node, read[0])
-            case "each":
-                if read[0].shape[1] != node.shape[1]:
-                    self._freeze(read[0], f"'{node.name}' reads them through an op that is not tracked")
-                    return read[0]
-                self._keep_if_shared(node, read[0])
-                self.places.append((node.name, "each", read[0].reshape(-1)))
-                return read[0]
-            case "same":
-                return read[0]
-            case "join":
-                return self._joined(node)
-            case "reduce":
-                return self._reduced(node, read[0])
-            case "concat":
-                return self._side_by_side(node)
-            case "flatten":
-                return self._flattened(node, read[0])
-            case "scalar":
-                return np.zeros((0,), np.int64)
-            case "fixed":
-                self._freeze(read[0], f"'{node.name}' ({node.op}) mixes them")
-                return self._unknown(node, f"'{node.name}' ({node.op}) mixes them")
-
-    def _mixed(self, node: Node, read: Ids) -> Ids:
-        axis = 1 if node.op == "conv2d" else len(node.shape) - 1
-        weight = self.net.tensors[node.tensors["weight"]]
-        if is_depthwise(self.net, node) and read.shape[1] == node.arguments["groups"]:
-            ids = np.repeat(read.reshape(-1), weight.shape[0] // read.shape[1])
-            self._keep_if_shared(node, read)
-            self.places.append((node.name, "each", ids))
-            return ids.reshape(1, -1, 1, 1)
-        groups = node.arguments.get("groups", 1)
-        columns = read.reshape(-1) if read.size == read.shape[axis] == weight.shape[1] else None
-        ids = self._new(node.shape, axis)
-        self.places.append((node.name, "out", ids.reshape(-1)))
-        if columns is not None and groups == 1:
-            self.places.append((node.name, "in", columns))
-        else:
-            self._freeze(
-                read,
-                f"'{node.name}' reads them in {groups} groups"
-                if groups != 1
-                else f"'{node.name}' reads them in a way that is not tracked",
-            )
-        if groups != 1:
-            self._freeze(ids, f"'{node.name}' has {groups} groups")
-        self._keep_if_shared(node, read, ids)
-        return ids
-
-    def _keep_if_shared(self, node: Node, *values: Ids) -> None:
-        if node.name in self.shared:
-            for ids in values:
-                self._freeze(ids, f"'{node.name}' shares its weights")
-
-    def _joined(self, node: Node) -> Ids:
-        result: Ids | None = None
-        for name in node.reads:
-            ids, shape = self.ids[name], self.net[name].shape
-            padded = (1,) * (len(node.shape) - len(shape)) + shape
-            ids = ids.reshape((1,) * (len(node.shape) - ids.ndim) + ids.shape)
-            if any(
-                mine != whole and ids.shape[i] == 1 and i == 1
-                for i, (mine, whole) in enumerate(zip(padded, node.shape, strict=True))
-            ):
-                self._freeze(ids, f"'{node.name}' spreads them over all channels")
-                continue
-            if result is not None:
-                self._unite(result, ids)
-                ids = np.broadcast_arrays(result, ids)[0]
-            result = ids
-        return result if result is not None else self._unknown(node, f"'{node.name}' is not tracked")
-
-    def _reduced(self, node: Node, read: Ids) -> Ids:
-        rank = len(self.net[node.source].shape)
-        dims = node.arguments["dim"]
-        axes = {int(d) % rank for d in dims if isinstance(d, int)} if isinstance(dims, tuple) else set(range(rank))
-        if any(read.shape[axis] != 1 for axis in axes):
-            self._freeze(read, f"'{node.name}' takes a mean over them")
-            return self._unknown(node, f"'{node.name}' takes a mean over channels")
-        kept = bool(node.arguments["keepdim"])
-        return read if kept else read.reshape([n for i, n in enumerate(read.shape) if i not in axes] or [1])
-
-    def _side_by_side(self, node: Node) -> Ids:
-        axis = int(str(node.arguments["dim"])) % len(node.shape)
-        parts = []
-        for name in node.reads:
-            shape = list(self.ids[name].shape)
-            shape[axis] = self.net[name].shape[axis]
-            parts.append(np.broadcast_to(self.ids[name], shape))
-        rest = np.broadcast_shapes(*(tuple(1 if i == axis else n for i, n in enumerate(p.shape)) for p in parts))
-        whole = [np.broadcast_to(p, [p.shape[axis] if i == axis else n for i, n in enumerate(rest)]) for p in parts]
-        return np.concatenate(whole, axis=axis)
-
-    def _flattened(self, node: Node, read: Ids) -> Ids:
-        if node.op != "flatten" and _bakes_a_size(node):
-            self._freeze(read, f"'{node.name}' has their number written in its size")
-            return self._unknown(node, f"'{node.name}' has a fixed size")
-        source = self.net[node.source].shape
-        moved = np.broadcast_to(read, source).reshape(node.shape)
-        for axis in range(moved.ndim):
-            head = moved.take([0], axis=axis)
-            if moved.shape[axis] > 1 and bool((moved == head).all()):
-                moved = head
-        return moved
-
-
-def _bakes_a_size(node: Node) -> bool:
-    """True where a view names a size that cutting channels would change."""
-    sizes = node.arguments.get("size", node.arguments.get("shape"))
-    if not isinstance(sizes, tuple):
-        return True
-    return any(isinstance(s, int) and s not in (-1, 1) for s in sizes[1:]) or not (
-        isinstance(sizes[0], Ref) or sizes[0] == -1
-    )

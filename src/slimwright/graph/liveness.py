@@ -1,90 +1,98 @@
-"""When each tensor is needed, and how much memory that takes: an arena as a mobile runtime lays it out.
+"""When each value is needed, and how much memory that takes, as a mobile runtime sees it.
 
-A value lives from the node that makes it to the last node that reads it. Views share their input's memory, and
-an elementwise op writes over its input where nothing else reads that input later. Bytes are exact for one image;
-the arena's offsets come from placing tensors largest first into the lowest gap that is free for their lifetime.
-Source: greedy by size, Pisarchyk and Lee 2020 (arXiv 2001.03288), sec. 5.
+A value lives from the node that makes it to the last node that reads it. What only shows its input in another shape
+(reshape, dropout that is off) shares its memory; what puts elements elsewhere (permute, slice, concatenation) is a
+copy. An elementwise op writes over its input where nothing else reads that input later. Stored parameters are no
+activations. Of an operator with several results each lives from that operator on. Bytes are exact for one image.
+`arena.py` lays the values out in one block.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
+from slimwright.graph.arena import Buffer, live_bytes, place
 from slimwright.graph.net import Net
-from slimwright.graph.ops import OPS
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """Memory that holds one value, or several in turn: live in steps `first` to `last`, both included."""
-
-    name: str
-    bytes: int
-    first: int
-    last: int
+from slimwright.graph.ops import op_of
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Activation memory for one image, in bytes."""
+    """Activation memory for one image, in bytes. The arena is planned when it is first asked for."""
 
     buffers: tuple[Buffer, ...]
-    offsets: Mapping[str, int]  # buffer name -> place in the arena
     live_bytes: tuple[int, ...]  # for each node in execution order
-    peak_bytes: int  # the most that is live at once: no plan can do better
-    arena_bytes: int  # what the plan takes
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that is live at once: no plan can do better."""
+        return max(self.live_bytes)
+
+    @cached_property
+    def offsets(self) -> Mapping[str, int]:
+        """Buffer name -> place in the arena."""
+        return place(self.buffers)
+
+    @cached_property
+    def arena_bytes(self) -> int:
+        """What the plan takes: at least `peak_bytes`."""
+        return max((self.offsets[b.name] + b.bytes for b in self.buffers), default=0)
 
 
 def plan_memory(net: Net, bytes_of: Mapping[str, int] | None = None) -> MemoryPlan:
     """Return lifetimes, offsets and peak of a net's activations; `bytes_of` may say how large each value would be."""
     buffers = _buffers(net, bytes_of or {node.name: value_bytes(net, node.name) for node in net.nodes})
-    live = tuple(sum(b.bytes for b in buffers if b.first <= step <= b.last) for step in range(len(net.nodes)))
-    offsets = _offsets(buffers)
-    arena = max((offsets[b.name] + b.bytes for b in buffers), default=0)
-    return MemoryPlan(tuple(buffers), offsets, live, max(live), arena)
+    return MemoryPlan(buffers, live_bytes(buffers, len(net.nodes)))
 
 
 def value_bytes(net: Net, name: str) -> int:
-    """Bytes of the value that a node produces, for one image."""
+    """Bytes of the value that a node produces, for one image; 0 for a size, or for several results together."""
     node = net[name]
-    return math.prod(node.shape) * torch.empty(0, dtype=getattr(torch, node.dtype)).element_size() if node.shape else 0
+    if node.dtype == "tuple" or op_of(node.op).channels == "scalar":
+        return 0
+    return math.prod(node.shape) * element_bytes(node.dtype) if node.shape else 0
 
 
-def _buffers(net: Net, bytes_of: Mapping[str, int]) -> list[Buffer]:
-    last = {node.name: step for step, node in enumerate(net.nodes)}
-    for step, node in enumerate(net.nodes):
-        for name in node.reads:
-            last[name] = step
-    last.update(dict.fromkeys(net.outputs, len(net.nodes) - 1))
-    holder: dict[str, str] = {}
+def element_bytes(dtype: str) -> int:
+    """Bytes of one element of a dtype such as "float32"."""
+    return torch.empty(0, dtype=getattr(torch, dtype)).element_size()
+
+
+def _buffers(net: Net, bytes_of: Mapping[str, int]) -> tuple[Buffer, ...]:
+    step_of = {node.name: step for step, node in enumerate(net.nodes)}
+    last = _last_reads(net, step_of)
+    holder: dict[str, str] = {}  # value -> the value whose memory it is in
     until: dict[str, int] = {}
     first: dict[str, int] = {}
-    size: dict[str, int] = {}
     for step, node in enumerate(net.nodes):
-        op = OPS[node.op]
-        root = holder[node.source] if op.view else None
-        if op.in_place:
-            ending = (holder[r] for r in node.reads if until[holder[r]] == step and net[holder[r]].op != "input")
-            root = next((r for r in ending if bytes_of[r] == bytes_of[node.name]), None)
-        holder[node.name] = root or node.name
-        if root is None:
-            first[node.name], size[node.name], until[node.name] = step, bytes_of[node.name], last[node.name]
-        else:
-            until[root] = max(until[root], last[node.name])
-    return [Buffer(name, size[name], first[name], until[name]) for name in first if size[name]]
+        op, root = op_of(node.op), None
+        if op.view and net[node.source].dtype != "tuple":
+            root = holder[node.source]
+        elif op.in_place:
+            ending = (holder[name] for name in node.reads if until[holder[name]] == step)
+            root = next((r for r in ending if _may_go(net, r) and bytes_of[r] == bytes_of[node.name]), None)
+        root = holder[node.name] = root or node.name
+        if root == node.name:
+            first[root] = step_of[node.source] if node.op == "item" else step
+        until[root] = max(until.get(root, 0), last[node.name])
+    return tuple(
+        Buffer(name, bytes_of[name], begins, until[name])
+        for name, begins in first.items()
+        if bytes_of[name] and op_of(net[name].op).channels != "parameter"
+    )
 
 
-def _offsets(buffers: Sequence[Buffer]) -> dict[str, int]:
-    placed: list[tuple[int, Buffer]] = []
-    for buffer in sorted(buffers, key=lambda b: (-b.bytes, b.first)):
-        offset = 0
-        for other_offset, other in sorted(placed, key=lambda p: p[0]):
-            if other.last < buffer.first or buffer.last < other.first:
-                continue
-            if offset + buffer.bytes <= other_offset:
-                break
-            offset = max(offset, other_offset + other.bytes)
-        placed.append((offset, buffer))
-    return {buffer.name: offset for offset, buffer in placed}
+def _may_go(net: Net, name: str) -> bool:
+    """True unless a value is not ours to write over: the image, or a stored parameter."""
+    return op_of(net[name].op).channels not in ("input", "parameter")
+
+
+def _last_reads(net: Net, step_of: Mapping[str, int]) -> dict[str, int]:
+    """The last step that reads each value; what the net returns is read at the end."""
+    last = dict(step_of)
+    for node in net.nodes:
+        last.update(dict.fromkeys(node.reads, step_of[node.name]))
+    return last | dict.fromkeys(net.outputs, len(net.nodes) - 1)

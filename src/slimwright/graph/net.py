@@ -8,7 +8,8 @@ although the graph runs at any batch size.
 import hashlib
 import json
 import keyword
-from collections.abc import Callable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimwright.errors import ModelError
-from slimwright.graph.ops import OPS, called
+from slimwright.graph.ops import called, op_of
 
 IMAGE_DTYPES = {"float32": torch.float32}
 
@@ -34,7 +35,10 @@ Value: TypeAlias = "None | bool | int | float | str | Ref | tuple[Value, ...]"
 
 @dataclass(frozen=True)
 class Node:
-    """One operation: an op of `ops.OPS`, its arguments by name, and the names of the tensors it owns."""
+    """One operation: an op of `ops.py`, its arguments by name, and the names of the tensors it owns.
+
+    `shape` and `dtype` are those of its result; of several results, the first one's, with dtype "tuple".
+    """
 
     name: str
     op: str
@@ -89,6 +93,9 @@ class Net:
         taken: dict[str, object] = {}
         paths = {}
         for node in sorted(self.nodes, key=lambda n: not n.tensors):
+            if op_of(node.op).channels == "parameter":
+                paths[node.name] = node.tensors["value"]
+                continue
             prefix, _, role = next(iter(node.tensors.values()), "").rpartition(".")
             same = (node.op, node.tensors, {k: v for k, v in node.arguments.items() if not isinstance(v, Ref)})
             path = prefix if prefix and role in node.tensors else node.name
@@ -102,7 +109,7 @@ class Net:
 
     def weighted(self) -> Iterator[Node]:
         """The layers with a weight matrix: convolutions and linear layers."""
-        return (node for node in self.nodes if OPS[node.op].channels == "mix")
+        return (node for node in self.nodes if op_of(node.op).channels == "mix")
 
     def tensor(self, node: Node, role: str) -> Tensor | None:
         """The tensor that `node` owns in this role ("weight", "bias", ...), or None."""
@@ -123,17 +130,20 @@ class Net:
         changed: Mapping[str, Node] | None = None,
         *,
         removed: Mapping[str, str] | None = None,
+        added: Sequence[Node] = (),
         tensors: Mapping[str, Tensor] | None = None,
     ) -> "Net":
-        """Return the net with nodes changed, nodes removed and tensors replaced; shapes are checked.
+        """Return the net with nodes changed, removed and added, and tensors replaced; shapes are checked.
 
         `changed` maps a node's name to what stands in its place. `removed` maps a node's name to the value
-        that its readers shall read instead. Raises ModelError, naming the node, where shapes do not fit.
+        that its readers shall read instead. `added` nodes may stand in any order: each comes before its readers.
+        Raises ModelError, naming the node, where shapes do not fit or a value is missing.
         """
         changed, removed = changed or {}, removed or {}
+        new = {node.name for node in added}
 
         def instead(name: str) -> str:
-            while name in removed:
+            while name in removed and name not in new:
                 name = removed[name]
             return name
 
@@ -142,8 +152,37 @@ class Net:
             for node in (changed.get(n.name, n) for n in self.nodes if n.name not in removed)
         )
         every = {**self.tensors, **(tensors or {})}
+        outputs = tuple(map(instead, self.outputs))
+        if added:
+            nodes = _in_order((*nodes, *added))
         owned = {name for node in nodes for name in node.tensors.values()}
-        return checked(Net(nodes, {k: v for k, v in every.items() if k in owned}, tuple(map(instead, self.outputs))))
+        return checked(Net(nodes, {k: v for k, v in every.items() if k in owned}, outputs))
+
+    def replaced(
+        self, region: Iterable[str], by: Sequence[Node], *, tensors: Mapping[str, Tensor] | None = None
+    ) -> "Net":
+        """Return the net with the nodes of `region` gone and `by` in their place; the last of `by` gives the result.
+
+        One value of the region is read outside of it, and the new result must have its shape. Where nothing takes the
+        region's place (`by` is empty), its readers read what its first node read. Raises ModelError, naming the
+        node and both shapes.
+        """
+        gone = [node for node in self.nodes if node.name in set(region)]
+        inside = {node.name for node in gone}
+        results = [n.name for n in gone if n.name in self.outputs or not inside.issuperset(self.readers[n.name])]
+        if len(results) != 1:
+            raise ModelError(
+                f"the region {', '.join(sorted(inside)) or '(empty)'} gives {len(results)} values to the rest of the "
+                f"net ({', '.join(results)}); a region that can be replaced gives exactly one"
+            )
+        result = by[-1].name if by else gone[0].source
+        net = self.edited(removed=dict.fromkeys(inside, result), added=by, tensors=tensors)
+        old, new = self[results[0]], net[result]
+        if old.shape != new.shape:
+            raise ModelError(
+                f"node '{old.name}' gave {list(old.shape)}; what replaces it, '{new.name}', gives {list(new.shape)}"
+            )
+        return net
 
     def to_module(self) -> fx.GraphModule:
         """Return a plain `nn.Module` in eval mode, with its own copy of the weights under their own names."""
@@ -151,12 +190,19 @@ class Net:
         graph = fx.Graph()
         values: dict[str, fx.Node] = {}
         for node in self.nodes:
-            op = OPS[node.op]
+            if op_of(node.op).module is not None:
+                _attach(root, self.paths[node.name], self.module_of(node))
+        for node in self.nodes:
+            op = op_of(node.op)
             if node.op == "input":
                 values[node.name] = graph.placeholder(node.name)
+            elif op.channels == "parameter":
+                _attach_tensor(root, node.tensors["value"], self.tensors[node.tensors["value"]], node.op == "parameter")
+                values[node.name] = graph.get_attr(node.tensors["value"])
             elif op.module is not None:
-                _attach(root, self.paths[node.name], self.module_of(node))
                 values[node.name] = graph.call_module(self.paths[node.name], (values[node.source],))
+            elif node.op == "item":
+                values[node.name] = graph.call_function(operator.getitem, (values[node.source], node.arguments["index"]))
             else:
                 args, kwargs = called(op, {k: _resolved(v, values.__getitem__) for k, v in node.arguments.items()})
                 values[node.name] = graph.call_function(op.function, args, kwargs)
@@ -166,7 +212,7 @@ class Net:
 
     def module_of(self, node: Node) -> nn.Module:
         """Return the layer of one node as a module in eval mode, with its own copy of the weights."""
-        op = OPS[node.op]
+        op = op_of(node.op)
         assert op.module is not None
         own = {role: self.tensors[name] for role, name in node.tensors.items()}
         with torch.device("meta"):
@@ -182,20 +228,29 @@ class Net:
             module._buffers["num_batches_tracked"] = torch.tensor(0)
         return module.eval()
 
+    def key(self, node: Node, role: str) -> str:
+        """Name of a node's tensor in the state dict of `to_module()`."""
+        return node.tensors[role] if op_of(node.op).channels == "parameter" else f"{self.paths[node.name]}.{role}"
+
     def trained(self, module: nn.Module) -> "Net":
         """Return this net with the weights of `module`, which came from `to_module()` and was trained since."""
         state = module.state_dict()
-        tensors = {n.tensors[role]: state[f"{self.paths[n.name]}.{role}"] for n in self.nodes for role in n.tensors}
+        tensors = {n.tensors[role]: state[self.key(n, role)] for n in self.nodes for role in n.tensors}
         return self.edited(tensors={name: t.detach().clone() for name, t in tensors.items()})
 
 
 def compute(net: Net, node: Node, module: nn.Module | None, value: Callable[[str], Tensor]) -> Tensor:
     """Return what `node` produces; `module` is its layer if it has one, `value` gives what it reads."""
+    result: Tensor
     if module is not None:
-        result: Tensor = module(value(node.source))
-        return result
-    args, kwargs = called(OPS[node.op], {k: _resolved(v, value) for k, v in node.arguments.items()})
-    result = OPS[node.op].function(*args, **kwargs)
+        result = module(value(node.source))
+    elif node.op == "item":
+        result = value(node.source)[node.arguments["index"]]  # type: ignore[index]
+    elif op_of(node.op).channels == "parameter":
+        result = net.tensors[node.tensors["value"]]
+    else:
+        args, kwargs = called(op_of(node.op), {k: _resolved(v, value) for k, v in node.arguments.items()})
+        result = op_of(node.op).function(*args, **kwargs)
     return result
 
 
@@ -220,15 +275,32 @@ def checked(net: Net) -> Net:
                 raise ModelError(f"the net takes images of shape {list(node.shape)}, which no image has") from error
         else:
             values[node.name] = _inferred(net, node, values)
-        value = values[node.name]
-        if isinstance(value, Tensor):
-            nodes.append(replace(node, shape=tuple(value.shape), dtype=str(value.dtype).removeprefix("torch.")))
-        else:
-            nodes.append(replace(node, shape=(), dtype="int64"))
+        shape, dtype = shape_and_dtype(values[node.name])
+        nodes.append(replace(node, shape=shape, dtype=dtype))
     for name in net.outputs:
         if name not in values:
             raise ModelError(f"the net returns '{name}', which no node produces")
     return Net(tuple(nodes), net.tensors, net.outputs)
+
+
+def without_dead_ends(net: Net) -> Net:
+    """Return the net without what no output depends on; shapes are not inferred again."""
+    wanted = set(net.outputs)
+    for node in reversed(net.nodes):
+        if node.name in wanted:
+            wanted.update(node.reads)
+    nodes = tuple(n for n in net.nodes if n.name in wanted or n.op == "input")
+    owned = {name for n in nodes for name in n.tensors.values()}
+    return Net(nodes, {k: v for k, v in net.tensors.items() if k in owned}, net.outputs)
+
+
+def shape_and_dtype(value: object) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of a value, as nodes keep them."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), str(value.dtype).removeprefix("torch.")
+    if isinstance(value, tuple | list):
+        return (shape_and_dtype(value[0])[0] if value else ()), "tuple"
+    return (), "int64"
 
 
 def structure(net: Net) -> dict[str, object]:
@@ -251,9 +323,11 @@ def structure(net: Net) -> dict[str, object]:
 
 def _inferred(net: Net, node: Node, values: Mapping[str, Tensor]) -> Tensor:
     try:
-        module = _meta_module(net, node) if OPS[node.op].module is not None else None
+        if op_of(node.op).channels == "parameter":
+            return torch.empty_like(net.tensors[node.tensors["value"]], device="meta")
+        module = _meta_module(net, node) if op_of(node.op).module is not None else None
         return compute(net, node, module, values.__getitem__)
-    except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError) as error:
         took = ", ".join(f"{name} {list(getattr(values[name], 'shape', ()))}" for name in node.reads)
         owns = ", ".join(f"{role} {list(net.tensors[t].shape)}" for role, t in node.tensors.items())
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -264,7 +338,7 @@ def _inferred(net: Net, node: Node, values: Mapping[str, Tensor]) -> Tensor:
 
 def _meta_module(net: Net, node: Node) -> nn.Module:
     own = {role: tuple(net.tensors[name].shape) for role, name in node.tensors.items()}
-    build = OPS[node.op].module
+    build = op_of(node.op).module
     assert build is not None
     with torch.device("meta"):
         module = build(node.arguments, own).eval()
@@ -272,25 +346,68 @@ def _meta_module(net: Net, node: Node) -> nn.Module:
         built = getattr(module, role, None)
         if built is None or tuple(built.shape) != shape:
             raise ValueError(f"{role} of shape {list(shape)} does not fit {module}")
+    for role, _ in module.named_parameters(recurse=False):
+        if role not in own:
+            raise ValueError(f"{module} needs a {role}")
     return module
 
 
 def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
+    owner, last = _owner(root, path)
+    if last in owner._modules:  # a layer may hold other layers, and they may have come first
+        module._modules.update(owner.get_submodule(last)._modules)
+    _add(owner, last, module)
+
+
+def _attach_tensor(root: nn.Module, path: str, tensor: Tensor, trained: bool) -> None:
+    owner, last = _owner(root, path)
+    if last in owner._parameters or last in owner._buffers:  # a layer owns it too
+        return
+    if hasattr(owner, last):
+        raise ModelError(f"a tensor cannot be called '{path}': modules have an attribute of that name")
+    if trained and tensor.is_floating_point():
+        owner.register_parameter(last, nn.Parameter(tensor.detach().clone()))
+    else:
+        owner.register_buffer(last, tensor.detach().clone())
+
+
+def _owner(root: nn.Module, path: str) -> tuple[nn.Module, str]:
+    """The module that holds what `path` names, made if need be, and the last part of the path."""
     *parents, last = path.split(".")
     owner = root
     for name in parents:
         if name not in owner._modules:
             _add(owner, name, nn.Module())
         owner = owner.get_submodule(name)
-    if last in owner._modules:  # a layer may hold other layers, and they may have come first
-        module._modules.update(owner.get_submodule(last)._modules)
-    _add(owner, last, module)
+    return owner, last
 
 
 def _add(owner: nn.Module, name: str, module: nn.Module) -> None:
     if hasattr(owner, name) and name not in owner._modules:
         raise ModelError(f"a layer cannot be called '{name}': modules have an attribute of that name")
     owner.add_module(name, module)
+
+
+def _in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """As they stand, but every node after what it reads. Raises ModelError for a circle, naming a node of it."""
+    by_name = {node.name: node for node in nodes}
+    if len(by_name) != len(nodes):
+        raise ModelError("two nodes have the same name; give the added ones names of their own")
+    ordered: dict[str, Node] = {}
+    for first in nodes:
+        waiting, entered = [first], set()
+        while waiting:
+            node = waiting[-1]
+            missing = [by_name[name] for name in node.reads if name in by_name and name not in ordered]
+            if node.name in ordered or not missing:
+                ordered.setdefault(node.name, node)
+                waiting.pop()
+            elif node.name in entered:
+                raise ModelError(f"node '{node.name}' reads its own result, in a circle with '{missing[0].name}'")
+            else:
+                entered.add(node.name)
+                waiting.extend(reversed(missing))
+    return tuple(ordered.values())
 
 
 def _nested(path: str, other: str) -> bool:

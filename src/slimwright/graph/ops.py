@@ -4,19 +4,28 @@ A row says which ATen overloads become the op, how to build its layer (ops witho
 function they were), and how channels pass through it:
 
     input       the images; their channels are fixed
+    parameter   a tensor of the model, used as it is; it has channels along every dimension
     mix         reads every input channel, makes new output channels (convolution, linear)
     each        one set of weights per channel (batch norm)
-    same        elementwise on one value, or a window over space: channel i in, channel i out
-    join        elementwise on several values: channel i of each is one channel
-    reduce      takes the mean over some dimensions
+    norm        like `each`, and takes statistics over channels
+    join        elementwise, on one value or several: channel i of each is one channel
+    window      elementwise over channels, a window over the dimensions behind them (pooling, padding)
+    move        only puts elements elsewhere (view, permute, slice)
     concat      puts values side by side
-    flatten     merges neighbouring dimensions
-    fixed       mixes channels without weights (softmax): the channels it reads cannot be cut
+    reduce      takes a sum, mean or the like over some dimensions
+    softmax     normalises along one dimension
+    contract    a product of two values, summed over a dimension that both have (attention)
+    fixed       anything else: the channels it reads cannot be cut
     scalar      a size, not a tensor
 
-Depthwise convolutions are rows of `mix` with as many groups as channels; `channels.py` treats them as `each`.
+An ATen overload without a row is *carried*: it is called as it is, under the op name "aten.NAME.OVERLOAD". What its
+schema and tags say of it is used (elementwise or not); otherwise its channels are fixed.
+
+Depthwise convolutions are rows of `mix` with as many groups as channels; they are treated like `each`.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,7 +33,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-Passage = Literal["input", "mix", "each", "same", "join", "reduce", "concat", "flatten", "fixed", "scalar"]
+from slimwright.errors import UnsupportedOp
+
+Passage = Literal[
+    "input", "parameter", "mix", "each", "norm", "join", "window", "move", "concat", "reduce", "softmax", "contract",
+    "fixed", "scalar",
+]  # fmt: skip
 Shapes = Mapping[str, tuple[int, ...]]
 Build = Callable[[Mapping[str, Any], Shapes], nn.Module]
 
@@ -43,8 +57,9 @@ class Op:
 
     @property
     def function(self) -> Any:
-        """The ATen overload that computes the op."""
-        return aten(self.overloads[0])
+        """The function that computes the op: an ATen overload, or Python's operator on sizes."""
+        name = self.overloads[0]
+        return INTEGER[name] if name in INTEGER else aten(name)
 
 
 def aten(overload: str) -> Any:
@@ -53,11 +68,30 @@ def aten(overload: str) -> Any:
     return getattr(getattr(torch.ops.aten, name), variant)
 
 
+def call_aten(overload: str, arguments: Mapping[str, Any]) -> Any:
+    """Return what an ATen overload computes from arguments by name."""
+    args, kwargs = _split(aten(overload)._schema.arguments, arguments)
+    return aten(overload)(*args, **kwargs)
+
+
 def called(op: Op, arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Split arguments by name into the positional and keyword ones that the ATen overload takes."""
-    schema = op.function._schema.arguments
-    args = tuple(arguments[a.name] for a in schema if not a.kwarg_only)
-    return args, {a.name: arguments[a.name] for a in schema if a.kwarg_only and arguments[a.name] is not None}
+    """Split arguments by name into the positional and keyword ones that the op's function takes."""
+    if op.overloads[0] in INTEGER:
+        return tuple(arguments.values()), {}
+    return _split(op.function._schema.arguments, arguments)
+
+
+def _split(schema: Any, arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    values = {a.name: _typed(a.name, arguments[a.name]) for a in schema}
+    args = tuple(values[a.name] for a in schema if not a.kwarg_only)
+    return args, {a.name: values[a.name] for a in schema if a.kwarg_only and values[a.name] is not None}
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A dtype, layout or memory format is kept by its name, such as "torch.float32"."""
+    if name in TYPE_ARGUMENTS and isinstance(value, str):
+        return getattr(torch, value.removeprefix("torch.")) if name != "device" else None
+    return value
 
 
 def _conv2d(a: Mapping[str, Any], own: Shapes) -> nn.Module:
@@ -79,9 +113,15 @@ def _linear(_: Mapping[str, Any], own: Shapes) -> nn.Module:
     return nn.Linear(own["weight"][1], own["weight"][0], bias="bias" in own)
 
 
-def _batch_norm(a: Mapping[str, Any], own: Shapes) -> nn.Module:
-    channels = own["running_mean"][0]
-    return nn.BatchNorm2d(channels, eps=a["eps"], momentum=a["momentum"], affine="weight" in own)
+NORM_OWNS = ("weight", "bias", "running_mean", "running_var")
+NORM_DROPS = ("training", "cudnn_enabled")
+
+
+def _batch_norm(kind: type[nn.BatchNorm1d | nn.BatchNorm2d]) -> Build:
+    def built(a: Mapping[str, Any], own: Shapes) -> nn.Module:
+        return kind(own["running_mean"][0], eps=a["eps"], momentum=a["momentum"], affine="weight" in own)
+
+    return built
 
 
 def _max_pool2d(a: Mapping[str, Any], _: Shapes) -> nn.Module:
@@ -103,50 +143,171 @@ def _hardtanh(a: Mapping[str, Any], _: Shapes) -> nn.Module:
     return nn.Hardtanh(a["min_val"], a["max_val"])
 
 
+def _elu(a: Mapping[str, Any], _: Shapes) -> nn.Module:
+    if a["scale"] != 1 or a["input_scale"] != 1:
+        raise UnsupportedOp(f"an ELU with scale {a['scale']} has no layer")
+    return nn.ELU(a["alpha"])
+
+
 def _pair(value: Any) -> tuple[int, int]:
     if isinstance(value, int):
         return value, value
     return (value[0], value[-1])
 
 
+def _layer_norm(a: Mapping[str, Any], own: Shapes) -> nn.Module:
+    return nn.LayerNorm(tuple(a["normalized_shape"]), a["eps"], "weight" in own, "bias" in own)
+
+
+def _group_norm(a: Mapping[str, Any], own: Shapes) -> nn.Module:
+    norm = nn.GroupNorm(a["num_groups"], own["weight"][0], a["eps"])
+    if "bias" not in own:
+        norm.register_parameter("bias", None)
+    return norm
+
+
+def _rms_norm(a: Mapping[str, Any], own: Shapes) -> nn.Module:
+    return nn.RMSNorm(tuple(a["normalized_shape"]), a["eps"], "weight" in own)
+
+
+class Gather(nn.Module):
+    """Picks entries along one dimension: what a channel shuffle becomes once channels are cut."""
+
+    index: torch.Tensor
+
+    def __init__(self, dim: int, length: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.register_buffer("index", torch.zeros(length, dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., n, ...] -> [..., length, ...] along `dim`."""
+        return x.index_select(self.dim, self.index)
+
+
+class DropPath(nn.Module):
+    """Drops a residual branch for whole images while training (stochastic depth, Huang et al. 2016, 1603.09382)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, ...] -> the same; in training, rows are zero with probability p and the others scaled to make up."""
+        if not self.training or self.p == 0:
+            return x
+        kept = torch.empty(x.shape[0], *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device).bernoulli_(1 - self.p)
+        return x * kept / max(1 - self.p, 1e-12)
+
+
+TYPE_ARGUMENTS = ("dtype", "layout", "device", "memory_format")
+INTEGER: dict[str, Callable[[Any, Any], Any]] = {  # arithmetic on sizes
+    "int_add": operator.add,
+    "int_sub": operator.sub,
+    "int_mul": operator.mul,
+    "int_floordiv": operator.floordiv,
+    "int_mod": operator.mod,
+}
+
 OPS: dict[str, Op] = {
     "input": Op("input"),
+    "parameter": Op("parameter", owns=("value",)),
+    "constant": Op("parameter", owns=("value",)),
     "conv2d": Op("mix", ("conv2d.default", "conv2d.padding"), _conv2d, owns=("weight", "bias")),
     "linear": Op("mix", ("linear.default",), _linear, owns=("weight", "bias")),
-    "batch_norm": Op(
-        "each",
-        ("batch_norm.default",),
-        _batch_norm,
-        owns=("weight", "bias", "running_mean", "running_var"),
-        drops=("training", "cudnn_enabled"),
+    "batch_norm": Op("each", ("batch_norm.default",), _batch_norm(nn.BatchNorm2d), owns=NORM_OWNS, drops=NORM_DROPS),
+    "batch_norm1d": Op("each", (), _batch_norm(nn.BatchNorm1d), owns=NORM_OWNS, drops=NORM_DROPS),
+    "layer_norm": Op(
+        "norm", ("layer_norm.default",), _layer_norm, owns=("weight", "bias"), drops=("cudnn_enable",)
     ),
-    "relu": Op("same", ("relu.default",), lambda a, _: nn.ReLU(), in_place=True),
-    "hardtanh": Op("same", ("hardtanh.default",), _hardtanh, in_place=True),
-    "relu6": Op("same", ("relu6.default",), lambda a, _: nn.ReLU6(), in_place=True),
-    "leaky_relu": Op("same", ("leaky_relu.default",), lambda a, _: nn.LeakyReLU(a["negative_slope"]), in_place=True),
-    "silu": Op("same", ("silu.default",), lambda a, _: nn.SiLU(), in_place=True),
-    "gelu": Op("same", ("gelu.default",), lambda a, _: nn.GELU(a["approximate"]), in_place=True),
-    "sigmoid": Op("same", ("sigmoid.default",), lambda a, _: nn.Sigmoid(), in_place=True),
-    "tanh": Op("same", ("tanh.default",), lambda a, _: nn.Tanh(), in_place=True),
-    "hardswish": Op("same", ("hardswish.default",), lambda a, _: nn.Hardswish(), in_place=True),
-    "hardsigmoid": Op("same", ("hardsigmoid.default",), lambda a, _: nn.Hardsigmoid(), in_place=True),
-    "dropout": Op("same", ("dropout.default",), lambda a, _: nn.Dropout(a["p"]), drops=("train",), view=True),
-    "max_pool2d": Op("same", ("max_pool2d.default",), _max_pool2d),
-    "avg_pool2d": Op("same", ("avg_pool2d.default",), _avg_pool2d),
+    "rms_norm": Op("norm", ("rms_norm.default",), _rms_norm, owns=("weight",)),
+    "group_norm": Op(
+        "norm", ("group_norm.default",), _group_norm, owns=("weight", "bias"), drops=("cudnn_enabled",)
+    ),
+    "prelu": Op("each", ("prelu.default",), lambda _, own: nn.PReLU(own["weight"][0]), owns=("weight",)),
+    "lrn": Op(
+        "fixed", (), lambda a, _: nn.LocalResponseNorm(a["size"], a["alpha"], a["beta"], a["k"]), in_place=False
+    ),
+    "relu": Op("join", ("relu.default",), lambda a, _: nn.ReLU(), in_place=True),
+    "hardtanh": Op("join", ("hardtanh.default",), _hardtanh, in_place=True),
+    "relu6": Op("join", ("relu6.default",), lambda a, _: nn.ReLU6(), in_place=True),
+    "leaky_relu": Op("join", ("leaky_relu.default",), lambda a, _: nn.LeakyReLU(a["negative_slope"]), in_place=True),
+    "elu": Op("join", ("elu.default",), _elu, in_place=True),
+    "silu": Op("join", ("silu.default",), lambda a, _: nn.SiLU(), in_place=True),
+    "mish": Op("join", ("mish.default",), lambda a, _: nn.Mish(), in_place=True),
+    "gelu": Op("join", ("gelu.default",), lambda a, _: nn.GELU(a["approximate"]), in_place=True),
+    "sigmoid": Op("join", ("sigmoid.default",), lambda a, _: nn.Sigmoid(), in_place=True),
+    "tanh": Op("join", ("tanh.default",), lambda a, _: nn.Tanh(), in_place=True),
+    "hardswish": Op("join", ("hardswish.default",), lambda a, _: nn.Hardswish(), in_place=True),
+    "hardsigmoid": Op("join", ("hardsigmoid.default",), lambda a, _: nn.Hardsigmoid(), in_place=True),
+    "dropout": Op("join", ("dropout.default",), lambda a, _: nn.Dropout(a["p"]), drops=("train",), view=True),
+    "drop_path": Op("join", ("feature_dropout.default",), lambda a, _: DropPath(a["p"]), drops=("train",), view=True),
+    "max_pool2d": Op("window", ("max_pool2d.default",), _max_pool2d),
+    "avg_pool2d": Op("window", ("avg_pool2d.default",), _avg_pool2d),
     "adaptive_avg_pool2d": Op(
-        "same", ("adaptive_avg_pool2d.default",), lambda a, _: nn.AdaptiveAvgPool2d(_pair(a["output_size"]))
+        "window", ("adaptive_avg_pool2d.default",), lambda a, _: nn.AdaptiveAvgPool2d(_pair(a["output_size"]))
     ),
     "mean": Op("reduce", ("mean.dim",)),
+    "sum": Op("reduce", ("sum.dim_IntList",)),
     "add": Op("join", ("add.Tensor",), in_place=True),
     "sub": Op("join", ("sub.Tensor",), in_place=True),
     "mul": Op("join", ("mul.Tensor",), in_place=True),
     "concat": Op("concat", ("cat.default", "concat.default")),
-    "flatten": Op("flatten", ("flatten.using_ints",), view=True),
-    "view": Op("flatten", ("view.default",), view=True),
-    "reshape": Op("flatten", ("reshape.default",), view=True),
-    "softmax": Op("fixed", ("softmax.int",)),
-    "log_softmax": Op("fixed", ("log_softmax.int",)),
+    "flatten": Op("move", ("flatten.using_ints",), view=True),
+    "reshape": Op("move", ("reshape.default", "view.default", "_unsafe_view.default"), view=True),
+    "squeeze": Op("move", ("squeeze.dims",), view=True),
+    "unsqueeze": Op("move", ("unsqueeze.default",), view=True),
+    "permute": Op("move", ("permute.default",)),
+    "transpose": Op("move", ("transpose.int",)),
+    "expand": Op("move", ("expand.default",)),
+    "slice": Op("move", ("slice.Tensor",)),
+    "select": Op("move", ("select.int",)),
+    "gather": Op("move", (), lambda a, own: Gather(a["dim"], own["index"][0]), owns=("index",)),
+    "index": Op("move", ("index.Tensor",)),
+    "softmax": Op("softmax", ("softmax.int",)),
+    "log_softmax": Op("softmax", ("log_softmax.int",)),
+    "matmul": Op("contract", ("matmul.default", "bmm.default", "mm.default")),
+    "attention": Op("contract", ("scaled_dot_product_attention.default",)),
+    "item": Op("fixed", (), view=True),  # one of several results
     "size": Op("scalar", ("sym_size.int",)),
+    **{name: Op("scalar", (name,)) for name in INTEGER},
 }
 
-BY_OVERLOAD: dict[str, str] = {overload: name for name, op in OPS.items() for overload in op.overloads}
+BY_OVERLOAD: dict[str, str] = {overload: name for name, op in OPS.items() for overload in op.overloads} | {
+    name: name for name, op in OPS.items() if not op.overloads
+}
+
+WINDOWS = ("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "upsample_nearest2d", "upsample_bilinear2d",
+           "upsample_bicubic2d", "_upsample_nearest_exact2d", "avg_pool2d", "max_pool2d", "adaptive_avg_pool2d",
+           "adaptive_max_pool2d")  # fmt: skip
+REDUCTIONS = ("sum", "mean", "amax", "amin", "var", "std", "linalg_vector_norm", "logsumexp", "max", "min", "prod")
+MOVES = ("roll", "flip", "unfold", "contiguous", "clone", "to", "_to_copy", "alias", "detach", "lift_fresh_copy")
+
+
+@functools.cache
+def op_of(name: str) -> Op:
+    """Return the row of an op, or of a carried ATen overload "aten.NAME.OVERLOAD".
+
+    Raises UnsupportedOp for a name that is neither, and for an operator that writes to its inputs, draws random
+    numbers, or works on anything but tensors: a saved net may name operators, but no others than these.
+    """
+    if name in OPS:
+        return OPS[name]
+    overload = name.removeprefix("aten.")
+    try:
+        function = aten(overload)
+        schema, tags = function._schema, function.tags
+    except AttributeError as error:
+        raise UnsupportedOp(f"there is no operator {name} in torch {torch.__version__}") from error
+    types = {str(argument.type) for argument in schema.arguments}
+    if not name.startswith("aten.") or schema.is_mutable or not any("Tensor" in t for t in types):
+        raise UnsupportedOp(f"operator {name} is not one that computes tensors from tensors")
+    if torch.Tag.nondeterministic_seeded in tags and "attention" not in overload:
+        raise UnsupportedOp(f"operator {name} draws random numbers, also in eval mode")
+    base = overload.partition(".")[0]
+    if torch.Tag.pointwise in tags and base not in MOVES:
+        return Op("join", (overload,), in_place=True)
+    passage: Passage = "fixed"
+    for names, found in ((WINDOWS, "window"), (REDUCTIONS, "reduce"), (MOVES, "move")):
+        passage = found if base in names else passage  # type: ignore[assignment]
+    return Op(passage, (overload,))

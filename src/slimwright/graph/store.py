@@ -1,7 +1,8 @@
 """Save and load a `Net` as two files: `net.json` and `net.safetensors`. Nothing in them is run.
 
-The structure is checked as untrusted input: names must be plain identifiers, ops must be rows of `ops.OPS`,
-arguments must be numbers, strings, None or references, and the shapes must follow from the weights.
+The structure is checked as untrusted input: names must be plain identifiers, ops must be rows of `ops.OPS` or
+operators that `ops.op_of` lets through, arguments must be numbers, strings, None or references, and the shapes must
+follow from the weights.
 """
 
 import json
@@ -16,9 +17,9 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
-from slimwright.errors import ModelError
+from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.net import Net, Node, Ref, Value, checked, structure
-from slimwright.graph.ops import OPS
+from slimwright.graph.ops import op_of
 
 FORMAT, VERSION = "slimwright-net", 1
 
@@ -81,11 +82,13 @@ def _node(entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Node:
     name, op = entry["name"], entry["op"]
     if not isinstance(name, str) or not name.isidentifier():
         raise ModelError(f"{name!r} is no name for a node")
-    if op not in OPS:
-        raise ModelError(f"node '{name}' has the unknown op {op!r}")
+    try:
+        row = op_of(op)
+    except UnsupportedOp as error:
+        raise ModelError(f"node '{name}' has the unknown op {op!r}: {error}") from error
     owned = dict(entry["tensors"])
     for role, tensor in owned.items():
-        if role not in OPS[op].owns or not re.fullmatch(r"\w+(\.\w+)*", tensor):
+        if role not in row.owns or not re.fullmatch(r"\w+(\.\w+)*", tensor):
             raise ModelError(f"node '{name}' ({op}) cannot own {tensor!r} as its {role}")
         if tensor not in tensors:
             raise ModelError(f"the weights of node '{name}' are missing: no tensor {tensor!r}")

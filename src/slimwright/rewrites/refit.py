@@ -25,7 +25,7 @@ from slimwright.errors import ModelError
 from slimwright.evidence import MOST_TAPS, taps
 from slimwright.graph.channels import Coupling
 from slimwright.graph.net import Net, Node, compute
-from slimwright.graph.ops import OPS
+from slimwright.graph.ops import op_of
 from slimwright.progress import Event, Tell, silent
 from slimwright.rewrites.fold import affine
 from slimwright.rewrites.ridge import LayerRidge
@@ -55,7 +55,7 @@ def kept_channels(coupling: Coupling, keep: Mapping[str, Tensor], original: Net)
         dropped = torch.ones(group.size, dtype=torch.bool)
         dropped[keep[group.name]] = False
         for cut in group.cuts:
-            if cut.role != "in" and OPS[original[cut.node].op].channels == "mix":
+            if cut.role != "in" and op_of(original[cut.node].op).channels == "mix":
                 size = original.tensors[original[cut.node].tensors["weight"]].shape[0]
                 mask = gone.setdefault(cut.node, torch.ones(size, dtype=torch.bool))
                 mask[torch.from_numpy(cut.positions)[dropped].reshape(-1)] = False
@@ -95,10 +95,10 @@ class _Walk:
         return self.changed.edited(self._with_biases(), tensors=self.tensors)
 
     def _advance(self, node: Node) -> None:
-        weighted = OPS[node.op].channels == "mix"
+        weighted = op_of(node.op).channels == "mix"
         if self._resized(node) or any(name in self.drifted for name in node.reads):
             self.drifted.add(node.name)
-        module = self.changed.module_of(node) if OPS[node.op].module else None
+        module = self.changed.module_of(node) if op_of(node.op).module else None
         solvable = weighted and node.name not in self.shared and taps(self.changed, node) <= MOST_TAPS
         if solvable and node.source in self.drifted:
             module = self._refitted(node, module)
@@ -202,7 +202,7 @@ class _Walk:
             elif missing:
                 waiting.extend(missing)
             else:
-                module = self.original.module_of(node) if OPS[node.op].module else None
+                module = self.original.module_of(node) if op_of(node.op).module else None
                 self.old[node.name] = self._run(self.original, node, module, self.old)
         return self.old[name]
 

@@ -1,0 +1,180 @@
+"""Choose channels to keep, so that every part that must keep equally many does.
+
+Grouped convolutions need equal counts per group, not equal positions. Over residual sums, shuffles and concatenations the
+demands of several layers meet in the same channels, so counts are found by a small integer program: *cells* are the
+channels of a group that all demands treat alike; each demand says that its parts keep equally many; the counts
+nearest to the wanted share win. Within a cell the channels with the highest scores stay.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from slimwright.errors import RequestError
+from slimwright.graph.channels import ChannelGroup, Coupling
+from slimwright.graph.identities import Balance
+from slimwright.graph.moves import Ids
+
+SECONDS = 5.0  # for one integer program; what is found by then counts
+Cell = tuple[ChannelGroup, Ids]  # a group, and channels of it
+
+
+def choose(
+    coupling: Coupling,
+    share: float | Mapping[str, float],
+    *,
+    scores: Mapping[str, NDArray[np.float64]] | None = None,
+    multiple: int = 1,
+    seed: int = 0,
+) -> dict[str, Ids]:
+    """Return which channels each group keeps, for `cut`: about `share` (0..1) of each group, the highest scores.
+
+    `share` may differ by group; groups it does not name stay whole. Without scores [size] the choice is random, from
+    `seed`. Counts are multiples of `multiple` where the group is large enough. Groups that equal parts bind together
+    keep the nearest counts that can be, at worst all. Raises RequestError for a share outside 0..1.
+    """
+    rng = np.random.default_rng(seed)
+    shares = {g.name: share for g in coupling.groups} if isinstance(share, int | float) else dict(share)
+    if any(not 0 <= s <= 1 for s in shares.values()) or multiple < 1:
+        raise RequestError(f"shares must lie in 0..1 and the multiple be at least 1; got {shares} and {multiple}")
+    given = scores or {}
+    rank = {g.name: np.asarray(given.get(g.name, rng.random(g.size)), np.float64) for g in coupling.groups}
+    groups = [group for group in coupling.groups if group.name in shares]
+    counts: list[tuple[Cell, int]] = [
+        ((group, np.arange(group.size)), _rounded(group.size, shares[group.name], multiple))
+        for group in groups
+        if group.name not in coupling.balanced
+    ]
+    for cells, balances in _bound_together(coupling, [g for g in groups if g.name in coupling.balanced]):
+        counts += zip(cells, _counts(coupling, cells, balances, shares, multiple), strict=True)
+    kept: dict[str, list[int]] = defaultdict(list)
+    for (group, members), count in counts:
+        best = members[np.argsort(-rank[group.name][members], kind="stable")[:count]]
+        kept[group.name] += best.tolist()
+    keep = {name: np.sort(np.array(channels, np.int64)) for name, channels in kept.items()}
+    return _without_gaps(coupling, keep, rank)
+
+
+def _rounded(size: int, share: float, multiple: int) -> int:
+    """The count nearest to the share that is a multiple, at least one; sizes below the multiple are halves of it."""
+    while multiple > size:
+        multiple //= 2
+    return min(max(round(size * share / multiple), 1) * multiple, size)
+
+
+def _bound_together(coupling: Coupling, groups: Sequence[ChannelGroup]) -> list[tuple[list[Cell], list[Balance]]]:
+    """The cells of each set of groups that demands bind together, and those demands."""
+    if not groups:
+        return []
+    owner = np.full(coupling.components, -1)
+    for number, group in enumerate(groups):
+        owner[group.components] = number
+    members = [np.unique(owner[b.parts][owner[b.parts] >= 0]) for b in coupling.balances]
+    links = [(first[0], other) for first in members if len(first) for other in first]
+    pairs = np.array(links or [(0, 0)]).T
+    _, label = connected_components(coo_array((np.ones(pairs.shape[1]), tuple(pairs)), shape=(len(groups),) * 2), False)
+    found = []
+    for number in np.unique(label):
+        inside = [group for group, at in zip(groups, label, strict=True) if at == number]
+        balances = [b for b, m in zip(coupling.balances, members, strict=True) if len(m) and label[m[0]] == number]
+        found.append(([cell for group in inside for cell in _cells(coupling, group, balances)], balances))
+    return found
+
+
+def _cells(coupling: Coupling, group: ChannelGroup, balances: Sequence[Balance]) -> list[Cell]:
+    """The channels of a group, put together where every demand counts them in the same parts."""
+    signature: list[list[tuple[int, ...]]] = [[] for _ in range(group.size)]
+    for balance in balances:
+        table = _times(coupling, balance)[:, group.components]  # [parts, size]
+        for channel in range(group.size):
+            signature[channel].append(tuple(table[:, channel].tolist()))
+    alike: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
+    for channel, said in enumerate(signature):
+        alike[tuple(said)].append(channel)
+    return [(group, np.array(channels)) for channels in alike.values()]
+
+
+def _times(coupling: Coupling, balance: Balance) -> Ids:
+    """How often each part holds each component: [parts, components]."""
+    table = np.zeros((len(balance.parts), coupling.components), np.int64)
+    for part, components in enumerate(balance.parts):
+        np.add.at(table[part], components, 1)
+    return table
+
+
+def _counts(
+    coupling: Coupling, cells: Sequence[Cell], balances: Sequence[Balance], shares: Mapping[str, float], multiple: int
+) -> list[int]:
+    """Solve for the counts: variables are a count and a distance per cell, then one level per demand."""
+    sizes = np.array([len(members) for _, members in cells])
+    n, levels = len(cells), len(balances)
+    wanted = sizes * np.array([shares[group.name] for group, _ in cells])
+    free = np.zeros(coupling.components, bool)
+    for group, members in cells:
+        free[group.components[members]] = True
+    rows, low, high = [], [], []
+
+    def demand(row: NDArray[np.float64], least: float, most: float) -> None:
+        rows.append(row)
+        low.append(least)
+        high.append(most)
+
+    for number, balance in enumerate(balances):
+        table = _times(coupling, balance)
+        for part in table:
+            row = np.zeros(2 * n + levels)
+            row[:n] = [part[group.components[members[0]]] for group, members in cells]
+            row[2 * n + number] = -1
+            always = float(part[~free].sum())
+            demand(row, -always, -always)
+    for cell in range(n):  # distance >= |count - wanted|
+        for sign in (1.0, -1.0):
+            row = np.zeros(2 * n + levels)
+            row[cell], row[n + cell] = -sign, 1.0
+            demand(row, -sign * wanted[cell], np.inf)
+    for name in {group.name for group, _ in cells}:
+        row = np.zeros(2 * n + levels)
+        row[:n] = [group.name == name for group, _ in cells]
+        demand(row, 1.0, np.inf)
+    step = np.array([multiple if size % multiple == 0 and size > multiple else 1 for size in sizes])
+    cost = np.concatenate([np.zeros(n), np.ones(n), np.zeros(levels)])
+    top = np.concatenate([sizes, np.full(n, np.inf), np.full(levels, np.inf)])
+    scale = np.concatenate([step, np.ones(n + levels)])
+    found = milp(
+        cost,
+        constraints=LinearConstraint(np.array(rows) * scale, low, high),
+        integrality=np.concatenate([np.ones(n), np.zeros(n), np.ones(levels)]),
+        bounds=Bounds(np.concatenate([np.zeros(2 * n), np.ones(levels)]), top / scale),
+        options={"time_limit": SECONDS, "mip_rel_gap": 0.02},
+    )
+    if found.x is None:
+        return sizes.tolist()
+    return (np.round(found.x[:n]).astype(np.int64) * step).tolist()
+
+
+def _without_gaps(
+    coupling: Coupling, keep: Mapping[str, Ids], rank: Mapping[str, NDArray[np.float64]]
+) -> dict[str, Ids]:
+    """Keep at least one channel of every value and of every slice of one."""
+    keep = dict(keep)
+    alive = np.ones(coupling.components, bool)
+    owner: dict[int, tuple[ChannelGroup, int]] = {}
+    for group in coupling.groups:
+        for channel, component in enumerate(group.components.tolist()):
+            owner[component] = group, channel
+        if group.name in keep:
+            alive[np.delete(group.components, keep[group.name])] = False
+    for components in coupling.values.values():
+        if components.size and not alive[components].any():
+            group, _ = owner[int(components.flat[0])]
+            inside = [owner[c][1] for c in components.reshape(-1).tolist() if owner[c][0] is group]
+            best = max(inside, key=lambda channel: rank[group.name][channel])
+            added = np.arange(group.size) if group.name in coupling.balanced else np.union1d(keep[group.name], [best])
+            keep[group.name] = added
+            alive[group.components[added]] = True
+    return keep

@@ -1,0 +1,342 @@
+"""The calls of a program, recorded while the nodes of an ONNX graph are gone through in order.
+
+Every value is followed at two batch sizes. What differs between them depends on the batch, so the arithmetic on shapes
+that exporters write into their files (Shape, Gather, Mul, Concat, Reshape) is simply carried out, twice, and a size that
+comes out differently becomes -1. What depends on weights and numbers alone is computed; a file can only make so many
+bytes out of nothing. Everything else is run on meta tensors for its shape and recorded as a `Call`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from slimwright.errors import ModelError, UnsupportedOp
+from slimwright.graph.net import Ref
+from slimwright.graph.onnx.names import Names
+from slimwright.graph.ops import call_aten
+from slimwright.graph.program import Call, Program, bound
+
+FACTOR = 7  # the second batch is this many times the first: no accident of small numbers hides the batch
+MOST_MADE_BYTES = 2**30  # of constants that a file computes; the fully connected layer of VGG takes 0.4e9
+MOST_ELEMENTS = 2**32  # of one value for one image: 16 GB
+VIEWS = ("permute", "slice", "select", "unsqueeze", "squeeze", "expand")  # share memory with what they read
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A tensor that does not depend on the images; it may depend on how many there are."""
+
+    at: tuple[Tensor, Tensor]  # at both batch sizes; one object where it is the same
+    wish: str = "constant"  # a name for it
+    learned: bool = False  # a weight, or computed from weights
+
+    @property
+    def fixed(self) -> bool:
+        """True where the batch changes nothing."""
+        return self.at[0] is self.at[1] or (
+            self.at[0].dtype == self.at[1].dtype and torch.equal(self.at[0], self.at[1])
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """At the first batch size."""
+        return tuple(self.at[0].shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """A value computed from the images: the name of its call, and what it is at both batch sizes."""
+
+    name: str
+    at: tuple[Any, Any]  # meta tensors, or integers for a size
+    outer: int = 1  # the batch's dimension may hold other things too: this many of them stand outside of the batch
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """At the first batch size."""
+        return tuple(self.at[0].shape)
+
+    @property
+    def batch_axis(self) -> int | None:
+        """The dimension that grows with the batch. Raises UnsupportedOp where several do."""
+        axes = [axis for axis, (one, two) in enumerate(zip(self.shape, self.at[1].shape, strict=True)) if one != two]
+        if len(axes) > 1:
+            raise UnsupportedOp(f"dimensions {axes} of '{self.name}' all grow with the batch; that is not supported")
+        return axes[0] if axes else None
+
+
+Operand: TypeAlias = Known | Flow
+
+
+@dataclass(frozen=True)
+class PerBatch:
+    """A plain argument that is not the same at both batch sizes."""
+
+    at: tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a flow came about: looked at to find operators that exporters take apart."""
+
+    overload: str
+    arguments: Mapping[str, Any]
+
+
+def constant(tensor: Tensor, wish: str = "constant", *, learned: bool = False) -> Known:
+    """Return a tensor that is the same at every batch size."""
+    return Known((tensor, tensor), wish, learned)
+
+
+def pair(one: Tensor, two: Tensor, wish: str) -> Known:
+    """Return what was worked out at both batch sizes as one value."""
+    return Known((one, one if one.dtype == two.dtype and torch.equal(one, two) else two), wish)
+
+
+@dataclass
+class Trace:
+    """The calls so far."""
+
+    batch: int  # of the file; 1 where it leaves that open
+    most_bytes: int
+    names: Names = field(default_factory=Names)
+    calls: list[Call] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    owner: dict[str, str] = field(default_factory=dict)
+    parameters: set[str] = field(default_factory=set)
+    about: str = "constant"  # what the next constant is for: the value that is being made
+    made_bytes: int = 0
+    _made: dict[str, Made] = field(default_factory=dict)
+    _stored: dict[int, tuple[Tensor, str]] = field(default_factory=dict)  # id of a tensor -> it, its value name
+    _derived: dict[tuple[int, str], tuple[Known, Known]] = field(default_factory=dict)  # -> source, what came of it
+    _images: Flow | None = None
+    _count: Flow | None = None
+
+    def images(self, name: str, shape: tuple[int, ...]) -> Flow:
+        """Note the input: images of `shape`, which is without the batch."""
+        sizes = (self.batch, FACTOR * self.batch)
+        self._images = Flow(self.names.value(name), tuple(_blank((n, *shape)) for n in sizes))  # type: ignore[arg-type]
+        return self._images
+
+    def call(self, overload: str, *args: Any, keywords: Mapping[str, Any] | None = None) -> Operand:
+        """Record one ATen call, or compute it where it reads constants alone. Arguments may be operands in tuples.
+
+        Raises ModelError where its arguments do not fit, or fit at one batch size only.
+        """
+        arguments = bound(overload, args, keywords or {})
+        operands = list(_operands(tuple(arguments.values())))
+        if any(isinstance(operand, Flow) for operand in operands):
+            arguments = {key: self._spread(value) for key, value in arguments.items()}
+        results = self._on_meta(overload, arguments)
+        if any(isinstance(operand, Flow) for operand in operands):
+            return self._recorded(overload, arguments, results)
+        return self._computed(overload, arguments, operands, results)
+
+    def layer(self, op: str, x: Flow, options: Mapping[str, Any]) -> Flow:
+        """Record a row of `ops.OPS` that has no overload and keeps the shape of what it reads."""
+        return self._flow(op, {"input": x, **options}, x.at)
+
+    def made(self, value: Operand | None) -> Made | None:
+        """How a flow came about; None for a constant and for the images."""
+        return self._made.get(value.name) if isinstance(value, Flow) else None
+
+    def renamed(self, flow: Flow, wish: str, since: int) -> Flow:
+        """Give a flow the name it shall have, if its call is the `since`-th or later and no call reads it yet."""
+        for place in range(len(self.calls) - 1, since - 1, -1):
+            if flow.name in self.calls[place].reads:
+                return flow
+            if self.calls[place].name == flow.name:
+                name = self.names.value(wish)
+                self.calls[place] = replace(self.calls[place], name=name)
+                self._made[name] = self._made.pop(flow.name)
+                return replace(flow, name=name)
+        return flow
+
+    def afford(self, count: int, dtype: torch.dtype) -> None:
+        """Raise ModelError where another constant of `count` elements would be too much."""
+        self.made_bytes += count * dtype.itemsize
+        if self.made_bytes > self.most_bytes:
+            raise ModelError(
+                f"its constants, worked out, take more than {self.most_bytes / 1e9:.1f} GB, which is far more than the "
+                "file holds; this is no model that a device can run"
+            )
+
+    def derived(self, source: Known, how: str, make: Callable[[], Tensor], wish: str = "") -> Known:
+        """Return a weight made of another; the same one for the same source, made in the same way.
+
+        It is named like its source unless there is another `wish`.
+        """
+        key = (id(source.at[0]), how)
+        if key not in self._derived:
+            tensor = make()
+            if tensor is source.at[0]:
+                tensor = tensor.view_as(tensor)  # the same numbers, known by another name
+            if tensor.data_ptr() != source.at[0].data_ptr():
+                self.afford(tensor.numel(), tensor.dtype)
+            self._derived[key] = source, constant(tensor, wish or source.wish, learned=source.learned)
+        return self._derived[key][1]
+
+    def batch_size(self) -> Flow:
+        """The number of images."""
+        if self._count is None:
+            count = self.call("sym_size.int", self._images, 0)
+            assert isinstance(count, Flow)
+            self._count = count
+        return self._count
+
+    def program(self, output: Flow) -> Program:
+        """Return the whole, for a batch of one."""
+        images = self._images
+        assert images is not None
+        return Program(
+            images.name,
+            (1, *images.shape[1:]),
+            "float32",
+            self.calls,
+            self.tensors,
+            self.owner,
+            (output.name,),
+            frozenset(self.parameters),
+        )
+
+    def _on_meta(self, overload: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+        results = []
+        for world in (0, 1):
+            given = {key: _resolved(value, world, meta=True) for key, value in arguments.items()}
+            try:
+                results.append(call_aten(overload, given))
+            except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, NotImplementedError) as error:
+                detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+                if world:
+                    raise ModelError(
+                        f"it fits a batch of {self.batch} only ({detail}); export the model with a dynamic batch: "
+                        "torch.onnx.export(..., dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
+                    ) from error
+                raise ModelError(detail) from error
+            if isinstance(results[-1], Tensor) and results[-1].numel() > MOST_ELEMENTS * (self.batch * FACTOR):
+                raise ModelError(f"it makes a value of shape {list(results[-1].shape)}, which no device can hold")
+        return results[0], results[1]
+
+    @torch.no_grad()
+    def _computed(
+        self, overload: str, arguments: Mapping[str, Any], operands: list[Operand], results: tuple[Any, Any]
+    ) -> Known:
+        known = [operand for operand in operands if isinstance(operand, Known)]
+        same = all(k.at[0] is k.at[1] for k in known) and not _varies(tuple(arguments.values()))
+        found: list[Tensor] = []
+        for world in (0,) if same else (0, 1):
+            if overload.partition(".")[0] not in VIEWS:
+                self.afford(results[world].numel(), results[world].dtype)
+            found.append(call_aten(overload, {k: _resolved(v, world, meta=False) for k, v in arguments.items()}))
+        learned = [k for k in known if k.learned] if found[0].is_floating_point() else []
+        wish = learned[0].wish if len(learned) == 1 else self.about
+        return Known((found[0], found[-1]), wish, bool(learned))
+
+    def _recorded(self, overload: str, arguments: Mapping[str, Any], results: tuple[Any, Any]) -> Flow:
+        if isinstance(results[0], Tensor) and results[0].ndim != results[1].ndim:
+            raise ModelError(
+                f"it takes a batch of {self.batch} for a dimension to be dropped; export the model with a dynamic batch"
+            )
+        return self._flow(overload, arguments, results)
+
+    def _flow(self, overload: str, arguments: Mapping[str, Any], results: tuple[Any, Any]) -> Flow:
+        name = self.names.value(f"{self.about}_{overload.partition('.')[0]}")
+        self.calls.append(Call(name, overload, {key: self._plain(value) for key, value in arguments.items()}))
+        self._made[name] = Made(overload, arguments)
+        flow = Flow(name, results)
+        return replace(flow, outer=self._outer(flow, arguments)) if isinstance(results[0], Tensor) else flow
+
+    def _outer(self, flow: Flow, arguments: Mapping[str, Any]) -> int:
+        """What stands outside of the batch in its dimension is what stood there before, unless a reshape says so."""
+        axis = flow.batch_axis
+        for source in _operands(tuple(arguments.values())):
+            if axis is not None and isinstance(source, Flow) and isinstance(source.at[0], Tensor):
+                before = source.batch_axis
+                if before is not None and source.shape[before] == flow.shape[axis]:
+                    return source.outer
+        return 1
+
+    def _plain(self, value: Any) -> Any:
+        """An argument as calls hold it."""
+        if isinstance(value, Flow):
+            return Ref(value.name)
+        if isinstance(value, Known):
+            return Ref(self._value_of(value))
+        if isinstance(value, PerBatch):
+            if value.at[0] != value.at[1]:
+                raise UnsupportedOp(f"it takes an argument from the number of images ({value.at[0]}); that is not "
+                                    "supported")  # fmt: skip
+            return value.at[0]
+        return tuple(self._plain(item) for item in value) if isinstance(value, tuple | list) else value
+
+    def _value_of(self, known: Known) -> str:
+        """The value name of a constant, stored when it is first asked for."""
+        tensor = known.at[0]
+        if id(tensor) not in self._stored:
+            whole = tensor
+            if not tensor.is_contiguous():
+                self.afford(tensor.numel(), tensor.dtype)
+                whole = tensor.contiguous()
+            name = self.names.tensor(known.wish)
+            value = self.names.value(name)
+            self._stored[id(tensor)] = (tensor, value)
+            self.tensors[name], self.owner[value] = whole, name
+            if known.learned and whole.numel() and bool(torch.isfinite(torch.stack(torch.aminmax(whole))).all()):
+                self.parameters.add(name)
+        return self._stored[id(tensor)][1]
+
+    def _spread(self, value: Any) -> Any:
+        """Turn a constant that is repeated once for every image into one that is stored once and expanded."""
+        if isinstance(value, tuple | list):
+            return tuple(self._spread(item) for item in value)
+        if not isinstance(value, Known) or value.fixed:
+            return value
+        one, two = value.at
+        axes = [axis for axis, (a, b) in enumerate(zip(one.shape, two.shape, strict=False)) if a != b]
+        if one.ndim == two.ndim and len(axes) == 1 and one.shape[axes[0]] == self.batch:
+            row = one.narrow(axes[0], 0, 1)
+            if torch.equal(row.expand_as(two), two):
+                return self.repeated(Known((row, row), value.wish, value.learned), axes[0])
+        raise UnsupportedOp(
+            "it computes with the number of images, or with their place in the batch; that is not supported"
+        )
+
+    def repeated(self, row: Known, axis: int) -> Flow:
+        """Return a constant with one entry along `axis`, expanded to the number of images."""
+        sizes: list[Any] = [-1] * row.at[0].ndim
+        sizes[axis] = self.batch_size()
+        return self._recorded(
+            "expand.default",
+            bound("expand.default", (row, tuple(sizes)), {}),
+            self._on_meta("expand.default", bound("expand.default", (row, tuple(sizes)), {})),
+        )
+
+
+def _blank(shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, device="meta")
+
+
+def _operands(value: Any) -> Iterator[Operand]:
+    if isinstance(value, Known | Flow):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _operands(item)
+
+
+def _varies(value: Any) -> bool:
+    if isinstance(value, PerBatch):
+        return bool(value.at[0] != value.at[1])
+    return isinstance(value, tuple | list) and any(map(_varies, value))
+
+
+def _resolved(value: Any, world: int, *, meta: bool) -> Any:
+    """An argument at one of the two batch sizes."""
+    if isinstance(value, Known):
+        return torch.empty_like(value.at[world], device="meta") if meta else value.at[world]
+    if isinstance(value, Flow | PerBatch):
+        return value.at[world]
+    return [_resolved(item, world, meta=meta) for item in value] if isinstance(value, tuple | list) else value
