@@ -16,11 +16,10 @@ from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.net import Net, Node, Ref, Value, checked, without_dead_ends
-from slimwright.graph.ops import BY_OVERLOAD, INTEGER, OPS, aten, call_aten, op_of
+from slimwright.graph.ops import BY_OVERLOAD, FACTORIES, INTEGER, OPS, aten, call_aten, on_meta, op_of
 from slimwright.graph.patterns import with_lrn
 from slimwright.graph.program import UNKNOWN, Call, Program, functional
 
-FACTORIES = ("arange", "zeros", "ones", "full", "eye", "linspace", "scalar_tensor", "tril_indices", "triu_indices")
 MOST_FOLDED = 2**26  # elements of a constant that is computed here
 LIKE = ("new_zeros", "new_ones", "new_full")
 SPLITS = ("split", "split_with_sizes", "chunk", "unsafe_chunk", "unsafe_split", "tensor_split", "unbind")
@@ -100,8 +99,7 @@ class _Constants:
 
         arguments = {key: _filled(value, found) for key, value in call.arguments.items()}
         try:
-            with torch.device("meta" if meta else "cpu"):
-                return call_aten(call.overload, arguments)
+            return call_aten(call.overload, on_meta(arguments) if meta else arguments)
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
             if meta:  # some operators on constants have no shape rule
                 return torch.empty(0, device="meta")
@@ -146,6 +144,9 @@ class _Builder:
             return
         if call.overload in ("view.default", "_unsafe_view.default"):  # of the same elements, in any memory layout
             call = Call(call.name, "reshape.default", {"self": call.arguments["self"], "shape": call.arguments["size"]})
+        if call.overload in ("to.device", "to.dtype_layout", "_to_copy.default"):  # where it lies is not the net's business
+            dtype = call.arguments["dtype"] or str(self._value(call.reads[0]).dtype)
+            call = Call(call.name, "to.dtype", {**TO_DTYPE, "self": call.arguments["self"], "dtype": dtype})
         op = self._op(call)
         row = OPS.get(op)
         owned = {k: v.name for k, v in call.arguments.items() if row and k in row.owns and isinstance(v, Ref)}
@@ -188,8 +189,8 @@ class _Builder:
         weights = [call.arguments[k] for k in row.owns if call.arguments.get(k) is not None]
         stored = all(isinstance(w, Ref) and w.name in self.constants.values for w in weights)
         if op == "batch_norm":
-            rank = self._shape(call.reads[0])
-            op = {4: "batch_norm", 3: "batch_norm1d", 2: "batch_norm1d"}.get(len(rank), "")
+            rank = self._value(call.reads[0]).ndim
+            op = {4: "batch_norm", 3: "batch_norm1d", 2: "batch_norm1d"}.get(rank, "")
             stored = stored and call.arguments.get("running_mean") is not None and bool(op)
         if op in ("group_norm", "conv2d", "linear", "prelu") and not weights:
             stored = False
@@ -197,14 +198,15 @@ class _Builder:
             stored = False
         if op == "elu" and (call.arguments["scale"], call.arguments["input_scale"]) != (1, 1):
             stored = False
-        if op in FOUR_D and len(self._shape(call.reads[0])) != 4:
+        if op in FOUR_D and self._value(call.reads[0]).ndim != 4:
             stored = False
         if row.owns and not stored or op in FOUR_D and not stored or (op == "elu" and not stored):
             return f"aten.{call.overload}"
         return op
 
-    def _shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.values[self.name_of(name)][0].shape)
+    def _value(self, name: str) -> Tensor:
+        value: Tensor = self.values[self.name_of(name)][0]
+        return value
 
     def _named(self, value: Value) -> Value:
         if isinstance(value, Ref):
@@ -236,7 +238,7 @@ class _Builder:
                 row = OPS[op]
                 assert row.module is not None
                 return row.module(arguments, {})(arguments["input"])
-            return call_aten(call.overload, arguments)
+            return call_aten(call.overload, on_meta(arguments))
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, NotImplementedError) as error:
             raise _cannot(call, error) from error
 
@@ -318,13 +320,10 @@ class _Builder:
                 return "select", {"self": Ref(first), "dim": dim, "index": index}
             case "pad" | "constant_pad_nd" if not any(arguments["pad"]):  # type: ignore[arg-type]
                 return "", {}
-            case "to" | "_to_copy" | "type_as":
+            case "to" | "type_as":
                 if results[0].dtype == one.dtype:
                     return "", {}
-                return "aten.to.dtype", {
-                    "self": Ref(first), "dtype": str(results[0].dtype), "non_blocking": False, "copy": False,
-                    "memory_format": None,
-                }  # fmt: skip
+                return "aten.to.dtype", {**TO_DTYPE, "self": Ref(first), "dtype": str(results[0].dtype)}
         return op, arguments
 
     def _permuted(self, base: str, call: Call, first: str, one: Tensor) -> tuple[str, dict[str, Value]]:
@@ -384,6 +383,7 @@ class _Builder:
         return "slice", {"self": Ref(first), "dim": axis, "start": start, "end": end, "step": step}
 
 
+TO_DTYPE: dict[str, Value] = {"self": None, "dtype": None, "non_blocking": False, "copy": False, "memory_format": None}
 FOUR_D = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "conv2d", "lrn")
 
 

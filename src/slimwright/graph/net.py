@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimwright.errors import ModelError
-from slimwright.graph.ops import called, op_of
+from slimwright.graph.ops import called, on_meta, op_of
 
 IMAGE_DTYPES = {"float32": torch.float32}
 
@@ -326,7 +326,7 @@ def _inferred(net: Net, node: Node, values: Mapping[str, Tensor]) -> Tensor:
         if op_of(node.op).channels == "parameter":
             return torch.empty_like(net.tensors[node.tensors["value"]], device="meta")
         module = _meta_module(net, node) if op_of(node.op).module is not None else None
-        return compute(net, node, module, values.__getitem__)
+        return compute(net, replace(node, arguments=on_meta(node.arguments)), module, values.__getitem__)
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError) as error:
         took = ", ".join(f"{name} {list(getattr(values[name], 'shape', ()))}" for name in node.reads)
         owns = ", ".join(f"{role} {list(net.tensors[t].shape)}" for role, t in node.tensors.items())

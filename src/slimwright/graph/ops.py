@@ -88,10 +88,15 @@ def _split(schema: Any, arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], 
 
 
 def _typed(name: str, value: Any) -> Any:
-    """A dtype, layout or memory format is kept by its name, such as "torch.float32"."""
+    """A dtype, layout or memory format is kept by its name, such as "torch.float32"; a device's name says nothing."""
     if name in TYPE_ARGUMENTS and isinstance(value, str):
         return getattr(torch, value.removeprefix("torch.")) if name != "device" else None
     return value
+
+
+def on_meta(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, for computing shapes alone: what makes a tensor from numbers makes it without memory."""
+    return {key: torch.device("meta") if key == "device" else value for key, value in arguments.items()}
 
 
 def _conv2d(a: Mapping[str, Any], own: Shapes) -> nn.Module:
@@ -280,6 +285,7 @@ BY_OVERLOAD: dict[str, str] = {overload: name for name, op in OPS.items() for ov
 WINDOWS = ("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "upsample_nearest2d", "upsample_bilinear2d",
            "upsample_bicubic2d", "_upsample_nearest_exact2d", "avg_pool2d", "max_pool2d", "adaptive_avg_pool2d",
            "adaptive_max_pool2d")  # fmt: skip
+FACTORIES = ("arange", "zeros", "ones", "full", "eye", "linspace", "scalar_tensor", "tril_indices", "triu_indices")
 REDUCTIONS = ("sum", "mean", "amax", "amin", "var", "std", "linalg_vector_norm", "logsumexp", "max", "min", "prod")
 MOVES = ("roll", "flip", "unfold", "contiguous", "clone", "to", "_to_copy", "alias", "detach", "lift_fresh_copy")
 
@@ -289,7 +295,7 @@ def op_of(name: str) -> Op:
     """Return the row of an op, or of a carried ATen overload "aten.NAME.OVERLOAD".
 
     Raises UnsupportedOp for a name that is neither, and for an operator that writes to its inputs, draws random
-    numbers, or works on anything but tensors: a saved net may name operators, but no others than these.
+    numbers, or neither takes tensors nor fills one: a saved net may name operators, but no others than these.
     """
     if name in OPS:
         return OPS[name]
@@ -299,12 +305,12 @@ def op_of(name: str) -> Op:
         schema, tags = function._schema, function.tags
     except AttributeError as error:
         raise UnsupportedOp(f"there is no operator {name} in torch {torch.__version__}") from error
-    types = {str(argument.type) for argument in schema.arguments}
-    if not name.startswith("aten.") or schema.is_mutable or not any("Tensor" in t for t in types):
+    base = overload.partition(".")[0]
+    from_tensors = any("Tensor" in str(argument.type) for argument in schema.arguments) or base in FACTORIES
+    if not name.startswith("aten.") or schema.is_mutable or not from_tensors:
         raise UnsupportedOp(f"operator {name} is not one that computes tensors from tensors")
     if torch.Tag.nondeterministic_seeded in tags and "attention" not in overload:
         raise UnsupportedOp(f"operator {name} draws random numbers, also in eval mode")
-    base = overload.partition(".")[0]
     if torch.Tag.pointwise in tags and base not in MOVES:
         return Op("join", (overload,), in_place=True)
     passage: Passage = "fixed"

@@ -9,7 +9,7 @@ import torch
 
 from slimwright.errors import UnsupportedOp
 from slimwright.graph.onnx.step import Step, axis_of
-from slimwright.graph.onnx.trace import Known, Operand
+from slimwright.graph.onnx.values import Known, Operand
 
 
 def leaky_relu(step: Step) -> Operand:

@@ -12,7 +12,7 @@ from slimwright.errors import UnsupportedOp
 from slimwright.graph.onnx import fuse
 from slimwright.graph.onnx.step import Step
 from slimwright.graph.onnx.tensors import DTYPES
-from slimwright.graph.onnx.trace import Flow, Known, Operand
+from slimwright.graph.onnx.values import Flow, Known, Operand
 
 UNARY = {
     "Abs": "abs.default", "Ceil": "ceil.default", "Cos": "cos.default", "Erf": "erf.default", "Exp": "exp.default",

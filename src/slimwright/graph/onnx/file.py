@@ -95,7 +95,7 @@ def read_file(path: Path) -> OnnxFile:
 def _parsed(path: Path) -> Any:
     try:
         import onnx
-        from google.protobuf.message import DecodeError
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ImportError as error:
         raise ModelError(f'reading {path} needs the onnx package: pip install "slimwright[onnxruntime]"') from error
     model = onnx.ModelProto()

@@ -115,4 +115,4 @@ def _drawn(name: str, shape: tuple[int, ...], role: str, seed: int) -> Tensor:
 
 
 def _normal(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator) * math.sqrt(2 / max(fan_in, 1))
+    return torch.randn(shape, generator=generator).mul_(math.sqrt(2 / max(fan_in, 1)))

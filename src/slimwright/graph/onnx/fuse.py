@@ -1,20 +1,23 @@
 """Layers that ONNX exporters take apart, recognised at their last node.
 
-What is recognised here has a row of its own in `ops.OPS`: a bias added behind a linear layer or convolution, a scale and
-shift behind a normalisation, SiLU, Mish, Hardswish and GELU written out, and layer normalisation written out (before
-opset 17). The nodes that went before lose their reader and vanish. Same function up to float32 rounding.
+What is recognised has a row of its own in `ops.OPS`: a bias added behind a linear layer or convolution, a scale and
+shift behind a normalisation, and SiLU, Mish, Hardswish and GELU written out (normalisations: see `chains.py`). The
+nodes that went before lose their reader and vanish. Same function up to float32 rounding.
 """
 
 import math
 
+from slimwright.graph.onnx import chains
 from slimwright.graph.onnx.step import Step
-from slimwright.graph.onnx.trace import Flow, Known, Made, Operand
+from slimwright.graph.onnx.values import Flow, Known, Made, Operand
 
 CHANNEL_LAYERS = ("conv1d.default", "conv2d.default", "conv3d.default", "batch_norm.default")
 
 
 def biased(step: Step, one: Operand, other: Operand) -> Flow | None:
     """`one + other` as the layer of `one` with another bias."""
+    if (norm := chains.group_norm(step, one, other)) is not None:
+        return norm
     made = _layer(step, one, other)
     if made is None or not isinstance(other, Known):
         return None
@@ -62,35 +65,26 @@ def activation(step: Step, x: Operand, gate: Operand) -> Flow | None:
                 case Made("softplus.default", {"self": Flow() as source, "beta": 1}) if _same(source, x):
                     return step.flow_call("mish.default", source)
         case Made("mul.Tensor", {"self": Flow() as inner, "other": 0.5}):
-            if _same(source := _one_plus_erf(step, inner), x) and source is not None:
-                return step.flow_call("gelu.default", source)
+            if (erf := _one_plus_erf(step, inner)) is not None and _same(erf, x):
+                return step.flow_call("gelu.default", erf)
         case _:
             pass
     match step.trace.made(x):
         case Made("mul.Tensor", {"self": Flow() as half, "other": 0.5}):
-            if _same(source := _one_plus_erf(step, gate), half) and source is not None:
-                return step.flow_call("gelu.default", source)
+            if (erf := _one_plus_erf(step, gate)) is not None and _same(erf, half):
+                return step.flow_call("gelu.default", erf)
     return None
 
 
 def quotient(step: Step, one: Operand, other: Operand) -> Flow | None:
-    """`one / other` as a layer normalisation without weights, or the last factor of a written-out Hardswish."""
+    """`one / other` as a normalisation, or the last factor of a written-out Hardswish."""
     if (number := _number(other)) is not None:
         return _sixth(step, one, number)
-    match step.trace.made(one), step.trace.made(other):
-        case (
-            Made("sub.Tensor", {"self": Flow() as x, "other": Flow() as average}),
-            Made("sqrt.default", {"self": Flow() as moved}),
-        ):
-            axes = _mean_of(step, average, x)
-            eps = _variance_plus(step, moved, one, axes)
-            if axes is not None and eps is not None:
-                return step.flow_call("layer_norm.default", x, x.shape[axes[0] :], None, None, eps, False)
-    return None
+    return chains.layer_norm(step, one, other) or chains.local_response(step, one, other)
 
 
 def _layer(step: Step, one: Operand, other: Operand) -> Made | None:
-    """How `one` was made, if it is a layer that nothing else reads and `other` has one number for each of its channels."""
+    """How `one` was made, if by a layer that nothing else reads, and `other` has a number for each of its channels."""
     made = step.trace.made(one)
     if made is None or not isinstance(one, Flow) or not isinstance(other, Known) or not other.fixed:
         return None
@@ -167,35 +161,6 @@ def _relu6_of_plus_three(step: Step, value: Operand) -> Flow | None:
                 case Made("add.Tensor", {"self": Flow() as x, "other": 3.0}):
                     return x
     return None
-
-
-def _mean_of(step: Step, average: Operand, x: Flow) -> tuple[int, ...] | None:
-    """The axes of a mean of x, if they are the last ones and stay."""
-    match step.trace.made(average):
-        case Made("mean.dim", {"self": Flow() as source, "dim": tuple(axes), "keepdim": True}):
-            last = tuple(range(len(x.shape) - len(axes), len(x.shape)))
-            return last if _same(source, x) and tuple(sorted(axes)) == last else None
-    return None
-
-
-def _variance_plus(step: Step, moved: Flow, centred: Operand, axes: tuple[int, ...] | None) -> float | None:
-    """The eps of a mean square plus eps."""
-    match step.trace.made(moved):
-        case Made("add.Tensor", {"self": Flow() as variance, "other": float(eps)}) if axes is not None:
-            match step.trace.made(variance):
-                case Made("mean.dim", {"self": Flow() as square}):
-                    if _is_square(step, square, centred) and _mean_of(step, variance, square) == axes:
-                        return eps
-    return None
-
-
-def _is_square(step: Step, square: Flow, of: Operand) -> bool:
-    match step.trace.made(square):
-        case Made("pow.Tensor_Scalar", {"self": Flow() as base, "exponent": 2.0}):
-            return _same(base, of)
-        case Made("mul.Tensor", {"self": Flow() as one, "other": Flow() as other}):
-            return _same(one, of) and _same(other, of)
-    return False
 
 
 def _same(one: Operand | None, other: Operand) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.onnx.names import module_path
 from slimwright.graph.onnx.step import Step, axis_of
-from slimwright.graph.onnx.trace import Flow, Known, Operand
+from slimwright.graph.onnx.values import Flow, Known, Operand
 from slimwright.graph.onnx.windows import Window, padded, window_of
 
 CONVS = {3: "conv1d.default", 4: "conv2d.default", 5: "conv3d.default"}
@@ -169,7 +169,10 @@ def group_norm(step: Step) -> Operand:
     weight, bias = _stored(step, 1, "weight"), _stored(step, 2, "bias")
     if step.opset < 21 and groups:
         per_group = x.shape[1] // groups
-        weight, bias = (step.call("repeat_interleave.self_int", t, per_group) for t in (weight, bias))
+        weight, bias = (
+            step.trace.derived(t, f"each {per_group} times", lambda t=t: t.at[0].repeat_interleave(per_group))  # type: ignore[misc]
+            for t in (weight, bias)
+        )
     return step.call("group_norm.default", x, groups, weight, bias, step.attr_float("epsilon", 1e-5), False)
 
 

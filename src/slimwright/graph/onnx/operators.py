@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from slimwright.graph.onnx import activations, arithmetic, layers, picking, reductions, reshape, resize, sizes, windows
 from slimwright.graph.onnx.step import Step
-from slimwright.graph.onnx.trace import Operand
+from slimwright.graph.onnx.values import Operand
 
 Translate = Callable[[Step], Operand | tuple[Operand, ...]]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.onnx.reshape import reshaped
 from slimwright.graph.onnx.step import Step, axis_of, integers
-from slimwright.graph.onnx.trace import Flow, Known, Operand, PerBatch, constant, pair
+from slimwright.graph.onnx.values import Flow, Known, Operand, PerBatch, constant, pair
 
 
 def concat(step: Step) -> Operand:
@@ -84,7 +84,7 @@ def _sliced(step: Step, x: Operand, axis: int, ranges: tuple[range, range]) -> O
         step.trace.afford(len(ranges[0]), torch.int64)
         order = constant(torch.tensor(list(ranges[0]), dtype=torch.int64), f"{step.trace.about}.index")
         return step.call("index_select.default", x, axis, order)
-    start, stop = (PerBatch(tuple(getattr(r, end) for r in ranges)) for end in ("start", "stop"))  # type: ignore[arg-type]
+    start, stop = (PerBatch(tuple(getattr(r, end) for r in ranges)) for end in ("start", "stop"))
     return step.call("slice.Tensor", x, axis, start, stop, ranges[0].step)
 
 
@@ -103,11 +103,11 @@ def gather_nd(step: Step) -> Operand:
     depth = index.shape[-1]
     if isinstance(x, Flow) and x.batch_axis is not None and x.batch_axis < depth:
         raise UnsupportedOp("it picks from the batch: images must not mix")
-    columns = [pair(*(i.select(-1, at) for i in index.at), index.wish) for at in range(depth)]
+    columns = [pair(index.at[0][..., at], index.at[1][..., at], index.wish) for at in range(depth)]
     if depth == 1:
         return _gathered(step, x, 0, columns[0])
     numbers = [
-        pair(*(_in_range(i, v.shape[at]) for i, v in zip(column.at, x.at, strict=True)), index.wish)
+        pair(_in_range(column.at[0], x.shape[at]), _in_range(column.at[1], x.at[1].shape[at]), index.wish)
         for at, column in enumerate(columns)
     ]
     return step.call("index.Tensor", x, tuple(numbers))

@@ -1,6 +1,6 @@
-"""From an `.onnx` file to a `Net`: each ONNX node becomes one or several ATen calls, by the functions of `operators.py`.
+"""From an `.onnx` file to a `Net`: each ONNX node becomes one or several ATen calls, by a function of `operators.py`.
 
-Nothing in the file is run. Exact up to float32 rounding: the net computes what ONNX Runtime computes, with other kernels.
+Nothing in the file is run. Exact up to float32 rounding: the net computes what ONNX Runtime does, with other kernels.
 """
 
 from collections import Counter
@@ -17,7 +17,8 @@ from slimwright.graph.onnx.file import OnnxFile, OnnxInput, OnnxNode, read_file
 from slimwright.graph.onnx.fill import fillings
 from slimwright.graph.onnx.operators import OPERATORS
 from slimwright.graph.onnx.step import Step
-from slimwright.graph.onnx.trace import FACTOR, MOST_MADE_BYTES, Flow, Operand, Trace, constant
+from slimwright.graph.onnx.trace import FACTOR, MOST_MADE_BYTES, Trace
+from slimwright.graph.onnx.values import Flow, Operand, constant
 from slimwright.graph.program import Program
 
 
@@ -62,9 +63,9 @@ def _images(file: OnnxFile) -> OnnxInput:
     if len(file.inputs) != 1:
         names = ", ".join(f"'{entry.name}' {list(entry.shape)}" for entry in file.inputs) or "none"
         raise ModelError(
-            f"{file.path} has {len(file.inputs)} inputs without a value of their own ({names}); slimwright needs exactly "
-            "one, a batch of images. Store the others as initializers; if they are weights that the file came without, "
-            "read_onnx(path, seed=0) draws them at random"
+            f"{file.path} has {len(file.inputs)} inputs without a value of their own ({names}); slimwright needs "
+            "exactly one, a batch of images. Store the others as initializers; where they are weights that the file "
+            "came without, read_onnx(path, seed=0) draws them at random"
         )
     (images,) = file.inputs
     batch, *sizes = images.shape or ("none",)
@@ -76,7 +77,8 @@ def _images(file: OnnxFile) -> OnnxInput:
         )
     if images.dtype != "float32" or not sizes or min(s for s in (*sizes, batch) if isinstance(s, int)) < 1:
         raise ModelError(
-            f"input '{images.name}' of {file.path} is {images.dtype} {list(images.shape)}; it must be a batch of float32 images"
+            f"input '{images.name}' of {file.path} is {images.dtype} {list(images.shape)}; it must be a batch of "
+            "float32 images: export the float32 model"
         )
     return images
 
@@ -131,8 +133,8 @@ class _Graph:
         if not output.shape or tuple(value.shape[0] for value in output.at) != counts:
             sizes = " and ".join(str(list(value.shape)) for value in output.at)
             raise ModelError(
-                f"{where} has the shape {sizes} for {counts[0]} and {counts[1]} images; its first dimension must be the "
-                "batch: export the model with a dynamic batch"
+                f"{where} has the shape {sizes} for {counts[0]} and {counts[1]} images; its first dimension must be "
+                "the batch: export the model with a dynamic batch"
             )
         return self.trace.program(output)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from slimwright.errors import UnsupportedOp
 from slimwright.graph.onnx.step import Step, axis_of
-from slimwright.graph.onnx.trace import Flow, Operand
+from slimwright.graph.onnx.values import Flow, Operand
 
 
 def _over(step: Step) -> tuple[Operand, tuple[int, ...], bool]:

@@ -15,7 +15,7 @@ import torch
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.onnx.sizes import sizes_of
 from slimwright.graph.onnx.step import Step, axis_of, integers
-from slimwright.graph.onnx.trace import Flow, Known, Operand, PerBatch, constant
+from slimwright.graph.onnx.values import Flow, Known, Operand, PerBatch, constant
 
 Sizes = list[int]
 
@@ -75,7 +75,7 @@ def reshaped(step: Step, x: Flow, one: Sizes, two: Sizes | None, wish: int | Non
 
 
 def place_of_batch(outside: int, batch: int, sizes: Sizes, wish: int | None) -> tuple[int, int]:
-    """Return which of `sizes` holds a batch that `outside` elements stand outside of, and how many of them it holds too.
+    """Return which of `sizes` holds a batch that `outside` elements stand outside of, and how many it holds of those.
 
     A size may hold the batch alone, have it outermost, or have it inside. Where memory order leaves a choice, a size
     that is just the batch comes first, then the one the file leaves open (`wish`); the last size, which holds features,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.onnx.step import Step, axis_of
-from slimwright.graph.onnx.trace import Flow, Operand, constant
+from slimwright.graph.onnx.values import Flow, Operand, constant
 
 SMOOTH = {"linear": "upsample_bilinear2d.vec", "cubic": "upsample_bicubic2d.vec"}
 TRANSFORMS: dict[str, Callable[[Tensor, "Axis"], Tensor]] = {  # output place -> place in the input
@@ -56,10 +56,8 @@ def resize(step: Step) -> Operand:
     """An image at another size, or at given scales."""
     x = step.flow()
     first = 1 if step.opset < 11 else 2
-    scales, sizes = _numbers(step, first), step.numbers_at_first_batch(3, "sizes")
-    axes = step.attr_ints("axes")
-    if axes is not None:
-        scales, sizes = _on_all(x, axes, scales, 1.0), _on_all(x, axes, sizes, None)
+    scales = _on_all(step, x, _numbers(step, first), (1.0,) * len(x.shape))
+    sizes = _on_all(step, x, step.numbers_at_first_batch(3, "sizes"), x.shape)
     if step.choice("keep_aspect_ratio_policy", ("stretch",)) and step.attr_int("antialias", 0):
         raise UnsupportedOp("it smooths before it shrinks (antialias); that is not supported")
     mode = step.choice("mode", ("nearest", "linear", "cubic"))
@@ -124,11 +122,13 @@ def _numbers(step: Step, place: int) -> tuple[float, ...] | None:
 
 
 def _on_all(
-    x: Flow, axes: tuple[int, ...], given: tuple[float, ...] | None, default: float | None
+    step: Step, x: Flow, given: tuple[float, ...] | None, default: tuple[float, ...]
 ) -> tuple[float, ...] | None:
-    if given is None or len(given) != len(axes):
+    """What the attribute `axes` spares, filled in."""
+    axes = step.attr_ints("axes")
+    if given is None or axes is None or len(given) != len(axes):
         return given
-    whole = [float(size) if default is None else default for size in x.shape]
+    whole = list(default)
     for axis, value in zip(axes, given, strict=True):
         whole[axis_of(axis, len(x.shape))] = value
     return tuple(whole)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from slimwright.errors import ModelError
 from slimwright.graph.onnx.step import Step, integers
-from slimwright.graph.onnx.trace import Known, Operand, PerBatch, constant, pair
+from slimwright.graph.onnx.values import Known, Operand, PerBatch, constant, pair
 
 
 def sizes_of(known: Known) -> PerBatch:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.onnx.file import OnnxNode
-from slimwright.graph.onnx.trace import Flow, Known, Operand, Trace
+from slimwright.graph.onnx.trace import Trace
+from slimwright.graph.onnx.values import Flow, Known, Operand
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """The calls of a program, recorded while the nodes of an ONNX graph are gone through in order.
 
 Every value is followed at two batch sizes. What differs between them depends on the batch, so the arithmetic on shapes
-that exporters write into their files (Shape, Gather, Mul, Concat, Reshape) is simply carried out, twice, and a size that
-comes out differently becomes -1. What depends on weights and numbers alone is computed; a file can only make so many
-bytes out of nothing. Everything else is run on meta tensors for its shape and recorded as a `Call`.
+that exporters write into their files (Shape, Gather, Mul, Concat, Reshape) is simply carried out, twice, and a size
+that comes out differently becomes -1. What depends on weights and numbers alone is computed; a file can only make so
+many bytes out of nothing. Everything else is run on meta tensors for its shape and recorded as a `Call`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.net import Ref
 from slimwright.graph.onnx.names import Names
+from slimwright.graph.onnx.values import Flow, Known, Made, Operand, PerBatch, constant, operands_in, resolved, varies
 from slimwright.graph.ops import call_aten
 from slimwright.graph.program import Call, Program, bound
 
@@ -23,77 +24,6 @@ FACTOR = 7  # the second batch is this many times the first: no accident of smal
 MOST_MADE_BYTES = 2**30  # of constants that a file computes; the fully connected layer of VGG takes 0.4e9
 MOST_ELEMENTS = 2**32  # of one value for one image: 16 GB
 VIEWS = ("permute", "slice", "select", "unsqueeze", "squeeze", "expand")  # share memory with what they read
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """A tensor that does not depend on the images; it may depend on how many there are."""
-
-    at: tuple[Tensor, Tensor]  # at both batch sizes; one object where it is the same
-    wish: str = "constant"  # a name for it
-    learned: bool = False  # a weight, or computed from weights
-
-    @property
-    def fixed(self) -> bool:
-        """True where the batch changes nothing."""
-        return self.at[0] is self.at[1] or (
-            self.at[0].dtype == self.at[1].dtype and torch.equal(self.at[0], self.at[1])
-        )
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """At the first batch size."""
-        return tuple(self.at[0].shape)
-
-
-@dataclass(frozen=True, eq=False)
-class Flow:
-    """A value computed from the images: the name of its call, and what it is at both batch sizes."""
-
-    name: str
-    at: tuple[Any, Any]  # meta tensors, or integers for a size
-    outer: int = 1  # the batch's dimension may hold other things too: this many of them stand outside of the batch
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """At the first batch size."""
-        return tuple(self.at[0].shape)
-
-    @property
-    def batch_axis(self) -> int | None:
-        """The dimension that grows with the batch. Raises UnsupportedOp where several do."""
-        axes = [axis for axis, (one, two) in enumerate(zip(self.shape, self.at[1].shape, strict=True)) if one != two]
-        if len(axes) > 1:
-            raise UnsupportedOp(f"dimensions {axes} of '{self.name}' all grow with the batch; that is not supported")
-        return axes[0] if axes else None
-
-
-Operand: TypeAlias = Known | Flow
-
-
-@dataclass(frozen=True)
-class PerBatch:
-    """A plain argument that is not the same at both batch sizes."""
-
-    at: tuple[Any, Any]
-
-
-@dataclass(frozen=True)
-class Made:
-    """How a flow came about: looked at to find operators that exporters take apart."""
-
-    overload: str
-    arguments: Mapping[str, Any]
-
-
-def constant(tensor: Tensor, wish: str = "constant", *, learned: bool = False) -> Known:
-    """Return a tensor that is the same at every batch size."""
-    return Known((tensor, tensor), wish, learned)
-
-
-def pair(one: Tensor, two: Tensor, wish: str) -> Known:
-    """Return what was worked out at both batch sizes as one value."""
-    return Known((one, one if one.dtype == two.dtype and torch.equal(one, two) else two), wish)
 
 
 @dataclass
@@ -127,7 +57,7 @@ class Trace:
         Raises ModelError where its arguments do not fit, or fit at one batch size only.
         """
         arguments = bound(overload, args, keywords or {})
-        operands = list(_operands(tuple(arguments.values())))
+        operands = list(operands_in(tuple(arguments.values())))
         if any(isinstance(operand, Flow) for operand in operands):
             arguments = {key: self._spread(value) for key, value in arguments.items()}
         results = self._on_meta(overload, arguments)
@@ -205,7 +135,7 @@ class Trace:
     def _on_meta(self, overload: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
         results = []
         for world in (0, 1):
-            given = {key: _resolved(value, world, meta=True) for key, value in arguments.items()}
+            given = {key: resolved(value, world, meta=True) for key, value in arguments.items()}
             try:
                 results.append(call_aten(overload, given))
             except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, NotImplementedError) as error:
@@ -225,12 +155,12 @@ class Trace:
         self, overload: str, arguments: Mapping[str, Any], operands: list[Operand], results: tuple[Any, Any]
     ) -> Known:
         known = [operand for operand in operands if isinstance(operand, Known)]
-        same = all(k.at[0] is k.at[1] for k in known) and not _varies(tuple(arguments.values()))
+        same = all(k.at[0] is k.at[1] for k in known) and not varies(tuple(arguments.values()))
         found: list[Tensor] = []
         for world in (0,) if same else (0, 1):
             if overload.partition(".")[0] not in VIEWS:
                 self.afford(results[world].numel(), results[world].dtype)
-            found.append(call_aten(overload, {k: _resolved(v, world, meta=False) for k, v in arguments.items()}))
+            found.append(call_aten(overload, {k: resolved(v, world, meta=False) for k, v in arguments.items()}))
         learned = [k for k in known if k.learned] if found[0].is_floating_point() else []
         wish = learned[0].wish if len(learned) == 1 else self.about
         return Known((found[0], found[-1]), wish, bool(learned))
@@ -252,7 +182,7 @@ class Trace:
     def _outer(self, flow: Flow, arguments: Mapping[str, Any]) -> int:
         """What stands outside of the batch in its dimension is what stood there before, unless a reshape says so."""
         axis = flow.batch_axis
-        for source in _operands(tuple(arguments.values())):
+        for source in operands_in(tuple(arguments.values())):
             if axis is not None and isinstance(source, Flow) and isinstance(source.at[0], Tensor):
                 before = source.batch_axis
                 if before is not None and source.shape[before] == flow.shape[axis]:
@@ -308,35 +238,10 @@ class Trace:
         """Return a constant with one entry along `axis`, expanded to the number of images."""
         sizes: list[Any] = [-1] * row.at[0].ndim
         sizes[axis] = self.batch_size()
-        return self._recorded(
-            "expand.default",
-            bound("expand.default", (row, tuple(sizes)), {}),
-            self._on_meta("expand.default", bound("expand.default", (row, tuple(sizes)), {})),
-        )
+        result = self.call("expand.default", row, tuple(sizes))
+        assert isinstance(result, Flow)
+        return result
 
 
 def _blank(shape: tuple[int, ...]) -> Tensor:
     return torch.empty(shape, device="meta")
-
-
-def _operands(value: Any) -> Iterator[Operand]:
-    if isinstance(value, Known | Flow):
-        yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _operands(item)
-
-
-def _varies(value: Any) -> bool:
-    if isinstance(value, PerBatch):
-        return bool(value.at[0] != value.at[1])
-    return isinstance(value, tuple | list) and any(map(_varies, value))
-
-
-def _resolved(value: Any, world: int, *, meta: bool) -> Any:
-    """An argument at one of the two batch sizes."""
-    if isinstance(value, Known):
-        return torch.empty_like(value.at[world], device="meta") if meta else value.at[world]
-    if isinstance(value, Flow | PerBatch):
-        return value.at[world]
-    return [_resolved(item, world, meta=meta) for item in value] if isinstance(value, tuple | list) else value

@@ -14,7 +14,7 @@ import torch
 
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.onnx.step import Step, axis_of
-from slimwright.graph.onnx.trace import Flow, Operand, constant
+from slimwright.graph.onnx.values import Flow, Operand, constant
 
 MAX_POOLS = {3: "max_pool1d.default", 4: "max_pool2d.default", 5: "max_pool3d.default"}
 AVERAGE_POOLS = {4: "avg_pool2d.default", 5: "avg_pool3d.default"}
