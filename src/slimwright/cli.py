@@ -30,7 +30,6 @@ from slimwright.progress import Event
 
 if TYPE_CHECKING:
     from slimwright.bundle import Bundle, Side
-    from slimwright.graph import Net
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -95,21 +94,58 @@ def shrink(
 
 
 @app.command(
-    epilog="Examples:\n\n  slimwright inspect resnet20\n\n  slimwright inspect model.pt2 --json\n\n"
-    "  slimwright inspect mynets:resnet --data mydata:load"
+    epilog="Examples:\n\n  slimwright inspect resnet20\n\n"
+    "  slimwright inspect model.pt2 --measure --html model.html\n\n"
+    "  slimwright inspect mynets:resnet --image 3x224x224 --depth 2\n\n"
+    "  slimwright inspect mobilenet-v2 squeezenet1.1 customnet2 --image 3x96x96\n\n"
+    "  slimwright inspect trained/ bundle/ --data digits --json"
 )
 def inspect(
-    model: ModelArgument,
-    data: DataOption = "digits",
+    models: Annotated[
+        list[str],
+        typer.Argument(help="zoo name, .pt2 file, saved net, bundle, or module:callable; several are compared"),
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="measure accuracy on this data: digits, a .safetensors file, or module:callable")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="channels x height x width, if not the network's own")] = None,
     weights: WeightsOption = None,
+    measure: Annotated[
+        bool | None,
+        typer.Option(
+            "--measure/--no-measure",
+            help="export and time in ONNX Runtime; as it stands, only where several are compared",
+            show_default=False,
+        ),
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="one row for each module this many names deep, not for each layer")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="write a page with tables and charts to this file")] = None,
+    seed: Annotated[int, typer.Option(help="of the data's split")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a network costs, layer by layer; all counts are exact, for one image."""
-    net = _net_to_inspect(model, data, weights)
+    """Show what a network costs, layer by layer, or compare several. Counts are exact, for one image."""
+    from slimwright import inspection, listing
+    from slimwright.report import write_inspection
+    from slimwright.sources import load_data
+    from slimwright.subjects import image_shape, subjects
+
+    shape = image_shape(image) if image else None
+    with _progress() as tell:
+        found = load_data(data, seed) if data else None
+        nets = subjects(models, data=found, image=shape, weights=weights, tell=tell)
+        timed = len(nets) > 1 if measure is None else measure
+        results = inspection.measure(nets, found, tell=tell) if timed else inspection.score(nets, found)
+        seen = [inspection.inspect(net, result) for net, result in zip(nets, results, strict=True)]
+    if html:
+        write_inspection(html, seen, depth)
     if as_json:
-        print(json.dumps(_inspection(net), indent=1))
-        return
-    _print_layers(net)
+        print(json.dumps(inspection.as_data(seen, depth), indent=1))
+    elif len(seen) > 1:
+        out_console.print(listing.comparison(seen))
+    else:
+        out_console.print(listing.layers(seen[0], depth, out_console.width))
 
 
 @app.command(epilog="Example:\n\n  slimwright verify bundle/ --data digits")
@@ -163,9 +199,10 @@ def train(
     from slimwright.sources import load_data, load_model
     from slimwright.train import accuracy
     from slimwright.zoo import ZOO
+    from slimwright.zoo.network import unknown
 
     if model not in ZOO:
-        raise RequestError(f"there is no network '{model}' in the zoo; it holds {', '.join(sorted(ZOO))}")
+        raise unknown(model, ZOO)
     found = load_data(data, seed)
     with _progress() as tell:
         net = load_model(model, found, cache=cache, tell=tell)
@@ -186,71 +223,6 @@ def main() -> None:
     except KeyboardInterrupt:
         err_console.print("stopped; the same command goes on from what is in the cache")
         sys.exit(130)
-
-
-def _net_to_inspect(model: str, data: str, weights: Path | None) -> "Net":
-    from slimwright.graph import capture
-    from slimwright.sources import load_data, load_model
-    from slimwright.zoo import ZOO, build
-
-    found = load_data(data)
-    if model in ZOO and weights is None:  # counts do not depend on the weights, so none are trained
-        return capture(build(model, classes=len(found.labels), in_channels=found.image_shape[0]), found.image_shape)
-    return load_model(model, found, weights=weights)
-
-
-def _inspection(net: "Net") -> dict[str, object]:
-    from slimwright.cost import count, count_layers
-    from slimwright.graph import couple, plan_memory
-
-    memory, coupling = plan_memory(net), couple(net)
-    totals = {k: v for k, v in dataclasses.asdict(count(net)).items() if v is not None}
-    return {
-        "total": totals | {"arena_bytes": memory.arena_bytes},
-        "layers": [
-            dataclasses.asdict(layer) | {"path": net.paths[layer.name], "live_bytes": live}
-            for layer, live in zip(count_layers(net), memory.live_bytes, strict=True)
-        ],
-        "channel_groups": [
-            {
-                "name": net.paths[g.name.partition("[")[0]],
-                "channels": g.size,
-                "layers": [net.paths[c.node] for c in g.cuts],
-            }
-            for g in coupling.groups
-        ],
-        "fixed_channels": {net.paths[node]: why for node, why in coupling.frozen.items()},
-    }
-
-
-def _print_layers(net: "Net") -> None:
-    from slimwright.cost import count, count_layers
-    from slimwright.graph import couple, plan_memory
-
-    total, memory, coupling = count(net), plan_memory(net), couple(net)
-    cuttable = {cut.node for group in coupling.groups for cut in group.of("out")}
-    table = Table(box=None, show_footer=True, title="Exact counts for one image", pad_edge=False)
-    totals = {"layer": "total", "op": "", "output": "", "MACs": f"{total.macs:,}", "params": f"{total.params:,}",
-              "live kB": _kb(memory.peak_bytes), "cut": ""}  # fmt: skip
-    for name, footer in totals.items():
-        right = name in ("MACs", "params", "live kB")
-        most = {"layer": 22, "op": 11}.get(name)
-        table.add_column(name, footer=footer, justify="right" if right else "left", no_wrap=True, max_width=most)
-    for layer, live in zip(count_layers(net), memory.live_bytes, strict=True):
-        weighted = layer.macs > 0
-        table.add_row(
-            _escaped(net.paths[layer.name]),
-            layer.op,
-            "x".join(map(str, layer.shape[1:])),
-            f"{layer.macs:,}" if weighted else "",
-            f"{layer.params:,}" if layer.params else "",
-            _kb(live),
-            ("yes" if layer.name in cuttable else "no") if weighted else "",
-        )
-    out_console.print(table)
-    for node, why in coupling.frozen.items():
-        out_console.print(_escaped(f"{net.paths[node]} keeps its channels: {why}"))
-    out_console.print("live kB: activations in memory while the layer runs; the total is their peak")
 
 
 def _print_summary(bundle: "Bundle") -> None:
@@ -288,10 +260,6 @@ def _ms(before: "Side", after: "Side") -> tuple[str, str]:
 
 def _share(before: "Side", after: "Side", key: str) -> str:
     return f"{getattr(after, key) / getattr(before, key):.2f}x"
-
-
-def _kb(bytes_: int) -> str:
-    return f"{bytes_ / 1e3:,.1f}"
 
 
 def _escaped(text: str) -> str:

@@ -126,6 +126,18 @@ def fingerprint(batch: Batch) -> str:
     return hasher.hexdigest()
 
 
+def part_fingerprint(data: Dataset, part: Part) -> str:
+    """Return the fingerprint of a part, which need not fit into memory: the same as that of the whole part."""
+    hasher, labels = hashlib.sha256(), []
+    hasher.update(str((data.size(part), *data.image_shape)).encode())
+    for images, of in data.batches(part, 256):
+        hasher.update(images.contiguous().numpy().tobytes())
+        labels.append(of)
+    named = torch.cat(labels)
+    hasher.update(str(tuple(named.shape)).encode() + named.numpy().tobytes())
+    return hasher.hexdigest()
+
+
 def whole(data: Dataset, part: Part) -> Batch:
     """Return a part as one batch."""
     batches = list(data.batches(part, 256))

@@ -11,7 +11,7 @@ dimensions only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -352,57 +352,76 @@ class Identities:
         return read
 
     def _contracted(self, node: Node) -> Ids:
-        names = node.reads
-        if any(len(self.net[name].shape) < 2 for name in names):
+        read = [Factor(self.values[name], self.net[name].shape, "") for name in node.reads]
+        if node.op == "einsum":
+            terms, _, result = str(node.arguments["equation"]).replace(" ", "").partition("->")
+            labels = terms.split(",")
+            plain = result and all(term.isalpha() and len(set(term)) == len(term) for term in labels)
+            if not plain or len(labels) != len(read):
+                return self._fixed(node)
+            return self._product(node, [replace(f, labels=t) for f, t in zip(read, labels, strict=True)], result)
+        if any(len(factor.shape) < 2 for factor in read):
             return self._fixed(node)
-        values = [(self.values[name], self.net[name].shape) for name in names]
+        rank = max(len(factor.shape) for factor in read)
+        front = [BATCH[-len(factor.shape) :][:-2] for factor in read]
         if node.op == "matmul":
-            return self._product(node, *values[:2])
-        query, key, value = values[:3]
-        if any(_tracked(ids) == [ids.ndim - 1] for ids, _ in (query, key)):  # the scale depends on their number
-            for ids, _ in (query, key):
-                self.freeze(ids, f"'{node.name}' scales by their number")
-        flipped = (np.swapaxes(key[0], -1, -2), (*key[1][:-2], key[1][-1], key[1][-2]))
-        shape = (*np.broadcast_shapes(query[1][:-2], key[1][:-2]), query[1][-2], key[1][-2])
-        scores = self._product(node, query, flipped)
-        if len(values) > 3:
-            scores = self._joined(node, [(scores, shape), values[3]], shape)
-        return self._product(node, (scores, shape), value)
+            one, other = read
+            labelled = [replace(one, labels=front[0] + "mk"), replace(other, labels=front[1] + "kn")]
+            return self._product(node, labelled, BATCH[-rank:][:-2] + "mn")
+        return self._attended(node, read, BATCH[-rank:][:-2])
 
-    def _product(self, node: Node, one: tuple[Ids, Shape], other: tuple[Ids, Shape]) -> Ids:
-        """[..., M, K] x [..., K, N] -> [..., M, N]: K is summed over, everything in front is elementwise."""
-        rank = max(one[0].ndim, other[0].ndim)
-        left, right = (ids.reshape((1,) * (rank - ids.ndim) + ids.shape) for ids, _ in (one, other))
-        left, right = self._one_axis(left, rank - 1), self._one_axis(right, rank - 2)
-        inner_left, inner_right = left.take([0], rank - 2), right.take([0], rank - 1)
-        left_tracked, right_tracked = left.shape[-1] > 1, right.shape[-2] > 1
-        if left_tracked and right_tracked:
-            self._unite(inner_left.reshape(-1), inner_right.reshape(-1))
-        elif left_tracked or right_tracked:
-            self.freeze(left if left_tracked else right, f"'{node.name}' sums over them")
-        if left_tracked:
-            left = self._unknown(rank, f"'{node.name}' sums over channels")
-        if right_tracked:
-            right = self._unknown(rank, f"'{node.name}' sums over channels")
-        rows, columns = left.shape[-2] > 1, right.shape[-1] > 1
-        if rows and columns:
-            self.freeze(right, f"'{node.name}' makes pairs of them")
-            return left
-        batch = [(one[1], left), (other[1], right)]
-        flat = [
-            (ids, (*(1,) * (rank - len(shape)), *shape[:-2], ids.shape[-2], ids.shape[-1])) for shape, ids in batch
-        ]
-        result = np.broadcast_shapes(*(shape for _, shape in flat))
-        return self._joined(node, flat, result)
+    def _attended(self, node: Node, read: Sequence["Factor"], front: str) -> Ids:
+        """Attention: query [..., L, E] and key [..., S, E] make scores [..., L, S], which weigh value [..., S, V]."""
+        query, key, value = (replace(f, labels=front + end) for f, end in zip(read, ("le", "se", "sv"), strict=False))
+        for factor in (query, key):
+            if _tracked(factor.ids) == [factor.ids.ndim - 1]:
+                self.freeze(factor.ids, f"'{node.name}' scales by their number")
+        scores = self._product(node, [query, key], front + "ls")
+        shape = (*np.broadcast_shapes(query.shape[:-2], key.shape[:-2]), query.shape[-2], key.shape[-2])
+        if len(read) > 3:
+            scores = self._joined(node, [(scores, shape), (read[3].ids, read[3].shape)], shape)
+        return self._product(node, [Factor(scores, shape, front + "ls"), value], front + "lv")
 
-    def _one_axis(self, ids: Ids, summed: int) -> Ids:
-        """Identities of a factor along one dimension only: those in front come first, then those not summed over."""
-        tracked = _tracked(ids)
-        if len(tracked) < 2:
-            return ids
-        front = [axis for axis in tracked if axis < ids.ndim - 2]
-        keep = front[0] if front else next(axis for axis in tracked if axis != summed)
-        return self._merged(ids, [axis for axis in tracked if axis != keep])
+    def _product(self, node: Node, factors: Sequence["Factor"], result: str) -> Ids:
+        """Sum a product of values over the dimensions whose labels the result lacks.
+
+        Along a label, channels of the factors are one channel. Of a factor with channels along several dimensions only
+        one stays: one that all factors and the result have, or else one of the result.
+        """
+        everywhere = set(result).intersection(*(factor.labels for factor in factors))
+        lines: dict[str, list[Ids]] = {}
+        for factor in factors:
+            tracked = [factor.labels[axis] for axis in _tracked(factor.ids)]
+            kept = sorted(tracked, key=lambda label: (label not in everywhere, label not in result))[:1]
+            ids = self._merged(factor.ids, [i for i in _tracked(factor.ids) if factor.labels[i] not in kept])
+            for label in kept:
+                lines.setdefault(label, []).append(ids.reshape(-1))
+        for label, found in list(lines.items()):
+            having = sum(f.shape[f.labels.index(label)] > 1 for f in factors if label in f.labels)
+            if len(found) < having:  # another factor has this dimension, but no channels along it
+                for line in lines.pop(label):
+                    self.freeze(line, f"'{node.name}' multiplies them with what cannot be cut")
+            for other in found[1:]:
+                self._unite(found[0], other)
+        left = [label for label in lines if label in result]
+        for label in left[1:]:
+            self.freeze(lines[label][0], f"'{node.name}' makes pairs of them")
+        if not left:
+            return self._unknown(len(result), f"'{node.name}' ({node.op}) mixes them")
+        line = lines[left[0]][0]
+        return line.reshape([-1 if label == left[0] else 1 for label in result])
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One value of a product, with a letter for each of its dimensions."""
+
+    ids: Ids
+    shape: Shape
+    labels: str
+
+
+BATCH = "ABCDEFGH__"  # letters for the dimensions in front of the last two
 
 
 def _is_sum(node: Node) -> bool:

@@ -273,6 +273,7 @@ OPS: dict[str, Op] = {
     "log_softmax": Op("softmax", ("log_softmax.int",)),
     "matmul": Op("contract", ("matmul.default", "bmm.default", "mm.default")),
     "attention": Op("contract", ("scaled_dot_product_attention.default",)),
+    "einsum": Op("contract", ("einsum.default",)),
     "item": Op("fixed", (), view=True),  # one of several results
     "size": Op("scalar", ("sym_size.int",)),
     **{name: Op("scalar", (name,)) for name in INTEGER},

@@ -134,15 +134,34 @@ def time_layer(shape: LayerShape, runs: int = 40) -> float:
 
 def time_by_op(path: Path, runs: int = 40) -> dict[str, float]:
     """Return the mean milliseconds per run that a model spends in each kind of kernel."""
+    total: dict[str, float] = {}
+    for op, microseconds in _profiled(path, runs):
+        total[op] = total.get(op, 0.0) + microseconds * 1e-3 / runs
+    return total
+
+
+def typical_by_op(path: Path, runs: int = 30) -> dict[str, float]:
+    """Return the milliseconds that a model typically spends in each kind of kernel: each kernel's median over the runs.
+
+    Where whatever else runs interrupts a kernel, the mean would give all of that time to one kind.
+    """
+    taken = _profiled(path, runs)
+    each = len(taken) // runs
+    medians = np.median(np.reshape([microseconds for _, microseconds in taken], (runs, each)), axis=0)
+    total: dict[str, float] = {}
+    for (op, _), microseconds in zip(taken[:each], medians, strict=True):
+        total[op] = total.get(op, 0.0) + float(microseconds) * 1e-3
+    return total
+
+
+def _profiled(path: Path, runs: int) -> list[tuple[str, float]]:
+    """Kind of kernel and microseconds, for every kernel of every run."""
     with tempfile.TemporaryDirectory() as folder:
         session = Session(path, profile_prefix=str(Path(folder) / "profile"))
         image = np.random.default_rng(0).standard_normal(session.shape, dtype=np.float32)
         for _ in range(runs):
             session.run(image)
-        total: dict[str, float] = {}
-        for op, microseconds in _kernels(session.end_profile()):
-            total[op] = total.get(op, 0.0) + microseconds * 1e-3 / runs
-    return total
+        return list(_kernels(session.end_profile()))
 
 
 KERNELS = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul"}  # not the layout changes around them

@@ -63,6 +63,8 @@ def resize(step: Step) -> Operand:
     mode = step.choice("mode", ("nearest", "linear", "cubic"))
     transform = "asymmetric" if step.opset < 11 else step.choice("coordinate_transformation_mode", tuple(TRANSFORMS))
     between = _axes(x, scales, sizes)
+    if all(axis.out == axis.size for axis in between):
+        return x
     if mode == "nearest":
         rounding = "floor" if step.opset < 11 else step.choice("nearest_mode", tuple(ROUNDINGS))
         return _nearest(step, x, between, transform, rounding)
@@ -89,10 +91,10 @@ def _axes(x: Flow, scales: object, sizes: object) -> list[Axis]:
 def _nearest(step: Step, x: Flow, axes: list[Axis], transform: str, rounding: str) -> Operand:
     picks, torch_picks = [], []
     for axis in axes:
-        step.trace.afford(axis.out, torch.float64)
-        at = torch.arange(axis.out, dtype=torch.float64)
+        step.trace.afford(axis.out, torch.float32)
+        at = torch.arange(axis.out, dtype=torch.float32)  # as ONNX Runtime rounds
         picks.append(ROUNDINGS[rounding](TRANSFORMS[transform](at, axis)).clamp(0, axis.size - 1).to(torch.int64))
-        torch_picks.append((at * axis.size / axis.out).floor().clamp(0, axis.size - 1).to(torch.int64))
+        torch_picks.append((at * (axis.size / axis.out)).floor().clamp(0, axis.size - 1).to(torch.int64))
     if all(torch.equal(one, other) for one, other in zip(picks, torch_picks, strict=True)):
         return step.call("upsample_nearest2d.vec", x, tuple(axis.out for axis in axes), None)
     result: Operand = x
@@ -106,8 +108,10 @@ def _smooth(step: Step, x: Flow, mode: str, axes: list[Axis], transform: str) ->
         raise UnsupportedOp("its cubic_coeff_a is not torch's -0.75")
     if transform == "asymmetric" or step.attr_int("exclude_outside", 0):
         raise UnsupportedOp(f"it interpolates with {transform} coordinates, as no torch operator does")
-    if transform == "half_pixel" and any(axis.out == 1 for axis in axes) and mode == "cubic":
+    if transform == "pytorch_half_pixel" and any(axis.out == 1 < axis.size for axis in axes):
         raise UnsupportedOp("it shrinks to a single row, which torch places otherwise")
+    if any(axis.out == axis.size and axis.scale != 1 for axis in axes):
+        raise UnsupportedOp("its scale moves pixels along an axis without changing its size, as no torch operator does")
     aligned = transform == "align_corners"
     if aligned or all(math.isclose(axis.scale, axis.out / axis.size) for axis in axes):
         return step.call(SMOOTH[mode], x, tuple(axis.out for axis in axes), aligned, None)

@@ -116,6 +116,10 @@ def _pool(step: Step, known: dict[int, str]) -> tuple[Flow, Window, bool]:
     if kernel is None:
         raise ModelError("it has no attribute 'kernel_shape'")
     window = window_of(step, x, kernel)
+    if step.attr_text("auto_pad", "NOTSET").startswith("SAME") and any(
+        (-(-size // s) - 1) * s + e < size for size, s, e in zip(x.shape[2:], window.stride, window.extent, strict=True)
+    ):
+        raise UnsupportedOp("its strides skip parts of the image, for which auto_pad is not defined; give pads")
     if any(p >= k for p, k in zip(window.begin + window.end, window.kernel * 2, strict=True)):
         raise ModelError(f"its pads {list(window.begin + window.end)} reach beyond its kernel_shape {list(kernel)}")
     return x, window, bool(step.attr_int("ceil_mode", 0))

@@ -1,0 +1,157 @@
+"""Data sets that are folders of JPEG and PNG files: one folder a class, or the layout of Tiny ImageNet.
+
+Only names are read at first; a picture is decoded when a batch asks for it, so a folder may be larger than memory.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimwright.data import files
+from slimwright.data.dataset import Part
+from slimwright.data.pictures import SUFFIXES, picture
+from slimwright.data.streamed import Numbers, Share, StreamedData, cropped, dealt
+from slimwright.errors import DataError
+
+# Means and standard deviations over ImageNet: what torchvision's pretrained models expect (its documentation, "Models
+# and pre-trained weights"), and so most networks that were trained on photographs.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TINY_SIZE = 64
+SMALLEST, LARGEST = 8, 1024  # pixels of a side
+TESTS = ("test", "val")  # folders that may hold the test part
+
+
+def image_folder(path: Path, size: int, seed: int = 0) -> StreamedData:
+    """Return the pictures in `path` as [3, size, size], a class for each of its folders, named like it.
+
+    With a folder `train` in it, classes lie in there; `test` or `val` beside it is the test part, and where there are
+    both, `val` is the validation part. `seed` deals what is not given. Raises DataError, naming the folder or file.
+    """
+    if not SMALLEST <= size <= LARGEST:
+        raise DataError(f"pictures can have {SMALLEST} to {LARGEST} pixels a side, not {size}")
+    files.folder(path, "a folder for each class")
+    home = path / "train" if (path / "train").is_dir() else path
+    names = _folders(path, home)
+    if len(names) < 2:
+        raise DataError(f"{home} holds {len(names)} folders; it needs one for each of at least two classes")
+    given = [path / name for name in TESTS if home != path and (path / name).is_dir()]
+    shares = [_classes(path, at, names, size) for at in (home, *given)]
+    parts = dealt(shares[0], shares[1] if given else None, names=names, image_shape=(3, size, size), seed=seed)
+    if len(given) == len(TESTS):
+        parts["train"], parts["validation"] = _joined(parts["train"], parts["validation"]), shares[2]
+    return _data(path.resolve().name, names, size, parts)
+
+
+def tiny_imagenet(path: Path, seed: int = 0) -> StreamedData:
+    """Return Tiny ImageNet from its folder; its validation pictures, the only others with labels, are the test part.
+
+    Raises DataError, naming the file.
+    """
+    files.folder(path, "wnids.txt, train and val")
+    ids = [line.strip() for line in files.lines(path, path / "wnids.txt")]
+    for name in ids:
+        if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+            raise DataError(f"{path / 'wnids.txt'} names the class {name!r}, which is no WordNet id; get it again")
+    if len(set(ids)) != len(ids) or len(ids) < 2:
+        raise DataError(f"{path / 'wnids.txt'} names {len(set(ids))} classes in {len(ids)} lines; get it again")
+    found = [_pictures(path, path / "train" / name / "images") for name in ids]
+    train, test, names = _share(path, found, TINY_SIZE), _annotated(path, ids), _words(path, ids)
+    parts = dealt(train, test, names=names, image_shape=(3, TINY_SIZE, TINY_SIZE), seed=seed)
+    return _data("tiny-imagenet", names, TINY_SIZE, parts)
+
+
+def _data(name: str, labels: Sequence[str], size: int, parts: Mapping[Part, Share]) -> StreamedData:
+    raw = {
+        "input": "RGB levels 0..255 as stored",
+        "crop": "the largest centred square",
+        "resize": [size, size],
+        "interpolation": "bilinear, antialiased, half-pixel centres",
+    }
+    augment = partial(cropped, margin=size // 8, mirror=True)
+    return StreamedData(name, tuple(labels), (3, size, size), parts, MEAN, STD, raw, augment)
+
+
+def _classes(root: Path, home: Path, names: Sequence[str], size: int) -> Share:
+    """The pictures under a folder that must hold a folder for each class and no other."""
+    others = set(_folders(root, home)) ^ set(names)
+    if others:
+        raise DataError(
+            f"{home} and {root / 'train'} do not hold the same classes: {sorted(others)[0]!r} is in one of them only; "
+            "add or remove that folder"
+        )
+    return _share(root, [_pictures(root, home / name) for name in names], size)
+
+
+def _share(root: Path, found: Sequence[Sequence[str]], size: int) -> Share:
+    paths = [path for members in found for path in members]
+    labels = np.repeat(np.arange(len(found)), [len(members) for members in found])
+    return Share(partial(_read, root, paths, size), np.arange(len(paths)), labels)
+
+
+def _read(root: Path, paths: Sequence[str], size: int, numbers: Numbers) -> NDArray[np.uint8]:
+    return np.stack([picture(root, root / paths[number], size) for number in numbers])
+
+
+def _folders(root: Path, home: Path) -> list[str]:
+    """The names of the folders in `home`, hidden ones left out, none of which may lead out of `root`."""
+    names = sorted(entry.name for entry in os.scandir(home) if entry.is_dir() and not entry.name.startswith("."))
+    for name in names:
+        _within(root, home / name)
+    return names
+
+
+def _pictures(root: Path, home: Path) -> list[str]:
+    """The pictures in a folder, as paths from `root`, in the order of their names."""
+    if not home.is_dir():
+        raise DataError(f"{home} is missing; get the data set again, or leave its class out")
+    _within(root, home)
+    found = sorted(
+        entry.name
+        for entry in os.scandir(home)
+        if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and not entry.is_dir()
+    )
+    if not found:
+        raise DataError(f"{home} holds no {', '.join(SUFFIXES)} file; add pictures, or remove the folder of this class")
+    return [str((home / name).relative_to(root)) for name in found]
+
+
+def _within(root: Path, folder: Path) -> None:
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{folder} leads out of {root}; copy the folder into it instead of linking to it")
+
+
+def _joined(one: Share, other: Share) -> Share:
+    """Two shares of the same source as one."""
+    order = np.argsort(numbers := np.concatenate([one.numbers, other.numbers]))
+    return Share(one.read, numbers[order], np.concatenate([one.labels, other.labels])[order])
+
+
+def _annotated(path: Path, ids: Sequence[str]) -> Share:
+    """The pictures that val_annotations.txt lists, with their classes."""
+    at, places = path / "val" / "val_annotations.txt", {name: place for place, name in enumerate(ids)}
+    paths, labels = [], []
+    for number, line in enumerate(files.lines(path, at), 1):
+        name, _, rest = line.partition("\t")
+        label = rest.partition("\t")[0]
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or label not in places:
+            raise DataError(f"line {number} of {at} is no picture with a class of wnids.txt: {line[:60]!r}")
+        paths.append(f"val/images/{name}")
+        labels.append(places[label])
+    return Share(partial(_read, path, paths, TINY_SIZE), np.arange(len(paths)), np.array(labels, np.int64))
+
+
+def _words(path: Path, ids: Sequence[str]) -> list[str]:
+    """The first word for each WordNet id in words.txt, with the id where two share it; the ids where there is none."""
+    at = path / "words.txt"
+    if not at.exists():
+        return list(ids)
+    meant = dict(line.partition("\t")[::2] for line in files.lines(path, at))
+    words = [meant.get(name, name).partition(",")[0].strip() or name for name in ids]
+    times = Counter(words)
+    return [word if times[word] == 1 else f"{word} ({name})" for word, name in zip(words, ids, strict=True)]

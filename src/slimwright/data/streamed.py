@@ -1,0 +1,150 @@
+"""A data set whose images are read, decoded or drawn when they are asked for: memory holds one batch at a time.
+
+Where a data set comes with a test part, that stays the test part. Calibration and validation images are dealt from the
+training images, each class alike; there are at most as many as are held in memory at once without trouble.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from slimwright.data.dataset import PARTS, SHARES, Augment, Batch, Part
+from slimwright.errors import DataError
+
+HELD_OUT = 0.1  # of the training images of each class, for calibration and again for validation
+MOST = {"calibration": 2_000, "validation": 5_000}  # images; a standard error of 0.4 % at 90 % right
+MOST_BYTES = 2**30  # of a held-out part as float32
+
+Numbers: TypeAlias = NDArray[np.int64]
+Read: TypeAlias = Callable[[Numbers], NDArray[np.uint8]]  # numbers [N] -> images [N, C, H, W]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Images of one part: their numbers within what `read` reads, and the class of each."""
+
+    read: Read
+    numbers: Numbers
+    labels: Numbers
+
+    def only(self, chosen: Numbers) -> "Share":
+        """Return the share of the chosen places."""
+        return Share(self.read, self.numbers[chosen], self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class StreamedData:
+    """A data set read batch by batch: (image / 255 - mean) / std, then `augment` on shuffled passes.
+
+    `raw` says what comes before the normalization; `superclasses` groups the classes, where the data set does.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    shares: Mapping[Part, Share]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    raw: Mapping[str, object] = field(default_factory=dict)
+    augment: Augment | None = None
+    superclasses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part in PARTS:
+            labels = self.shares[part].labels
+            if not len(labels):
+                raise DataError(f"data set '{self.name}' has no {part} images; every part needs at least one")
+            if labels.min() < 0 or labels.max() >= len(self.labels):
+                raise DataError(
+                    f"{part} labels of '{self.name}' run from {labels.min()} to {labels.max()}, "
+                    f"but it has {len(self.labels)} classes"
+                )
+
+    @property
+    def preprocessing(self) -> Mapping[str, object]:
+        """What was done to raw images, so that the device can do the same."""
+        return {**self.raw, "scale": 1 / 255, "mean": list(self.mean), "std": list(self.std), "layout": "NCHW"}
+
+    def size(self, part: Part) -> int:
+        """Number of images in a part."""
+        return len(self.shares[part].labels)
+
+    def batches(self, part: Part, batch_size: int, *, seed: int | None = None) -> Iterator[Batch]:
+        """Yield a part once: in order and plain without a seed, shuffled and augmented with one."""
+        share, generator = self.shares[part], torch.Generator()
+        order = torch.arange(len(share.labels))
+        if seed is not None:
+            generator.manual_seed(seed)
+            order = torch.randperm(len(share.labels), generator=generator)
+        for chosen in order.split(batch_size):
+            picked = share.only(chosen.numpy())
+            images = self._normalized(picked.read(picked.numbers))
+            if seed is not None and self.augment:
+                images = self.augment(images, generator)
+            yield images, torch.from_numpy(picked.labels)
+
+    def _normalized(self, raw: NDArray[np.uint8]) -> Tensor:
+        mean, std = (torch.tensor(value).reshape(-1, 1, 1) for value in (self.mean, self.std))
+        return (torch.from_numpy(raw).float() / 255 - mean) / std
+
+
+def dealt(
+    train: Share, test: Share | None, *, names: Sequence[str], image_shape: tuple[int, int, int], seed: int
+) -> dict[Part, Share]:
+    """Deal training images into train, calibration and validation, and into test where none is given.
+
+    Each class is dealt alike, by `seed`. Raises DataError where a class has too few images for every part.
+    """
+    rng = np.random.default_rng(seed)
+    wanted = _wanted(len(names), test is None, image_shape)
+    chosen: dict[Part, list[Numbers]] = {part: [] for part in PARTS}
+    for label, name in enumerate(names):
+        members = rng.permutation(np.flatnonzero(train.labels == label))
+        start = 0
+        for part, count in wanted(len(members)).items():
+            chosen[part].append(members[start : start + count])
+            start += count
+        if start >= len(members):
+            raise DataError(
+                f"class '{name}' has {len(members)} training images; it needs at least {start + 1}, one for each part. "
+                "Add images, or leave the class out"
+            )
+        chosen["train"].append(members[start:])
+    shares = {part: train.only(np.sort(np.concatenate(places))) for part, places in chosen.items() if places}
+    return shares if test is None else {**shares, "test": test}
+
+
+def _wanted(classes: int, with_test: bool, image_shape: tuple[int, int, int]) -> Callable[[int], dict[Part, int]]:
+    """Return how many images of a class go to each part but train, given how many it has."""
+    image_bytes = 4 * int(np.prod(image_shape))
+    most = {part: max(1, min(limit, MOST_BYTES // image_bytes) // classes) for part, limit in MOST.items()}
+
+    def wanted(members: int) -> dict[Part, int]:
+        tested: dict[Part, int] = {"test": max(1, round(SHARES["test"] * members))} if with_test else {}
+        held = max(1, round(HELD_OUT * (members - sum(tested.values()))))
+        return {**tested, "calibration": min(held, most["calibration"]), "validation": min(held, most["validation"])}
+
+    return wanted
+
+
+def cropped(images: Tensor, generator: torch.Generator, *, margin: int, mirror: bool) -> Tensor:
+    """Return the images moved by up to `margin` pixels, zeros moving in, and half of them mirrored if asked for.
+
+    Zero is the mean colour. Source: He et al. 2016 (arXiv 1512.03385), sec. 4.2, where the margin is 4.
+    """
+    count, _, height, width = images.shape
+    down, across = (torch.randint(2 * margin + 1, (count,), generator=generator) for _ in range(2))
+    rows = (torch.arange(height) + down[:, None])[:, None, :, None]
+    columns = torch.arange(width) + across[:, None]
+    if mirror:
+        turned = torch.rand(count, generator=generator) < 0.5
+        columns = torch.where(turned[:, None], columns.flip(1), columns)
+    padded = F.pad(images, [margin] * 4)
+    every = torch.arange(count)[:, None, None, None], torch.arange(images.shape[1])[None, :, None, None]
+    return padded[(*every, rows, columns[:, None, None, :])]

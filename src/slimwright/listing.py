@@ -1,0 +1,116 @@
+"""Inspections for a terminal: the layers of one network, or several networks side by side."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE, SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from slimwright.inspection import Inspection, Row
+from slimwright.report.findings import NONE, columns, compared, findings, fixed, notes, op_name, reasons, shown, size
+from slimwright.report.words import counted, megabytes
+
+LEGEND = {
+    "work": "operations that are no MACs",
+    "moved": "bytes read and written",
+    "op/B": "operations per byte moved",
+    "live": "activations in memory meanwhile",
+    "cut": "whether output channels can be removed",
+}
+WIDE = 120  # columns of a terminal from which nothing has to be left out
+NARROW = ("layer", "op", "output", "MACs", "params", "live", "cut")
+MANY = 60  # rows that are hard to read
+
+
+def layers(found: Inspection, depth: int | None, width: int) -> RenderableType:
+    """Return the table of a network's layers and what they come to in all, for a terminal of `width` columns."""
+    rows = shown(found, depth)
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_footer=True)
+    for name, footer in _footers(found).items():
+        if width >= WIDE or name in NARROW:
+            left = name in ("layer", "op", "output")
+            table.add_column(name, footer=footer, justify="left" if left else "right", no_wrap=True)
+    names, ops = (36, 20) if width >= WIDE else (20, 11)
+    for row in rows:
+        cells = _cells(row, found)
+        cells |= {"layer": _tail(cells["layer"], names), "op": _tail(cells["op"], ops)}
+        table.add_row(*(Text(cells[str(column.header)]) for column in table.columns))
+    heads = [str(column.header) for column in table.columns]
+    legend = "; ".join(f"{name}: {what}" for name, what in LEGEND.items() if name in heads)
+    many = f"{len(rows)} layers: --depth 2 shows them by module, --html as a page" if len(rows) > MANY else ""
+    remarks = [Text(f"{names}: {_channels(names)}, {why}") for names, why in fixed(found)]
+    remarks += [Text(line, style="dim") for line in (legend, many) if line]
+    return Group(Text(_title(found), style="bold"), table, _totals(found), "", *remarks)
+
+
+def comparison(found: Sequence[Inspection]) -> RenderableType:
+    """Return one line for each network, and below why something is missing."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 0))
+    table.add_column("network", no_wrap=True, ratio=1)
+    for name in columns(found):
+        table.add_column(name, justify="right", no_wrap=True, min_width=6)
+    for each in found:
+        cells = compared(each)
+        table.add_row(Text(each.name), *(cells[name] for name in columns(found)))
+    return Group(table, *(Text(f"{name}: {why}") for name, why in reasons(found)), Text(notes(found), style="dim"))
+
+
+def _title(found: Inspection) -> str:
+    image, result = size(found.image_shape), size(found.output_shape)
+    return f"{found.name}: image {image}, result {result}; exact counts for one image"
+
+
+def _footers(found: Inspection) -> dict[str, str]:
+    total = found.total
+    return {
+        "layer": "total",
+        "op": "",
+        "output": "",
+        "MACs": counted(total.macs),
+        "share": "",
+        "params": counted(total.params),
+        "work": counted(total.elementwise_ops or 0),
+        "moved": megabytes(total.moved_bytes or 0),
+        "op/B": f"{total.intensity or 0:.1f}",
+        "live": megabytes(total.peak_activation_bytes),
+        "cut": "",
+    }
+
+
+def _cells(row: Row, found: Inspection) -> dict[str, str]:
+    cost = row.cost
+    return {
+        "layer": row.path,
+        "op": op_name(row),
+        "output": size(cost.shape[1:]),
+        "MACs": counted(cost.macs) if cost.macs else "",
+        "share": f"{cost.macs / found.total.macs:.1%}" if cost.macs else "",
+        "params": counted(cost.params) if cost.params else "",
+        "work": counted(cost.elementwise_ops) if cost.elementwise_ops else "",
+        "moved": megabytes(cost.moved_bytes) if cost.moved_bytes else "",
+        "op/B": f"{cost.intensity:.1f}" if cost.moved_bytes else "",
+        "live": megabytes(row.live_bytes),
+        "cut": "" if row.cut is None else "yes" if row.cut else "no",
+    }
+
+
+def _tail(name: str, most: int) -> str:
+    """The end of a name tells it apart."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
+def _channels(names: str) -> str:
+    return "keep their channels" if ", " in names else "keeps its channels"
+
+
+def _totals(found: Inspection) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for finding in findings(found):
+        table.add_row(finding.name, finding.full, finding.remark)
+    for _, why in reasons([found]):
+        table.add_row("not measured", NONE, Text(why))
+    return table

@@ -1,0 +1,50 @@
+"""The page of an inspection: one network with its layers and charts, or several, compared and then one by one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from slimwright.errors import RequestError
+from slimwright.graph.store import replacing
+from slimwright.inspection import Inspection
+from slimwright.report import findings, words
+from slimwright.report.script import chart_script, embedded, policy
+from slimwright.report.strips import charts, latencies
+from slimwright.report.theme import PAGE, spec
+
+HERE = Path(__file__).parent
+
+
+def write_inspection(path: Path, found: Sequence[Inspection], depth: int | None = None) -> None:
+    """Write the page; with a `depth`, layers by module. Raises RequestError where nothing can be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(inspection_page(found, depth), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise RequestError(f"cannot write to {path}: {error.strerror}") from error
+
+
+def inspection_page(found: Sequence[Inspection], depth: int | None = None) -> str:
+    """Return an inspection as HTML. Names come from models and are escaped; only our own style and script are not."""
+    pages = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.globals |= {"words": words, "findings": findings}
+    drawn = [charts(each, depth, f"n{number}-") for number, each in enumerate(found)]
+    latency = latencies(found) if len(found) > 1 else None
+    every = [*([latency] if latency else []), *(chart for each in drawn for chart in each)]
+    script = chart_script()
+    style = "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "inspect.css"))
+    return pages.get_template("inspect.html").render(
+        found=found,
+        rows=[findings.shown(each, depth) for each in found],
+        drawn=drawn,
+        latency=latency,
+        specs={chart.name: Markup(embedded(spec(chart.draw(PAGE), PAGE))) for chart in every},  # noqa: S704
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        policy=policy(script),
+    )

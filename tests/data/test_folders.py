@@ -1,0 +1,218 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from slimwright.data import PARTS, image_folder, tiny_imagenet, whole
+from slimwright.data.folders import MEAN, STD
+from slimwright.errors import DataError
+
+GREY = {"cat": 40, "dog": 120, "emu": 200}  # a class is told from the others by how bright it is
+IDS = ("n01443537", "n01629819", "n01641577")
+
+
+def plain(path: Path, level: int, size: tuple[int, int] = (24, 20)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (level, level, level)).save(path)
+
+
+def fill(home: Path, count: int) -> None:
+    for name, level in GREY.items():
+        for index in range(count):
+            plain(home / name / f"{index}.{('png', 'jpg', 'JPEG')[index % 3]}", level + index % 10)
+
+
+def levels(images: torch.Tensor) -> torch.Tensor:
+    """The grey level 0..255 of each image in the middle."""
+    mean, std = (torch.tensor(value).reshape(3, 1, 1) for value in (MEAN, STD))
+    return ((images * std + mean) * 255)[:, 1, 4, 4]
+
+
+def by_level(images: torch.Tensor) -> torch.Tensor:
+    return (levels(images) / 80).floor().long()
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    fill(tmp_path / "pets", 20)
+    return tmp_path / "pets"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    (tmp_path / "wnids.txt").write_text("\n".join(IDS) + "\n")
+    for place, name in enumerate(IDS):
+        for index in range(10):
+            plain(tmp_path / "train" / name / "images" / f"{name}_{index}.JPEG", 40 + 80 * place, (64, 64))
+    lines = []
+    for index in range(6):
+        plain(tmp_path / "val" / "images" / f"val_{index}.JPEG", 40 + 80 * (index % 3), (64, 64))
+        lines.append(f"val_{index}.JPEG\t{IDS[index % 3]}\t0\t0\t62\t62")
+    (tmp_path / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "words.txt").write_text(
+        f"n00000001\tentity\n{IDS[0]}\tgoldfish, Carassius auratus\n{IDS[1]}\tcrane\n{IDS[2]}\tcrane, machine\n"
+    )
+    return tmp_path
+
+
+def test_a_folder_of_classes_becomes_four_parts(flat: Path) -> None:
+    data = image_folder(flat, 16)
+    assert data.name == "pets" and data.labels == ("cat", "dog", "emu") and data.image_shape == (3, 16, 16)
+    assert [data.size(part) for part in PARTS] == [36, 6, 6, 12]
+    for part in PARTS:
+        images, labels = whole(data, part)
+        assert images.shape[1:] == (3, 16, 16) and torch.equal(by_level(images), labels)
+
+
+def test_no_picture_is_in_two_parts(flat: Path) -> None:
+    data = image_folder(flat, 16)
+    numbers = np.concatenate([data.shares[part].numbers for part in PARTS])
+    assert sorted(numbers.tolist()) == list(range(60))
+
+
+@pytest.mark.parametrize("name", ["test", "val"])
+def test_a_given_test_folder_is_the_test_part(name: str, tmp_path: Path) -> None:
+    fill(tmp_path / "train", 10)
+    fill(tmp_path / name, 4)
+    data = image_folder(tmp_path, 16)
+    assert [data.size(part) for part in PARTS] == [24, 3, 3, 12]
+    images, labels = whole(data, "test")
+    assert torch.equal(by_level(images), labels)
+
+
+def test_with_test_and_val_both_are_what_they_say(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 10)
+    fill(tmp_path / "test", 4)
+    fill(tmp_path / "val", 2)
+    data = image_folder(tmp_path, 16)
+    assert [data.size(part) for part in PARTS] == [27, 3, 6, 12]
+    assert sorted(np.concatenate([data.shares[part].numbers for part in PARTS[:2]]).tolist()) == list(range(30))
+    for part in PARTS:
+        images, labels = whole(data, part)
+        assert torch.equal(by_level(images), labels)
+
+
+def test_pictures_are_decoded_when_a_batch_asks_for_them(flat: Path) -> None:
+    data = image_folder(flat, 16)
+    share = data.shares["train"]
+    bad = sorted((flat / "cat").iterdir())[int(share.numbers[0])]
+    bad.write_bytes(b"no longer a picture")
+    with pytest.raises(DataError, match=f"{bad.name} cannot be read"):
+        next(data.batches("train", 1))
+    assert len(next(data.batches("test", 4))[0]) == 4
+
+
+def test_what_is_no_picture_and_what_is_hidden_is_passed_over(flat: Path) -> None:
+    (flat / "README.txt").write_text("pets")
+    (flat / "cat" / "notes.txt").write_text("nice")
+    (flat / "cat" / "._0.jpg").write_bytes(b"\0")
+    (flat / ".cache").mkdir()
+    assert sum(image_folder(flat, 16).size(part) for part in PARTS) == 60
+
+
+def test_the_preprocessing_can_be_repeated(flat: Path) -> None:
+    said = image_folder(flat, 16).preprocessing
+    assert said["resize"] == [16, 16] and said["mean"] == list(MEAN) and said["std"] == list(STD)
+    assert {"crop", "interpolation", "scale", "layout"} <= said.keys()
+
+
+def test_an_empty_class_is_told(flat: Path) -> None:
+    (flat / "owl").mkdir()
+    with pytest.raises(DataError, match=r"owl holds no \.jpg, \.jpeg, \.png file; add pictures, or remove the folder"):
+        image_folder(flat, 16)
+
+
+def test_a_class_with_too_few_pictures_is_told(flat: Path) -> None:
+    for index in range(3):
+        plain(flat / "owl" / f"{index}.png", 250)
+    with pytest.raises(DataError, match=r"class 'owl' has 3 training images; it needs at least 4"):
+        image_folder(flat, 16)
+
+
+def test_a_folder_that_is_no_data_set_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        image_folder(tmp_path / "none", 16)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="is not a folder"):
+        image_folder(tmp_path / "file", 16)
+    with pytest.raises(DataError, match="holds 0 folders; it needs one for each of at least two classes"):
+        image_folder(tmp_path, 16)
+
+
+@pytest.mark.parametrize("size", [0, 7, 1025])
+def test_sizes_that_make_no_sense_are_told(size: int, flat: Path) -> None:
+    with pytest.raises(DataError, match="8 to 1024 pixels a side"):
+        image_folder(flat, size)
+
+
+def test_train_and_test_must_hold_the_same_classes(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 10)
+    fill(tmp_path / "test", 4)
+    plain(tmp_path / "test" / "owl" / "0.png", 250)
+    with pytest.raises(DataError, match="do not hold the same classes: 'owl' is in one of them only"):
+        image_folder(tmp_path, 16)
+
+
+def test_a_linked_folder_outside_is_told(flat: Path, tmp_path: Path) -> None:
+    plain(tmp_path / "elsewhere" / "0.png", 250)
+    (flat / "owl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"owl leads out of .*copy the folder"):
+        image_folder(flat, 16)
+
+
+def test_a_linked_picture_outside_is_told_when_it_is_read(flat: Path, tmp_path: Path) -> None:
+    plain(tmp_path / "elsewhere.png", 40)
+    for path in (flat / "cat").iterdir():
+        path.unlink()
+        path.symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(DataError, match=r"leads out of .*copy the file"):
+        whole(image_folder(flat, 16), "train")
+
+
+def test_tiny_imagenet_is_read_from_its_layout(tiny: Path) -> None:
+    data = tiny_imagenet(tiny)
+    assert data.name == "tiny-imagenet" and data.image_shape == (3, 64, 64)
+    assert data.labels == ("goldfish", f"crane ({IDS[1]})", f"crane ({IDS[2]})")
+    assert [data.size(part) for part in PARTS] == [24, 3, 3, 6]
+    for part in PARTS:
+        images, labels = whole(data, part)
+        assert torch.equal(by_level(images), labels)
+
+
+def test_tiny_imagenet_without_words_has_ids_as_names(tiny: Path) -> None:
+    (tiny / "words.txt").unlink()
+    assert tiny_imagenet(tiny).labels == IDS
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "why"),
+    [
+        ("wnids.txt", "../../etc\nn01443537\n", "names the class '../../etc', which is no WordNet id"),
+        ("wnids.txt", "n01443537\nn01443537\n", "names 1 classes in 2 lines"),
+        ("wnids.txt", "n01443537\nn09999999\n", r"n09999999/images is missing"),
+        ("wnids.txt", "", "names 0 classes"),
+        ("val/val_annotations.txt", "../../../etc/passwd\tn01443537\t0\n", "line 1 of .* is no picture"),
+        ("val/val_annotations.txt", "val_0.JPEG\tn01443537\nval_1.JPEG\tn09999999\n", "line 2 of .* is no picture"),
+        ("val/val_annotations.txt", "val_0.JPEG\n", "line 1 of .* is no picture"),
+        ("val/val_annotations.txt", "", "no test images"),
+    ],
+)
+def test_damaged_lists_of_tiny_imagenet_are_told(file: str, text: str, why: str, tiny: Path) -> None:
+    (tiny / file).write_text(text)
+    with pytest.raises(DataError, match=why):
+        tiny_imagenet(tiny)
+
+
+def test_missing_pieces_of_tiny_imagenet_are_told(tiny: Path) -> None:
+    (tiny / "val" / "images" / "val_3.JPEG").unlink()
+    with pytest.raises(DataError, match=r"val_3\.JPEG is missing"):
+        whole(tiny_imagenet(tiny), "test")
+    for path in (tiny / "train" / IDS[0] / "images").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=rf"{IDS[0]}/images holds no \.jpg"):
+        tiny_imagenet(tiny)
+    (tiny / "wnids.txt").unlink()
+    with pytest.raises(DataError, match=r"wnids\.txt is missing"):
+        tiny_imagenet(tiny)
