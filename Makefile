@@ -4,7 +4,7 @@ BIN := .venv/bin
 export SLIMWRIGHT_CACHE ?= out/cache
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check bench setup setup-bench clean
+.PHONY: demo test check bench bench-coverage setup setup-bench clean
 
 demo: setup
 	$(BIN)/slimwright shrink resnet8-wide --data digits --latency 0.33x --max-drop 1.0 --runtime onnxruntime --out out/demo
@@ -21,6 +21,9 @@ check: setup-bench
 bench: setup-bench
 	$(BIN)/python benchmarks/prune_without_training.py --json benchmarks/results/prune_without_training.json
 
+bench-coverage: setup-bench
+	$(BIN)/python benchmarks/coverage.py --jobs 2 --json benchmarks/results/coverage.json
+
 setup: .venv/installed
 
 setup-bench: .venv/installed-bench
@@ -30,8 +33,10 @@ setup-bench: .venv/installed-bench
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[onnxruntime,dev]"
 	touch $@
 
+# torchvision asks for a newer torch, and timm for torchvision; the networks of the survey run on this one.
 .venv/installed-bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[onnxruntime,dev,bench]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps timm torchvision
 	touch $@
 
 clean:

@@ -114,7 +114,7 @@ def inspect(
         bool | None,
         typer.Option(
             "--measure/--no-measure",
-            help="export and time in ONNX Runtime; as it stands, only where several are compared",
+            help="export, and time in ONNX Runtime; the default is to, only where several are compared",
             show_default=False,
         ),
     ] = None,

@@ -265,7 +265,9 @@ class _Job:
             label = self.net.paths[group.name.partition("[")[0]]
             left = best.plan.counts[group.name] if best.plan else group.size
             why = "the plan leaves it whole" if best.plan else "the chosen candidate is not pruned"
-            if group.name not in orders:
+            if group.name in self.coupling.balanced:
+                why = "a grouped layer needs equal parts of it, which planning does not do yet"
+            elif group.name not in orders:
                 why = "its reader is too large to observe"
             elif left < group.size:
                 why = f"predicted damage {orders[group.name].damage[group.size - left]:.1e} nats"

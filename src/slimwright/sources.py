@@ -1,6 +1,6 @@
 """Find the model and the data that a command line names.
 
-A model is a zoo name, a `.pt2` exported program, a folder with a saved net or a bundle, or `module:callable` that
+A model is a zoo name, a `.pt2` or `.onnx` file, a folder with a saved net or a bundle, or `module:callable` that
 returns an `nn.Module`. Data is `digits`, `glyphs`, one of `STORED` with its folder, a `.safetensors` file, or
 `module:callable` that returns a `Dataset`. Only `module:callable` runs code, and that code is the user's own; files are
 read as data, and pickles are refused.
@@ -36,6 +36,7 @@ from slimwright.data import (
 from slimwright.data.glyphs import parsed
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, capture, load_net, read_pt2
+from slimwright.graph.onnx import read_onnx
 from slimwright.graph.store import replacing
 from slimwright.progress import Tell, silent
 from slimwright.train import Schedule, fit
@@ -113,7 +114,10 @@ def load_model(
 
 
 def read_model(path: Path) -> Net:
-    """Return the net in a `.pt2` file, a folder with a saved net, or a bundle. Raises ModelError for anything else."""
+    """Return the net in a `.pt2` or `.onnx` file, a folder with a saved net, or a bundle.
+
+    Raises ModelError for anything else.
+    """
     if path.is_dir():
         inner = path / "net"
         return load_net(inner if (inner / "net.json").exists() else path)
@@ -128,8 +132,11 @@ def read_model(path: Path) -> Net:
         )
     if path.suffix == ".pt2":
         return read_pt2(path)
+    if path.suffix == ".onnx":
+        return read_onnx(path)
     raise ModelError(
-        f"{path} is no model that can be read; give a .pt2 file, a saved net, a bundle, a zoo name or module:callable"
+        f"{path} is no model that can be read; give a .pt2 or .onnx file, a saved net, a bundle, a zoo name or "
+        "module:callable"
     )
 
 

@@ -84,6 +84,12 @@ def test_the_profile_names_the_kernels_that_ran(exported: Path) -> None:
     assert all(ms >= 0 for ms in taken.values())
 
 
+def test_the_typical_time_of_kernels_is_a_median_over_runs(exported: Path) -> None:
+    typical = onnxruntime.typical_by_op(exported, runs=5)
+    assert typical.keys() == onnxruntime.time_by_op(exported, runs=1).keys()
+    assert all(0 <= ms < 100 for ms in typical.values())
+
+
 def test_interleaved_sides_run_in_turn_and_equally_often() -> None:
     ran: list[str] = []
     taken = interleaved({"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, runs=6, warm_up=1)

@@ -4,7 +4,6 @@
 example, and says why other counters give other numbers.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,12 +99,6 @@ def count_layers(net: Net) -> list[LayerCost]:
             )
         )
     return layers
-
-
-def non_tensor_share(layers: list[LayerCost]) -> float:
-    """Return the share of a net's layers that are non-tensor layers, by number."""
-    kinds = Counter(layer.kind for layer in layers)
-    return kinds["non-tensor"] / max(kinds["tensor"] + kinds["non-tensor"], 1)
 
 
 def _trained(node: Node) -> list[str]:

@@ -27,7 +27,7 @@ fusing neighbours, or loses to caches, is not in it.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from slimwright.graph.liveness import value_bytes
 from slimwright.graph.net import Net, Node, Ref, compute
-from slimwright.graph.ops import op_of
+from slimwright.graph.ops import on_meta, op_of
 
 NORMS = {"layer_norm": 5, "group_norm": 5, "instance_norm": 5, "rms_norm": 3}  # without weight and bias
 INTERPOLATION = {"upsample_linear1d": 3, "upsample_bilinear2d": 7, "upsample_bicubic2d": 31}
@@ -71,7 +71,7 @@ def _macs(net: Net, node: Node) -> int:
         return 0
     module = net.module_of(node).to("meta") if op.module else None
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        compute(net, node, module, _without_data(net))
+        compute(net, replace(node, arguments=on_meta(node.arguments)), module, _without_data(net))
     return int(counter.get_total_flops()) // 2
 
 

@@ -1,9 +1,9 @@
 """Choose channels to keep, so that every part that must keep equally many does.
 
-Grouped convolutions need equal counts per group, not equal positions. Over residual sums, shuffles and concatenations the
-demands of several layers meet in the same channels, so counts are found by a small integer program: *cells* are the
-channels of a group that all demands treat alike; each demand says that its parts keep equally many; the counts
-nearest to the wanted share win. Within a cell the channels with the highest scores stay.
+Grouped convolutions need equal counts per group, not equal positions. Over residual sums, shuffles and
+concatenations the demands of several layers meet in the same channels, so counts are found by a small integer program:
+*cells* are the channels of a group that all demands treat alike; each demand says that its parts keep equally many; the
+counts nearest to the wanted share win. Within a cell the channels with the highest scores stay.
 """
 
 from collections import defaultdict
@@ -43,6 +43,13 @@ def choose(
     if any(not 0 <= s <= 1 for s in shares.values()) or multiple < 1:
         raise RequestError(f"shares must lie in 0..1 and the multiple be at least 1; got {shares} and {multiple}")
     given = scores or {}
+    sizes = {group.name: group.size for group in coupling.groups}
+    for name in (*shares, *given):
+        if name not in sizes:
+            raise RequestError(f"there is no channel group '{name}'; the groups are {', '.join(sizes)}")
+    for name, score in given.items():
+        if np.shape(score) != (sizes[name],):
+            raise RequestError(f"group '{name}' has {sizes[name]} channels; its scores have shape {np.shape(score)}")
     rank = {g.name: np.asarray(given.get(g.name, rng.random(g.size)), np.float64) for g in coupling.groups}
     groups = [group for group in coupling.groups if group.name in shares]
     counts: list[tuple[Cell, int]] = [
@@ -64,7 +71,8 @@ def _rounded(size: int, share: float, multiple: int) -> int:
     """The count nearest to the share that is a multiple, at least one; sizes below the multiple are halves of it."""
     while multiple > size:
         multiple //= 2
-    return min(max(round(size * share / multiple), 1) * multiple, size)
+    stepped = min(max(round(size * share / multiple), 1) * multiple, size // multiple * multiple)
+    return min(stepped, size, key=lambda count: abs(count - size * share))
 
 
 def _bound_together(coupling: Coupling, groups: Sequence[ChannelGroup]) -> list[tuple[list[Cell], list[Balance]]]:
@@ -110,51 +118,78 @@ def _times(coupling: Coupling, balance: Balance) -> Ids:
 def _counts(
     coupling: Coupling, cells: Sequence[Cell], balances: Sequence[Balance], shares: Mapping[str, float], multiple: int
 ) -> list[int]:
-    """Solve for the counts: variables are a count and a distance per cell, then one level per demand."""
-    sizes = np.array([len(members) for _, members in cells])
-    n, levels = len(cells), len(balances)
-    wanted = sizes * np.array([shares[group.name] for group, _ in cells])
-    free = np.zeros(coupling.components, bool)
-    for group, members in cells:
-        free[group.components[members]] = True
-    rows, low, high = [], [], []
+    """Solve for the counts of cells, in multiples per group if that can be; at worst all channels stay."""
+    whole = [len(members) for _, members in cells]
+    for step in dict.fromkeys((multiple, 1)):
+        found = _Program(coupling, cells, balances, shares, step).solved()
+        if found is not None:
+            return found
+    return whole
 
-    def demand(row: NDArray[np.float64], least: float, most: float) -> None:
-        rows.append(row)
-        low.append(least)
-        high.append(most)
 
-    for number, balance in enumerate(balances):
+class _Program:
+    """An integer program: a count and a distance per cell, a level per demand, a number of steps per group."""
+
+    def __init__(
+        self,
+        coupling: Coupling,
+        cells: Sequence[Cell],
+        balances: Sequence[Balance],
+        shares: Mapping[str, float],
+        step: int,
+    ) -> None:
+        self.groups = {group.name: group.size for group, _ in cells}
+        self.cells, self.levels = cells, len(balances)
+        self.width = 2 * len(cells) + self.levels + len(self.groups)
+        self.rows: list[NDArray[np.float64]] = []
+        self.low: list[float] = []
+        self.high: list[float] = []
+        for number, balance in enumerate(balances):
+            self._balance(coupling, number, balance)
+        for at, (group, members) in enumerate(cells):  # distance >= |count - wanted|
+            wanted = len(members) * shares[group.name]
+            for sign in (1.0, -1.0):
+                self._demand({at: -sign, len(cells) + at: 1.0}, -sign * wanted, np.inf)
+        for number, (name, size) in enumerate(self.groups.items()):
+            inside = {at: 1.0 for at, (group, _) in enumerate(cells) if group.name == name}
+            self._demand(inside, 1.0, np.inf)
+            if size % step == 0:
+                self._demand({**inside, 2 * len(cells) + self.levels + number: -float(step)}, 0.0, 0.0)
+
+    def solved(self) -> list[int] | None:
+        """The counts, or None where the demands cannot be met."""
+        n = len(self.cells)
+        others = self.levels + len(self.groups)
+        sizes = [len(members) for _, members in self.cells]
+        found = milp(
+            np.concatenate([np.zeros(n), np.ones(n), np.zeros(others)]),
+            constraints=LinearConstraint(np.array(self.rows), self.low, self.high),
+            integrality=np.concatenate([np.ones(n), np.zeros(n), np.ones(others)]),
+            bounds=Bounds(
+                np.concatenate([np.zeros(2 * n), np.ones(self.levels), np.zeros(len(self.groups))]),
+                np.concatenate([sizes, np.full(n + others, np.inf)]),
+            ),
+            options={"time_limit": SECONDS, "mip_rel_gap": 0.02},
+        )
+        return None if found.x is None else [int(count) for count in np.round(found.x[:n])]
+
+    def _balance(self, coupling: Coupling, number: int, balance: Balance) -> None:
+        """Every part keeps as many as the level says, what is never cut included."""
         table = _times(coupling, balance)
+        free = np.zeros(coupling.components, bool)
+        for group, members in self.cells:
+            free[group.components[members]] = True
         for part in table:
-            row = np.zeros(2 * n + levels)
-            row[:n] = [part[group.components[members[0]]] for group, members in cells]
-            row[2 * n + number] = -1
+            row = {at: float(part[group.components[members[0]]]) for at, (group, members) in enumerate(self.cells)}
             always = float(part[~free].sum())
-            demand(row, -always, -always)
-    for cell in range(n):  # distance >= |count - wanted|
-        for sign in (1.0, -1.0):
-            row = np.zeros(2 * n + levels)
-            row[cell], row[n + cell] = -sign, 1.0
-            demand(row, -sign * wanted[cell], np.inf)
-    for name in {group.name for group, _ in cells}:
-        row = np.zeros(2 * n + levels)
-        row[:n] = [group.name == name for group, _ in cells]
-        demand(row, 1.0, np.inf)
-    step = np.array([multiple if size % multiple == 0 and size > multiple else 1 for size in sizes])
-    cost = np.concatenate([np.zeros(n), np.ones(n), np.zeros(levels)])
-    top = np.concatenate([sizes, np.full(n, np.inf), np.full(levels, np.inf)])
-    scale = np.concatenate([step, np.ones(n + levels)])
-    found = milp(
-        cost,
-        constraints=LinearConstraint(np.array(rows) * scale, low, high),
-        integrality=np.concatenate([np.ones(n), np.zeros(n), np.ones(levels)]),
-        bounds=Bounds(np.concatenate([np.zeros(2 * n), np.ones(levels)]), top / scale),
-        options={"time_limit": SECONDS, "mip_rel_gap": 0.02},
-    )
-    if found.x is None:
-        return sizes.tolist()
-    return (np.round(found.x[:n]).astype(np.int64) * step).tolist()
+            self._demand({**row, 2 * len(self.cells) + number: -1.0}, -always, -always)
+
+    def _demand(self, row: Mapping[int, float], low: float, high: float) -> None:
+        full = np.zeros(self.width)
+        full[list(row)] = list(row.values())
+        self.rows.append(full)
+        self.low.append(low)
+        self.high.append(high)
 
 
 def _without_gaps(

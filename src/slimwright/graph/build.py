@@ -44,6 +44,7 @@ class _Builder:
         self.program, self.constants = program, constants
         self.nodes = [Node(program.input, "input", shape=program.input_shape, dtype=program.input_dtype)]
         self.tensors: dict[str, Tensor] = {}
+        self.names = {call.name for call in program.calls}
         self.instead: dict[str, str] = {}  # a value that needs no node of its own -> the value that it is
         self.parts: dict[str, tuple[str, int, list[int], bool]] = {}  # split -> source, dim, borders, drops the dim
         _, *image = program.input_shape
@@ -118,7 +119,9 @@ class _Builder:
         if op in ("conv2d", "linear", "group_norm", "prelu"):
             return "weight" in given
         if op in ("batch_norm", "batch_norm1d"):
-            return "running_mean" in given
+            return "running_mean" in given and not call.arguments["training"]
+        if op in ("dropout", "dropout2d"):
+            return not call.arguments["train"]
         return op != "elu" or (call.arguments["scale"], call.arguments["input_scale"]) == (1, 1)
 
     def _arguments(self, call: Call, op: str) -> dict[str, Value]:
@@ -167,9 +170,16 @@ class _Builder:
         except FAILURES as error:
             raise cannot(call, error) from error
 
+    def _fresh(self, name: str) -> str:
+        """A name that no call of the program has."""
+        while name in self.names:
+            name += "_"
+        self.names.add(name)
+        return name
+
     def _batch_size(self, call: Call) -> Ref:
         """The batch size of the value that an `expand_as` follows."""
-        name = f"{call.name}_size"
+        name = self._fresh(f"{call.name}_size")
         self.add(Call(name, "sym_size.int", {"self": call.arguments["other"], "dim": 0}))
         return Ref(name)
 
@@ -195,7 +205,7 @@ class _Builder:
     def _stacked(self, call: Call, rank: int) -> None:
         """A stack: every value raised by a dimension, then put side by side along it."""
         dim = int(str(call.arguments["dim"])) % rank
-        raised = [f"{call.name}_{number}" for number in range(len(call.reads))]
+        raised = [self._fresh(f"{call.name}_{number}") for number in range(len(call.reads))]
         for name, source in zip(raised, call.reads, strict=True):
             self.add(Call(name, "unsqueeze.default", {"self": Ref(source), "dim": dim}))
         self.add(Call(call.name, "cat.default", {"tensors": tuple(map(Ref, raised)), "dim": dim}))

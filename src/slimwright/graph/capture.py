@@ -20,6 +20,7 @@ from slimwright.graph.build import net_of_program
 from slimwright.graph.net import Net, Ref, Value
 from slimwright.graph.program import UNKNOWN, Call, Program, bound, plain
 
+MARKER = "native_dropout.default"  # which no layer of torch exports in eval mode
 DROP_PATHS = {"DropPath": "drop_prob", "StochasticDepth": "p"}  # class -> attribute that holds the probability
 INTEGER_NAMES = {
     operator.add: "int_add",
@@ -46,14 +47,17 @@ def capture(model: nn.Module, image_shape: tuple[int, ...]) -> Net:
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             detail = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(f"the model cannot take images of shape {list(image_shape)}: {detail}") from error
-        exported = _exported(model, example)
+        exported = exported_model(model, example)
     finally:
         for module, mode in training.items():
             module.training = mode
     try:
         return net_of_program(program_of_export(exported))
-    except UnsupportedOp:  # written in place through views: torch can say the same without
-        return net_of_program(program_of_export(exported.run_decompositions({})))
+    except UnsupportedOp as refused:  # perhaps for writing in place through views: torch can say the same without
+        try:
+            return net_of_program(program_of_export(exported.run_decompositions({})))
+        except ModelError:
+            raise refused from None
 
 
 def program_of_export(exported: ExportedProgram) -> Program:
@@ -88,7 +92,9 @@ class _Reader:
         self.calls: list[Call] = []
         self.inner: dict[str, tuple[Value, ...]] = {}  # a higher-order call -> what its graph returned
 
-    def read(self, module: fx.GraphModule, inputs: tuple[Value, ...] | None = None, prefix: str = "") -> tuple[Any, ...]:
+    def read(
+        self, module: fx.GraphModule, inputs: tuple[Value, ...] | None = None, prefix: str = ""
+    ) -> tuple[Any, ...]:
         """Read one graph; `inputs` stand for its placeholders. Returns what it returns."""
         values: dict[str, Value] = {}
         given = iter(inputs or ())
@@ -122,15 +128,16 @@ class _Reader:
             overload = overload if "." in overload else overload + ".default"
             kwargs = {key: _value(value, values) for key, value in node.kwargs.items()}
             call = Call(name, overload, bound(overload, args, kwargs))
+            if overload == MARKER and call.arguments["train"] is False:
+                call = Call(name, "drop_path", {"input": call.arguments["input"], "p": call.arguments["p"]})
+                self.inner[name] = (Ref(name), None)  # nothing reads its second result, the mask
         else:
             said = target if isinstance(target, str) else getattr(target, "__name__", str(target))
             call = Call(name, UNKNOWN + str(said), dict(enumerate(args)))  # type: ignore[arg-type]
         self.calls.append(call)
         return Ref(name)
 
-    def _inlined(
-        self, module: fx.GraphModule, node: fx.Node, values: dict[str, Value], name: str
-    ) -> tuple[Value, ...]:
+    def _inlined(self, module: fx.GraphModule, node: fx.Node, values: dict[str, Value], name: str) -> tuple[Value, ...]:
         """Run a graph inside the graph in line: one that switches autocast off, or gradients on or off."""
         kind = str(node.target)
         before = [a for a in node.args if not isinstance(a, fx.Node)]
@@ -153,7 +160,8 @@ def _value(value: Any, values: dict[str, Value]) -> Value:
     return plain(value)
 
 
-def _exported(model: nn.Module, example: Tensor) -> ExportedProgram:
+def exported_model(model: nn.Module, example: Tensor) -> ExportedProgram:
+    """Return the program of a model in eval mode, with a dynamic batch. Raises ModelError where it cannot be traced."""
     try:
         with _marked_drop_paths(model):
             return export(model, (example,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
@@ -180,4 +188,4 @@ def _marked_drop_paths(model: nn.Module) -> Iterator[None]:
 
 
 def _marker(p: float) -> Callable[[Tensor], Tensor]:
-    return lambda x: torch.ops.aten.feature_dropout(x, p, False)
+    return lambda x: torch.ops.aten.native_dropout(x, p, False)[0]

@@ -234,24 +234,17 @@ def _groups(
         columns: dict[tuple[str, str], list[int]] = defaultdict(list)
         for column, place in enumerate(signature):
             columns[place].append(column)
-        cuts = [Cut(node, role, positions[:, at]) for (node, role), at in columns.items()]
+        cuts = tuple(Cut(node, role, positions[:, at]) for (node, role), at in columns.items())
         flag = next((flags[channel] for channel in channels if channel in flags), "")
-        groups.append(ChannelGroup("", len(channels), tuple(cuts), np.array(channels), flag))
-    return tuple(_named(groups))
+        groups.append(ChannelGroup(_name(cuts), len(channels), cuts, np.array(channels), flag))
+    return tuple(groups)
 
 
-def _named(groups: Sequence[ChannelGroup]) -> Iterator[ChannelGroup]:
-    """Call each group after the first layer that makes it, with its first channel there if that is not the first."""
-    order = {id(group): number for number, group in enumerate(groups)}
-    taken: Counter[str] = Counter()
-    for group in sorted(groups, key=lambda g: order[id(g)]):
-        place = next(group.of("out"))
-        first = int(place.positions[0, 0])
-        name = f"{place.node}[{first}]" if first else place.node
-        taken[name] += 1
-        if taken[name] > 1:
-            name = f"{name}#{taken[name]}"
-        yield ChannelGroup(name, group.size, group.cuts, group.components, group.flag)
+def _name(cuts: Sequence[Cut]) -> str:
+    """A group is called after the first layer that makes it, and its first channel there if that is not the first."""
+    place = next(cut for cut in cuts if cut.role == "out")
+    first = int(place.positions[0, 0])
+    return f"{place.node}[{first}]" if first else place.node
 
 
 def _distinct(balances: Sequence[Balance]) -> tuple[Balance, ...]:

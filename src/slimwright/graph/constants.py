@@ -1,7 +1,7 @@
 """What follows from weights and numbers alone is computed once, when a program becomes a net.
 
-Weight standardisation, a blur kernel repeated per channel, the index of a relative position: their results are kept, under
-the parameter's own name where one parameter alone stands behind them. What would make the model larger than its
+Weight standardisation, a blur kernel repeated per channel, the index of a relative position: their results are kept,
+under the parameter's own name where one parameter alone stands behind them. What would make the model larger than its
 parameters stays in the graph.
 """
 
@@ -81,11 +81,14 @@ class Constants:
         if not call.reads and not call.overload.startswith(FACTORIES):
             return False
         try:
-            size = _numel(computed(call, lambda name: meta_of(self.values[name]), meta=True))
+            result = computed(call, lambda name: meta_of(self.values[name]), meta=True)
         except ModelError:  # some operators have no rule for shapes alone
             return False
         made_of = self._parameters(call)
-        return size <= (sum(self.program.tensors[name].numel() for name in made_of) if made_of else MOST_FOLDED)
+        if made_of and not all(t.is_floating_point() for t in _tensors(result)):
+            return False
+        most = sum(self.program.tensors[name].numel() for name in made_of) if made_of else MOST_FOLDED
+        return sum(math.prod(t.shape) for t in _tensors(result)) <= most
 
 
 def computed(call: Call, value: Callable[[str], Any], *, meta: bool = False) -> Any:
@@ -121,7 +124,7 @@ def meta_of(value: Any) -> Any:
     return tuple(meta_of(item) for item in value) if isinstance(value, tuple | list) else value
 
 
-def _numel(value: Any) -> int:
+def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
-        return math.prod(value.shape)
-    return sum(_numel(item) for item in value) if isinstance(value, tuple | list) else 0
+        return [value]
+    return [t for item in value for t in _tensors(item)] if isinstance(value, tuple | list) else []

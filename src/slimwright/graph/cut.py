@@ -15,6 +15,7 @@ from torch import Tensor
 
 from slimwright.errors import RequestError
 from slimwright.graph.channels import Coupling, couple
+from slimwright.graph.identities import rearranged_axes
 from slimwright.graph.moves import Ids, Shape, collapsed, moved
 from slimwright.graph.net import Net, Node, Ref, Value, checked, without_dead_ends
 from slimwright.graph.ops import op_of
@@ -125,10 +126,6 @@ class _Surgery:
         axes = self._axes(value)
         return [axes.get(axis, np.arange(size)) for axis, size in enumerate(shape)]
 
-    def _left(self, value: str) -> Ids:
-        """The identities that are left of a value, in their order."""
-        return self.coupling.identities.values[value][np.ix_(*self._full(value))]
-
     def _shape(self, value: str) -> Shape:
         axes = self._axes(value)
         return tuple(len(axes[i]) if i in axes else n for i, n in enumerate(self.net[value].shape))
@@ -136,7 +133,7 @@ class _Surgery:
     # moves
 
     def _move(self, node: Node) -> None:
-        if not self._axes(node.name) and not self._axes(node.source):
+        if all(bool(self.alive[self.coupling.values[name]].all()) for name in (node.source, node.name)):
             self.nodes.append(node)
         elif node.source not in self.missing and self._is_rectangular(node.name) and self._moves_as_before(node):
             self.nodes.append(self._with_new_sizes(node))
@@ -151,18 +148,13 @@ class _Surgery:
         for key in ("shape", "size"):
             sizes = arguments.get(key)
             if isinstance(sizes, tuple):
-                arguments[key] = tuple(
-                    n if isinstance(n, Ref) or n == -1 else result[i] for i, n in enumerate(sizes)
-                )
+                arguments[key] = tuple(n if isinstance(n, Ref) or n == -1 else result[i] for i, n in enumerate(sizes))
         axis = arguments.get("dim")
-        if node.op == "slice" and axis in axes:
-            kept = axes[axis]  # type: ignore[index]
-            for key in ("start", "end"):
-                arguments[key] = int((kept < arguments[key]).sum())
-        if node.op == "select" and axis in axes:
-            arguments["index"] = int((axes[axis] < arguments["index"]).sum())  # type: ignore[index]
-        if node.op == "gather" and axis in axes:
-            return self._thinned(node, axes[axis])  # type: ignore[index]
+        if node.op in ("slice", "select", "gather") and isinstance(axis, int) and axis in axes:
+            if node.op == "gather":
+                return self._thinned(node, axes[axis])
+            for key in ("start", "end") if node.op == "slice" else ("index",):
+                arguments[key] = int(np.searchsorted(axes[axis], int(str(arguments[key]))))
         return replace(node, arguments=arguments)
 
     def _thinned(self, node: Node, kept: Ids) -> Node:
@@ -176,11 +168,21 @@ class _Surgery:
         """True where the move, with new sizes, puts what is left where it belongs."""
         if node.op == "gather":
             return True
+        whole = self.net[node.source].shape
+        if any(
+            len(kept) < whole[axis] for axis, kept in self._axes(node.source).items() if axis in rearranged_axes(node)
+        ):
+            return False
         new = self._with_new_sizes(node)
         arguments = {**self.constants(node), **{k: v for k, v in new.arguments.items() if not isinstance(v, tuple)}}
-        ids = moved(node.op, arguments, self._left(node.source), self._shape(node.source), self._shape(node.name))
-        wanted = collapsed(self._left(node.name))
-        return ids is not None and np.array_equal(collapsed(ids), wanted)
+        before, after = self._axes(node.source), self._axes(node.name)
+        shape = [n if axis in before else 1 for axis, n in enumerate(self.net[node.source].shape)]
+        numbers = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+        wanted = moved(node.op, self.constants(node), numbers, self.net[node.source].shape, node.shape)
+        found = moved(node.op, arguments, _taken(numbers, before), self._shape(node.source), self._shape(node.name))
+        if wanted is None or found is None:
+            return False
+        return np.array_equal(collapsed(_taken(wanted, after)), collapsed(found))
 
     def _gather(self, node: Node) -> Node | None:
         """One gather for all moves since the last value with channels along one dimension; None on the way there."""
@@ -206,6 +208,14 @@ class _Surgery:
         tensor = f"{node.name}.index"
         self.tensors[tensor] = torch.from_numpy(np.searchsorted(before[axis], picked))
         return Node(node.name, "gather", {"self": Ref(origin), "dim": axis}, {"index": tensor})
+
+
+def _taken(numbers: Ids, axes: Mapping[int, Ids]) -> Ids:
+    """What is left of an array along each dimension that it is laid out in."""
+    for axis, kept in axes.items():
+        if numbers.shape[axis] > 1:
+            numbers = numbers.take(kept, axis)
+    return numbers
 
 
 def _resized(node: Node, size: int, source: Shape) -> Node:

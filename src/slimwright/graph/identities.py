@@ -1,17 +1,19 @@
 """Channel identities, sent through a net.
 
-Every value gets an integer array of its own rank (see `moves.py`). Layers read identities and make new ones; elementwise
-operators say that two identities are one channel; views, permutations, slices and concatenations are plain array
-operations. An operator that is not understood freezes what it reads, so the result is sound whatever the net holds.
+Every value gets an integer array of its own rank (see `moves.py`). Layers read identities and make new ones;
+elementwise operators say that two identities are one channel; views, permutations, slices and concatenations are plain
+array operations. An operator that is not understood freezes what it reads, so the result is sound whatever a net holds.
 
-A value whose identities change along two dimensions at once (a channel shuffle on its way, the heads of an attention) is
-a *grid*. Where only moves read it and one of them brings it back to one dimension, its channels stay free: after a
+A value whose identities change along two dimensions at once (a channel shuffle on its way, the heads of an attention)
+is a *grid*. Where only moves read it and one of them brings it back to one dimension, its channels stay free: after a
 cut, the moves become one gather. Anywhere else a grid must stay rectangular, so channels are cut along one of its
 dimensions only.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -200,6 +202,8 @@ class Identities:
         channels = self.net[node.source].shape[1]
         if node.op == "group_norm":
             groups = int(str(node.arguments["num_groups"]))
+            if groups > 1 and math.prod(node.shape[2:]) == 1:
+                self.freeze(read, f"'{node.name}' takes statistics over single pixels")
             read = self._each(node, read)
             if read.shape[1] == channels and groups < channels:
                 self._flag(node, read)
@@ -226,22 +230,20 @@ class Identities:
     def _joined(self, node: Node, values: Sequence[tuple[Ids, Shape]], result: Shape) -> Ids:
         rank = len(result)
         operands = [
-            [ids.reshape((1,) * (rank - ids.ndim) + ids.shape), (1,) * (rank - len(shape)) + shape]
+            (ids.reshape((1,) * (rank - ids.ndim) + ids.shape), (1,) * (rank - len(shape)) + shape)
             for ids, shape in values
             if ids.size
         ]
         for axis, size in enumerate(result):
-            tracked = [o for o in operands if o[0].shape[axis] == size > 1]  # type: ignore[attr-defined, union-attr]
-            blank = [o for o in operands if o[1][axis] == size > o[0].shape[axis]]  # type: ignore[index, union-attr]
-            for operand in tracked if blank else []:
-                operand[0] = self._without(node, operand[0], axis)  # type: ignore[arg-type]
+            if any(shape[axis] == size > ids.shape[axis] for ids, shape in operands):
+                operands = [(self._without(node, ids, axis), shape) for ids, shape in operands]
+        axes = {axis for ids, _ in operands for axis in _tracked(ids)}
         arrays: list[Ids] = []
-        axes = {axis for ids, _ in operands for axis in _tracked(ids)}  # type: ignore[arg-type]
         for ids, shape in operands:
-            if ids.size == 1 and any(shape[axis] == 1 for axis in axes):  # type: ignore[union-attr, index]
-                self.freeze(ids, f"'{node.name}' spreads them over all channels")  # type: ignore[arg-type]
+            if ids.size == 1 and any(shape[axis] == 1 for axis in axes):
+                self.freeze(ids, f"'{node.name}' spreads them over all channels")
             else:
-                arrays.append(ids)  # type: ignore[arg-type]
+                arrays.append(ids)
         if not arrays:
             return self._unknown(rank, f"'{node.name}' is not followed")
         for other in arrays[1:]:
@@ -250,6 +252,8 @@ class Identities:
 
     def _without(self, node: Node, ids: Ids, axis: int) -> Ids:
         """Identities that cannot be told apart along a dimension, because another value there cannot be cut."""
+        if ids.shape[axis] == 1:
+            return ids
         if len(_tracked(ids)) > 1:
             return self._merged(ids, [axis])
         self.freeze(ids, f"'{node.name}' joins them with what cannot be cut")
@@ -268,8 +272,16 @@ class Identities:
         source = node.source
         read = self.values[source]
         arguments = self.constants(node)
+        picked = [axis for axis in _tracked(read) if axis in rearranged_axes(node)]
+        if len(_tracked(read)) > 1:
+            read = self._merged(read, picked)
         ids = moved(node.op, arguments, read, self.net[source].shape, node.shape)
-        if ids is None or (ids.size == 1 and node.op == "expand"):
+        alone = picked == _tracked(read) != []
+        if (
+            ids is None
+            or (ids.size == 1 and node.op == "expand")
+            or (alone and not self._can_gather(source, node, ids))
+        ):
             return self._fixed(node)
         if ids.size == 1 < read.size:
             self.freeze(ids, f"'{node.name}' picks it alone")
@@ -328,8 +340,8 @@ class Identities:
         read = self.values[node.source]
         rank = read.ndim
         dims = node.arguments.get("dim")
-        axes = [int(str(d)) % rank for d in (dims if isinstance(dims, tuple) else (dims,))] if dims not in (None, ()) else []
-        axes = axes or list(range(rank))
+        named = dims if isinstance(dims, tuple) else () if dims is None else (dims,)
+        axes = [int(str(d)) % rank for d in named] or list(range(rank))
         over, beside = ([i for i in _tracked(read) if (i in axes) == where] for where in (True, False))
         if over and beside:
             read = self._merged(read, over)
@@ -422,6 +434,20 @@ class Factor:
 
 
 BATCH = "ABCDEFGH__"  # letters for the dimensions in front of the last two
+
+
+def rearranged_axes(node: Node) -> tuple[int, ...]:
+    """The dimensions along which a move picks entries in an order of its own, which no new sizes could say."""
+    match node.op.removeprefix("aten.").partition(".")[0]:
+        case "index":
+            indices: Any = node.arguments["indices"]
+            return tuple(axis for axis, index in enumerate(indices) if index is not None)
+        case "roll" | "flip":
+            dims: Any = node.arguments["dims"]
+            return tuple(dims)
+        case "slice" if node.arguments["step"] != 1:
+            return (int(str(node.arguments["dim"])),)
+    return ()
 
 
 def _is_sum(node: Node) -> bool:

@@ -46,7 +46,8 @@ def moved(op: str, arguments: Mapping[str, Any], ids: Ids, source: Shape, result
         case "roll":
             return _rolled(ids, arguments)
         case "flip":
-            return np.flip(ids, [d for d in arguments["dims"] if ids.shape[d] > 1])
+            flipped: Ids = np.flip(ids, tuple(d for d in arguments["dims"] if ids.shape[d] > 1))
+            return flipped
         case "contiguous" | "clone" | "to" | "_to_copy":
             return ids
     return None
@@ -91,9 +92,11 @@ def _blocks(source: Shape, result: Shape) -> list[tuple[list[int], list[int]]]:
         i, j = i + len(before), j + len(after)
         while left != right:
             if left < right:
-                left, i = left * source[i], (before.append(i), i + 1)[1]
+                before.append(i)
+                left, i = left * source[i], i + 1
             else:
-                right, j = right * result[j], (after.append(j), j + 1)[1]
+                after.append(j)
+                right, j = right * result[j], j + 1
         blocks.append((before, after))
     return blocks
 
@@ -106,9 +109,10 @@ def _along(ids: Ids, axis: int, part: slice) -> Ids:
 
 def _selected(ids: Ids, arguments: Mapping[str, Any]) -> Ids | None:
     axis, index = arguments["dim"], arguments["index"]
-    if ids.shape[axis] == 1:
-        return ids.take(0, axis)
-    return ids.take(index, axis) if isinstance(index, int) else None
+    if ids.shape[axis] > 1 and not isinstance(index, int):
+        return None
+    chosen: Ids = np.take(ids, index if ids.shape[axis] > 1 else 0, axis)
+    return chosen
 
 
 def _indexed(ids: Ids, indices: Any, source: Shape) -> Ids | None:

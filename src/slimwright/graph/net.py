@@ -202,7 +202,9 @@ class Net:
             elif op.module is not None:
                 values[node.name] = graph.call_module(self.paths[node.name], (values[node.source],))
             elif node.op == "item":
-                values[node.name] = graph.call_function(operator.getitem, (values[node.source], node.arguments["index"]))
+                values[node.name] = graph.call_function(
+                    operator.getitem, (values[node.source], int(str(node.arguments["index"])))
+                )
             else:
                 args, kwargs = called(op, {k: _resolved(v, values.__getitem__) for k, v in node.arguments.items()})
                 values[node.name] = graph.call_function(op.function, args, kwargs)
@@ -261,6 +263,8 @@ def checked(net: Net) -> Net:
     for node in net.nodes:
         if not node.name.isidentifier() or keyword.iskeyword(node.name) or node.name == "self":
             raise ModelError(f"{node.name!r} is no name for a node")
+        if node.name in values:
+            raise ModelError(f"two nodes are called '{node.name}'")
         for name in node.reads:
             if name not in values:
                 raise ModelError(f"node '{node.name}' reads '{name}', which no earlier node produces")

@@ -47,6 +47,8 @@ def normal(op: str, arguments: Arguments, seen: Seen) -> tuple[str, Arguments]:
     one, two = seen.sources
     first = Ref(seen.first)
     match seen.call.overload.partition(".")[0]:
+        case "bmm" | "mm":
+            return "matmul", {"self": first, "other": arguments["mat2"]}
         case "reshape" | "unflatten" | "view_as" | "reshape_as":
             sizes = [a if a == b else -1 for a, b in zip(*(r.shape for r in seen.results), strict=True)]
             return "reshape", {"self": first, "shape": tuple(sizes) if sizes.count(-1) < 2 else arguments["shape"]}
@@ -76,7 +78,9 @@ def normal(op: str, arguments: Arguments, seen: Seen) -> tuple[str, Arguments]:
             return NOTHING
         case "to" | "type_as":
             dtype = seen.results[0].dtype
-            return NOTHING if dtype == one.dtype else ("aten.to.dtype", {**TO_DTYPE, "self": first, "dtype": str(dtype)})
+            return (
+                NOTHING if dtype == one.dtype else ("aten.to.dtype", {**TO_DTYPE, "self": first, "dtype": str(dtype)})
+            )
     return op, arguments
 
 
@@ -107,7 +111,7 @@ def _only_spreads(seen: Seen) -> bool:
 
 
 def _expanded(seen: Seen, asked: Value) -> tuple[str, Arguments]:
-    """Sizes as they are, -1 where nothing changes, and the batch where the result follows it and the source does not."""
+    """Sizes as they are, -1 where nothing changes, the batch where only the result follows it."""
     (one, two), results = seen.sources, seen.results
     new = results[0].ndim - one.ndim
     sizes: list[Value] = []

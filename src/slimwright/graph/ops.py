@@ -222,17 +222,11 @@ OPS: dict[str, Op] = {
     "linear": Op("mix", ("linear.default",), _linear, owns=("weight", "bias")),
     "batch_norm": Op("each", ("batch_norm.default",), _batch_norm(nn.BatchNorm2d), owns=NORM_OWNS, drops=NORM_DROPS),
     "batch_norm1d": Op("each", (), _batch_norm(nn.BatchNorm1d), owns=NORM_OWNS, drops=NORM_DROPS),
-    "layer_norm": Op(
-        "norm", ("layer_norm.default",), _layer_norm, owns=("weight", "bias"), drops=("cudnn_enable",)
-    ),
+    "layer_norm": Op("norm", ("layer_norm.default",), _layer_norm, owns=("weight", "bias"), drops=("cudnn_enable",)),
     "rms_norm": Op("norm", ("rms_norm.default",), _rms_norm, owns=("weight",)),
-    "group_norm": Op(
-        "norm", ("group_norm.default",), _group_norm, owns=("weight", "bias"), drops=("cudnn_enabled",)
-    ),
+    "group_norm": Op("norm", ("group_norm.default",), _group_norm, owns=("weight", "bias"), drops=("cudnn_enabled",)),
     "prelu": Op("each", ("prelu.default",), lambda _, own: nn.PReLU(own["weight"][0]), owns=("weight",)),
-    "lrn": Op(
-        "fixed", (), lambda a, _: nn.LocalResponseNorm(a["size"], a["alpha"], a["beta"], a["k"]), in_place=False
-    ),
+    "lrn": Op("fixed", (), lambda a, _: nn.LocalResponseNorm(a["size"], a["alpha"], a["beta"], a["k"]), in_place=False),
     "relu": Op("join", ("relu.default",), lambda a, _: nn.ReLU(), in_place=True),
     "hardtanh": Op("join", ("hardtanh.default",), _hardtanh, in_place=True),
     "relu6": Op("join", ("relu6.default",), lambda a, _: nn.ReLU6(), in_place=True),
@@ -246,7 +240,10 @@ OPS: dict[str, Op] = {
     "hardswish": Op("join", ("hardswish.default",), lambda a, _: nn.Hardswish(), in_place=True),
     "hardsigmoid": Op("join", ("hardsigmoid.default",), lambda a, _: nn.Hardsigmoid(), in_place=True),
     "dropout": Op("join", ("dropout.default",), lambda a, _: nn.Dropout(a["p"]), drops=("train",), view=True),
-    "drop_path": Op("join", ("feature_dropout.default",), lambda a, _: DropPath(a["p"]), drops=("train",), view=True),
+    "dropout2d": Op(
+        "join", ("feature_dropout.default",), lambda a, _: nn.Dropout2d(a["p"]), drops=("train",), view=True
+    ),
+    "drop_path": Op("join", (), lambda a, _: DropPath(a["p"]), view=True),
     "max_pool2d": Op("window", ("max_pool2d.default",), _max_pool2d),
     "avg_pool2d": Op("window", ("avg_pool2d.default",), _avg_pool2d),
     "adaptive_avg_pool2d": Op(
@@ -283,9 +280,11 @@ BY_OVERLOAD: dict[str, str] = {overload: name for name, op in OPS.items() for ov
     name: name for name, op in OPS.items() if not op.overloads
 }
 
-WINDOWS = ("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "upsample_nearest2d", "upsample_bilinear2d",
-           "upsample_bicubic2d", "_upsample_nearest_exact2d", "avg_pool2d", "max_pool2d", "adaptive_avg_pool2d",
-           "adaptive_max_pool2d")  # fmt: skip
+WINDOWS = (
+    "pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "upsample_nearest2d", "upsample_bilinear2d",
+    "upsample_bicubic2d", "_upsample_nearest_exact2d", "avg_pool2d", "max_pool2d", "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+)  # fmt: skip
 FACTORIES = ("arange", "zeros", "ones", "full", "eye", "linspace", "scalar_tensor", "tril_indices", "triu_indices")
 REDUCTIONS = ("sum", "mean", "amax", "amin", "var", "std", "linalg_vector_norm", "logsumexp", "max", "min", "prod")
 MOVES = ("roll", "flip", "unfold", "contiguous", "clone", "to", "_to_copy", "alias", "detach", "lift_fresh_copy")
@@ -311,7 +310,7 @@ def op_of(name: str) -> Op:
     if not name.startswith("aten.") or schema.is_mutable or not from_tensors:
         raise UnsupportedOp(f"operator {name} is not one that computes tensors from tensors")
     if torch.Tag.nondeterministic_seeded in tags and "attention" not in overload:
-        raise UnsupportedOp(f"operator {name} draws random numbers, also in eval mode")
+        raise UnsupportedOp(f"operator {name} may draw random numbers, also in eval mode")
     if torch.Tag.pointwise in tags and base not in MOVES:
         return Op("join", (overload,), in_place=True)
     passage: Passage = "fixed"

@@ -45,7 +45,9 @@ def _lrn(net: Net, last: Node) -> Node | None:
     return Node(last.name, "lrn", {"input": Ref(square.source), **knobs})
 
 
-CHAIN = ("aten.pow.Tensor_Scalar", "add", "mul", "reshape", "squeeze", "aten.avg_pool3d.default", "pad", "reshape", "mul")
+CHAIN = (  # from the last to the first
+    "aten.pow.Tensor_Scalar", "add", "mul", "reshape", "squeeze", "aten.avg_pool3d.default", "pad", "reshape", "mul",
+)  # fmt: skip
 
 
 def _chain(net: Net, last: Node) -> tuple[Node, ...] | None:

@@ -137,7 +137,7 @@ class _Memory:
 
 def _is_view(overload: str) -> bool:
     """True where the result may share memory with the first input."""
-    if overload == "getitem":
+    if overload in ("getitem", "drop_path"):
         return True
     if overload in INTEGER or overload in OPS or overload.startswith(UNKNOWN):
         return False

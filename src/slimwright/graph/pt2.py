@@ -205,7 +205,7 @@ def _argument(arg: Mapping[str, Any]) -> Value:
         case "as_tensor":
             return Ref(value["name"])
         case "as_sym_int" | "as_sym_float" | "as_sym_bool":
-            return Ref(value["as_name"]) if "as_name" in value else next(iter(value.values()))  # type: ignore[no-any-return]
+            return Ref(value["as_name"]) if "as_name" in value else next(iter(value.values()))
         case "as_tensors":
             return tuple(Ref(item["name"]) for item in value)
         case "as_optional_tensor":

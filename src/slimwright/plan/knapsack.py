@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from slimwright.cost.count import count
 from slimwright.cost.latency import LatencyTable, LayerShape, shape_of, with_channels
 from slimwright.graph.channels import Coupling
 from slimwright.graph.liveness import plan_memory, value_bytes
@@ -46,7 +47,10 @@ class Predictor:
 
     def __init__(self, net: Net, coupling: Coupling, table: LatencyTable, step: int) -> None:
         self.net, self.coupling, self.table, self.step = net, coupling, table, step
-        self.sizes = {group.name: sizes(group.size, step) for group in coupling.groups}
+        self.sizes = {
+            group.name: [group.size] if group.name in coupling.balanced else sizes(group.size, step)
+            for group in coupling.groups
+        }
         self._known_ms: dict[tuple[str, int, int], float] = {}
         self.whole = {g.name: g.size for g in coupling.groups}
         self.shapes = {node.name: shape_of(net, node) for node in net.weighted()}
@@ -61,6 +65,7 @@ class Predictor:
                     each = {"in": positions * shape.in_channels // shape.out_channels, "out": positions}
                     for role, removed in (each if place.role == "each" else {place.role: positions}).items():
                         self.removed_per_channel.setdefault((place.node, role), {})[group.name] = removed
+        self.products = count(net).macs - self._layer_macs(self.whole)
         self.value_bytes = {node.name: value_bytes(net, node.name) for node in net.nodes}
         self.grids = {name: (self._grid(name, "in"), self._grid(name, "out")) for name in self.shapes}
 
@@ -78,7 +83,10 @@ class Predictor:
         return {name: self._ms(name, self._shape(name, counts)) for name in self.shapes}
 
     def macs(self, counts: Counts) -> int:
-        """Multiply-accumulates, exactly."""
+        """Multiply-accumulates, exactly for layers; products of values (attention) count as in the whole net."""
+        return self.products + self._layer_macs(counts)
+
+    def _layer_macs(self, counts: Counts) -> int:
         return sum(self._weights(self._shape(name, counts)) * self.pixels[name] for name in self.shapes)
 
     def weight_bytes(self, counts: Counts) -> int:

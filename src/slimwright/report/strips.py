@@ -1,18 +1,19 @@
 """Charts of an inspection: one strip for each cost, over the layers in the order in which they run."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import altair as alt
 
 from slimwright.inspection import Inspection, Row, grouped, is_tensor_kernel
-from slimwright.report.bars import TAIL
 from slimwright.report.charts import Chart
 from slimwright.report.findings import op_name, size
 from slimwright.report.theme import Theme
 from slimwright.report.words import counted, megabytes, milliseconds
 
 KINDS = ("tensor", "non-tensor")
+TAIL = "length(datum.label) > 36 ? '…' + slice(datum.label, -35) : datum.label"  # the end of a name tells it apart
 LARGEST = 12  # layers that are named beside their bars
 BYTES = "format(datum.value, '~s') + 'B'"
 NUMBER = "format(datum.value, '~s')"
@@ -40,13 +41,13 @@ def latencies(found: Sequence[Inspection]) -> Chart | None:
     """Return the medians of several networks as bars, with lines from p10 to p90; None if nothing was measured."""
     rows = [
         {
-            "name": f"{number + 1}  {each.name}",
+            "name": name,
             "text": milliseconds(latency.median_ms),
             "p10": latency.p10_ms,
             "median": latency.median_ms,
             "p90": latency.p90_ms,
         }
-        for number, each in enumerate(found)
+        for name, each in zip(_distinct(each.name for each in found), found, strict=True)
         if (latency := each.measured.latency)
     ]
     said = "; ".join(f"{row['name']}: {row['text']}" for row in rows)
@@ -150,11 +151,12 @@ def _largest(rows: Sequence[Row], prefix: str) -> Chart:
     total = sum(row.cost.macs for row in rows)
     values = [
         {
-            "name": f"{row.path}  {op_name(row)}",
+            "name": name,
+            "op": op_name(row),
             "value": row.cost.macs,
             "text": f"{counted(row.cost.macs)}, {row.cost.macs / total:.1%}",
         }
-        for row in most
+        for name, row in zip(_distinct(row.path for row in most), most, strict=True)
     ]
     said = "; ".join(f"{row['name']}: {row['text']}" for row in values)
     return Chart(
@@ -198,6 +200,14 @@ def _named(values: Sequence[dict[str, Any]], theme: Theme, color: Any) -> alt.La
     return alt.LayerChart(layer=[base.mark_bar(size=14).encode(color=color), text])
 
 
+def _distinct(names: Iterable[str]) -> Iterator[str]:
+    """A layer that runs twice has two bars: "head", "head (2)"."""
+    met: Counter[str] = Counter()
+    for name in names:
+        met[name] += 1
+        yield name if met[name] == 1 else f"{name} ({met[name]})"
+
+
 def _room(values: Sequence[dict[str, Any]]) -> str:
     """An axis with room for the longest bar's number."""
     return repr(1.2 * max((float(row["value"]) for row in values), default=1.0))
@@ -221,4 +231,4 @@ def _kind(theme: Theme) -> alt.Color:
 
 
 def _names() -> alt.Axis:
-    return alt.Axis(labelExpr=TAIL, labelLimit=220, ticks=False, domain=False)
+    return alt.Axis(labelExpr=TAIL, labelLimit=260, ticks=False, domain=False)

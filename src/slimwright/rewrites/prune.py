@@ -38,14 +38,19 @@ class Removal:
 
 
 def removals(net: Net, evidence: Evidence, coupling: Coupling) -> dict[str, Removal]:
-    """Return the removal order of every group whose readers were observed; evidence may hold several classes."""
+    """Return the removal order of every group whose readers were observed; evidence may hold several classes.
+
+    Groups of which a layer needs equal parts (grouped convolutions and norms) have none yet: they stay whole.
+    """
     if evidence.net_digest != net.digest:
         raise DataError("this evidence was observed on another net; observe this one again")
     seen = evidence.all()
     return {
         group.name: removal(net, seen, group)
         for group in coupling.groups
-        if all(place.node in seen.layers for place in group.of("in")) and any(group.of("in"))
+        if group.name not in coupling.balanced
+        and all(place.node in seen.layers for place in group.of("in"))
+        and any(group.of("in"))
     }
 
 

@@ -75,7 +75,7 @@ def export(net: Net, path: Path) -> None:
                 input_names=[INPUT], output_names=[OUTPUT],
             )  # fmt: skip
     except Exception as error:  # torch.onnx raises errors of many unrelated kinds
-        raise ProofError(f"torch.onnx cannot export the net: {str(error).splitlines()[0]}") from error
+        raise ProofError(f"torch.onnx cannot export the net: {_first_cause(error)}") from error
     assert program is not None
     program.save(str(path), external_data=False)
 
@@ -199,6 +199,13 @@ def _kernels(profile: Path) -> Iterator[tuple[str, float]]:
     for event in json.loads(profile.read_text()):
         if event["name"].endswith("_kernel_time"):
             yield event["args"]["op_name"], float(event["dur"])
+
+
+def _first_cause(error: BaseException) -> str:
+    """What went wrong first, in one line: the exporter wraps it in advice on how to report it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _options() -> Any:

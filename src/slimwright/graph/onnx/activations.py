@@ -80,7 +80,7 @@ def clip(step: Step) -> Operand:
     low, high = (None if abs(limit) >= extreme else limit for limit in (least, most))
     if low is None and high is None:
         return x
-    if isinstance(x, Known) or None in (low, high):
+    if isinstance(x, Known) or low is None or high is None or low >= high:
         return step.call("relu.default", x) if (low, high) == (0, None) else step.call("clamp.default", x, low, high)
     return step.call("hardtanh.default", x, low, high)
 

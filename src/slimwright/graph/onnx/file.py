@@ -78,7 +78,7 @@ def read_file(path: Path) -> OnnxFile:
     _once(path, (entry.name for entry in graph.input), "inputs")
     inputs = tuple(_input(path, entry) for entry in graph.input if entry.name not in stored)
     nodes = [_node(path, node) for node in graph.node]
-    output = graph.output[0].name
+    output = _text(graph.output[0].name, f"the name of the output of {path}")
     _check_order(path, nodes, {*stored, *(i.name for i in inputs)}, output)
     live = _live(nodes, output)
     wanted = {name for node in live for name in node.inputs}
@@ -122,7 +122,7 @@ def _opset(path: Path, model: Any) -> int:
 
 def _check_domains(path: Path, nodes: Iterable[Any]) -> None:
     for node in nodes:
-        if node.op_type in QUANTIZED or node.op_type.startswith("QLinear"):
+        if node.op_type in QUANTIZED or str(node.op_type).startswith("QLinear"):
             raise ModelError(
                 f"{path} is quantized already (node '{node.name}' is {node.op_type}); a quantized model cannot be "
                 "compressed again: give the float model that it was made from"
@@ -136,9 +136,9 @@ def _check_domains(path: Path, nodes: Iterable[Any]) -> None:
             )
 
 
-def _once(path: Path, names: Iterable[str], what: str) -> set[str]:
+def _once(path: Path, names: Iterable[Any], what: str) -> set[str]:
     seen: set[str] = set()
-    for name in names:
+    for name in (_text(name, f"a name of the {what} of {path}") for name in names):
         if name in seen or not name:
             raise ModelError(f"{path} has two {what} named '{name}'; every value needs a name of its own")
         seen.add(name)
@@ -150,16 +150,23 @@ def _input(path: Path, entry: Any) -> OnnxInput:
     if not entry.type.HasField("tensor_type") or not kind.HasField("shape"):
         raise ModelError(f"input '{entry.name}' of {path} has no shape; give it one with onnx.tools.update_model_dims")
     dims: list[int | str] = [
-        int(d.dim_value) if d.HasField("dim_value") else str(d.dim_param) or "?" for d in kind.shape.dim
+        int(d.dim_value)
+        if d.HasField("dim_value")
+        else _text(d.dim_param, f"a dimension of input '{entry.name}'") or "?"
+        for d in kind.shape.dim
     ]
     dtype = DTYPES.get(int(kind.elem_type))
     return OnnxInput(entry.name, str(dtype).removeprefix("torch."), tuple(dims))
 
 
 def _node(path: Path, node: Any) -> OnnxNode:
-    where = f"node '{node.name or '/'.join(node.output)}' ({node.op_type}) of {path}"
-    attributes = {a.name: _attribute(path, a, where) for a in node.attribute}
-    return OnnxNode(node.name, node.op_type, tuple(node.input), tuple(node.output), attributes)
+    name, op = (_text(value, f"the name of a node of {path}") for value in (node.name, node.op_type))
+    reads, makes = (
+        [_text(v, f"a name in node '{name}' of {path}") for v in ends] for ends in (node.input, node.output)
+    )
+    where = f"node '{name or '/'.join(makes)}' ({op}) of {path}"
+    attributes = {_text(a.name, where): _attribute(path, a, where) for a in node.attribute}
+    return OnnxNode(name, op, tuple(reads), tuple(makes), attributes)
 
 
 def _attribute(path: Path, attribute: Any, where: str) -> Attribute:
@@ -187,11 +194,12 @@ def _attribute(path: Path, attribute: Any, where: str) -> Attribute:
     raise UnsupportedOp(f"attribute '{attribute.name}' of {where} is of kind {attribute.type}, which is not supported")
 
 
-def _text(value: bytes, where: str) -> str:
+def _text(value: str | bytes, where: str) -> str:
+    """Text, which protobuf gives as bytes where it is broken, and always in attributes."""
     try:
-        return value.decode()
+        return value if isinstance(value, str) else value.decode()
     except UnicodeDecodeError as error:
-        raise ModelError(f"an attribute of {where} is not text: {value[:20]!r}; the file is damaged") from error
+        raise ModelError(f"{where} holds {value[:20]!r}, which is not text; the file is damaged") from error
 
 
 def _check_order(path: Path, nodes: list[OnnxNode], given: set[str], output: str) -> None:

@@ -22,18 +22,16 @@ PASSED_ON = ("Identity", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Flatte
 ROLES = {  # operator -> the roles of its inputs
     "Conv": ("", "matrix", "shift"),
     "ConvTranspose": ("", "upward", "shift"),
-    "Gemm": ("columns", "columns", "shift"),
-    "MatMul": ("columns", "columns"),
+    "Gemm": ("", "columns", "shift"),
+    "MatMul": ("", "columns"),
     "BatchNormalization": ("", "scale", "shift", "mean", "scale"),
     "InstanceNormalization": ("", "scale", "shift"),
     "GroupNormalization": ("", "scale", "shift"),
     "LayerNormalization": ("", "scale", "shift"),
     "RMSNormalization": ("", "scale"),
     "PRelu": ("", "slope"),
-    "Mul": ("scale", "scale"),
-    "Add": ("shift", "shift"),
-    "Sum": ("shift", "shift"),
 }
+EITHER_SIDE = {"Mul": "scale", "Add": "shift", "Sum": "shift"}  # roles of a constant; an input here may be the images
 
 
 def fillings(file: OnnxFile, seed: int) -> dict[str, Tensor]:
@@ -41,7 +39,7 @@ def fillings(file: OnnxFile, seed: int) -> dict[str, Tensor]:
 
     Raises ModelError where there would be more of them than any model has, or where a missing one has no fixed shape.
     """
-    roles = _roles(file.nodes)
+    roles = _roles(file)
     shapes: dict[str, tuple[int, ...]] = {}
     for name, tensor in file.constants.items():
         if (
@@ -62,19 +60,25 @@ def fillings(file: OnnxFile, seed: int) -> dict[str, Tensor]:
     return {name: _drawn(name, shape, roles[name], seed) for name, shape in shapes.items()}
 
 
-def _roles(nodes: tuple[OnnxNode, ...]) -> dict[str, str]:
+def _roles(file: OnnxFile) -> dict[str, str]:
     """What each value is for that ends in a weight, seen through what only gives it another shape."""
     roles: dict[str, str] = {}
-    made = {name for node in nodes if node.op not in (*PASSED_ON, "ConstantOfShape") for name in node.outputs}
-    for node in reversed(nodes):
+    made = {name for node in file.nodes if node.op not in (*PASSED_ON, "ConstantOfShape") for name in node.outputs}
+    inputs = {entry.name for entry in file.inputs}
+    for node in reversed(file.nodes):
         if node.op in PASSED_ON and node.outputs[0] in roles:
             roles.setdefault(node.inputs[0], roles[node.outputs[0]])
-        for name, role in zip(node.inputs, ROLES.get(node.op, ()), strict=False):
-            if role == "columns" and node.op == "Gemm" and node.attributes.get("transB"):
-                role = "matrix"
-            if role and name and name not in made:
+        for place, name in enumerate(node.inputs):
+            role = _role(node, place)
+            if role and name and name not in made and not (name in inputs and node.op in EITHER_SIDE):
                 roles.setdefault(name, role)
     return roles
+
+
+def _role(node: OnnxNode, place: int) -> str:
+    known = ROLES.get(node.op, ())
+    role = known[place] if place < len(known) else EITHER_SIDE.get(node.op, "")
+    return "matrix" if role == "columns" and node.attributes.get("transB") else role
 
 
 def _made_of_one_number(node: OnnxNode, constants: Mapping[str, Tensor]) -> tuple[int, ...] | None:

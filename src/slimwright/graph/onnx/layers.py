@@ -214,7 +214,13 @@ def _bias(step: Step, place: int) -> Known | None:
 
 
 def _named(step: Step, weight: Known, role: str) -> Known:
-    """The weight under its own name; where that says nothing, under the layer's that the node's name tells of."""
+    """The weight under its own name; where that says nothing, under the layer's that the node's name tells of.
+
+    Raises ModelError where its numbers are of another kind than what it works on.
+    """
+    kind = step.flow().at[0].dtype
+    if weight.at[0].dtype != kind:
+        raise ModelError(f"its {role} is {weight.at[0].dtype}, but it works on {kind}; convert the model to float32")
     path = module_path(step.node.name)
     if "." in weight.wish or not path:
         return weight

@@ -12,34 +12,36 @@ class Names:
     """Hands out names, each once."""
 
     def __init__(self) -> None:
-        self._values: dict[str, int] = {}  # name -> how often it was asked for
-        self._tensors: set[str] = set()
+        self._values: dict[str, int] = {}  # name -> how often another like it was asked for
+        self._tensors: dict[str, int] = {}
         self._folders: set[str] = set()  # "a" and "a.b" of a tensor "a.b.c"
 
     def value(self, wish: str) -> str:
         """Return an identifier like `wish` that no value has yet."""
-        return self._free(identifier(wish), self._values)
+        return _free(identifier(wish), self._values)
 
     def tensor(self, wish: str) -> str:
         """Return a dotted path like `wish` that no tensor has yet, and that is no folder of another's path."""
-        parts = [part for part in re.split(r"\.", re.sub(r"[^\w.]+", "_", wish[-LONGEST:], flags=re.ASCII)) if part]
-        parts = [_unlike_an_attribute(part) for part in parts[:-1]] + (parts[-1:] or ["tensor"])
-        path = ".".join(parts).strip("_") or "tensor"
-        number = 1
-        free = path
-        while free in self._tensors or free in self._folders or self._tensors.intersection(_folders(free)):
-            free, number = f"{path}_{number}", number + 1
-        self._tensors.add(free)
+        path = _path(wish)
+        if path in self._folders or any(folder in self._tensors for folder in _folders(path)):
+            path = path.replace(".", "_") + "_"
+        free = _free(path, self._tensors)
         self._folders.update(_folders(free))
         return free
 
-    def _free(self, name: str, taken: dict[str, int]) -> str:
-        free = name
-        while free in taken:
-            taken[name] += 1
-            free = f"{name}_{taken[name]}"
-        taken[free] = 0
-        return free
+
+def _free(name: str, taken: dict[str, int]) -> str:
+    free = name
+    while free in taken:
+        taken[name] += 1
+        free = f"{name}_{taken[name]}"
+    taken[free] = 0
+    return free
+
+
+def _path(wish: str) -> str:
+    parts = [part for part in re.sub(r"[^\w.]+", "_", wish[-LONGEST:], flags=re.ASCII).split(".") if part]
+    return ".".join(map(_unlike_an_attribute, parts or ["tensor"]))
 
 
 def identifier(wish: str) -> str:

@@ -68,11 +68,19 @@ def slice_(step: Step) -> Operand:
         ranges = []
         for world in (0, 1):
             low, high = (integers(t.at[world], "starts and ends")[place] for t in (starts, ends))
-            if stride == 0:
-                raise ModelError("its steps hold a 0")
-            ranges.append(range(*slice(low, high, stride).indices(x.at[world].shape[axis])))
+            ranges.append(_walk(low, high, stride, x.at[world].shape[axis]))
         x = _sliced(step, x, axis, (ranges[0], ranges[1]))
     return x
+
+
+def _walk(low: int, high: int, step: int, size: int) -> range:
+    """The entries of a slice; other than in Python, walking backwards from before the first starts at the first."""
+    if step == 0:
+        raise ModelError("its steps hold a 0")
+    low, high = (place + size if place < 0 else place for place in (low, high))
+    if step > 0:
+        return range(min(max(low, 0), size), min(max(high, 0), size), step)
+    return range(min(max(low, 0), size - 1), min(max(high, -1), size - 1), step)
 
 
 def _sliced(step: Step, x: Operand, axis: int, ranges: tuple[range, range]) -> Operand:

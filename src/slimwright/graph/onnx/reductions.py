@@ -18,7 +18,7 @@ def _over(step: Step) -> tuple[Operand, tuple[int, ...], bool]:
     if not axes and not step.attr_int("noop_with_empty_axes", 0):
         axes = tuple(range(rank))
     _keeps_batch(x, axes)
-    return x, axes, bool(step.attr_int("keepdims", 1))
+    return x, axes, step.attr_int("keepdims", 1) == 1
 
 
 def _keeps_batch(x: Operand, axes: tuple[int, ...]) -> None:
@@ -67,7 +67,7 @@ def arg_max(step: Step) -> Operand:
     _keeps_batch(x, (axis,))
     if step.attr_int("select_last_index", 0):
         raise UnsupportedOp("its select_last_index is 1; torch takes the first of equal values")
-    return step.call("argmax.default", x, axis, bool(step.attr_int("keepdims", 1)))
+    return step.call("argmax.default", x, axis, step.attr_int("keepdims", 1) == 1)
 
 
 def cum_sum(step: Step) -> Operand:

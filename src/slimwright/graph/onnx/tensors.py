@@ -73,7 +73,7 @@ def _typed(found: Any, dtype: torch.dtype, where: str, count: int) -> Tensor:
 
 def _external(found: Any, where: str, folder: Path, size: int) -> bytearray:
     """The bytes of a tensor that lie in a file of their own, which must be inside the model's folder."""
-    said = {entry.key: entry.value for entry in found.external_data}
+    said = {str(entry.key): str(entry.value) for entry in found.external_data}
     home = folder.resolve()
     try:
         path = (home / said["location"]).resolve()

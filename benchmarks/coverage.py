@@ -1,0 +1,327 @@
+"""How many published networks can be captured, pruned by half, proven and exported: slimwright and torch-pruning.
+
+    captured   the captured net gives the model's own scores, bit for bit, at batches of two and three
+    pruned     half of the channels that may go are gone, it still runs, and has at least 3 % fewer parameters
+    exact      its scores are the original's with those channels out of sight (`masked.py`): up to 1e-9 of the largest
+               score in float64, up to 1e-5 in float32 where a network insists on that; `norms` counts norms and means
+               over channels, which are then taken over those that are left
+    exported   ONNX Runtime computes the pruned network from an ONNX file, up to 1e-4
+
+Networks are those of `architectures.py`, at the image size they were published at, with random weights. The headline
+counts convolutional and hybrid ones; transformers and MLPs are listed beside them. Each network runs in a process of
+its own for each side, stage by stage within a limit in CPU seconds (`coverage_sides.py`); what crashes or hangs ends
+alone. The peer (Fang et al. 2023, arXiv 2301.12900) captures nothing, and where it cuts norms over channels its result
+is not compared. Seconds are CPU seconds of one process on one thread.
+
+Every result is appended to `--rows` at once. `--resume` goes on with the latest run of the same request, keeping what
+it has.
+"""
+
+import argparse
+import fnmatch
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+
+from architectures import KINDS, Architecture, architectures
+from coverage_sides import LIMITS, SEED, Task, work
+from results_table import Column, environment, show, write
+
+OUT = Path(__file__).resolve().parents[1] / "out" / "coverage"
+OURS, PEER = "slimwright", "torch-pruning"
+SIDES = {"ours": (OURS,), "peer": (PEER,), "both": (OURS, PEER)}
+HEADLINE_KINDS = ("convolutional", "hybrid")
+QUICK = {"convolutional": 8, "hybrid": 2}  # the smallest of each kind
+WALL = 6  # seconds on the clock per CPU second allowed: for what sleeps, or a machine that others use
+Row = dict[str, Any]
+SHORT_COLUMNS = (
+    Column("kind", "kind"),
+    Column("name", "network"),
+    Column("captured", "captured"),
+    Column("pruned", "pruned"),
+    Column("params_left", "params"),
+    Column("exact", "exact"),
+    Column("exported", "ONNX"),
+    Column("peer", "peer"),
+    Column("seconds", "s", "{:.0f}"),
+    Column("reason", "why"),
+)
+SUMMARY_COLUMNS = (
+    Column("kind", "kind"),
+    Column("side", "side"),
+    Column("models", "networks"),
+    Column("captured", "captured"),
+    Column("pruned", "pruned"),
+    Column("exact", "exact"),
+    Column("norms", "with norms"),
+    Column("exported", "exported"),
+    Column("seconds", "median s", "{:.1f}"),
+)
+
+
+@dataclass
+class Running:
+    """A child process with what it has told so far."""
+
+    task: Task
+    process: BaseProcess
+    pipe: "connection.Connection[Any, Any]"
+    row: Row
+    deadline: float = 0.0
+    ended: bool = field(default=False)
+
+    def read(self) -> None:
+        """Take in all messages that have come; a closed pipe ends the task."""
+        try:
+            while not self.ended and self.pipe.poll():
+                self._take(self.pipe.recv())
+        except (EOFError, OSError):
+            self._died()
+
+    def expire(self) -> None:
+        """Kill a process that is over its time on the clock."""
+        self.process.kill()
+        self.row["reason"] = f"{self.row['stage']}: no end in sight (out of time on the clock)"
+        self._end()
+
+    def _take(self, message: tuple[Any, ...]) -> None:
+        match message:
+            case ("stage", name, limit):
+                self.row["stage"] = name
+                self.deadline = time.monotonic() + WALL * limit + 60
+            case ("seconds", name, seconds):
+                self.row["stages"][name] = round(seconds, 2)
+                self.deadline = time.monotonic() + 120
+            case ("found", findings):
+                self.row |= findings
+            case ("failed", kind, detail):
+                self.row["reason"] = f"{self.row['stage']}: {kind}: {detail}"
+                self._end()
+            case ("done",):
+                self.row["stage"] = "done"
+                self._end()
+
+    def _died(self) -> None:
+        self.process.join(30)
+        code = self.process.exitcode or 0
+        stage = self.row["stage"]
+        if code == -signal.SIGPROF:
+            limit = LIMITS[self.task.side][stage] * self.task.patience
+            self.row["stages"][stage] = limit
+            self.row["reason"] = f"{stage}: out of time ({limit:.0f} CPU s)"
+        else:
+            how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            self.row["reason"] = f"{stage}: the process ended with {how}"
+        self._end()
+
+    def _end(self) -> None:
+        self.ended = True
+        self.row["seconds"] = round(sum(self.row["stages"].values()), 1)
+        self.process.join(30)
+        if self.process.is_alive():
+            self.process.kill()
+        self.pipe.close()
+
+
+def main() -> None:
+    asked = options()
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # before the children load torch
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    networks = wanted(architectures(OUT), asked)
+    request = json.dumps([asked.only, asked.kinds, asked.quick, asked.until])
+    run, rows = earlier(asked.rows, request) if asked.resume else (datetime.now(UTC).isoformat(), [])
+    have = {(row["name"], row["side"]) for row in rows}
+    sides = SIDES[asked.side]
+    tasks = [Task(one, side, asked.until, asked.patience) for one in networks for side in sides]
+    tasks = [task for task in tasks if (task.architecture.name, task.side) not in have]
+    asked.rows.parent.mkdir(parents=True, exist_ok=True)
+    with asked.rows.open("a") as file:
+        for number, row in enumerate(results(tasks, asked.jobs), 1):
+            rows.append(row)
+            file.write("\n" + json.dumps({"run": run, "request": request, **row}))
+            file.flush()
+            say(f"{number}/{len(tasks)} {row['name']} {row['side']} {row['seconds']} s: {shortfall(row) or 'all'}")
+    order = {one.name: number for number, one in enumerate(networks)}
+    rows = sorted((row for row in rows if row["name"] in order), key=lambda row: order[row["name"]])
+    report(rows, sides)
+    if asked.json:
+        versions = environment("slimwright", "torch", "torch-pruning", "timm", "torchvision", "onnxruntime", seed=SEED)
+        write(
+            asked.json,
+            headline=headline(rows),
+            rows=rows,
+            environment={**versions, "limits_cpu_s": limits(asked.patience)},
+        )
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--side", choices=SIDES, default="both")
+    parser.add_argument("--only", metavar="PATTERNS", default="", help="networks by name: 'resnet*,timm/vgg*'")
+    parser.add_argument("--kinds", metavar="KINDS", default=",".join(HEADLINE_KINDS), help=f"of {','.join(KINDS)}")
+    parser.add_argument("--quick", action="store_true", help="ten small networks: some minutes")
+    parser.add_argument("--jobs", type=int, default=1, help="how many processes at once")
+    parser.add_argument("--until", default="", choices=["", *LIMITS[OURS]], help="stop behind this stage")
+    parser.add_argument("--patience", type=float, default=1.0, help="multiplies every limit")
+    parser.add_argument("--rows", type=Path, metavar="FILE", default=OUT / "rows.jsonl", help="results, as they come")
+    parser.add_argument("--resume", action="store_true", help="go on with the latest run of this request")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write headline, rows and environment here")
+    return parser.parse_args()
+
+
+def limits(patience: float) -> dict[str, dict[str, float]]:
+    """CPU seconds per side and stage, as this run allowed them."""
+    return {side: {stage: most * patience for stage, most in stages.items()} for side, stages in LIMITS.items()}
+
+
+def wanted(networks: Sequence[Architecture], asked: argparse.Namespace) -> list[Architecture]:
+    """Those that were asked for, small ones first."""
+    patterns = [pattern.strip() for pattern in asked.only.split(",") if pattern.strip()]
+    chosen = [
+        one
+        for one in networks
+        if one.kind in asked.kinds.split(",")
+        and (
+            not patterns
+            or any(fnmatch.fnmatch(name, p) for p in patterns for name in (one.name, one.name.partition("/")[2]))
+        )
+    ]
+    if asked.quick:
+        chosen = [one for kind, most in QUICK.items() for one in [o for o in chosen if o.kind == kind][:most]]
+    if not chosen:
+        raise SystemExit(f"no network is called {asked.only!r}; names are like timm/resnet10t and torchvision/resnet18")
+    return chosen
+
+
+def earlier(path: Path, request: str) -> tuple[str, list[Row]]:
+    """The latest run of the same request: its name, and its rows. A line that was cut short by a kill is no row."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            lines.append(json.loads(text))
+    same = [line for line in lines if line["request"] == request]
+    if not same:
+        return datetime.now(UTC).isoformat(), []
+    run = same[-1]["run"]
+    return run, [{k: v for k, v in line.items() if k not in ("run", "request")} for line in same if line["run"] == run]
+
+
+def results(tasks: Sequence[Task], jobs: int) -> Iterator[Row]:
+    """Run every task in a fresh process, `jobs` at a time, and yield its row when it has ended, however it did."""
+    waiting = list(reversed(tasks))
+    running: list[Running] = []
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            running.append(started(waiting.pop()))
+        patience = max(0.0, min(one.deadline for one in running) - time.monotonic())
+        connection.wait([one.pipe for one in running], timeout=patience)
+        for one in running:
+            one.read()
+            if not one.ended and time.monotonic() > one.deadline:
+                one.expire()
+        yield from (one.row for one in running if one.ended)
+        running = [one for one in running if not one.ended]
+
+
+def started(task: Task) -> Running:
+    one = task.architecture
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(task, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    row: Row = {
+        "name": one.name, "kind": one.kind, "side": task.side, "params": one.params, "image": list(one.image_shape),
+        "captured": False, "pruned": False, "exact": False, "exported": False, "norms": 0, "params_left": 1.0,
+        "stage": "start", "stages": {}, "seconds": 0.0, "reason": "",
+    }  # fmt: skip
+    return Running(task, process, ours, row, deadline=time.monotonic() + 300)
+
+
+def shortfall(row: Row) -> str:
+    """Why a network is not all that it should be, or nothing."""
+    reasons = [row["reason"]] if row["reason"] else []
+    stages = row["stages"]
+    if row["side"] == OURS and not row["captured"] and "compare" in stages and "capture_error" in row:
+        reasons.append(f"capture is off by {row['capture_error']:.0e}")
+    if not row["pruned"] and "params_left" in row and ("forward" in stages or "prune" in stages) and not reasons:
+        frozen = next(iter(row.get("frozen") or {"": 0}))
+        reasons.append(f"{row['params_left']:.1%} of the parameters are left{': ' + frozen if frozen else ''}")
+    if not row["exact"] and "error" in row:
+        reasons.append(f"off by {row['error']:.0e}, where pruning changes {row['effect']:.0e}")
+    if not row["exported"] and "export_error" in row:
+        reasons.append(f"ONNX Runtime is off by {row['export_error']:.0e}")
+    return "; ".join(reasons)
+
+
+def report(rows: Sequence[Row], sides: Sequence[str]) -> None:
+    """Print what falls short on the first side, then how many of each kind do not."""
+    peers = {row["name"]: row for row in rows if row["side"] == PEER}
+    short = [
+        {
+            **{key: row[key] for key in ("name", "kind")},
+            **{key: "yes" if row[key] else "-" for key in ("captured", "pruned", "exact", "exported")},
+            "params_left": f"{row['params_left']:.0%}",
+            "peer": "pruned" if peers.get(row["name"], {}).get("pruned") else "-",
+            "seconds": row["seconds"],
+            "reason": shortfall(row)[:160],
+        }
+        for row in rows
+        if row["side"] == sides[0] and shortfall(row)
+    ]
+    if short:
+        show(f"What falls short: {sides[0]}", SHORT_COLUMNS, short, sections=("kind",))
+    show("Networks by kind", SUMMARY_COLUMNS, summary(rows, sides), sections=("kind",))
+
+
+def summary(rows: Sequence[Row], sides: Sequence[str]) -> list[Row]:
+    found = []
+    for kind in KINDS:
+        for side in sides:
+            mine = [row for row in rows if row["kind"] == kind and row["side"] == side]
+            if mine:
+                counts = {
+                    key: sum(bool(row[key]) for row in mine) for key in ("captured", "pruned", "exact", "exported")
+                }
+                counts["norms"] = sum(bool(row["pruned"] and row["norms"]) for row in mine)
+                if side == PEER:
+                    counts["captured"] = ""  # it captures nothing
+                seconds = {"seconds": median(row["seconds"] for row in mine)}
+                found.append({"kind": kind, "side": side, "models": len(mine), **counts, **seconds})
+    return found
+
+
+def headline(rows: Sequence[Row]) -> dict[str, float]:
+    """Counts over convolutional and hybrid networks; those of the other kinds under names of their own."""
+    found: dict[str, float] = {}
+    for prefix, kinds in (("", HEADLINE_KINDS), ("other_", tuple(k for k in KINDS if k not in HEADLINE_KINDS))):
+        mine = [row for row in rows if row["kind"] in kinds]
+        if not mine:
+            continue
+        ours = [row for row in mine if row["side"] == OURS]
+        peer = [row for row in mine if row["side"] == PEER]
+        found[f"{prefix}models"] = len({row["name"] for row in mine})
+        found[f"{prefix}captured"] = sum(row["captured"] for row in ours)
+        found[f"{prefix}pruned_exact"] = sum(row["pruned"] and row["exact"] for row in ours)
+        found[f"{prefix}exported_equal"] = sum(row["pruned"] and row["exported"] for row in ours)
+        found[f"{prefix}peer_pruned"] = sum(row["pruned"] for row in peer)
+        found[f"{prefix}peer_pruned_exact"] = sum(row["pruned"] and row["exact"] for row in peer)
+        found[f"{prefix}peer_exported_equal"] = sum(row["pruned"] and row["exported"] for row in peer)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The page of an inspection: what it shows, what it may load, and that a browser draws it."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from example_nets import SHAPE, hand_made
+from slimwright.errors import RequestError
+from slimwright.graph import capture
+from slimwright.inspection import Inspection, Measured, Subject, inspect
+from slimwright.report.inspected import inspection_page, write_inspection
+from slimwright.runtimes.measure import Latency
+
+STRIPS = {"memory", "macs", "params", "elementwise-ops", "moved-bytes", "largest"}
+HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><!--<script>"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+class _Page(HTMLParser):
+    """Collects what a browser would load or run, and the elements that have a data-testid."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.handlers: list[str] = []
+        self.tests: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        self.tests += [value or "" for name, value in attrs if name == "data-testid"]
+
+
+@pytest.fixture(scope="module")
+def plain() -> Inspection:
+    return inspect(Subject("residual", capture(hand_made("Residual"), SHAPE)))
+
+
+@pytest.fixture(scope="module")
+def timed() -> Inspection:
+    kernels = {"FusedConv": 0.3, "ReduceMean": 0.1}
+    measured = Measured(2_345, Latency(0.5, 0.4, 0.75, 60), kernels, accuracy=0.975)
+    return inspect(Subject("separable", capture(hand_made("Separable"), SHAPE)), measured)
+
+
+def text_of(html: str, test: str) -> str:
+    """The text from one data-testid to the next, tags removed."""
+    found = re.search(rf'data-testid="{test}"[^>]*>(.*?)(?=data-testid=|</main>)', html, re.S)
+    assert found is not None, test
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>?", " ", found[1])).strip()
+
+
+def charts(html: str) -> set[str]:
+    return {test.removeprefix("chart-") for test in _Page(html).tests if test.startswith("chart-")}
+
+
+def test_one_network_has_its_numbers_its_charts_and_its_layers(plain: Inspection) -> None:
+    html = inspection_page([plain])
+    assert charts(html) == {f"n0-{name}" for name in STRIPS}
+    tiles = text_of(html, "tiles-0")
+    assert "MACs exact 13.6 k multiply-accumulates" in tiles
+    assert "Layers exact 8 3 tensor, 5 non-tensor (62%)" in tiles
+    assert "measured" not in tiles
+    layers = text_of(html, "layers-0")
+    assert "conv2 conv2d 6x6x6 11.7 k 330 216 3.05 kB 7.7 1.73 kB yes" in layers
+    assert "total 13.6 k" in layers
+    assert "fc: channels that must stay" in html
+    assert "comparison" not in _Page(html).tests
+
+
+def test_measurements_are_marked_as_such(timed: Inspection) -> None:
+    html = inspection_page([timed])
+    assert charts(html) == {f"n0-{name}" for name in (*STRIPS, "kernels")}
+    tiles = text_of(html, "tiles-0")
+    assert "Latency measured 0.500 ms median of 60 runs; p10 to p90 0.400 to 0.750 ms" in tiles
+    assert "Accuracy measured 97.50 %" in tiles
+    assert "Non-tensor time measured 25.0%" in tiles
+
+
+def test_several_networks_are_compared_and_then_shown_one_by_one(plain: Inspection, timed: Inspection) -> None:
+    why = "torch.onnx cannot export the net: no"
+    broken = replace(plain, measured=Measured(missing={"size_bytes": why, "latency": why}))
+    html = inspection_page([timed, broken])
+    assert charts(html) == {"latency", *(f"n{n}-{name}" for n in (0, 1) for name in STRIPS), "n0-kernels"}
+    table = text_of(html, "comparison")
+    assert "separable 97.50 % 235 1.67 k 576 B 2.35 kB 0.500 ms 0.400–0.750" in table  # two 8x3x3 values at the most
+    assert "residual — 417 13.6 k 1.73 kB — — —" in table
+    assert text_of(html, "reason").startswith(f"residual : {why}")
+
+
+def test_layers_by_module(plain: Inspection) -> None:
+    layers = text_of(inspection_page([plain], depth=1), "layers-0")
+    assert "bn1 2 layers" in layers  # with the activation behind it
+    assert "total 13.6 k 417" in layers and "total 13.6 k 417" in text_of(inspection_page([plain]), "layers-0")
+
+
+def test_the_page_loads_nothing_and_allows_only_its_own_script(plain: Inspection, timed: Inspection) -> None:
+    html = inspection_page([plain, timed])
+    page = _Page(html)
+    assert page.loads == ["#network-0", "#network-1"]
+    assert not {"link", "img", "iframe", "object", "base"} & set(page.tags)
+    assert re.search(r"default-src (&#39;|')none(&#39;|'); script-src (&#39;|')sha256-", html)
+
+
+def test_a_hostile_name_is_only_ever_shown(plain: Inspection, timed: Inspection) -> None:
+    rows = tuple(replace(row, path=HOSTILE, module=HOSTILE) for row in plain.rows)
+    hostile = replace(
+        plain, name=HOSTILE, rows=rows, fixed={HOSTILE: HOSTILE}, measured=Measured(missing={"latency": HOSTILE})
+    )
+    for html in (inspection_page([hostile]), inspection_page([hostile, replace(timed, name=HOSTILE)], depth=1)):
+        page = _Page(html)
+        assert HOSTILE not in html
+        assert "img" not in page.tags and page.handlers == []
+        assert page.tags.count("script") == len(charts(html)) + 1
+
+
+def test_a_browser_draws_every_chart(plain: Inspection, timed: Inspection, tmp_path: Path) -> None:
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    write_inspection(tmp_path / "new" / "page.html", [plain, timed])
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
+    done = subprocess.run(
+        [*command, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "new" / "page.html").as_uri()],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    document = done.stdout.decode()
+    assert document.count('data-state="drawn"') == 2 * len(STRIPS) + 2
+    assert 'data-state="failed"' not in document
+
+
+def test_a_page_that_cannot_be_written_is_told_of(plain: Inspection, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match="cannot write"):
+        write_inspection(tmp_path / "file" / "page.html", [plain])
