@@ -78,7 +78,7 @@ def torchvision_names() -> list[str]:
 
 def timm_names() -> list[str]:
     """One name per family: its member with the fewest parameters."""
-    timm = _timm()
+    timm = timm_library()
     families: dict[tuple[str, str], list[str]] = defaultdict(list)
     for module in timm.list_modules():
         for name in timm.list_models(module=module):
@@ -142,7 +142,7 @@ def _created(name: str) -> nn.Module:
         auxiliary = {"aux_logits": False, "init_weights": True} if short in NO_AUXILIARY_HEADS else {}
         model: nn.Module = torchvision().models.get_model(short, weights=None, **auxiliary)
         return model
-    timm = _timm()
+    timm = timm_library()
     headless = timm.get_pretrained_cfg_value(short, "num_classes") == 0
     model = timm.create_model(short, num_classes=CLASSES) if headless else timm.create_model(short)
     return model
@@ -268,7 +268,8 @@ def torchvision() -> Any:
     return torchvision
 
 
-def _timm() -> Any:
+def timm_library() -> Any:
+    """Import timm, and torchvision before it."""
     torchvision()  # timm imports it
     import timm
 

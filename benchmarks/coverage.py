@@ -2,13 +2,13 @@
 
     captured   the captured net gives the model's own scores, bit for bit, at batches of two and three
     pruned     half of the channels that may go are gone, it still runs, and has at least 3 % fewer parameters
-    exact      its scores are the original's with those channels out of sight (`masked.py`): up to 1e-9 of the largest
+    exact      its scores are the original's with those channels out of sight (`masked.py`): up to 1e-8 of the largest
                score in float64, up to 1e-5 in float32 where a network insists on that; `norms` counts norms and means
                over channels, which are then taken over those that are left
     exported   ONNX Runtime computes the pruned network from an ONNX file, up to 1e-4
 
 Networks are those of `architectures.py`, at the image size they were published at, with random weights. The headline
-counts convolutional and hybrid ones; transformers and MLPs are listed beside them. Each network runs in a process of
+counts convolutional and hybrid ones; `--kinds` runs others, which are counted apart. Each network runs in a process of
 its own for each side, stage by stage within a limit in CPU seconds (`coverage_sides.py`); what crashes or hangs ends
 alone. The peer (Fang et al. 2023, arXiv 2301.12900) captures nothing, and where it cuts norms over channels its result
 is not compared. Seconds are CPU seconds of one process on one thread.
@@ -238,7 +238,8 @@ def results(tasks: Sequence[Task], jobs: int) -> Iterator[Row]:
 
 def started(task: Task) -> Running:
     one = task.architecture
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["preloaded"])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(task, theirs), daemon=True)
     process.start()
@@ -275,7 +276,7 @@ def report(rows: Sequence[Row], sides: Sequence[str]) -> None:
             **{key: row[key] for key in ("name", "kind")},
             **{key: "yes" if row[key] else "-" for key in ("captured", "pruned", "exact", "exported")},
             "params_left": f"{row['params_left']:.0%}",
-            "peer": "pruned" if peers.get(row["name"], {}).get("pruned") else "-",
+            "peer": ("pruned" if peers[row["name"]]["pruned"] else "-") if row["name"] in peers else "",
             "seconds": row["seconds"],
             "reason": shortfall(row)[:160],
         }
@@ -283,6 +284,7 @@ def report(rows: Sequence[Row], sides: Sequence[str]) -> None:
         if row["side"] == sides[0] and shortfall(row)
     ]
     if short:
+        short.sort(key=lambda row: KINDS.index(row["kind"]))
         show(f"What falls short: {sides[0]}", SHORT_COLUMNS, short, sections=("kind",))
     show("Networks by kind", SUMMARY_COLUMNS, summary(rows, sides), sections=("kind",))
 
@@ -293,14 +295,17 @@ def summary(rows: Sequence[Row], sides: Sequence[str]) -> list[Row]:
         for side in sides:
             mine = [row for row in rows if row["kind"] == kind and row["side"] == side]
             if mine:
-                counts = {
-                    key: sum(bool(row[key]) for row in mine) for key in ("captured", "pruned", "exact", "exported")
-                }
-                counts["norms"] = sum(bool(row["pruned"] and row["norms"]) for row in mine)
-                if side == PEER:
-                    counts["captured"] = ""  # it captures nothing
-                seconds = {"seconds": median(row["seconds"] for row in mine)}
-                found.append({"kind": kind, "side": side, "models": len(mine), **counts, **seconds})
+                found.append(
+                    {
+                        "kind": kind,
+                        "side": side,
+                        "models": len(mine),
+                        "captured": sum(row["captured"] for row in mine) if side == OURS else "",
+                        **{key: sum(bool(row[key]) for row in mine) for key in ("pruned", "exact", "exported")},
+                        "norms": sum(bool(row["pruned"] and row["norms"]) for row in mine),
+                        "seconds": median(row["seconds"] for row in mine),
+                    }
+                )
     return found
 
 

@@ -102,9 +102,7 @@ def _interleave(one: Tensor, other: Tensor, size: int) -> Step:
 
 
 def _pool(function: Callable[..., Tensor]) -> Callable[[Tensor, Tensor, int], Step]:
-    return lambda one, other, size: (
-        Step(lambda x, _: function(x, 2)) if one.shape[2] > 1 else _same(one, other, size)
-    )
+    return lambda one, other, size: Step(lambda x, _: function(x, 2)) if one.shape[2] > 1 else _same(one, other, size)
 
 
 def _up(one: Tensor, other: Tensor, size: int) -> Step:
@@ -273,7 +271,9 @@ def _back(values: Sequence[Tensor], number: int) -> int:
 def commands(most: int = 7) -> st.SearchStrategy[list[Command]]:
     """Programs for `RandomCnn`."""
     number = st.integers(0, 5)
-    return st.lists(st.tuples(st.sampled_from(list(STEPS)), number, number, st.integers(2, 5)), min_size=1, max_size=most)
+    return st.lists(
+        st.tuples(st.sampled_from(list(STEPS)), number, number, st.integers(2, 5)), min_size=1, max_size=most
+    )
 
 
 def random_net(program: Sequence[Command], *, flat: bool, seed: int = 0) -> Net:

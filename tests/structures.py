@@ -312,7 +312,9 @@ class Standardised(Structure):
     def body(self, x: Tensor) -> Tensor:
         weight = self.conv.weight
         mean, variance = weight.mean((1, 2, 3), keepdim=True), weight.var((1, 2, 3), keepdim=True)
-        x = torch.relu(F.conv2d(x, (weight - mean) / torch.sqrt(variance + 1e-5) * self.gain, self.conv.bias, padding=1))
+        x = torch.relu(
+            F.conv2d(x, (weight - mean) / torch.sqrt(variance + 1e-5) * self.gain, self.conv.bias, padding=1)
+        )
         flat = self.grouped.weight.reshape(1, 8, -1)
         weight = F.batch_norm(flat, None, None, training=True, momentum=0.0).reshape_as(self.grouped.weight)
         return F.conv2d(x, weight, self.grouped.bias, padding=1, groups=2)

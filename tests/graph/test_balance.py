@@ -82,7 +82,9 @@ def every_choice(coupling: Coupling, name: str) -> list[tuple[int, ...]]:
     """All sets of channels of one group that can be kept while the others stay whole."""
     group = next(g for g in coupling.groups if g.name == name)
     sets = (kept for n in range(1, group.size + 1) for kept in itertools.combinations(range(group.size), n))
-    return [kept for kept in sets if all(len(set(c)) == 1 and c[0] for c in parts_kept(coupling, {name: np.array(kept)}))]
+    return [
+        kept for kept in sets if all(len(set(c)) == 1 and c[0] for c in parts_kept(coupling, {name: np.array(kept)}))
+    ]
 
 
 def test_the_same_seed_gives_the_same_channels_and_another_seed_others() -> None:

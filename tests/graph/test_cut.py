@@ -68,9 +68,7 @@ def test_a_cut_net_is_smaller_trains_and_comes_back_from_disk(name: str, tmp_pat
 
 @given(program=commands(), flat=st.booleans(), seed=st.integers(0, 99))
 @settings(max_examples=60)
-def test_a_random_net_cut_twice_equals_the_masked_one_both_times(
-    program: list[Command], flat: bool, seed: int
-) -> None:
+def test_a_random_net_cut_twice_equals_the_masked_one_both_times(program: list[Command], flat: bool, seed: int) -> None:
     net = random_net(program, flat=flat, seed=seed)
     for share in (0.6, 0.4):
         coupling = couple(net)

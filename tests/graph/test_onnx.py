@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from onnx import helper
@@ -19,6 +20,7 @@ from onnx_files import (
     saved,
     without_softmax,
 )
+from slimwright.errors import ModelError
 from slimwright.graph import Net, couple, cut
 from slimwright.graph.onnx import read_onnx
 from slimwright.graph.onnx.file import read_file
@@ -357,6 +359,33 @@ def test_drawn_weights_depend_on_name_and_seed_alone(tmp_path: Path) -> None:
     assert float(one.tensors[one["y"].tensors["running_var"]].min()) > 0.4
     left_alone = read_onnx(path)
     assert set(left_alone.tensors[left_alone["c"].tensors["weight"]].unique().tolist()) == {0.0}
+
+
+def test_equal_biases_that_the_exporter_stored_once_tie_no_layers(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "a", "zeros"], ["one"]),
+        helper.make_node("Conv", ["one", "b", "zeros"], ["two"]),
+        helper.make_node("Conv", ["two", "b", "zeros"], ["y"]),  # the second layer, called again
+    ]
+    weights = {"a": torch.randn(4, 3, 1, 1), "b": torch.randn(4, 4, 1, 1), "zeros": torch.zeros(4)}
+    net = read_onnx(saved(tmp_path / "model.onnx", nodes, ["n", 3, 5, 5], weights))
+    assert net["two"].tensors == net["y"].tensors
+    assert net["one"].tensors["bias"] != net["two"].tensors["bias"]
+    assert len(net.tensors) == 4
+
+
+def test_weights_that_are_left_to_be_fed_can_be_drawn(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Add", ["c", "shift"], ["y"])]
+    path = saved(tmp_path / "model.onnx", nodes, ["n", 3, 8, 8], {"shift": torch.zeros(4, 1, 1)})
+    model = onnx.load(path)
+    model.graph.input.append(helper.make_tensor_value_info("w", 1, [4, 3, 3, 3]))
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"2 inputs .*'w' \[4, 3, 3, 3\]"):
+        read_onnx(path)
+    net, images, drawn = read_onnx(path, seed=3), torch.randn(2, 3, 8, 8), fillings(read_file(path), seed=3)
+    assert set(drawn) == {"w", "shift"}
+    assert ops(net) == ["input", "conv2d"]
+    assert apart(computed(net, images), in_onnxruntime(path, images, drawn)) <= EXACT
 
 
 def test_a_weight_that_two_layers_share_stays_one(tmp_path: Path) -> None:

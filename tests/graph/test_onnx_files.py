@@ -253,6 +253,13 @@ def test_weights_beside_the_model_are_read(small: Path) -> None:
     assert read_onnx(path).digest == read_onnx(small).digest
 
 
+def test_weights_that_onnx_itself_put_beside_the_model_are_read(good: Path, tmp_path: Path) -> None:
+    model = onnx.load(good)
+    onnx.save(model, tmp_path / "model.onnx", save_as_external_data=True, location="all.data", size_threshold=0)
+    assert (tmp_path / "all.data").stat().st_size > 0
+    assert read_onnx(tmp_path / "model.onnx").digest == read_onnx(good).digest
+
+
 def test_weights_outside_of_the_folder_are_not_touched(small: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     secret = tmp_path_factory.mktemp("elsewhere") / "secret.bin"
     secret.write_bytes(bytes(144))

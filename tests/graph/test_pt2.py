@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.export import Dim, export
 
+from exact import small_net
 from example_nets import HAND_MADE, SHAPE, hand_made, lively
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph import capture, read_pt2
 from slimwright.zoo import build
+from structures import structure
 
 Edit = Callable[[dict[str, bytes]], None]
 
@@ -69,13 +71,101 @@ class Trap:
         return os.system, (f"touch {self.sprung}",)
 
 
-@pytest.mark.parametrize("name", HAND_MADE)
+FILED = (
+    "ShuffleV2", "LinearGate", "Cascade", "LayerScale", "FusedAttention", "Transformer", "Windows", "Standardised",
+    "BlurPool", "ResponseNorm", "SplitAttention", "Selective", "Coordinates", "Pyramid",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", (*HAND_MADE, *FILED))
 def test_a_file_gives_the_same_net_as_its_model(name: str, tmp_path: Path) -> None:
-    model = hand_made(name)
+    model = hand_made(name) if name in HAND_MADE else structure(name)
     net = read_pt2(exported(model, tmp_path / "model.pt2"))
-    assert net.digest == capture(model, SHAPE).digest
+    assert net.digest == small_net(name).digest
     images = torch.randn(3, *SHAPE)
     assert torch.equal(net.to_module()(images), model(images))
+
+
+def test_a_file_knows_nothing_of_stochastic_depth_but_computes_the_same(tmp_path: Path) -> None:
+    model = structure("Paths")
+    net = read_pt2(exported(model, tmp_path / "model.pt2"))
+    assert "drop_path" not in {n.op for n in net.nodes}
+    images = torch.randn(3, *SHAPE)
+    assert torch.equal(net.to_module()(images), model(images))
+
+
+class Function(nn.Module):
+    """A function of the images and one parameter."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function, self.weight = function, nn.Parameter(torch.randn(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self.weight)
+
+
+@torch.no_grad()
+def _without_gradient(x: Tensor, _: Tensor) -> Tensor:
+    return torch.sigmoid(x) * x
+
+
+def _in_float32(x: Tensor, weight: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return x.float() * weight[0]
+
+
+FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "several results": lambda x, _: torch.cat([*x.flatten(2).topk(3, dim=2)], 1),
+    "one of several results": lambda x, _: x.max(2)[0] + x.sort(2)[0][:, :, 0],
+    "a part of the picture": lambda x, w: x[:, :, [1, 0], :4] * w,
+    "a computed index": lambda x, _: x.gather(3, x.argmax(3, keepdim=True)),
+    "the batch size": lambda x, w: x.new_zeros(x.shape[0], 4) + w,
+    "another precision": lambda x, w: (x.double() * w[0]).to(torch.float32),
+    "no gradient": lambda x, w: _without_gradient(x, w) + x,
+    "autocast off": _in_float32,
+    "nothing at all": lambda x, _: x,
+}
+
+
+@pytest.mark.parametrize("what", FUNCTIONS)
+def test_arguments_and_results_of_all_kinds_survive_the_file(what: str, tmp_path: Path) -> None:
+    model = Function(FUNCTIONS[what]).eval()
+    net = read_pt2(exported(model, tmp_path / "model.pt2"))
+    for batch in (1, 3):
+        images = torch.randn(batch, *SHAPE)
+        assert torch.equal(net.to_module()(images), model(images))
+
+
+def _written(x: Tensor, _: Tensor) -> Tensor:
+    y = x * 2
+    y.flatten(1).relu_()
+    return y
+
+
+def _branched(x: Tensor, _: Tensor) -> Tensor:
+    found: Tensor = torch.cond(x.mean() > 0, lambda y: y * 2, lambda y: y * 3, (x,))
+    return found
+
+
+def _autocast(x: Tensor, weight: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return (x.flatten(1)[:, :4] @ weight[:, None]).float()
+
+
+REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
+    "a write through a view": (_written, "in place through a view"),
+    "a branch": (_branched, "cond runs a graph of its own"),
+    "autocast": (_autocast, "switches autocast on"),
+    "random numbers": (lambda x, _: x + torch.rand_like(x), "may draw random numbers"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_no_net_can_hold_is_refused_by_name(what: str, tmp_path: Path) -> None:
+    function, said = REFUSED[what]
+    with pytest.raises(UnsupportedOp, match=said):
+        read_pt2(exported(Function(function), tmp_path / "model.pt2"))
 
 
 def test_a_zoo_net_survives_the_file(tmp_path: Path) -> None:

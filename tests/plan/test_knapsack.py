@@ -131,7 +131,7 @@ def milliseconds(shape: LayerShape) -> float:
     return 1 + 2 * shape.in_channels + 3 * shape.out_channels
 
 
-@pytest.mark.parametrize("name", ["Residual", "Concat", "Gated", "Flat", "Separable", "Grouped"])
+@pytest.mark.parametrize("name", ["Residual", "Concat", "Gated", "Flat", "Separable"])
 def test_latency_is_predicted_exactly_where_it_is_linear(name: str) -> None:
     net = capture(hand_made(name), SHAPE)
     coupling = couple(net)

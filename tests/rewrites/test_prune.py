@@ -73,7 +73,7 @@ def test_a_channel_that_is_never_on_costs_next_to_nothing() -> None:
     assert found.order[0] == 2 and found.damage[1] < 1e-2 * found.damage[2]  # the ridge's share
 
 
-@pytest.mark.parametrize("name", ["Residual", "Concat", "Separable", "Gated", "Flat", "Grouped"])
+@pytest.mark.parametrize("name", ["Residual", "Concat", "Separable", "Gated", "Flat"])
 def test_damage_never_falls_and_every_channel_goes_once(name: str) -> None:
     net = capture(hand_made(name), SHAPE)
     seen, _ = observed(net)

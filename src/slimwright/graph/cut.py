@@ -62,7 +62,8 @@ class _Surgery:
             kept = self._kept(node.name, "each")
             for tensor in node.tensors.values():
                 self._select(tensor, {0: kept})
-            node = _resized(node, len(kept), self.net[node.source].shape)
+        if passage == "norm":
+            node = _resized(node, self.net[node.source].shape, self._shape(node.source))
         self.nodes.append(node)
 
     def _mixed(self, node: Node) -> Node:
@@ -218,11 +219,11 @@ def _taken(numbers: Ids, axes: Mapping[int, Ids]) -> Ids:
     return numbers
 
 
-def _resized(node: Node, size: int, source: Shape) -> Node:
-    """A norm whose arguments name the number of channels."""
+def _resized(node: Node, before: Shape, after: Shape) -> Node:
+    """A norm whose arguments name the number of channels that it reads."""
     arguments = dict(node.arguments)
-    if "normalized_shape" in arguments:
-        arguments["normalized_shape"] = (size,)
-    if node.op == "group_norm" and arguments["num_groups"] == source[1]:
-        arguments["num_groups"] = size
+    if isinstance(sizes := arguments.get("normalized_shape"), tuple):
+        arguments["normalized_shape"] = after[len(after) - len(sizes) :]
+    if node.op == "group_norm" and arguments["num_groups"] == before[1]:
+        arguments["num_groups"] = after[1]
     return replace(node, arguments=arguments)

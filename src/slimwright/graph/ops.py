@@ -89,9 +89,16 @@ def _split(schema: Any, arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], 
 
 def _typed(name: str, value: Any) -> Any:
     """A dtype, layout or memory format is kept by its name, such as "torch.float32"; a device's name says nothing."""
-    if name in TYPE_ARGUMENTS and isinstance(value, str):
-        return getattr(torch, value.removeprefix("torch.")) if name != "device" else None
-    return value
+    if value is None or not (name in TYPE_ARGUMENTS or name.endswith("dtype")):
+        return value
+    if name == "device":
+        return None if isinstance(value, str) else value
+    if name in ("layout", "memory_format") and value in range(4):  # as schemas have their defaults
+        return value
+    found = getattr(torch, str(value).removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype | torch.layout | torch.memory_format):  # a number can crash torch
+        raise ValueError(f"{value!r} is no {name}")
+    return found
 
 
 def on_meta(arguments: Mapping[str, Any]) -> dict[str, Any]:

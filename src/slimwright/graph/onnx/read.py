@@ -88,9 +88,10 @@ class _Graph:
 
     def __init__(self, file: OnnxFile, images: OnnxInput) -> None:
         batch, *sizes = images.shape
-        fixed = batch if isinstance(batch, int) else 1
         self.file = file
-        self.trace = Trace(fixed, MOST_MADE_BYTES + 8 * file.held_bytes)
+        self.trace = Trace(
+            batch if isinstance(batch, int) else 1, isinstance(batch, str), MOST_MADE_BYTES + 8 * file.held_bytes
+        )
         self.values: dict[str, Operand] = {
             name: constant(tensor, name, learned=tensor.is_floating_point()) for name, tensor in file.constants.items()
         }
@@ -136,7 +137,10 @@ class _Graph:
                 f"{where} has the shape {sizes} for {counts[0]} and {counts[1]} images; its first dimension must be "
                 "the batch: export the model with a dynamic batch"
             )
-        return self.trace.program(output)
+        try:
+            return self.trace.program(output)
+        except ModelError as error:
+            raise type(error)(f"{self.file.path}: {error}") from error
 
 
 def _wish(node: OnnxNode, place: int) -> str:

@@ -70,6 +70,8 @@ def reshaped(step: Step, x: Flow, one: Sizes, two: Sizes | None, wish: int | Non
         outer = outside // before if outside % before == 0 else 1
     else:
         place, outer = place_of_batch(outside, step.trace.batch, one, wish)
+        if step.trace.open_batch and wish not in (None, place) and one[place] != step.trace.batch:
+            raise UnsupportedOp("its shape takes the batch apart into other dimensions: images must not mix")
     sizes = tuple(-1 if at == place else size for at, size in enumerate(one))
     return replace(step.flow_call("reshape.default", x, sizes), outer=outer)
 

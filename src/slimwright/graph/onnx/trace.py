@@ -8,15 +8,16 @@ many bytes out of nothing. Everything else is run on meta tensors for its shape 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
-from slimwright.graph.net import Ref
 from slimwright.graph.onnx.names import Names
-from slimwright.graph.onnx.values import Flow, Known, Made, Operand, PerBatch, constant, operands_in, resolved, varies
+from slimwright.graph.onnx.store import Store
+from slimwright.graph.onnx.values import Flow, Known, Made, Operand, constant, operands_in, resolved, varies
 from slimwright.graph.ops import call_aten
 from slimwright.graph.program import Call, Program, bound
 
@@ -31,16 +32,12 @@ class Trace:
     """The calls so far."""
 
     batch: int  # of the file; 1 where it leaves that open
+    open_batch: bool
     most_bytes: int
     names: Names = field(default_factory=Names)
-    calls: list[Call] = field(default_factory=list)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    owner: dict[str, str] = field(default_factory=dict)
-    parameters: set[str] = field(default_factory=set)
+    calls: dict[str, Made] = field(default_factory=dict)  # by the name of the result, in order
     about: str = "constant"  # what the next constant is for: the value that is being made
     made_bytes: int = 0
-    _made: dict[str, Made] = field(default_factory=dict)
-    _stored: dict[int, tuple[Tensor, str]] = field(default_factory=dict)  # id of a tensor -> it, its value name
     _derived: dict[tuple[int, str], tuple[Known, Known]] = field(default_factory=dict)  # -> source, what came of it
     _images: Flow | None = None
     _count: Flow | None = None
@@ -71,19 +68,17 @@ class Trace:
 
     def made(self, value: Operand | None) -> Made | None:
         """How a flow came about; None for a constant and for the images."""
-        return self._made.get(value.name) if isinstance(value, Flow) else None
+        return self.calls.get(value.name) if isinstance(value, Flow) else None
 
     def renamed(self, flow: Flow, wish: str, since: int) -> Flow:
         """Give a flow the name it shall have, if its call is the `since`-th or later and no call reads it yet."""
-        for place in range(len(self.calls) - 1, since - 1, -1):
-            if flow.name in self.calls[place].reads:
-                return flow
-            if self.calls[place].name == flow.name:
-                name = self.names.value(wish)
-                self.calls[place] = replace(self.calls[place], name=name)
-                self._made[name] = self._made.pop(flow.name)
-                return replace(flow, name=name)
-        return flow
+        latest = dict(islice(reversed(self.calls.items()), len(self.calls) - since))
+        read = {source.name for made in latest.values() for source in made.reads}
+        if flow.name not in latest or flow.name in read:
+            return flow
+        name = self.names.value(wish)
+        self.calls[name] = self.calls.pop(flow.name)
+        return replace(flow, name=name)
 
     def afford(self, count: int, dtype: torch.dtype) -> None:
         """Raise ModelError where another constant of `count` elements would be too much."""
@@ -121,16 +116,27 @@ class Trace:
         """Return the whole, for a batch of one."""
         images = self._images
         assert images is not None
+        store = Store(self.names, self.afford)
+        calls = [Call(name, self.calls[name].overload, store.plain(self.calls[name])) for name in self._live(output)]
         return Program(
             images.name,
             (1, *images.shape[1:]),
             "float32",
-            self.calls,
-            self.tensors,
-            self.owner,
+            calls,
+            store.tensors,
+            store.owner,
             (output.name,),
-            frozenset(self.parameters),
+            frozenset(store.parameters),
         )
+
+    def _live(self, output: Flow) -> list[str]:
+        """The calls that the output depends on, in order."""
+        wanted, live = {output.name}, []
+        for name, made in reversed(self.calls.items()):
+            if name in wanted:
+                wanted.update(source.name for source in made.reads)
+                live.append(name)
+        return live[::-1]
 
     def _on_meta(self, overload: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
         results = []
@@ -173,9 +179,10 @@ class Trace:
         return self._flow(overload, arguments, results)
 
     def _flow(self, overload: str, arguments: Mapping[str, Any], results: tuple[Any, Any]) -> Flow:
+        if varies(tuple(arguments.values())):
+            raise UnsupportedOp("one of its arguments is computed from the number of images; that is not supported")
         name = self.names.value(f"{self.about}_{overload.partition('.')[0]}")
-        self.calls.append(Call(name, overload, {key: self._plain(value) for key, value in arguments.items()}))
-        self._made[name] = Made(overload, arguments)
+        self.calls[name] = Made(overload, arguments)
         flow = Flow(name, results)
         return replace(flow, outer=self._outer(flow, arguments)) if isinstance(results[0], Tensor) else flow
 
@@ -188,35 +195,6 @@ class Trace:
                 if before is not None and source.shape[before] == flow.shape[axis]:
                     return source.outer
         return 1
-
-    def _plain(self, value: Any) -> Any:
-        """An argument as calls hold it."""
-        if isinstance(value, Flow):
-            return Ref(value.name)
-        if isinstance(value, Known):
-            return Ref(self._value_of(value))
-        if isinstance(value, PerBatch):
-            if value.at[0] != value.at[1]:
-                raise UnsupportedOp(f"it takes an argument from the number of images ({value.at[0]}); that is not "
-                                    "supported")  # fmt: skip
-            return value.at[0]
-        return tuple(self._plain(item) for item in value) if isinstance(value, tuple | list) else value
-
-    def _value_of(self, known: Known) -> str:
-        """The value name of a constant, stored when it is first asked for."""
-        tensor = known.at[0]
-        if id(tensor) not in self._stored:
-            whole = tensor
-            if not tensor.is_contiguous():
-                self.afford(tensor.numel(), tensor.dtype)
-                whole = tensor.contiguous()
-            name = self.names.tensor(known.wish)
-            value = self.names.value(name)
-            self._stored[id(tensor)] = (tensor, value)
-            self.tensors[name], self.owner[value] = whole, name
-            if known.learned and whole.numel() and bool(torch.isfinite(torch.stack(torch.aminmax(whole))).all()):
-                self.parameters.add(name)
-        return self._stored[id(tensor)][1]
 
     def _spread(self, value: Any) -> Any:
         """Turn a constant that is repeated once for every image into one that is stored once and expanded."""

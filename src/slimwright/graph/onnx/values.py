@@ -73,6 +73,11 @@ class Made:
     overload: str
     arguments: Mapping[str, Any]
 
+    @property
+    def reads(self) -> "tuple[Flow, ...]":
+        """The values from the images among the arguments."""
+        return tuple(o for o in operands_in(tuple(self.arguments.values())) if isinstance(o, Flow))
+
 
 def constant(tensor: Tensor, wish: str = "constant", *, learned: bool = False) -> Known:
     """Return a tensor that is the same at every batch size."""

@@ -1,0 +1,8 @@
+"""What every network's process needs, loaded once: processes are forked from one that has it."""
+
+import slimwright.cost
+import slimwright.graph
+import slimwright.runtimes.onnxruntime  # noqa: F401
+from architectures import timm_library
+
+timm_library()
