@@ -207,6 +207,8 @@ class _Walk:
         masks = [_filled(self.masks[name], self.values[name]) for name in node.reads]
         if node.op == "attention":
             return value, masks[2].any(-2, keepdim=True).expand(value.shape)
+        if node.op == "einsum":
+            return value, torch.einsum(str(node.arguments["equation"]), *(mask.float() for mask in masks)) > 0
         return value, (masks[0].float() @ masks[1].float()) > 0
 
     def _scalar(self, node: Node) -> tuple[Any, Mask]:

@@ -257,7 +257,7 @@ class FusedAttention(Attention):
 
 
 class Transformer(nn.Module):
-    """A vision transformer (Dosovitskiy et al. 2021): class token, position embedding, one block, the token's scores."""
+    """A vision transformer (Dosovitskiy et al. 2021): class token, position embedding, one block, its scores."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -279,7 +279,7 @@ class Transformer(nn.Module):
 
 
 class Windows(Structure):
-    """Attention in windows that become a batch, with a bias by relative position (Liu et al. 2021, arXiv 2103.14030)."""
+    """Attention in windows that become a batch, biased by relative position (Liu et al. 2021, arXiv 2103.14030)."""
 
     def build(self) -> None:
         self.qkv = nn.Linear(8, 24)

@@ -40,8 +40,11 @@ app = typer.Typer(
 )
 out_console, err_console = Console(), Console(stderr=True)
 
-ModelArgument = Annotated[str, typer.Argument(help="zoo name, .pt2 file, saved net, bundle, or module:callable")]
-DataOption = Annotated[str, typer.Option(help="digits, a .safetensors file, or module:callable")]
+ModelArgument = Annotated[str, typer.Argument(help="zoo name, .onnx or .pt2 file, saved net, bundle, module:callable")]
+DataOption = Annotated[
+    str,
+    typer.Option(help="digits, glyphs, mnist:FOLDER, cifar10:FOLDER, folder:PATH@SIZE, x.safetensors, module:callable"),
+]
 WeightsOption = Annotated[Path | None, typer.Option(help="safetensors weights for a zoo name or module:callable")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 CacheOption = Annotated[

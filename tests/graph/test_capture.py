@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from example_nets import HAND_MADE, SHAPE, hand_made, lively
 from exact import EVERY, small_net
+from example_nets import HAND_MADE, SHAPE, hand_made, lively
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph import Net, capture
 from slimwright.zoo import ZOO, build

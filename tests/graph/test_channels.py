@@ -324,7 +324,7 @@ def test_an_unknown_group_is_told_with_those_there_are(residual: Net) -> None:
 def test_groups_have_names_of_their_own_and_share_no_channel(name: str) -> None:
     groups = couple(small_net(name)).groups
     assert len({group.name for group in groups}) == len(groups)
-    components = np.concatenate([group.components for group in groups] or [np.zeros(0)])
+    components = np.concatenate([np.zeros(0, int), *(group.components for group in groups)])
     assert len(np.unique(components)) == len(components) == sum(group.size for group in groups)
 
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from example_nets import HAND_MADE, SHAPE, Command, commands, hand_made, net_of, random_net
+from example_nets import HAND_MADE, SHAPE, hand_made, net_of
+from random_nets import Command, commands, random_net
 from slimwright.graph import MemoryPlan, Net, capture, plan_memory
 from zoo_nets import FAMILIES, zoo_net
 

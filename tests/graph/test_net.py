@@ -246,7 +246,7 @@ def test_added_nodes_may_stand_in_any_order(chain: Net) -> None:
 
 def test_a_circle_is_refused_with_a_node_of_it(chain: Net) -> None:
     by = [Node("first", "tanh", {"self": Ref("second")}), Node("second", "tanh", {"self": Ref("first")})]
-    with pytest.raises(ModelError, match="node '(first|second)' reads its own result, in a circle with"):
+    with pytest.raises(ModelError, match=r"node '(first|second)' reads its own result, in a circle with"):
         chain.edited(added=by)
     with pytest.raises(ModelError, match="circle"):
         chain.replaced(["relu"], [Node("loop", "tanh", {"self": Ref("conv2d_1")})])
@@ -268,7 +268,7 @@ def test_a_name_that_is_none_is_refused(chain: Net, name: str) -> None:
 def test_a_value_that_is_missing_is_named(chain: Net) -> None:
     with pytest.raises(ModelError, match="node 'lost' reads 'nothing', which no earlier node produces"):
         chain.edited(added=[Node("lost", "tanh", {"self": Ref("nothing")})])
-    with pytest.raises(ModelError, match="'conv2d_1'.*reads 'relu'|reads 'gone'"):
+    with pytest.raises(ModelError, match=r"'conv2d_1'.*reads 'relu'|reads 'gone'"):
         chain.edited(removed={"relu": "gone"})
 
 

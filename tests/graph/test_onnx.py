@@ -200,6 +200,7 @@ TAKEN_APART = (  # by torch.onnx, and each in its own way
 )  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:Using padding")  # torch says that it is slow
 @pytest.mark.parametrize("name", TAKEN_APART)
 def test_one_operator_between_two_layers(name: str, tmp_path: Path) -> None:
     middle, row = MIDDLES[name]

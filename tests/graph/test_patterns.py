@@ -3,8 +3,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from example_nets import SHAPE
 from exact import small_net
+from example_nets import SHAPE
 from slimwright.graph import capture
 from slimwright.graph.patterns import with_lrn
 

@@ -40,8 +40,14 @@ def test_a_call_lists_what_it_reads_in_order() -> None:
 
 
 def test_in_place_operators_become_their_twins_and_readers_follow() -> None:
-    found = functional(program(call("y", "sigmoid.default", X), call("z", "relu_.default", Y), call("w", "neg.default", Y)))
-    assert said(found) == [("y", "sigmoid.default", ("x",)), ("z", "relu.default", ("y",)), ("w", "neg.default", ("z",))]
+    found = functional(
+        program(call("y", "sigmoid.default", X), call("z", "relu_.default", Y), call("w", "neg.default", Y))
+    )
+    assert said(found) == [
+        ("y", "sigmoid.default", ("x",)),
+        ("z", "relu.default", ("y",)),
+        ("w", "neg.default", ("z",)),
+    ]
 
 
 def test_what_is_written_twice_is_read_as_it_is_in_the_end() -> None:
@@ -71,9 +77,15 @@ def test_aliases_checks_and_what_nothing_needs_are_gone() -> None:
 VIEW = call("v", "view.default", Y, (4,))
 
 
-@pytest.mark.parametrize("view", [VIEW, call("v", "dropout.default", Y, 0.5, False), call("v", "contiguous.default", Y)])
+@pytest.mark.parametrize(
+    "view", [VIEW, call("v", "dropout.default", Y, 0.5, False), call("v", "contiguous.default", Y)]
+)
 def test_a_value_read_after_it_was_written_through_a_view_is_refused(view: Call) -> None:
-    made, write, read = call("y", "sigmoid.default", X), call("w", "relu_.default", Ref("v")), call("r", "sin.default", Y)
+    made, write, read = (
+        call("y", "sigmoid.default", X),
+        call("w", "relu_.default", Ref("v")),
+        call("r", "sin.default", Y),
+    )
     with pytest.raises(UnsupportedOp, match="'r' reads 'y', which 'w' changes in place through a view of it"):
         functional(program(made, view, write, read))
     with pytest.raises(UnsupportedOp, match="the output reads 'y'"):

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exact import EVERY, small_net
-from example_nets import SHAPE, hand_made
+from example_nets import SHAPE
 from slimwright.errors import ModelError
-from slimwright.graph import Net, capture, load_net, save_net
+from slimwright.graph import Net, load_net, save_net
 from slimwright.graph.net import structure
 from slimwright.graph.store import FORMAT, VERSION, net_of, replacing
 

@@ -4,6 +4,10 @@ Source: the ONNX operator specifications of Conv, ConvTranspose, Gemm, MatMul, B
 InstanceNormalization, LayerNormalization, GroupNormalization, RMSNormalization, PRelu and LRN, opsets 7 to 25.
 """
 
+import math
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -90,7 +94,7 @@ def gemm(step: Step) -> Operand:
     if not isinstance(x, Flow) or not isinstance(other, Known):
         return _sum_of_products(step, x, other, added)
     if step.attr_int("transB", 0) == 0:
-        other = _relaid(step, other, "transposed", other.at[0].t())
+        other = _relaid(step, other, "transposed", other.at[0].t)
     weight = _scaled(step, _named(step, other, "weight"), alpha)
     if isinstance(added, Known):
         added, beta = _as_bias(step, _scaled(step, _named(step, added, "bias"), beta), weight.shape[0]), 1.0
@@ -116,7 +120,7 @@ def matmul(step: Step) -> Operand:
     """A product; with a stored matrix on the right it is a linear layer."""
     x, other = step.operand(0), step.operand(1)
     if isinstance(x, Flow) and isinstance(other, Known) and other.at[0].ndim == 2 and len(x.shape) > 1 and other.fixed:
-        weight = _relaid(step, _named(step, other, "weight"), "transposed", other.at[0].t())
+        weight = _relaid(step, _named(step, other, "weight"), "transposed", other.at[0].t)
         return step.call("linear.default", x, weight, None)
     return step.call("matmul.default", x, other)
 
@@ -170,7 +174,9 @@ def group_norm(step: Step) -> Operand:
     if step.opset < 21 and groups:
         per_group = x.shape[1] // groups
         weight, bias = (
-            step.trace.derived(t, f"each {per_group} times", lambda t=t: t.at[0].repeat_interleave(per_group))  # type: ignore[misc]
+            step.trace.derived(
+                t, f"each {per_group} times", partial(t.at[0].repeat_interleave, per_group), count=groups * per_group
+            )
             for t in (weight, bias)
         )
     return step.call("group_norm.default", x, groups, weight, bias, step.attr_float("epsilon", 1e-5), False)
@@ -182,7 +188,7 @@ def prelu(step: Step) -> Operand:
     lined_up = (1,) * (len(x.shape) - slope.at[0].ndim) + slope.shape
     per_channel = len(x.shape) > 1 and lined_up == (1, x.shape[1], *(1 for _ in x.shape[2:]))
     if slope.at[0].numel() == 1 or per_channel:
-        return step.call("prelu.default", x, _relaid(step, slope, "flat", slope.at[0].reshape(-1)))
+        return step.call("prelu.default", x, _relaid(step, slope, "flat", lambda: slope.at[0].reshape(-1)))
     falling = step.call("mul.Tensor", step.call("clamp.default", x, None, 0.0), slope)
     return step.call("add.Tensor", step.call("relu.default", x), falling)
 
@@ -227,9 +233,9 @@ def _named(step: Step, weight: Known, role: str) -> Known:
     return Known(weight.at, f"{path}.{role}", weight.learned)
 
 
-def _relaid(step: Step, weight: Known, how: str, view: Tensor) -> Known:
+def _relaid(step: Step, weight: Known, how: str, view: Callable[[], Tensor], count: int | None = None) -> Known:
     """A view of a weight as a tensor of its own; two layers that view a weight alike share it."""
-    return step.trace.derived(weight, how, view.contiguous)
+    return step.trace.derived(weight, how, lambda: view().contiguous(), count=count)
 
 
 def _scaled(step: Step, weight: Known, factor: float) -> Known:
@@ -242,7 +248,7 @@ def _as_bias(step: Step, added: Known, features: int) -> Operand:
     """A constant that is added to every row, as a vector; anything else as it is."""
     shape = added.shape
     if added.at[0].numel() == 1 or (shape[-1:] == (features,) and added.at[0].numel() == features):
-        return _relaid(step, added, f"{features} of", added.at[0].reshape(-1).expand(features))
+        return _relaid(step, added, f"{features} of", lambda: added.at[0].reshape(-1).expand(features), features)
     return added
 
 
@@ -250,4 +256,4 @@ def _spread_over(step: Step, weight: Known, shape: tuple[int, ...]) -> Known:
     """A weight in the very shape that is normalised."""
     if weight.shape == shape:
         return weight
-    return _relaid(step, weight, f"over {shape}", torch.broadcast_to(weight.at[0], shape))
+    return _relaid(step, weight, f"over {shape}", lambda: torch.broadcast_to(weight.at[0], shape), math.prod(shape))

@@ -43,8 +43,8 @@ def split(step: Step) -> Operand | tuple[Operand, ...]:
     size, count = x.shape[axis], len(step.node.outputs)
     sizes = step.attr_ints("split") if "split" in step.node.attributes else step.numbers(1, "split")
     if sizes is None:
-        each = -(-size // step.attr_int("num_outputs", count))
-        sizes = tuple(min(each, size - at) for at in range(0, size, max(each, 1)))
+        each = max(-(-size // max(step.attr_int("num_outputs", count), 1)), 1)
+        sizes = tuple(max(min(each, size - at * each), 0) for at in range(count))
     if len(sizes) != count or sum(sizes) != size or min(sizes) < 0:
         raise ModelError(f"it splits {size} along axis {axis} into {list(sizes)} for {count} outputs")
     starts = [sum(sizes[:place]) for place in range(count)]
@@ -90,7 +90,7 @@ def _sliced(step: Step, x: Operand, axis: int, ranges: tuple[range, range]) -> O
         if ranges[0] != ranges[1]:
             raise UnsupportedOp(f"it walks backwards along axis {axis}, which depends on the batch")
         step.trace.afford(len(ranges[0]), torch.int64)
-        order = constant(torch.tensor(list(ranges[0]), dtype=torch.int64), f"{step.trace.about}.index")
+        order = constant(torch.arange(ranges[0].start, ranges[0].stop, ranges[0].step), f"{step.trace.about}.index")
         return step.call("index_select.default", x, axis, order)
     start, stop = (PerBatch(tuple(getattr(r, end) for r in ranges)) for end in ("start", "stop"))
     return step.call("slice.Tensor", x, axis, start, stop, ranges[0].step)
@@ -203,10 +203,9 @@ def _permutation(positions: Tensor, length: int) -> tuple[int, ...] | None:
     by_stride = sorted(range(positions.ndim), key=lambda a: (-strides[a], positions.shape[a]))
     ranks = {axis: place for place, axis in enumerate(by_stride)}
     order = tuple(ranks[a] for a in range(positions.ndim))
-    whole = torch.arange(length)
     if math.prod(positions.shape) != length:
         return None
-    stored = whole.reshape([positions.shape[a] for a in by_stride])
+    stored = torch.arange(length).reshape([positions.shape[a] for a in by_stride])
     return order if torch.equal(stored.permute(order), positions) else None
 
 

@@ -122,6 +122,8 @@ def _numbers(step: Step, place: int) -> tuple[float, ...] | None:
     found = step.weight(place, "scales")
     if found is None or not found.at[0].numel():
         return None
+    if found.at[0].numel() > len(step.flow().shape):
+        raise ModelError(f"its scales have the shape {list(found.shape)}; it must be one for each dimension")
     return tuple(float(s) for s in found.at[0].reshape(-1).tolist())
 
 

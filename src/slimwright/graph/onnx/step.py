@@ -12,6 +12,8 @@ from slimwright.graph.onnx.file import OnnxNode
 from slimwright.graph.onnx.trace import Trace
 from slimwright.graph.onnx.values import Flow, Known, Operand
 
+MOST_INTEGERS = 2**16  # in a list of axes, sizes or the like
+
 
 @dataclass(frozen=True)
 class Step:
@@ -138,8 +140,8 @@ class Step:
 
 
 def integers(tensor: Tensor, what: str) -> tuple[int, ...]:
-    """The integers in a tensor of at most one dimension."""
-    if tensor.dtype not in (torch.int64, torch.int32) or tensor.ndim > 1:
+    """The integers in a tensor of at most one dimension. Raises ModelError for anything else, or too many."""
+    if tensor.dtype not in (torch.int64, torch.int32) or tensor.ndim > 1 or tensor.numel() > MOST_INTEGERS:
         raise ModelError(f"its {what} is {tensor.dtype} of shape {list(tensor.shape)}; it must be a list of integers")
     return tuple(int(i) for i in tensor.reshape(-1).tolist())
 

@@ -89,18 +89,20 @@ class Trace:
                 "file holds; this is no model that a device can run"
             )
 
-    def derived(self, source: Known, how: str, make: Callable[[], Tensor], wish: str = "") -> Known:
+    def derived(
+        self, source: Known, how: str, make: Callable[[], Tensor], *, wish: str = "", count: int | None = None
+    ) -> Known:
         """Return a weight made of another; the same one for the same source, made in the same way.
 
-        It is named like its source unless there is another `wish`.
+        It is named like its source unless there is another `wish`; `count` says how many elements it has, if not as
+        many as its source.
         """
         key = (id(source.at[0]), how)
         if key not in self._derived:
+            self.afford(source.at[0].numel() if count is None else count, source.at[0].dtype)
             tensor = make()
             if tensor is source.at[0]:
                 tensor = tensor.view_as(tensor)  # the same numbers, known by another name
-            if tensor.data_ptr() != source.at[0].data_ptr():
-                self.afford(tensor.numel(), tensor.dtype)
             self._derived[key] = source, constant(tensor, wish or source.wish, learned=source.learned)
         return self._derived[key][1]
 
