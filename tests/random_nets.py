@@ -261,7 +261,7 @@ class RandomCnn(nn.Module):
         for step, (one, other) in zip(self.steps, self.reads, strict=True):
             values.append(step(values[_back(values, one)], values[_back(values, other)]))
         y = values[-1].flatten(1) if self.flat else values[-1].mean((2, 3))
-        return self.last(torch.relu(self.hidden(y)))  # type: ignore[no-any-return]
+        return self.last(torch.relu(self.hidden(y)))
 
 
 def _back(values: Sequence[Tensor], number: int) -> int:

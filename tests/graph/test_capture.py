@@ -168,7 +168,7 @@ CARRIED: dict[str, Callable[[Function, Tensor], Tensor]] = {
     "parts by one": lambda _, x: torch.stack(x.unbind(1)[::-1], 1),
     "stacks of stacks": lambda _, x: torch.stack([torch.stack([x, x * 2]), torch.stack([x * 3, x])]).sum((0, 1)),
     "the greatest class": lambda _, x: x.mean((2, 3)).argmax(1),
-    "no gradient": lambda m, x: x * _without_gradient(x),
+    "no gradient": lambda m, x: x * torch.no_grad()(torch.sigmoid)(x),
     "autocast off": lambda m, x: _in_float32(x),
     "clones and contiguous": lambda _, x: x.clone().contiguous().to(torch.float32).permute(0, 2, 3, 1).contiguous(),
     "batch statistics": lambda _, x: F.batch_norm(x, torch.zeros(4), torch.ones(4), training=True),
@@ -176,9 +176,8 @@ CARRIED: dict[str, Callable[[Function, Tensor], Tensor]] = {
 }
 
 
-@torch.no_grad()
-def _without_gradient(x: Tensor) -> Tensor:
-    return torch.sigmoid(x)
+def _unpooled(x: Tensor, places: Tensor) -> Tensor:
+    return F.max_unpool2d(x, places, (2, 2))
 
 
 def _in_float32(x: Tensor) -> Tensor:
@@ -210,7 +209,7 @@ LAYERS: dict[str, tuple[nn.Module, Callable[[Function, Tensor], Tensor]]] = {
     "an unbatched convolution": (nn.Conv2d(4, 2, 1), lambda m, x: m.layer(x[0]) + x.mean()),
     "bilinear": (nn.Bilinear(4, 4, 3), lambda m, x: m.layer(x.mean((2, 3)), x.amax((2, 3)))),
     "embedding": (nn.Embedding(8, 3), lambda m, x: m.layer((x.mean((2, 3)) * 9).long().clamp(0, 7))),
-    "max pooling with its places": (nn.MaxPool2d(2, return_indices=True), lambda m, x: F.max_unpool2d(*m.layer(x), 2)),
+    "max pooling with its places": (nn.MaxPool2d(2, return_indices=True), lambda m, x: _unpooled(*m.layer(x))),
     "weight norm": (
         nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 3, 3)), lambda m, x: m.layer(x)
     ),
