@@ -138,21 +138,24 @@ class _Walk:
                 mask = mask & self.masks[name]
         return value, mask.expand(value.shape)
 
-    def _window(self, node: Node) -> tuple[Tensor, Mask]:
+    def _window(self, node: Node) -> tuple[Any, Any]:
         """Channels do not change along the dimensions that a window runs over; padding along others adds whole ones."""
         value, mask = self._computed(node, self.values.__getitem__), self.masks[node.source]
         pads = "pad" in node.arguments
         window = next((n for n in (1, 3) if f"{n}d" in node.op), 2)  # the last so many dimensions
-        for dim in range(value.ndim):
-            if mask.shape[dim] == value.shape[dim] and (pads or dim < value.ndim - window):
+        shape = (
+            value.shape if isinstance(value, Tensor) else value[0].shape
+        )  # the places of maxima come as a second one
+        for dim, size in enumerate(shape):
+            if mask.shape[dim] == size and (pads or dim < len(shape) - window):
                 continue
             if _is_same_along(mask, dim):
-                mask = mask.narrow(dim, 0, 1).expand([n if i == dim else -1 for i, n in enumerate(value.shape)])
+                mask = mask.narrow(dim, 0, 1).expand([n if i == dim else -1 for i, n in enumerate(shape)])
             elif pads:
                 mask = self._padded(node, mask, dim)
             else:
                 raise Untraceable(f"'{node.name}' ({node.op}) has a window over removed channels")
-        return value, mask
+        return value, mask if isinstance(value, Tensor) else tuple(mask for _ in value)
 
     def _padded(self, node: Node, mask: Tensor, dim: int) -> Tensor:
         pad: Any = node.arguments["pad"]

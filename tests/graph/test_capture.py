@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,8 +8,9 @@ from torch.nn import functional as F
 
 from exact import EVERY, small_net
 from example_nets import HAND_MADE, SHAPE, hand_made, lively
+from slimwright.cost import count
 from slimwright.errors import ModelError, UnsupportedOp
-from slimwright.graph import Net, capture
+from slimwright.graph import Net, capture, choose, couple, cut, load_net, save_net
 from slimwright.zoo import ZOO, build
 from structures import structure
 
@@ -390,3 +392,29 @@ def test_an_operator_of_another_library_is_refused_by_name() -> None:
         library.impl("twice", lambda x: x * 2, key)
     with pytest.raises(UnsupportedOp, match=r"twice\.default \(node 'twice'\)"):
         capture(Function(lambda _, x: torch.ops.slimwright_test.twice(x)), SHAPE)
+
+
+class Blurred(nn.Module):
+    """A convolution by a buffer, as of a blur, behind one by a parameter; its bias is learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bias = nn.Conv2d(1, 4, 3), nn.Parameter(torch.zeros(4))
+        self.register_buffer("kernel", torch.full((4, 1, 2, 2), 0.25))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x, convolved and blurred."""
+        return F.conv2d(self.conv(x), self.get_buffer("kernel"), self.bias, groups=4).mean((2, 3))
+
+
+def test_what_was_no_parameter_is_not_trained(tmp_path: Path) -> None:
+    save_net(capture(Blurred(), SHAPE), tmp_path)
+    net = load_net(tmp_path)
+    module = net.to_module().train()
+    blur = next(node for node in net.nodes if node.fixed)
+    assert blur.fixed == ("weight",) and count(net).params == sum(p.numel() for p in Blurred().parameters())
+    assert {tuple(p.shape) for p in module.parameters()} == {(4, 1, 3, 3), (4,)}
+    assert net.key(blur, "weight") in dict(module.named_buffers())
+    assert net.trained(module).digest == net.digest
+    small = cut(net, choose(couple(net), 0.5))
+    assert [n.fixed for n in small.nodes] == [n.fixed for n in net.nodes]

@@ -213,6 +213,21 @@ def test_what_replaces_a_region_must_have_its_shape(chain: Net) -> None:
         chain.replaced(["linear"], [Node("last", "relu", {"self": Ref("flatten")})])
 
 
+def test_a_misfit_is_told_where_it_is_although_a_reader_far_behind_sees_it_first(chain: Net) -> None:
+    wider = replace(chain["conv2d_1"], name="wider", arguments={**chain["conv2d_1"].arguments, "padding": (1, 1)})
+    height = chain["conv2d_1"].shape[2] + 2
+    with pytest.raises(
+        ModelError, match=rf"'conv2d_1' gave .*; what replaces it, 'wider', gives .*{height}, {height}]"
+    ):
+        chain.replaced(["conv2d_1"], [wider])
+
+
+def test_a_layer_cannot_read_another_type_than_its_weight(chain: Net) -> None:
+    weight = {"0.weight": chain.tensors["0.weight"].double()}
+    with pytest.raises(ModelError, match=r"its weight is torch.float64, what it reads torch.float32"):
+        chain.edited(tensors=weight)
+
+
 def test_what_readers_cannot_take_is_named_with_its_shape(chain: Net) -> None:
     narrow = conv("narrow", "relu", "narrow.weight")
     with pytest.raises(ModelError, match=r"narrow.*\[1, 3, 4, 4\]"):

@@ -10,9 +10,9 @@ from typing import Literal
 from slimwright.cost.work import work_of
 from slimwright.graph.liveness import plan_memory, value_bytes
 from slimwright.graph.net import Net, Node
+from slimwright.graph.ops import STATE
 
 Kind = Literal["tensor", "non-tensor", "none"]
-STATE = ("running_mean", "running_var", "index")  # roles of tensors that are stored, not trained
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def count_layers(net: Net) -> list[LayerCost]:
 
 def _trained(node: Node) -> list[str]:
     """Names of the tensors of a node that training changes."""
-    return [name for role, name in node.tensors.items() if role not in STATE and node.op != "constant"]
+    return [name for role, name in node.tensors.items() if role not in (*STATE, *node.fixed) and node.op != "constant"]
 
 
 def _intensity(macs: int, elementwise_ops: int, moved_bytes: int) -> float:

@@ -4,6 +4,7 @@ Splits become slices. A layer whose weights are computed from the image, and any
 the ATen function it was.
 """
 
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -14,7 +15,7 @@ from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.constants import FAILURES, Constants, cannot, computed, filled, meta_of
 from slimwright.graph.net import Net, Node, Ref, Value, checked, without_dead_ends
 from slimwright.graph.normal import Seen, normal, renamed
-from slimwright.graph.ops import BY_OVERLOAD, INTEGER, OPS, op_of
+from slimwright.graph.ops import BY_OVERLOAD, INTEGER, OPS, STATE, op_of
 from slimwright.graph.patterns import with_lrn
 from slimwright.graph.program import UNKNOWN, Call, Program, functional
 
@@ -93,7 +94,8 @@ class _Builder:
             self.instead[call.name] = first
             return
         name = f"{call.name}_" if call.name == "self" else call.name
-        self.nodes.append(Node(name, op, arguments, self._weights(call, op)))
+        weights = self._weights(call, op)
+        self.nodes.append(Node(name, op, arguments, weights, fixed=self._fixed(call, weights)))
         self.values[name] = results
         if name != call.name:
             self.instead[call.name] = name
@@ -139,6 +141,11 @@ class _Builder:
         """The tensors that a layer owns, by role."""
         given = {role: call.arguments.get(role) for role in op_of(op).owns}
         return {role: self._owned(ref.name, layer=True) for role, ref in given.items() if isinstance(ref, Ref)}
+
+    def _fixed(self, call: Call, weights: Mapping[str, str]) -> tuple[str, ...]:
+        """The roles of weights, other than statistics, that no parameter is behind."""
+        read = {role: call.arguments[role] for role in weights if role not in STATE}
+        return tuple(r for r, ref in read.items() if isinstance(ref, Ref) and not self.constants.is_trained(ref.name))
 
     def _owned(self, value: str, *, layer: bool = False) -> str:
         """Keep a constant's tensor, and say under which name."""

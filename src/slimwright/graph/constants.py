@@ -15,10 +15,10 @@ from torch import Tensor
 
 from slimwright.errors import ModelError
 from slimwright.graph.net import Ref, Value
-from slimwright.graph.ops import FACTORIES, INTEGER, OPS, aten, call_aten, on_meta
+from slimwright.graph.ops import FACTORIES, INTEGER, OPS, call_aten, on_meta, op_of
 from slimwright.graph.program import UNKNOWN, Call, Program
 
-MOST_FOLDED = 2**26  # elements of a constant that no parameter stands behind
+MOST_FOLDED = 2**26  # elements of all constants that no parameter stands behind
 LIKE = ("new_zeros", "new_ones", "new_full")  # of the value they are called on, only the dtype counts
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, NotImplementedError)
 
@@ -33,6 +33,7 @@ class Constants:
             value: frozenset({name} & program.parameters) for value, name in program.owner.items()
         }
         self.values[""], self.made_of[""] = torch.empty(0), frozenset()
+        self._room = MOST_FOLDED
         for call in program.calls:
             self._fold(call)
         read = {name for call in program.calls if call.name not in self.values for name in call.reads}
@@ -75,20 +76,22 @@ class Constants:
         return frozenset().union(*(self.made_of[name] for name in call.reads))
 
     def _is_worth_folding(self, call: Call) -> bool:
-        function = aten(call.overload)
-        if torch.Tag.nondeterministic_seeded in function.tags or function._schema.is_mutable:
-            return False
         if not call.reads and not call.overload.startswith(FACTORIES):
             return False
         try:
+            op_of(f"aten.{call.overload}")
             result = computed(call, lambda name: meta_of(self.values[name]), meta=True)
         except ModelError:  # some operators have no rule for shapes alone
             return False
         made_of = self._parameters(call)
         if made_of and not all(t.is_floating_point() for t in _tensors(result)):
             return False
-        most = sum(self.program.tensors[name].numel() for name in made_of) if made_of else MOST_FOLDED
-        return sum(math.prod(t.shape) for t in _tensors(result)) <= most
+        size = sum(math.prod(t.shape) for t in _tensors(result))
+        if made_of:
+            return size <= sum(self.program.tensors[name].numel() for name in made_of)
+        fits = size <= self._room
+        self._room -= size if fits else 0
+        return fits
 
 
 def computed(call: Call, value: Callable[[str], Any], *, meta: bool = False) -> Any:

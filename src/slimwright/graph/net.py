@@ -38,6 +38,7 @@ class Node:
     """One operation: an op of `ops.py`, its arguments by name, and the names of the tensors it owns.
 
     `shape` and `dtype` are those of its result; of several results, the first one's, with dtype "tuple".
+    `fixed` are the roles of weights that training leaves alone, such as a blur's: buffers where the model had buffers.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Node:
     tensors: Mapping[str, str] = field(default_factory=dict)  # role -> name in Net.tensors
     shape: tuple[int, ...] = ()
     dtype: str = "float32"
+    fixed: tuple[str, ...] = ()
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
@@ -176,13 +178,26 @@ class Net:
                 f"net ({', '.join(results)}); a region that can be replaced gives exactly one"
             )
         result = by[-1].name if by else gone[0].source
-        net = self.edited(removed=dict.fromkeys(inside, result), added=by, tensors=tensors)
-        old, new = self[results[0]], net[result]
-        if old.shape != new.shape:
-            raise ModelError(
-                f"node '{old.name}' gave {list(old.shape)}; what replaces it, '{new.name}', gives {list(new.shape)}"
-            )
+        old = self[results[0]]
+        try:
+            net = self.edited(removed=dict.fromkeys(inside, result), added=by, tensors=tensors)
+        except ModelError as error:  # perhaps because a reader far behind cannot take the new shape
+            new = self._result_of(by, {**self.tensors, **(tensors or {})}) if by else None
+            if new is not None and new.shape != old.shape:
+                raise ModelError(_misfit(old, new)) from error
+            raise
+        if old.shape != net[result].shape:
+            raise ModelError(_misfit(old, net[result]))
         return net
+
+    def _result_of(self, by: Sequence[Node], tensors: Mapping[str, Tensor]) -> Node | None:
+        """The last of `by`, with its shape, if the nodes of this net that it depends on and `by` itself fit."""
+        names = {node.name for node in by}
+        try:
+            nodes = _in_order((*(node for node in self.nodes if node.name not in names), *by))
+            return checked(without_dead_ends(Net(nodes, tensors, (by[-1].name,))))[by[-1].name]
+        except ModelError:
+            return None
 
     def to_module(self) -> fx.GraphModule:
         """Return a plain `nn.Module` in eval mode, with its own copy of the weights under their own names."""
@@ -222,9 +237,10 @@ class Net:
         module.to_empty(device=next(iter(own.values())).device if own else "cpu")
         for role, tensor in own.items():
             copy = tensor.detach().clone()
-            if role in module._parameters:
+            if role in module._parameters and role not in node.fixed:
                 module._parameters[role] = nn.Parameter(copy)
             else:
+                module._parameters.pop(role, None)
                 module._buffers[role] = copy
         if "num_batches_tracked" in module._buffers:
             module._buffers["num_batches_tracked"] = torch.tensor(0)
@@ -239,6 +255,10 @@ class Net:
         state = module.state_dict()
         tensors = {n.tensors[role]: state[self.key(n, role)] for n in self.nodes for role in n.tensors}
         return self.edited(tensors={name: t.detach().clone() for name, t in tensors.items()})
+
+
+def _misfit(old: Node, new: Node) -> str:
+    return f"node '{old.name}' gave {list(old.shape)}; what replaces it, '{new.name}', gives {list(new.shape)}"
 
 
 def compute(net: Net, node: Node, module: nn.Module | None, value: Callable[[str], Tensor]) -> Tensor:
@@ -318,6 +338,7 @@ def structure(net: Net) -> dict[str, object]:
                 "tensors": dict(n.tensors),
                 "shape": list(n.shape),
                 "dtype": n.dtype,
+                "fixed": list(n.fixed),
             }
             for n in net.nodes
         ],
@@ -330,6 +351,9 @@ def _inferred(net: Net, node: Node, values: Mapping[str, Tensor]) -> Tensor:
         if op_of(node.op).channels == "parameter":
             return torch.empty_like(net.tensors[node.tensors["value"]], device="meta")
         module = _meta_module(net, node) if op_of(node.op).module is not None else None
+        weight = net.tensor(node, "weight")
+        if module is not None and weight is not None and values[node.source].dtype != weight.dtype:
+            raise ValueError(f"its weight is {weight.dtype}, what it reads {values[node.source].dtype}")
         return compute(net, replace(node, arguments=on_meta(node.arguments)), module, values.__getitem__)
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError) as error:
         took = ", ".join(f"{name} {list(getattr(values[name], 'shape', ()))}" for name in node.reads)

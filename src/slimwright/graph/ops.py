@@ -287,6 +287,7 @@ BY_OVERLOAD: dict[str, str] = {overload: name for name, op in OPS.items() for ov
     name: name for name, op in OPS.items() if not op.overloads
 }
 
+STATE = ("running_mean", "running_var", "index")  # roles of tensors that are stored, not trained
 WINDOWS = (
     "pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "upsample_nearest2d", "upsample_bilinear2d",
     "upsample_bicubic2d", "_upsample_nearest_exact2d", "avg_pool2d", "max_pool2d", "adaptive_avg_pool2d",
@@ -294,6 +295,15 @@ WINDOWS = (
 )  # fmt: skip
 FACTORIES = ("arange", "zeros", "ones", "full", "eye", "linspace", "scalar_tensor", "tril_indices", "triu_indices")
 REDUCTIONS = ("sum", "mean", "amax", "amin", "var", "std", "linalg_vector_norm", "logsumexp", "max", "min", "prod")
+INTERNAL = (  # names, or parts of names, of operators that do not check what they are given, or fill nothing
+    "backward", "sparse", "quantized", "mkldnn", "nested", "cudnn", "miopen", "fbgemm", "foreach", "resize", "empty",
+    "set",
+)  # fmt: skip
+PRIVATE = (  # what torch's own decompositions and layers use, although it begins with an underscore
+    "_softmax", "_log_softmax", "_unsafe_view", "_unsafe_index", "_to_copy", "_upsample", "_adaptive_avg_pool", "_fft",
+    "_scaled_dot_product", "_conj", "_prelu_kernel", "_native_batch_norm_legit_no_training", "_linalg", "_convolution",
+    "_reshape_alias", "_weight_norm",
+)  # fmt: skip
 MOVES = ("roll", "flip", "unfold", "contiguous", "clone", "to", "_to_copy", "alias", "detach", "lift_fresh_copy")
 
 
@@ -302,7 +312,7 @@ def op_of(name: str) -> Op:
     """Return the row of an op, or of a carried ATen overload "aten.NAME.OVERLOAD".
 
     Raises UnsupportedOp for a name that is neither, and for an operator that writes to its inputs, draws random
-    numbers, or neither takes tensors nor fills one: a saved net may name operators, but no others than these.
+    numbers, is torch's own affair, or neither takes tensors nor fills one: a saved net may name no others than these.
     """
     if name in OPS:
         return OPS[name]
@@ -314,7 +324,8 @@ def op_of(name: str) -> Op:
         raise UnsupportedOp(f"there is no operator {name} in torch {torch.__version__}") from error
     base = overload.partition(".")[0]
     from_tensors = any("Tensor" in str(argument.type) for argument in schema.arguments) or base in FACTORIES
-    if not name.startswith("aten.") or schema.is_mutable or not from_tensors:
+    internal = any(part in base for part in INTERNAL) or (base[:1] == "_" and not base.startswith(PRIVATE))
+    if name != str(function) or schema.is_mutable or not from_tensors or internal:
         raise UnsupportedOp(f"operator {name} is not one that computes tensors from tensors")
     if torch.Tag.nondeterministic_seeded in tags and "attention" not in overload:
         raise UnsupportedOp(f"operator {name} may draw random numbers, also in eval mode")

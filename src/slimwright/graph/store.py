@@ -93,7 +93,10 @@ def _node(entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Node:
         if tensor not in tensors:
             raise ModelError(f"the weights of node '{name}' are missing: no tensor {tensor!r}")
     arguments = {str(key): _read(value) for key, value in entry["arguments"].items()}
-    return Node(name, op, arguments, owned, tuple(entry["shape"]), entry["dtype"])
+    fixed = tuple(entry.get("fixed", ()))
+    if not owned.keys() >= set(fixed):
+        raise ModelError(f"node '{name}' ({op}) owns no {', '.join(map(str, set(fixed) - owned.keys()))} to be fixed")
+    return Node(name, op, arguments, owned, tuple(entry["shape"]), entry["dtype"], fixed)
 
 
 def _read(value: Any) -> Value:
