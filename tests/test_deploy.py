@@ -93,6 +93,20 @@ def test_a_limit_beyond_reach_gives_the_nearest_model_and_says_what_was_missed(
     assert (tmp_path / "b" / "model.onnx").exists()
 
 
+class Sorted(nn.Module):
+    """No layer at all: the first ten of the sorted pixels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sort(x.flatten(1)).values[:, :10]
+
+
+def test_a_model_without_layers_comes_back_as_it_was(data: ArrayData, cache: Path, tmp_path: Path) -> None:
+    budget = Budget(latency_ms="0.01x", max_accuracy_drop=0.0)
+    found = shrink(Sorted(), data=data, budget=budget, out=tmp_path / "b", settings=Settings(cache=cache))
+    assert not found.summary.within_budget and found.manifest.result.macs == 0
+    assert load_net(found.path / "net").digest == capture(Sorted(), data.image_shape).digest
+
+
 def test_fine_tuning_helps_where_the_accuracy_budget_is_missed(
     net: Net, data: ArrayData, cache: Path, tmp_path: Path
 ) -> None:

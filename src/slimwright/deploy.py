@@ -354,7 +354,8 @@ def _costs(
 ) -> Callable[[Mapping[str, int]], Mapping[str, float]]:
     """Predict the limited costs of a choice; the sum over layers is scaled to what the whole was measured to take."""
     assert whole_net.latency_ms is not None and whole_net.size_bytes is not None and original.size_bytes is not None
-    layers_ms = sum(predictor.layer_ms(predictor.whole).values()) if "latency_ms" in limited else 1.0
+    timed = "latency_ms" in limited and predictor.shapes  # a net without layers has nothing to plan
+    layers_ms = sum(predictor.layer_ms(predictor.whole).values()) if timed else 1.0
     ms, size = whole_net.latency_ms / layers_ms, whole_net.size_bytes / original.size_bytes
     original_bytes, weights = original.size_bytes, predictor.weight_bytes(predictor.whole)
 

@@ -90,7 +90,7 @@ def _sliced(step: Step, x: Operand, axis: int, ranges: tuple[range, range]) -> O
         if ranges[0] != ranges[1]:
             raise UnsupportedOp(f"it walks backwards along axis {axis}, which depends on the batch")
         step.trace.afford(len(ranges[0]), torch.int64)
-        order = constant(torch.arange(ranges[0].start, ranges[0].stop, ranges[0].step), f"{step.trace.about}.index")
+        order = constant(torch.arange(len(ranges[0])) * ranges[0].step + ranges[0].start, f"{step.trace.about}.index")
         return step.call("index_select.default", x, axis, order)
     start, stop = (PerBatch(tuple(getattr(r, end) for r in ranges)) for end in ("start", "stop"))
     return step.call("slice.Tensor", x, axis, start, stop, ranges[0].step)
