@@ -209,7 +209,8 @@ class _Walk:
         value = self._computed(node, self._zeroed)
         masks = [_filled(self.masks[name], self.values[name]) for name in node.reads]
         if node.op == "attention":
-            return value, masks[2].any(-2, keepdim=True).expand(value.shape)
+            heads = masks[0].any(-1, keepdim=True)  # of the queries: several may share one key and value
+            return value, (masks[2].any(-2, keepdim=True) & heads).expand(value.shape)
         if node.op == "einsum":
             return value, torch.einsum(str(node.arguments["equation"]), *(mask.float() for mask in masks)) > 0
         return value, (masks[0].float() @ masks[1].float()) > 0

@@ -49,7 +49,10 @@ class Constants:
             users = [v for v, parts in self.made_of.items() if parts == {parameter} and v not in self.program.owner]
             if same_size and parameter not in self._direct and users[-1] == value:
                 return parameter
-        return value
+        name = f"{value}_folded"  # exporters make names like those of values
+        while name in self.program.tensors:
+            name += "_"
+        return name
 
     def is_trained(self, value: str) -> bool:
         """True for what training may change: floating point, with a parameter behind it."""

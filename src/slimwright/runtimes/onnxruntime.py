@@ -28,6 +28,7 @@ from torch import Tensor
 from slimwright.cost.latency import LayerShape
 from slimwright.errors import ModelError, ProofError
 from slimwright.graph.net import Net
+from slimwright.graph.patterns import with_attention_spelled_out
 from slimwright.runtimes.measure import Latency, interleaved
 
 NAME = "onnxruntime"
@@ -67,11 +68,11 @@ class Session:
 
 def export(net: Net, path: Path) -> None:
     """Write a net as an FP32 ONNX model for one image. Raises ProofError where the exporter fails."""
-    example = torch.zeros(net.input.shape)
+    module, example = with_attention_spelled_out(net).to_module(), torch.zeros(net.input.shape)
     try:
         with _quiet():
             program = torch.onnx.export(
-                net.to_module(), (example,), dynamo=True, opset_version=OPSET, verbose=False,
+                module, (example,), dynamo=True, opset_version=OPSET, verbose=False,
                 input_names=[INPUT], output_names=[OUTPUT],
             )  # fmt: skip
     except Exception as error:  # torch.onnx raises errors of many unrelated kinds
