@@ -33,7 +33,7 @@ from slimwright.data import Batch, Dataset, digits, whole
 from slimwright.evidence import observe
 from slimwright.graph import capture, couple, cut
 from slimwright.graph.store import replacing
-from slimwright.recipe import Prune, Recipe, apply
+from slimwright.recipe import Prune, Recipe, Solve, apply
 from slimwright.rewrites.prune import removals
 from slimwright.train import Schedule, accuracy, fit
 from slimwright.zoo import build
@@ -155,7 +155,7 @@ def by_slimwright(model: nn.Module, data: Dataset, shares: Sequence[float]) -> I
         yield Pruned(share, f"{CUT_ONLY} + BN", small, cutting + time.perf_counter() - start)
         start = time.perf_counter()
         step = Prune(keep={name: kept.tolist() for name, kept in keep.items()})
-        solved = apply(Recipe(original=net.digest, steps=(step,)), net, data)
+        solved = apply(Recipe(original=net.digest, steps=(step, Solve())), net, data)
         yield Pruned(share, OURS, solved.to_module().eval(), planning + time.perf_counter() - start)
 
 

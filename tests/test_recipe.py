@@ -8,7 +8,22 @@ from example_nets import SHAPE, hand_made
 from slimwright.data import ArrayData, split
 from slimwright.errors import RequestError
 from slimwright.graph import Net, capture, couple
-from slimwright.recipe import Fold, Prune, Quantize, Recipe, Step, Tune, apply
+from slimwright.recipe import (
+    Factorise,
+    Fold,
+    Merge,
+    Prune,
+    Quantize,
+    Ranks,
+    Recipe,
+    Regions,
+    Remove,
+    Solve,
+    Step,
+    Subset,
+    Tune,
+    apply,
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +37,13 @@ def group_of(net: Net) -> str:
 
 
 def full(net: Net) -> Recipe:
-    steps = (Prune(keep={group_of(net): [0, 2, 5]}), Tune(epochs=2, rate=0.01, seed=4), Fold(), Quantize(images=8))
+    steps = (
+        Prune(keep={group_of(net): [0, 2, 5]}),
+        Solve(),
+        Tune(epochs=2, rate=0.01, seed=4),
+        Fold(),
+        Quantize(images=8),
+    )
     return Recipe(original=net.digest, steps=steps)
 
 
@@ -30,6 +51,14 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(Prune, keep=st.dictionaries(st.text(max_size=5), st.lists(st.integers(0, 99), max_size=4), max_size=3)),
     st.builds(Tune, epochs=st.integers(1, 99), rate=st.floats(1e-6, 1), seed=st.integers(0, 2**31)),
     st.builds(Fold),
+    st.builds(
+        Factorise, layers=st.dictionaries(st.text(max_size=5), st.builds(Ranks, ranks=st.just((3,))), max_size=2)
+    ),
+    st.builds(Merge, streamlines=st.lists(st.text(max_size=5), max_size=2).map(tuple)),
+    st.builds(Remove, layers=st.lists(st.text(max_size=5), max_size=2).map(tuple), kernel=st.integers(1, 7)),
+    st.builds(Subset, classes=st.lists(st.integers(0, 9), max_size=3).map(tuple)),
+    st.builds(Regions, epochs=st.integers(1, 9)),
+    st.builds(Solve, images=st.none() | st.integers(1, 99)),
     st.builds(Quantize, images=st.integers(1, 999)),
 )
 
@@ -106,7 +135,34 @@ def test_channels_that_are_not_there_are_told_with_the_step(
         apply(recipe, residual, data)
 
 
-def test_pruning_after_another_step_is_refused_with_its_number(residual: Net, data: ArrayData) -> None:
-    steps = (Fold(), Prune(keep={group_of(residual): [0]}))
-    with pytest.raises(RequestError, match=r"step 2 of the recipe \(prune\): pruning must be the first step"):
-        apply(Recipe(original=residual.digest, steps=steps), residual, data)
+def test_steps_compose_in_any_order(residual: Net, data: ArrayData) -> None:
+    prune, factors = Prune(keep={group_of(residual): [0, 2, 3, 5]}), {"conv2d_1": Ranks(kind="output", ranks=(2,))}
+    orders = (
+        (prune, Factorise(layers=factors), Solve()),
+        (Factorise(layers=factors, images=9), Solve(), prune, Solve(images=9)),
+        (prune, Solve(), Regions(epochs=2), Factorise(layers=factors), Regions(epochs=2)),
+        (Fold(), Subset(classes=(2, 0)), prune, Solve(), Tune(epochs=1, rate=0.01), Factorise(layers=factors), Solve()),
+    )
+    for steps in orders:
+        recipe = Recipe(original=residual.digest, steps=steps)
+        net = apply(recipe, residual, data)
+        assert apply(recipe, residual, data).digest == net.digest
+        assert tuple(net.tensors["conv1.weight"].shape) == (4, 1, 3, 3)
+        assert {tuple(net.tensors[f"conv2.{part}.weight"].shape) for part in "ab"} == {(2, 4, 3, 3), (4, 2, 1, 1)}
+        assert net[net.outputs[0]].shape == ((1, 2) if Subset(classes=(2, 0)) in steps else (1, 3))
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (Factorise(layers={"conv2d_1": Ranks(kind="output", ranks=(99,))}), r"step 2 .*\(factorise\): .*conv2d_1.*99"),
+        (Merge(streamlines=("conv2d",)), r"step 2 .*\(merge\): no convolution 'conv2d'"),
+        (Merge(branches=("concat",)), r"step 2 .*\(merge\): no concatenation 'concat'"),
+        (Remove(layers=("conv2d",)), r"step 2 .*\(remove\): 'conv2d' is no layer that can be removed"),
+        (Remove(collapse=("add",), kernel=2), r"step 2 .*\(remove\): 'add' cannot collapse to a 2x2"),
+        (Subset(classes=(3,)), r"step 2 .*\(subset\): \[3\] are no distinct classes of the 3"),
+    ],
+)
+def test_a_step_that_does_not_fit_is_named(step: Step, said: str, residual: Net, data: ArrayData) -> None:
+    with pytest.raises(RequestError, match=said):
+        apply(Recipe(original=residual.digest, steps=(Fold(), step)), residual, data)

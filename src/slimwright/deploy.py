@@ -30,11 +30,12 @@ from slimwright.cost.latency import LatencyTable, cpu_name
 from slimwright.data import Dataset, fingerprint, whole
 from slimwright.errors import DataError, ProofError, RequestError
 from slimwright.evidence import Evidence, load_evidence, observe
+from slimwright.evidence.sums import FORMAT as EVIDENCE
 from slimwright.graph import Coupling, Net, capture, couple, cut, save_net
 from slimwright.plan import MeasuredPlan, Plan, Predictor, plan_by_measuring, problem
 from slimwright.progress import Event, Tell, silent
 from slimwright.proof import card_of, layers_of, measured, memory_of, net_scores, parity, side_of, summed_up
-from slimwright.recipe import Prune, Recipe, Tune, apply
+from slimwright.recipe import Prune, Recipe, Solve, Tune, apply
 from slimwright.report import write_report
 from slimwright.rewrites.prune import Removal, removals
 from slimwright.runtimes import onnxruntime
@@ -161,7 +162,7 @@ class _Job:
 
     def _observed(self, calibration: tuple[Tensor, Tensor]) -> Evidence:
         """Evidence from the calibration part; kept under a key of the net's and the images' content."""
-        said = [self.net.digest, fingerprint(calibration), len(self.data.labels), self.settings.seed]
+        said = [EVIDENCE, self.net.digest, fingerprint(calibration), len(self.data.labels), self.settings.seed]
         path = self._cached("evidence", json.dumps(said))
         if path and path.exists():
             return load_evidence(path)
@@ -171,6 +172,7 @@ class _Job:
             classes=len(self.data.labels),
             seed=self.settings.seed,
             images=len(calibration[1]),
+            checkpoint=self._cached("observing", json.dumps(said)),
             tell=self.tell,
         )
         if path:
@@ -224,7 +226,7 @@ class _Job:
             return
         keep = {name: kept.tolist() for name, kept in _keep(found.plan, orders).items()}
         images = len(trials.calibration[1]) if precision == "int8" else 0
-        recipe = Recipe.of(self.net, Prune(keep=keep), int8_images=images)
+        recipe = Recipe.of(self.net, Prune(keep=keep), Solve(), int8_images=images)
         self._build(trials, "pruned" if precision == "fp32" else f"pruned, {precision}", recipe, found.plan)
 
     def _build(self, trials: Trials, name: str, recipe: Recipe, plan: Plan | None) -> None:
@@ -240,7 +242,7 @@ class _Job:
             return best
         with self._stage("tune"):
             tune = Tune(epochs=self.settings.tune_epochs, rate=self.settings.tune_rate, seed=self.settings.seed)
-            pruning = [step for step in best.recipe.steps if isinstance(step, Prune)]
+            pruning = [step for step in best.recipe.steps if isinstance(step, Prune | Solve)]
             images = len(trials.calibration[1]) if best.precision == "int8" else 0
             recipe = Recipe.of(self.net, *pruning, tune, int8_images=images)
             self._build(trials, f"{best.name}, tuned", recipe, best.plan)

@@ -1,59 +1,127 @@
 """What was done, in order, with every knob: a recipe and the original weights give the result again.
 
-Read from a file, a recipe is data: it is validated, and applying it runs nothing but slimwright's own rewrites.
+Read from a file, a recipe is data: it is validated, and applying it runs nothing but slimwright's own rewrites. Steps
+that change the structure may stand in any order; `solve` finds the weights of all that were taken since the net was
+last trained, against what it was then.
 """
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from slimwright.data import Dataset, whole
-from slimwright.errors import RequestError
-from slimwright.graph import Net, couple, cut
+from slimwright.data import Dataset, of_classes, whole
+from slimwright.errors import RequestError, SlimwrightError
+from slimwright.evidence import observe
+from slimwright.graph import Net
 from slimwright.progress import Tell, silent
-from slimwright.rewrites.fold import fold_batch_norm
-from slimwright.rewrites.refit import kept_channels, refit
-from slimwright.train import Schedule, fit
+from slimwright.rewrites.draft import Draft
+from slimwright.rewrites.fold import folded
+from slimwright.rewrites.low_rank import Factors, Kind, factorise
+from slimwright.rewrites.merge import merge_branches, streamline
+from slimwright.rewrites.refit import refit
+from slimwright.rewrites.remove import collapsed, removed
+from slimwright.rewrites.subset import subset
+from slimwright.train import Match, RegionSchedule, Schedule, fit, fit_regions, regions_in
 
 
-class Prune(BaseModel):
-    """Keep these channels of these groups, and solve the weights again against the original."""
-
+class _Step(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Prune(_Step):
+    """Keep these channels of these groups."""
+
     step: Literal["prune"] = "prune"
     keep: dict[str, list[int]]  # group -> channels that stay, ascending
 
 
-class Tune(BaseModel):
+class Ranks(_Step):
+    """How one layer is factorised."""
+
+    kind: Kind
+    ranks: tuple[Annotated[int, Field(gt=0)], ...]
+
+
+class Factorise(_Step):
+    """Replace layers by thinner ones, from their weights."""
+
+    step: Literal["factorise"] = "factorise"
+    layers: dict[str, Ranks]
+    images: int = Field(
+        0, ge=0
+    )  # calibration images to observe first; then errors of the outputs count, not of weights
+
+
+class Merge(_Step):
+    """Let convolutions take in the poolings and norms behind them, and branches their neighbours."""
+
+    step: Literal["merge"] = "merge"
+    streamlines: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ()
+
+
+class Remove(_Step):
+    """Take layers, or the branches of sums, out; put one convolution in the place of residual blocks."""
+
+    step: Literal["remove"] = "remove"
+    layers: tuple[str, ...] = ()
+    collapse: tuple[str, ...] = ()
+    kernel: int = Field(3, gt=0)
+
+
+class Subset(_Step):
+    """Score these classes only."""
+
+    step: Literal["subset"] = "subset"
+    classes: tuple[int, ...]
+
+
+class Solve(_Step):
+    """Find the weights again, by least squares on the calibration images: the first so many of them, or all."""
+
+    step: Literal["solve"] = "solve"
+    images: int | None = Field(None, gt=0)
+
+
+class Regions(_Step):
+    """Train regions one by one, without labels, each to give what it gave in the original."""
+
+    step: Literal["regions"] = "regions"
+    epochs: int = Field(40, gt=0)
+    rate: float = Field(1e-2, gt=0)
+    images: int | None = Field(None, gt=0)  # calibration images: the first so many, or all
+    seed: int = 0
+
+
+class Tune(_Step):
     """Train for some epochs with the original as teacher."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     step: Literal["tune"] = "tune"
     epochs: int = Field(gt=0)
     rate: float = Field(gt=0)
     seed: int = 0
 
 
-class Fold(BaseModel):
+class Fold(_Step):
     """Fold batch norms into their convolutions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     step: Literal["fold_batch_norm"] = "fold_batch_norm"
 
 
-class Quantize(BaseModel):
+class Quantize(_Step):
     """Export with 8-bit weights and activations, calibrated on this many calibration images."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     step: Literal["quantize"] = "quantize"
     precision: Literal["int8"] = "int8"
     images: int = Field(gt=0)
 
 
-Step = Annotated[Prune | Tune | Fold | Quantize, Field(discriminator="step")]
+Step = Annotated[
+    Prune | Factorise | Merge | Remove | Subset | Solve | Regions | Tune | Fold | Quantize, Field(discriminator="step")
+]
 
 
 class Recipe(BaseModel):
@@ -82,29 +150,97 @@ def apply(recipe: Recipe, original: Net, data: Dataset, *, checkpoint: Path | No
     """
     if recipe.original != original.digest:
         raise RequestError("this recipe starts from another net: its digest is not that of the original given")
-    net = original
+    work = _Work(Draft.of(original), Draft.of(original), data, checkpoint, tell)
     for number, step in enumerate(recipe.steps, 1):
         try:
-            net = _applied(step, original, net, data, checkpoint, tell)
-        except RequestError as error:
+            work = work.after(step)
+        except SlimwrightError as error:
             raise RequestError(f"step {number} of the recipe ({step.step}): {error}") from error
-    return net
+    return work.draft.net
 
 
-def _applied(step: Step, original: Net, net: Net, data: Dataset, checkpoint: Path | None, tell: Tell) -> Net:
+@dataclass(frozen=True)
+class _Work:
+    """What steps work on: the draft, the original that teaches it, and the data of the classes that both score."""
+
+    draft: Draft
+    teacher: Draft
+    data: Dataset
+    checkpoint: Path | None
+    tell: Tell
+
+    def after(self, step: Step) -> "_Work":
+        match step:
+            case Subset(classes=classes):
+                draft, teacher = (subset(each, classes) for each in (self.draft, self.teacher))
+                return replace(self, draft=draft, teacher=teacher, data=of_classes(self.data, classes))
+            case Solve(images=images):
+                return replace(
+                    self, draft=refit(self.draft, whole(self.data, "calibration")[0][:images], tell=self.tell)
+                )
+            case Regions():
+                return replace(self, draft=self._fitted(step))
+            case Tune():
+                return replace(self, draft=Draft.of(self._tuned(step)))
+            case Factorise():
+                return replace(self, draft=self._factorised(step))
+            case _:
+                return replace(self, draft=_restructured(step, self.draft))
+
+    def _fitted(self, step: Regions) -> Draft:
+        draft = self.draft
+        matches = [
+            Match(name, origin.values[0], None if origin.kept is None else tuple(origin.kept.tolist()))
+            for name, origin in draft.origins.items()
+            if len(origin.values) == 1 and origin.axis == 1 and draft.net[name].dtype == "float32"
+        ]
+        net = fit_regions(
+            draft.reference,
+            draft.net,
+            regions_in(draft.net, matches),
+            whole(self.data, "calibration")[0][: step.images],
+            schedule=RegionSchedule(epochs=step.epochs, rate=step.rate, seed=step.seed),
+            checkpoint=self.checkpoint,
+            tell=self.tell,
+        )
+        return replace(draft, net=net)
+
+    def _tuned(self, step: Tune) -> Net:
+        schedule = Schedule(epochs=step.epochs, rate=step.rate, seed=step.seed)
+        module, teacher = self.draft.net.to_module(), self.teacher.net.to_module()
+        fit(module, self.data, schedule, teacher=teacher, checkpoint=self.checkpoint, tell=self.tell)
+        return self.draft.net.trained(module)
+
+    def _factorised(self, step: Factorise) -> Draft:
+        evidence = None
+        if step.images:
+            images, labels = (t[: step.images] for t in whole(self.data, "calibration"))
+            batches = zip(images.split(64), labels.split(64), strict=True)
+            classes = len(self.data.labels)
+            evidence = observe(self.draft.net, batches, classes=classes, images=len(labels), tell=self.tell)
+        factors = {name: Factors(wanted.kind, wanted.ranks) for name, wanted in step.layers.items()}
+        return self.draft.changed(factorise(self.draft.net, factors, evidence, tell=self.tell), {})
+
+
+def _restructured(step: Prune | Merge | Remove | Fold | Quantize, draft: Draft) -> Draft:
+    """The draft after a step that needs no data."""
     match step:
         case Prune(keep=keep):
-            if net is not original:
-                raise RequestError("pruning must be the first step")
-            coupling = couple(net)
-            small = cut(net, {name: np.array(kept) for name, kept in keep.items()}, coupling)
-            kept = kept_channels(coupling, {name: torch.tensor(k) for name, k in keep.items()}, net)
-            return refit(original, small, kept, whole(data, "calibration")[0], tell=tell)
-        case Tune(epochs=epochs, rate=rate, seed=seed):
-            schedule = Schedule(epochs=epochs, rate=rate, seed=seed)
-            teacher = original.to_module()
-            return net.trained(fit(net.to_module(), data, schedule, teacher=teacher, checkpoint=checkpoint, tell=tell))
+            return draft.cut({name: np.array(kept, np.int64) for name, kept in keep.items()})
+        case Merge(streamlines=streamlines, branches=branches):
+            draft = folded(draft)
+            for conv in streamlines:
+                draft = streamline(draft, conv)
+            for concat in branches:
+                draft = merge_branches(draft, concat)
+            return draft
+        case Remove(layers=layers, collapse=collapse, kernel=kernel):
+            for name in collapse:
+                draft = collapsed(draft, name, kernel)
+            for name in layers:
+                draft = removed(draft, name)
+            return draft
         case Fold():
-            return fold_batch_norm(net)
+            return folded(draft)
         case Quantize():
-            return net
+            return draft

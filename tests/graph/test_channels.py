@@ -345,3 +345,28 @@ def test_heads_of_an_attention_go_whole() -> None:
             [*range(4), *range(8, 12), *range(16, 20)],
             [*range(4, 8), *range(12, 16), *range(20, 24)],
         ]
+
+
+class Folded(nn.Module):
+    """A linear layer's channels laid out as an image, and a convolution that slides over it."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.up, self.conv = nn.Linear(36, 48), nn.Conv2d(3, 3, kernel, padding=kernel // 2)
+        self.fc = nn.Linear(48, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.up(x.flatten(1))).unflatten(1, (3, 4, 4))
+        return self.fc(self.conv(y).flatten(1))  # type: ignore[no-any-return]
+
+
+def test_a_convolution_that_slides_over_channels_freezes_them() -> None:
+    net = capture(Folded(3).eval(), SHAPE)
+    assert not couple(net).groups and "slides over" in " ".join(couple(net).frozen.values())
+
+
+def test_a_pointwise_convolution_lets_channels_beside_its_own_pass() -> None:
+    net = capture(Folded(1).eval(), SHAPE)
+    coupling = couple(net)
+    assert [group.size for group in coupling.groups] == [4]  # rows of the 4x4 positions
+    assert_cut_is_masked(net, choose(coupling, 0.5), coupling)

@@ -11,8 +11,9 @@ from example_nets import SHAPE, hand_made
 from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable, LayerShape
 from slimwright.graph import capture, couple, cut
-from slimwright.plan import Predictor, problem, solve
-from slimwright.plan.knapsack import Problem
+from slimwright.plan import IN_RANK, OUT_RANK, Predictor, Problem, problem, solve
+from slimwright.rewrites.draft import Draft
+from slimwright.rewrites.low_rank import Factors, factorise
 from slimwright.rewrites.prune import Removal
 
 Costs = Callable[[Mapping[str, int]], Mapping[str, float]]
@@ -147,3 +148,54 @@ def test_latency_is_predicted_exactly_where_it_is_linear(name: str) -> None:
             read = weight.shape[1] * int(str(node.arguments.get("groups", 1)))
             assert predicted[node.name] == pytest.approx(1 + 2 * read + 3 * weight.shape[0]), node.name
     assert predictor.table.measured == measured  # nothing was measured beyond the grid
+
+
+RANKS = {"input": {IN_RANK: 2}, "output": {OUT_RANK: 3}, "tucker2": {IN_RANK: 2, OUT_RANK: 1}}
+
+
+@pytest.mark.parametrize("kind", RANKS)
+@pytest.mark.parametrize("share", [1.0, 0.7])
+def test_a_factorised_layer_is_predicted_as_its_pieces(kind: str, share: float) -> None:
+    net = capture(hand_made("Residual"), SHAPE)
+    coupling = couple(net)
+    predictor = Predictor(net, coupling, LatencyTable(milliseconds, None, {}), 1, ranks=["conv2d_1"])
+    predictor.measure()
+    measured = predictor.table.measured
+    kept = {group.name: max(1, round(group.size * share)) for group in coupling.groups}
+    counts = {**predictor.whole, **kept, **{f"{item}conv2d_1": rank for item, rank in RANKS[kind].items()}}
+    draft = Draft.of(net).cut({group: np.arange(n) for group, n in kept.items()})
+    factors = predictor.factors(counts)
+    assert factors == {"conv2d_1": Factors(kind, tuple(RANKS[kind].values()))}  # type: ignore[arg-type]
+    small = factorise(draft.net, factors)
+    assert predictor.macs(counts) == count(small).macs
+    weights = [small.tensors[node.tensors["weight"]] for node in small.weighted()]
+    assert predictor.weight_bytes(counts) == 4 * sum(weight.numel() for weight in weights)
+    each = [1 + 2 * w.shape[1] + 3 * w.shape[0] for w in weights]
+    assert sum(predictor.layer_ms(counts).values()) == pytest.approx(sum(each))
+    assert predictor.table.measured == measured
+
+
+def test_a_rank_that_would_win_nothing_is_none() -> None:
+    net = capture(hand_made("Residual"), SHAPE)
+    predictor = Predictor(net, couple(net), LatencyTable(milliseconds, None, {}), 1, ranks=["conv2d_1"])
+    before, behind = f"{IN_RANK}conv2d_1", f"{OUT_RANK}conv2d_1"
+    assert predictor.sizes[behind] == predictor.sizes[before] == [6, 5, 4, 3, 2, 1]  # 5 x (54 + 6) < 54 x 6 weights
+    assert predictor.factors(predictor.whole) == {}
+    (group,) = (g.name for g in couple(net).groups)
+    assert predictor.factors({**predictor.whole, group: 2, behind: 2}) == {}  # two channels have no more than rank two
+    both = predictor.factors({**predictor.whole, before: 5, behind: 1})  # the input rank would only cost
+    assert both == {"conv2d_1": Factors("output", (1,))}
+
+
+def test_ranks_and_channels_are_chosen_together() -> None:
+    """The rank costs nothing down to 2, channels cost: the plan takes the rank first."""
+    net = capture(hand_made("Residual"), SHAPE)
+    coupling = couple(net)
+    predictor = Predictor(net, coupling, LatencyTable(milliseconds, None, {}), 1, ranks=["conv2d_1"])
+    removal = Removal(np.arange(6), np.array([0.0, 1, 2, 3, 4, 5, np.inf]))
+    orders, free = {group.name: removal for group in coupling.groups}, {f"{OUT_RANK}conv2d_1": np.array([9.0, 8.0, 0])}
+    task = problem(orders, predictor, lambda counts: {"macs": predictor.macs(counts)}, ranks=free)
+    plan = solve(task, {"macs": 0.6 * count(net).macs})
+    (factors,) = predictor.factors(plan.counts).values()
+    assert plan.feasible and plan.damage == 0 and factors.kind == "output" and 2 <= factors.ranks[0] <= 3
+    assert all(plan.counts[name] == 6 for name in orders)

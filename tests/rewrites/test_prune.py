@@ -8,7 +8,7 @@ from slimwright.errors import DataError
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net, capture, couple
 from slimwright.rewrites import prune
-from slimwright.rewrites.prune import Removal, activation_means, removal, removals, summed_damage
+from slimwright.rewrites.prune import Removal, removal, removals, summed_damage
 
 
 def one_reader(channels: int = 5) -> Net:
@@ -97,11 +97,3 @@ def test_evidence_of_another_net_is_refused(residual: Net) -> None:
     seen, _ = observed(one_reader())
     with pytest.raises(DataError, match="another net"):
         removals(residual, seen, couple(residual))
-
-
-def test_activation_means_are_what_the_reader_sees() -> None:
-    net = one_reader()
-    seen, images = observed(net)
-    (group,) = couple(net).groups
-    x = torch.relu(net.to_module().get_submodule("0")(images)).detach()
-    torch.testing.assert_close(activation_means(seen, group), x.abs().mean((0, 2, 3)).double(), rtol=1e-5, atol=1e-6)

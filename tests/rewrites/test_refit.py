@@ -4,19 +4,18 @@ import torch
 from torch import Tensor, nn
 
 from example_nets import HAND_MADE, SHAPE, hand_made, lively, net_of
-from slimwright.errors import ModelError
-from slimwright.graph import Net, capture, couple, cut
-from slimwright.rewrites.refit import kept_channels, refit
+from slimwright.errors import DataError
+from slimwright.graph import Net, capture, couple
+from slimwright.rewrites.draft import Draft
+from slimwright.rewrites.refit import refit
 
 Keep = dict[str, list[int]]
 
 
 def pruned(net: Net, keep: Keep, images: Tensor) -> tuple[Net, Net]:
     """The net cut to `keep`, without and with its weights solved again."""
-    coupling = couple(net)
-    small = cut(net, {name: np.array(kept) for name, kept in keep.items()}, coupling)
-    kept = kept_channels(coupling, {name: torch.tensor(k) for name, k in keep.items()}, net)
-    return small, refit(net, small, kept, images)
+    draft = Draft.of(net).cut({name: np.array(kept) for name, kept in keep.items()})
+    return draft.net, refit(draft, images).net
 
 
 def error(net: Net, other: Net, images: Tensor) -> float:
@@ -65,7 +64,8 @@ def test_linear_combinations_are_cut_without_loss() -> None:
 @pytest.mark.parametrize("name", HAND_MADE)
 def test_without_a_change_the_weights_stay(name: str) -> None:
     net = capture(hand_made(name), SHAPE)
-    assert refit(net, net, {}, pictures(64)).digest == net.digest
+    draft = Draft.of(net)
+    assert refit(draft, pictures(64)) is draft
 
 
 @pytest.mark.parametrize("name", ["Residual", "Concat", "Separable", "Gated", "Flat"])
@@ -173,18 +173,23 @@ def test_the_same_images_give_the_same_weights() -> None:
     assert pruned(net, keep, pictures())[1].digest == pruned(net, keep, pictures())[1].digest
 
 
-def test_kept_channels_are_the_originals_rows() -> None:
-    net = capture(hand_made("Separable"), SHAPE)
-    coupling = couple(net)
-    kept = kept_channels(coupling, {coupling.groups[0].name: torch.tensor([0, 3])}, net)
-    by_weight = {net[name].tensors["weight"]: rows.tolist() for name, rows in kept.items()}
-    assert by_weight == {"stem.weight": [0, 3], "depthwise.weight": [0, 3], "doubled.weight": [0, 1, 6, 7]}
+def test_without_images_nothing_can_be_solved() -> None:
+    with pytest.raises(DataError, match="no calibration images"):
+        refit(Draft.of(capture(hand_made("Residual"), SHAPE)), pictures(0))
 
 
-def test_nets_that_do_not_match_are_refused() -> None:
-    net, other = (capture(hand_made(name), SHAPE) for name in ("Residual", "Gated"))
-    with pytest.raises(ModelError):
-        refit(net, other, {}, pictures(8))
+def test_too_few_images_move_the_bias_alone() -> None:
+    net = capture(hand_made("Flat"), SHAPE)
+    draft = Draft.of(net).cut({couple(net).groups[0].name: np.array([0, 1, 3])})
+    solved = refit(draft, pictures(12))
+    hidden = next(node.name for node in net.nodes if node.tensors.get("weight") == "hidden.weight")
+    assert list(solved.unsolved) == [hidden, net.outputs[0]] and "12 positions" in solved.unsolved[hidden]
+    for layer in ("hidden", "fc"):
+        assert torch.equal(solved.net.tensors[f"{layer}.weight"], net.tensors[f"{layer}.weight"])
+        assert not torch.equal(solved.net.tensors[f"{layer}.bias"], net.tensors[f"{layer}.bias"])
+    with torch.no_grad():
+        wanted, got = (n.to_module()(pictures(12)).mean(0) for n in (net, solved.net))
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_what_a_relu_cuts_off_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

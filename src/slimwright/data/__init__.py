@@ -7,12 +7,14 @@ from slimwright.data.folders import image_folder, tiny_imagenet
 from slimwright.data.glyphs import Glyphs, glyphs
 from slimwright.data.idx import mnist
 from slimwright.data.streamed import StreamedData
+from slimwright.data.subset import ClassSubset, of_classes
 from slimwright.data.tensors import tensor_file
 
 __all__ = [
     "PARTS",
     "ArrayData",
     "Batch",
+    "ClassSubset",
     "Dataset",
     "Glyphs",
     "Part",
@@ -24,6 +26,7 @@ __all__ = [
     "glyphs",
     "image_folder",
     "mnist",
+    "of_classes",
     "part_fingerprint",
     "split",
     "tensor_file",

@@ -169,6 +169,10 @@ class Identities:
         made = self._new([size if i == axis else 1 for i in range(len(node.shape))])
         self.places.append(Place(node.name, "out", made.reshape(-1)))
         others = [i for i in _tracked(read) if i != axis]
+        if others and not self._is_pointwise(node):
+            self.freeze(read, f"'{node.name}' slides over them")
+            self.freeze(made, f"'{node.name}' makes them of channels that it slides over")
+            return made
         if others:  # what it reads has channels along another dimension, and they pass through
             read = self._merged(read, [axis])
             self.freeze(made, f"'{node.name}' makes them beside other channels")
@@ -184,6 +188,13 @@ class Identities:
         if node.name in self.shared:
             self.freeze(made, f"'{node.name}' shares its weights")
         return made
+
+    def _is_pointwise(self, node: Node) -> bool:
+        """True for a layer whose outputs lie where what it reads does."""
+        if node.op != "conv2d":
+            return True
+        kernel = self.net.tensors[node.tensors["weight"]].shape[2:]
+        return kernel == (1, 1) and node.shape[2:] == self.net[node.source].shape[2:]
 
     def _each(self, node: Node, read: Ids, axis: int = 1) -> Ids:
         if read.shape[axis] == 1 < self.net[node.source].shape[axis]:

@@ -1,6 +1,19 @@
 """Which rewrites to apply."""
 
-from slimwright.plan.knapsack import Plan, Predictor, Problem, problem, solve
+from slimwright.plan.knapsack import Plan, Problem, problem, solve
 from slimwright.plan.measured import MOST, MeasuredPlan, plan_by_measuring
+from slimwright.plan.predictor import IN_RANK, OUT_RANK, Predictor, rank_damages
 
-__all__ = ["MOST", "MeasuredPlan", "Plan", "Predictor", "Problem", "plan_by_measuring", "problem", "solve"]
+__all__ = [
+    "IN_RANK",
+    "MOST",
+    "OUT_RANK",
+    "MeasuredPlan",
+    "Plan",
+    "Predictor",
+    "Problem",
+    "plan_by_measuring",
+    "problem",
+    "rank_damages",
+    "solve",
+]

@@ -4,7 +4,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from slimwright.bundle import Manifest, Summary
-from slimwright.recipe import Fold, Prune, Quantize, Recipe, Step, Tune
+from slimwright.recipe import (
+    Factorise,
+    Fold,
+    Merge,
+    Prune,
+    Quantize,
+    Recipe,
+    Regions,
+    Remove,
+    Solve,
+    Step,
+    Subset,
+    Tune,
+)
 from slimwright.report.words import (
     accuracy_lost,
     change,
@@ -138,7 +151,28 @@ def _step(step: Step) -> str:
     match step:
         case Prune(keep=keep):
             kept = ", ".join(f"{name}: {len(channels)}" for name, channels in keep.items())
-            return f"Prune, and solve the weights again against the original. Channels that stay, by group: {kept}."
+            return f"Prune. Channels that stay, by group: {kept}."
+        case Factorise(layers=layers):
+            ranks = ", ".join(
+                f"{name}: {wanted.kind} at {' and '.join(map(str, wanted.ranks))}" for name, wanted in layers.items()
+            )
+            return f"Factorise layers. Kind and rank: {ranks}."
+        case Merge(streamlines=streamlines, branches=branches):
+            said = [f"let {', '.join(streamlines)} take in what follows"] if streamlines else []
+            said += [f"merge the branches that meet in {', '.join(branches)}"] if branches else []
+            return f"Fold batch norms, {', '.join(said) or 'merge nothing'}."
+        case Remove(layers=layers, collapse=collapse, kernel=kernel):
+            said = [f"Remove {', '.join(layers)}."] if layers else []
+            said += [f"Collapse {', '.join(collapse)} to a {kernel}x{kernel} convolution each."] if collapse else []
+            return " ".join(said) or "Remove nothing."
+        case Subset(classes=classes):
+            return f"Score the classes {', '.join(map(str, classes))} only."
+        case Solve(images=images):
+            on = _plural(images, "calibration image") if images else "the calibration images"
+            return f"Solve the weights again on {on}: each layer gives what it gave in the original."
+        case Regions(epochs=epochs, rate=rate, seed=seed):
+            length = _plural(epochs, "epoch")
+            return f"Train region by region for {length} at rate {rate:g}, seed {seed}, without labels."
         case Tune(epochs=epochs, rate=rate, seed=seed):
             return (
                 f"Fine-tune for {_plural(epochs, 'epoch')} at rate {rate:g}, seed {seed}, with the original as teacher."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from slimwright.graph.net import Net, Node
+from slimwright.rewrites.draft import Draft
 
 
 def fold_batch_norm(net: Net) -> Net:
@@ -30,6 +31,13 @@ def fold_batch_norm(net: Net) -> Net:
         changed[conv.name] = replace(conv, tensors={**conv.tensors, "bias": bias_name})
         removed[norm.name] = conv.name
     return net.edited(changed, removed=removed, tensors=tensors) if removed else net
+
+
+def folded(draft: Draft) -> Draft:
+    """Return the draft with batch norms folded: a convolution then stands for what the norm behind it stood for."""
+    net = fold_batch_norm(draft.net)
+    behind = {node.source: node.name for node in draft.net.nodes if node.name not in net.readers}
+    return draft.changed(net, {conv: draft.origins.get(norm) for conv, norm in behind.items()})
 
 
 def affine(net: Net, norm: Node) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from slimwright.evidence import Evidence
 from slimwright.graph.channels import ChannelGroup, Coupling, Cut
 from slimwright.graph.net import Net
 
+DENSE = 0.8  # share of columns that must be there, or the others are let go
 RIDGE = 1e-3  # of the mean variance: bounds the weights where channels repeat each other
 
 
@@ -70,13 +71,6 @@ def removal(net: Net, evidence: Evidence, group: ChannelGroup) -> Removal:
     return Removal(np.array(order + left), np.array([*damage, np.inf]))
 
 
-def activation_means(evidence: Evidence, group: ChannelGroup) -> Tensor:
-    """Return each channel's mean |activation| [size] where it is read: the score of DropNet (Tan and Motani 2020)."""
-    place = next(group.of("in"))
-    sums = evidence.all().layers[place.node]
-    return (sums.magnitude[0] / sums.places[0])[torch.from_numpy(place.positions)].mean(1)
-
-
 class _Reader:
     """One layer that reads a group: its weights and inverse covariance, as channels go."""
 
@@ -94,13 +88,17 @@ class _Reader:
         taps = torch.arange(per_position)
         first = torch.from_numpy(place.positions) * per_position  # [size, positions]
         self.blocks = (first[:, :, None] + taps).flatten(1)  # [size, columns]
+        self.there = torch.ones(len(covariance), dtype=torch.bool)
 
     def losses(self, channels: list[int]) -> Tensor:
         """What removing each of the channels alone would cost now."""
         at = self.blocks[channels]  # [n, k]
+        if at.shape[1] == 1:
+            losses: Tensor = self.weight[:, at[:, 0]].square().sum(0) / self.inverse.diagonal()[at[:, 0]]
+            return losses
         inner = self.inverse[at[:, :, None], at[:, None, :]]  # [n, k, k]
         weight = self.weight[:, at].permute(1, 2, 0)  # [n, k, O]
-        losses: Tensor = (weight * torch.linalg.solve(inner, weight)).sum((1, 2))
+        losses = (weight * torch.linalg.solve(inner, weight)).sum((1, 2))
         return losses
 
     def remove(self, channel: int) -> None:
@@ -108,11 +106,18 @@ class _Reader:
         at = self.blocks[channel]
         across = self.inverse[:, at]  # [D, k]
         gain = torch.linalg.solve(self.inverse[at[:, None], at], across.T)  # [k, D]
-        self.weight -= self.weight[:, at] @ gain
-        self.inverse -= across @ gain
-        self.weight[:, at] = 0
-        self.inverse[at] = 0
-        self.inverse[:, at] = 0
+        self.weight.addmm_(self.weight[:, at], gain, alpha=-1)
+        self.inverse.addmm_(across, gain, alpha=-1)
+        self.there[at] = False
+        if int(self.there.sum()) < DENSE * len(self.there):
+            self._close_ranks()
+
+    def _close_ranks(self) -> None:
+        """Let go of the columns that are not there any more."""
+        left = self.there.nonzero()[:, 0]
+        self.weight, self.inverse = self.weight[:, left], self.inverse[left][:, left]
+        self.blocks = (self.there.cumsum(0) - 1)[self.blocks]
+        self.there = torch.ones(len(left), dtype=torch.bool)
 
 
 def summed_damage(removals: Mapping[str, Removal], counts: Mapping[str, int]) -> float:

@@ -6,15 +6,19 @@ The covariance of x is factorised once, in float64, so that each further wish y 
 x says nothing about a direction, the weights stay what they were.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from slimwright.evidence import columns
+from slimwright.evidence import add_moments, columns
 from slimwright.graph.net import Net, Node
 
 RIDGE = 3e-3
+
+
+MOST_ELEMENTS = 2**25  # of the columns that are made at a time
 
 
 class LayerRidge:
@@ -24,16 +28,14 @@ class LayerRidge:
         self._net, self._node, self._inputs = net, node, inputs
         self._groups = int(str(node.arguments.get("groups", 1)))
         size = net.tensors[node.tensors["weight"]][0].numel()
+        self._chunk = max(MOST_ELEMENTS // (math.prod(node.shape[2:]) * size * self._groups), 1)  # images
         gram = torch.zeros(self._groups, size, size, dtype=torch.float64)
         total = torch.zeros(self._groups, size, dtype=torch.float64)
-        self._count = 0
+        self.positions = 0
         for batch in inputs:
-            x = columns(net, node, batch).transpose(0, 1)  # [G, P, D]
-            gram += torch.matmul(x.transpose(1, 2), x)
-            total += x.sum(1)
-            self._count += x.shape[1]
-        self._mean = total / self._count  # [G, D]
-        self._covariance = gram / self._count - self._mean[:, :, None] * self._mean[:, None, :]
+            self.positions += add_moments(net, node, batch, total=total, gram=gram)
+        self._mean = total / self.positions  # [G, D]
+        self._covariance = gram / self.positions - self._mean[:, :, None] * self._mean[:, None, :]
         ridge = RIDGE * self._covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
         damped = self._covariance + ridge[:, None, None] * torch.eye(size, dtype=torch.float64)
         self._factor = torch.linalg.cholesky(damped)
@@ -44,14 +46,39 @@ class LayerRidge:
         cross = torch.zeros_like(before)
         total = torch.zeros(before.shape[:2], dtype=torch.float64)
         for batch, wish in zip(self._inputs, wanted, strict=True):
-            x = columns(self._net, self._node, batch).transpose(0, 1)  # [G, P, D]
-            y = wish.movedim(1, -1) if self._node.op == "conv2d" else wish
-            y = y.reshape(-1, self._groups, before.shape[1]).transpose(0, 1)  # [G, P, O/G]
-            cross += torch.matmul(y.transpose(1, 2), x)
-            total += y.sum(1)
-        mean = total / self._count
-        covariance = cross / self._count - mean[:, :, None] * self._mean[:, None, :]
+            for x, some in zip(self._columns(batch), wish.split(self._chunk), strict=True):  # [G, P, D]
+                y = self._rows(some)  # [G, P, O/G]
+                cross += torch.matmul(y.transpose(1, 2), x)
+                total += y.sum(1, dtype=torch.float64)
+        mean = total / self.positions
+        covariance = cross / self.positions - mean[:, :, None] * self._mean[:, None, :]
         unexplained = covariance - before @ self._covariance  # by W0
         weight = before + torch.cholesky_solve(unexplained.transpose(1, 2), self._factor).transpose(1, 2)
         bias = mean - (weight @ self._mean[:, :, None])[:, :, 0]
         return weight.reshape(start.shape).float(), bias.reshape(-1).float()
+
+    def bias(self, wanted: Sequence[Tensor], weight: Tensor) -> Tensor:
+        """Return the bias [O] with which a given weight [O, D] gives the outputs `wanted` on average."""
+        total = sum(self._rows(wish).sum(1, dtype=torch.float64) for wish in wanted)
+        given = weight.double().reshape(self._groups, -1, weight.shape[1]) @ self._mean[:, :, None]
+        return (total / self.positions - given[:, :, 0]).reshape(-1).float()
+
+    def factors(self, weight: Tensor, scale: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+        """Return [rank, D] and [O, rank], whose product is nearest to `weight` [O, D] in what it gives on these inputs.
+
+        `scale` [O] says how much an error of each output counts. For a layer of one group.
+        """
+        size = scale.double().clamp_min(1e-3 * float(scale.max()) or 1.0)[:, None]
+        scaled = size * weight.double()
+        _, directions = torch.linalg.eigh(scaled @ self._covariance[0] @ scaled.T)  # ascending
+        leading = directions[:, -rank:]  # [O, rank]
+        return (leading.T @ scaled).float(), (leading / size).float()
+
+    def _columns(self, batch: Tensor) -> Iterator[Tensor]:
+        """What the output positions of a batch read: [G, P, D], some images at a time."""
+        return (columns(self._net, self._node, some).transpose(0, 1) for some in batch.split(self._chunk))
+
+    def _rows(self, wish: Tensor) -> Tensor:
+        """A wished output as [G, P, O/G]."""
+        y = wish.movedim(1, -1) if self._node.op == "conv2d" else wish
+        return y.reshape(-1, self._groups, y.shape[-1] // self._groups).transpose(0, 1)

@@ -1,5 +1,19 @@
 """Training and fine-tuning."""
 
-from slimwright.train.fit import Schedule, accuracy, fit
+from slimwright.train.fit import accuracy, fit
+from slimwright.train.fit_regions import RegionSchedule, fit_regions
+from slimwright.train.loss import Match, paired
+from slimwright.train.region import Region, regions_in
+from slimwright.train.schedule import Schedule
 
-__all__ = ["Schedule", "accuracy", "fit"]
+__all__ = [
+    "Match",
+    "Region",
+    "RegionSchedule",
+    "Schedule",
+    "accuracy",
+    "fit",
+    "fit_regions",
+    "paired",
+    "regions_in",
+]

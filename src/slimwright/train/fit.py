@@ -1,42 +1,25 @@
 """Train a network, or tune one after it was changed, with an optional teacher.
 
-Plain SGD with Nesterov momentum and a one-cycle rate: linear warm-up over the first fifth, cosine to zero. With a
-teacher the loss is (1-a) CE(labels) + a T^2 KL(teacher_T || student_T) (Hinton et al. 2015, arXiv 1503.02531, sec. 2).
-Each epoch draws its randomness from (seed, epoch), so a run that was killed goes on from its last whole epoch and
-ends with the same weights as one that was not.
+Each epoch draws its randomness from (seed, epoch), so a run that was killed goes on from its last whole epoch and ends
+with the same weights as one that was not.
+
+Where a schedule asks for patience or for averaged weights, the validation part decides what is returned: the weights
+of the epoch, plain or averaged, with the lowest cross-entropy there. An average is no gift: behind a rate that falls
+to zero it is often the worse of the two. Averaged are the statistics of batch norms as well as the weights, which
+costs no pass over the data; both have drifted by little within the average's memory.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from slimwright.data import Dataset, Part
-from slimwright.errors import DataError
-from slimwright.graph.store import replacing
 from slimwright.progress import Event, Tell, silent
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How to train. `rate` is the peak learning rate; `teacher_share` is `a` above."""
-
-    epochs: int = 16
-    rate: float = 0.1
-    batch_size: int = 32
-    weight_decay: float = 5e-4
-    momentum: float = 0.9
-    label_smoothing: float = 0.05
-    temperature: float = 4.0
-    teacher_share: float = 0.9
-    seed: int = 0
+from slimwright.train.loss import loss_of, outputs_of
+from slimwright.train.run import Run, key_of
+from slimwright.train.schedule import Schedule
 
 
 def fit(
@@ -50,58 +33,34 @@ def fit(
 ) -> nn.Module:
     """Train `model` in place on the train part and return it in eval mode.
 
-    `checkpoint` is a file to go on from and to write after every epoch; it is removed at the end. Raises DataError
-    where the loss stops being a number.
+    `teacher`, which runs in eval mode and is not changed, is followed as `loss_of` says; make both modules with
+    `paired` to follow it inside the network too. `checkpoint` is a file to go on from and to write after every epoch;
+    it is removed at the end. Time that went into an epoch that was never finished is not counted; all other is, so a
+    run that was killed gets no more minutes than one that was not.
+
+    Raises DataError where the loss stops being a number, and RequestError where schedule and model do not fit.
     """
-    optimizer = torch.optim.SGD(
-        model.parameters(), schedule.rate, schedule.momentum, weight_decay=schedule.weight_decay, nesterov=True
-    )
-    key = _key(model, data, schedule)
-    first = _restored(model, optimizer, checkpoint, key) if checkpoint else 0
-    steps = math.ceil(data.size("train") / schedule.batch_size)
-    for epoch in range(first, schedule.epochs):
-        model.train()
-        torch.manual_seed(schedule.seed * 100_003 + epoch)  # dropout
-        for step, (images, labels) in enumerate(
-            data.batches("train", schedule.batch_size, seed=schedule.seed * 100_003 + epoch)
-        ):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate * one_cycle((epoch * steps + step) / (schedule.epochs * steps))
-            loss = loss_of(model, images, labels, schedule, teacher)
-            if not math.isfinite(loss.item()):
-                raise DataError(
-                    f"the training loss is {loss.item()} in epoch {epoch + 1}; "
-                    f"lower the rate ({schedule.rate}) or check the data"
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        tell(Event("train", epoch + 1, schedule.epochs, f"loss {loss.item():.3f}"))
-        if checkpoint and epoch + 1 < schedule.epochs:
-            _save(model, optimizer, checkpoint, key, epoch + 1)
+    if teacher is not None:
+        teacher.eval()
+    run = Run(model, data, schedule)
+    key = key_of(model, data, schedule, teacher) if checkpoint else ""
+    if checkpoint:
+        run.restore(checkpoint, key)
+    while not run.over:
+        _epoch(run, data, teacher)
+        if schedule.patience:
+            run.judge(data)
+        run.look()
+        tell(_event(run))
+        if checkpoint and not run.over:
+            run.save(checkpoint, key)
+    if schedule.average_over and not schedule.patience:
+        run.judge(data)
+    if run.best:
+        model.load_state_dict(run.best)
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return model.eval()
-
-
-def loss_of(model: nn.Module, images: Tensor, labels: Tensor, schedule: Schedule, teacher: nn.Module | None) -> Tensor:
-    """Return the mean loss of one batch."""
-    scores = model(images)
-    hard = F.cross_entropy(scores, labels, label_smoothing=0 if teacher else schedule.label_smoothing)
-    if teacher is None:
-        return hard
-    with torch.no_grad():
-        target = F.log_softmax(teacher(images) / schedule.temperature, dim=1)
-    student = F.log_softmax(scores / schedule.temperature, dim=1)
-    soft = F.kl_div(student, target, reduction="batchmean", log_target=True) * schedule.temperature**2
-    return (1 - schedule.teacher_share) * hard + schedule.teacher_share * soft
-
-
-def one_cycle(done: float, warm_up: float = 0.2) -> float:
-    """Return the share of the peak rate at `done` in 0..1 of the run."""
-    if done < warm_up:
-        return max(done / warm_up, 0.01)
-    return 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
 
 
 def accuracy(model: nn.Module, data: Dataset, part: Part) -> float:
@@ -110,40 +69,29 @@ def accuracy(model: nn.Module, data: Dataset, part: Part) -> float:
     right = 0
     with torch.no_grad():
         for images, labels in data.batches(part, 128):
-            right += int((model(images).argmax(1) == labels).sum())
+            right += int((outputs_of(model, images)[0].argmax(1) == labels).sum())
     return right / data.size(part)
 
 
-def _key(model: nn.Module, data: Dataset, schedule: Schedule) -> str:
-    """What must agree for a checkpoint to belong to this run."""
-    shapes = {name: list(t.shape) for name, t in model.state_dict().items()}
-    said = json.dumps([shapes, data.name, data.size("train"), asdict(schedule)], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+def _epoch(run: Run, data: Dataset, teacher: nn.Module | None) -> None:
+    """Train for one epoch, or until the time is over."""
+    schedule, model = run.schedule, run.model.train()
+    seed = schedule.seed * 100_003 + run.epoch
+    torch.manual_seed(seed)  # dropout
+    for step, (images, labels) in enumerate(data.batches("train", schedule.batch_size, seed=seed)):
+        run.look()
+        done = run.done(step)
+        if done >= 1:
+            break
+        run.descend(loss_of(model, images, labels, schedule, teacher), done)
+    run.epoch += 1
 
 
-def _save(model: nn.Module, optimizer: torch.optim.SGD, path: Path, key: str, epoch: int) -> None:
-    tensors = {f"model.{name}": t.contiguous() for name, t in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        momentum = optimizer.state[parameter].get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum.{name}"] = momentum.contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {"key": key, "epoch": str(epoch)})
-
-
-def _restored(model: nn.Module, optimizer: torch.optim.SGD, path: Path, key: str) -> int:
-    """Load a checkpoint of this very run, if there is one; return the epochs that are done."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata: Mapping[str, str] = file.metadata() or {}
-            if metadata.get("key") != key:
-                return 0
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (FileNotFoundError, safetensors.SafetensorError):
-        return 0
-    model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
-    for name, parameter in model.named_parameters():
-        if f"momentum.{name}" in tensors:
-            optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]
-    return int(metadata["epoch"])
+def _event(run: Run) -> Event:
+    schedule, note = run.schedule, f"loss {run.loss:.3f}"
+    if schedule.patience:
+        note += f", least validation loss {run.best_loss:.3f} after epoch {run.best_epoch}"
+    if schedule.minutes is None:
+        return Event("train", schedule.epochs if run.over else run.epoch, schedule.epochs, note)
+    total = math.ceil(60 * schedule.minutes)
+    return Event("train", total if run.over else int(run.spent_s), total, f"epoch {run.epoch}, {note}")

@@ -1,0 +1,246 @@
+"""The sides of `structured_vs_peers`: each makes of one trained net a model of at most so many multiply-accumulates.
+
+All see the same calibration images. Where a method has a knob (a share of channels, a share of ranks), it is set by
+bisection so that the count, taken by slimwright on a fresh capture for all alike, comes as near to the wanted one as it
+can from below. Counts are torch's own, of convolutions and linear layers; slimwright's agree with them exactly.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import tensorly
+import torch
+import torch_pruning as tp
+from tensorly.decomposition import parafac, partial_tucker
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from slimwright.cost import count
+from slimwright.cost.latency import LatencyTable
+from slimwright.data import Batch
+from slimwright.evidence import Evidence, observe
+from slimwright.graph import Coupling, Net, Node, cut
+from slimwright.plan import Predictor, problem, rank_damages, solve
+from slimwright.rewrites.draft import Draft
+from slimwright.rewrites.importance import keep_by_score, scores
+from slimwright.rewrites.low_rank import factorise
+from slimwright.rewrites.prune import Removal
+from slimwright.rewrites.refit import refit
+
+OURS = "slimwright"
+STEP = 2  # channels and ranks are multiples of it: no runtime is asked here
+BISECTIONS = 9
+PEER_IMPORTANCES = {
+    "magnitude": tp.importance.GroupMagnitudeImportance,
+    "Taylor": tp.importance.GroupTaylorImportance,
+}
+PEER_SCOPES = {"": (False, False), ", isomorphic": (True, True), ", global": (True, False)}
+RULES = (("l1", "layer"), ("apoz", "layer"), ("dropnet", "global"), ("dropnet", "layer"))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained net and what was observed of it, once for all sides."""
+
+    net: Net
+    coupling: Coupling
+    evidence: Evidence
+    orders: dict[str, Removal]
+    calibration: Batch
+    seed: int
+
+
+def by_slimwright(subject: Subject, share: float) -> Net:
+    """Channels and ranks by the plan, then solved."""
+    net = subject.net
+    ranks = [node.name for node in net.weighted() if is_thick(subject, node)]
+    predictor = Predictor(net, subject.coupling, LatencyTable(_untimed, None, {}), STEP, ranks=ranks)
+    losses = rank_damages(predictor, subject.evidence)
+    task = problem(subject.orders, predictor, lambda counts: {"macs": float(predictor.macs(counts))}, ranks=losses)
+    plan = solve(task, {"macs": share * count(net).macs})
+    keep = {name: order.keep(plan.counts[name]) for name, order in subject.orders.items()}
+    draft = Draft.of(net).cut(keep, subject.coupling)
+    factors = predictor.factors(plan.counts)
+    seen = evidence_on(draft.net, subject.calibration, subject.seed) if factors else None
+    return refit(draft.changed(factorise(draft.net, factors, seen), {}), subject.calibration[0]).net
+
+
+def is_thick(subject: Subject, node: Node) -> bool:
+    """True for a layer that was observed, and large enough for a rank below its own to be worth its layers."""
+    weight = subject.net.tensors[node.tensors["weight"]]
+    plain = node.name in subject.evidence.layers and node.arguments.get("groups", 1) == 1
+    return plain and min(len(weight), weight[0].numel()) >= 4 * STEP
+
+
+def evidence_on(net: Net, calibration: Batch, seed: int) -> Evidence:
+    """Evidence of a net on the calibration images, added up over classes."""
+    images, labels = calibration
+    batches = zip(images.split(64), torch.zeros_like(labels).split(64), strict=True)
+    return observe(net, batches, classes=1, seed=seed)
+
+
+def _untimed(_: object) -> float:
+    return 0.0
+
+
+def by_rule(subject: Subject, share: float, rule: str, scope: str, *, solved: bool) -> Net:
+    """Channels by one of the papers' scores, and the weights as they are, or solved again."""
+    found = scores(subject.net, subject.coupling, rule, evidence=subject.evidence, seed=subject.seed)  # type: ignore[arg-type]
+
+    def pruned(left: float) -> Net:
+        keep = keep_by_score(subject.coupling, found, left, scope=scope, seed=subject.seed)  # type: ignore[arg-type]
+        return cut(subject.net, keep, subject.coupling)
+
+    left = bisected(lambda left: count(pruned(left)).macs / count(subject.net).macs, share)
+    if not solved:
+        return pruned(left)
+    keep = keep_by_score(subject.coupling, found, left, scope=scope, seed=subject.seed)  # type: ignore[arg-type]
+    return refit(Draft.of(subject.net).cut(keep, subject.coupling), subject.calibration[0]).net
+
+
+def by_torch_pruning(subject: Subject, share: float, importance: str, scope: str) -> nn.Module:
+    """Channels by torch-pruning (Fang et al. 2023, arXiv 2301.12900), as its README uses it."""
+    across, isomorphic = PEER_SCOPES[scope]
+    whole = subject.net.to_module()
+
+    def pruned(left: float) -> nn.Module:
+        small = copy.deepcopy(whole)
+        if importance == "Taylor":
+            images, labels = subject.calibration
+            torch.autograd.backward(F.cross_entropy(small.eval()(images), labels))
+        last = [m for m in small.modules() if isinstance(m, nn.Linear)][-1]
+        tp.pruner.BasePruner(
+            small,
+            subject.calibration[0][:1],
+            importance=PEER_IMPORTANCES[importance](),
+            global_pruning=across,
+            isomorphic=isomorphic,
+            pruning_ratio=1 - left,
+            iterative_steps=1,
+            ignored_layers=[last],
+        ).step()
+        small.zero_grad()
+        return small.eval()
+
+    image, before = subject.calibration[0][:1], count(subject.net).macs
+    return pruned(bisected(lambda left: macs_of(pruned(left), image) / before, share))
+
+
+def by_tensorly(subject: Subject, share: float, kind: str) -> nn.Module:
+    """Every convolution above 1x1 decomposed by TensorLy (Kossaifi et al. 2019), at the same share of its ranks."""
+    whole = subject.net.to_module()
+    tensorly.set_backend("pytorch")
+    image, before = subject.calibration[0][:1], count(subject.net).macs
+
+    def decomposed(left: float, *, fast: bool) -> nn.Module:
+        small = copy.deepcopy(whole)
+        for name, module in list(small.named_modules()):
+            if isinstance(module, nn.Conv2d) and _is_thick(module):
+                made = (_tucker if kind == "Tucker" else _polyadic)(module, left, fast=fast, seed=subject.seed)
+                parent, _, last = name.rpartition(".")
+                setattr(small.get_submodule(parent), last, made)
+        return small.eval()
+
+    left = bisected(lambda left: macs_of(decomposed(left, fast=True), image) / before, share)
+    return decomposed(left, fast=False)
+
+
+def _is_thick(conv: nn.Conv2d) -> bool:
+    return conv.groups == 1 and conv.kernel_size != (1, 1) and conv.in_channels >= 8
+
+
+def _tucker(conv: nn.Conv2d, left: float, *, fast: bool, seed: int) -> nn.Module:
+    outputs, inputs = (max(round(n * left), 1) for n in (conv.out_channels, conv.in_channels))
+    first, last = nn.Conv2d(conv.in_channels, inputs, 1, bias=False), nn.Conv2d(outputs, conv.out_channels, 1)
+    middle = _like(conv, inputs, outputs)
+    if not fast:
+        (core, factors), _ = partial_tucker(
+            conv.weight.detach(), rank=[outputs, inputs], modes=[0, 1], random_state=seed
+        )
+        middle.weight.data.copy_(core)
+        last.weight.data.copy_(factors[0][:, :, None, None])
+        first.weight.data.copy_(factors[1].T[:, :, None, None])
+    return _with_bias(nn.Sequential(first, middle, last), conv)
+
+
+def _polyadic(conv: nn.Conv2d, left: float, *, fast: bool, seed: int) -> nn.Module:
+    rank = max(round(2 * max(conv.out_channels, conv.in_channels) * left), 1)
+    first, last = nn.Conv2d(conv.in_channels, rank, 1, bias=False), nn.Conv2d(rank, conv.out_channels, 1)
+    middle = _like(conv, rank, rank, groups=rank)
+    if not fast:
+        kernel = conv.weight.detach().flatten(2)
+        weights, factors = parafac(kernel, rank=rank, init="random", random_state=seed, n_iter_max=100)
+        last.weight.data.copy_((factors[0] * weights)[:, :, None, None])
+        first.weight.data.copy_(factors[1].T[:, :, None, None])
+        middle.weight.data.copy_(factors[2].T.reshape(middle.weight.shape))
+    return _with_bias(nn.Sequential(first, middle, last), conv)
+
+
+def _like(conv: nn.Conv2d, inputs: int, outputs: int, *, groups: int = 1) -> nn.Conv2d:
+    """A convolution that slides as `conv` does."""
+    made = nn.Conv2d(inputs, outputs, 1, groups=groups, bias=False)
+    made.kernel_size, made.stride, made.padding, made.dilation = (
+        conv.kernel_size, conv.stride, conv.padding, conv.dilation,
+    )  # fmt: skip
+    made.weight = nn.Parameter(torch.zeros(outputs, inputs // groups, *conv.kernel_size))
+    return made
+
+
+def _with_bias(layers: nn.Sequential, conv: nn.Conv2d) -> nn.Sequential:
+    last = layers[-1]
+    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    last.bias.data.copy_(torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach())
+    return layers
+
+
+def macs_of(model: nn.Module, image: Tensor) -> int:
+    """Multiply-accumulates of convolutions and linear layers for one image, as torch counts them."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    return int(counter.get_total_flops()) // 2
+
+
+def bisected(share_at: Callable[[float], float], wanted: float) -> float:
+    """The largest setting of a knob, 0..1, at which the share of the MACs is at most what is wanted."""
+    low, high = 0.02, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if share_at(middle) <= wanted else (low, middle)
+    return low
+
+
+def estimate_batch_norms(model: nn.Module, images: Tensor) -> nn.Module:
+    """Return a copy whose batch norms' statistics are those of these images, all in one batch."""
+    model = copy.deepcopy(model)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over what is seen
+            norm.train()
+    with torch.no_grad():
+        model(images)
+    return model.eval()
+
+
+def sides(*, quick: bool) -> Iterator[tuple[str, Callable[[Subject, float], nn.Module]]]:
+    """Every method by name: ours first, then the peers, then the papers' rules with and without our solver."""
+    yield OURS, lambda s, share: by_slimwright(s, share).to_module()
+    for kind in PEER_IMPORTANCES:
+        for scope in [""] if quick else PEER_SCOPES:
+            yield f"torch-pruning {kind}{scope}", _bound(by_torch_pruning, kind, scope)
+    for kind in ["Tucker"] if quick else ["Tucker", "CP"]:
+        yield f"TensorLy {kind}", _bound(by_tensorly, kind)
+    for rule, scope in RULES[-1:] if quick else RULES:
+        for solved in (False, True):
+            name = f"{rule}, {scope}{', solved' if solved else ''}"
+            yield name, _rule(rule, scope, solved=solved)
+
+
+def _bound(make: Callable[..., nn.Module], *options: str) -> Callable[[Subject, float], nn.Module]:
+    return lambda subject, share: make(subject, share, *options)
+
+
+def _rule(rule: str, scope: str, *, solved: bool) -> Callable[[Subject, float], nn.Module]:
+    return lambda subject, share: by_rule(subject, share, rule, scope, solved=solved).to_module()

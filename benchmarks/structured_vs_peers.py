@@ -1,0 +1,197 @@
+"""Make trained nets 1.5 to 4 times smaller in multiply-accumulates, with no training and after the same few epochs.
+
+Every method starts from the same weights, sees the same calibration images, and aims at the same share of the MACs. It
+is read as it comes and, if its weights were not solved, with batch-norm statistics estimated again on the calibration
+images (the better of the two counts for it); and after the same fine-tuning: same epochs, rate, batches, seed, teacher.
+ Which variant of torch-pruning is tuned beside its defaults is chosen on the validation part. The test part is
+read once per model, for this table alone; "best peer" is the best of them there, in their favour.
+
+Rows are kept as they come: a run that was killed goes on where it stopped.
+"""
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from results_table import Column, Row, environment, show, write
+from slimwright.cost import count
+from slimwright.data import Dataset, digits, glyphs, whole
+from slimwright.evidence import observe
+from slimwright.graph import Net, couple
+from slimwright.rewrites.prune import removals
+from slimwright.train import Schedule, accuracy, fit
+from structured_networks import NETWORKS, trained
+from structured_sides import OURS, Subject, estimate_batch_norms, macs_of, sides
+
+OUT = Path(__file__).resolve().parents[1] / "out" / "structured"
+SEED = 0
+SHARES = (1 / 1.5, 1 / 2, 1 / 3, 1 / 4)
+CALIBRATION = 512  # images
+DATA: dict[str, Callable[[], Dataset]] = {"digits": lambda: digits(SEED), "glyphs": lambda: glyphs(seed=SEED)}
+TRAINING = {
+    "digits": Schedule(epochs=12, batch_size=32, seed=SEED),
+    "glyphs": Schedule(epochs=8, batch_size=64, seed=SEED),
+}
+TUNING = Schedule(epochs=2, rate=0.02, batch_size=64, seed=SEED)
+TUNED = ("torch-pruning magnitude", "torch-pruning Taylor", "TensorLy Tucker", "TensorLy CP", "dropnet, layer")
+PEERS = ("torch-pruning", "TensorLy")
+Say: TypeAlias = Callable[[str], None]
+TITLE = "Fewer multiply-accumulates: accuracy on the test part without training, and after the same two epochs"
+COLUMNS = (
+    Column("network", "network"),
+    Column("data", "data"),
+    Column("times", "fewer MACs", "{:.1f}x"),
+    Column("method", "method"),
+    Column("macs_left", "MACs left", "{:.1%}"),
+    Column("untrained", "untrained", "{:.1%}"),
+    Column("tuned", "tuned"),
+)
+
+
+def main() -> None:
+    asked = options()
+    torch.set_num_threads(1)
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    rows = kept(asked.rows) if asked.rows.exists() else []
+    asked.rows.parent.mkdir(parents=True, exist_ok=True)
+    with asked.rows.open("a") as file:
+        for row in results(asked, rows, say):
+            rows.append(row)
+            file.write("\n" + json.dumps(row))
+            file.flush()
+    order = list(NETWORKS)
+    rows.sort(key=lambda row: (order.index(str(row["network"])), str(row["data"]), float(row["times"])))
+    shown = [{**row, "tuned": f"{row['tuned']:.1%}" if row["tuned"] != "" else ""} for row in rows]
+    show(TITLE, COLUMNS, shown, sections=("network", "data", "times"))
+    if asked.json:
+        versions = environment("slimwright", "torch", "torch-pruning", "tensorly", seed=SEED)
+        extent = {"tuning_epochs": TUNING.epochs, "tuning_rate": TUNING.rate, "calibration_images": CALIBRATION}
+        write(asked.json, headline=headline(rows), rows=rows, environment={**versions, **extent})
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the same code on less: some minutes")
+    parser.add_argument("--networks", default="resnet20", help=f"of {','.join(NETWORKS)}")
+    parser.add_argument("--data", default="digits,glyphs", help="of digits,glyphs")
+    parser.add_argument("--rows", type=Path, metavar="FILE", default=OUT / "rows.jsonl", help="results, as they come")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write headline, rows and environment here")
+    return parser.parse_args()
+
+
+def kept(path: Path) -> list[Row]:
+    """The rows of an earlier run; a line that was cut short by a kill is none."""
+    rows: list[Row] = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def results(asked: argparse.Namespace, have: Sequence[Row], say: Say) -> Iterator[Row]:
+    """Every row that is not there yet, a network, data set and share at a time."""
+    shares = SHARES[1:2] if asked.quick else SHARES
+    done = {(row["network"], row["data"], row["times"]) for row in have}
+    for name in asked.networks.split(","):
+        for kind in asked.data.split(","):
+            left = [share for share in shares if (name, kind, times(share)) not in done]
+            if not left:
+                continue
+            data = DATA[kind]()
+            net = trained(name, data, TRAINING[kind], OUT, lambda e: say(f"training: {e.done}/{e.total}"))
+            where = {"network": name, "data": kind}
+            if (name, kind, 1.0) not in done:
+                right = accuracy(net.to_module(), data, "test")
+                yield {**where, "times": 1.0, "method": "original", "macs_left": 1.0, "untrained": right, "tuned": ""}
+            subject = subject_of(net, data)
+            for share in left:
+                for row in rows_at(subject, data, share, quick=asked.quick, say=say):
+                    yield {**where, **row}
+
+
+def subject_of(net: Net, data: Dataset) -> Subject:
+    """Observe a net once, for all methods and shares."""
+    images, labels = (part[:CALIBRATION] for part in whole(data, "calibration"))
+    coupling = couple(net)
+    batches = zip(images.split(64), labels.split(64), strict=True)
+    evidence = observe(net, batches, classes=len(data.labels), seed=SEED)
+    return Subject(net, coupling, evidence, removals(net, evidence, coupling), (images, labels), SEED)
+
+
+def rows_at(subject: Subject, data: Dataset, share: float, *, quick: bool, say: Say) -> list[Row]:
+    """What every method makes of a net at one share of its MACs."""
+    made: dict[str, nn.Module] = {}
+    rows: dict[str, dict[str, str | float]] = {}
+    image, whole_macs = subject.calibration[0][:1], count(subject.net).macs
+    for method, make in sides(quick=quick):
+        start = time.process_time()
+        model = make(subject, share)
+        seconds = time.process_time() - start
+        ways = readings(model, method, subject)
+        made[method] = max(ways, key=lambda way: accuracy(way, data, "validation"))
+        rows[method] = {
+            "times": times(share),
+            "method": method,
+            "macs_left": macs_of(model, image) / whole_macs,
+            "untrained": max(accuracy(way, data, "test") for way in ways),
+            "validation": accuracy(made[method], data, "validation"),
+            "tuned": "",
+            "seconds": round(seconds, 1),
+        }
+        say(f"{times(share)}x by {method}: {rows[method]['untrained']:.3f} untrained")
+    variants = [method for method in rows if method.startswith(PEERS[0])]
+    best = max(variants, key=lambda method: float(rows[method]["validation"]))
+    teacher = subject.net.to_module()
+    for method in dict.fromkeys([OURS, *(m for m in TUNED if m in rows), best]):
+        model = fit(copy.deepcopy(made[method]), data, TUNING, teacher=teacher)
+        rows[method]["tuned"] = accuracy(model, data, "test")
+        say(f"{times(share)}x by {method}: {rows[method]['tuned']:.3f} tuned")
+    return list(rows.values())
+
+
+def readings(model: nn.Module, method: str, subject: Subject) -> list[nn.Module]:
+    """The model as it comes and, where its weights were not solved, with batch norms estimated again."""
+    solved = method == OURS or "solved" in method
+    return [model] if solved else [model, estimate_batch_norms(model, subject.calibration[0])]
+
+
+def times(share: float) -> float:
+    """How many times fewer."""
+    return round(1 / share, 2)
+
+
+def headline(rows: Sequence[Row]) -> dict[str, float]:
+    """Points lost at half the MACs, ours and the best peer's, at worst over networks and data; and after tuning."""
+    ours, peers, deficits = [], [], []
+    for row in rows:
+        if row["method"] != OURS:
+            continue
+        rivals = [r for r in rows if all(r[key] == row[key] for key in ("network", "data", "times"))]
+        rivals = [r for r in rivals if str(r["method"]).startswith(PEERS) or str(r["method"]) in TUNED]
+        original = next(
+            r["untrained"] for r in rows if r["method"] == "original" and r["network"] == row["network"]
+            and r["data"] == row["data"]
+        )  # fmt: skip
+        if row["times"] == 2.0:
+            ours.append(100 * (float(original) - float(row["untrained"])))
+            peers.append(100 * (float(original) - max(float(r["untrained"]) for r in rivals)))
+        deficits.append(100 * (max(float(r["tuned"]) for r in rivals if r["tuned"] != "") - float(row["tuned"])))
+    return {
+        "loss_points_2x_untrained": round(max(ours), 2),
+        "best_peer_loss_points_2x_untrained": round(peers[ours.index(max(ours))], 2),
+        "worst_deficit_points_after_tuning": round(max(deficits), 2),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""How much memory the sums of a net take, and what to do where there is less: observe classes together, skip layers."""
+
+from collections.abc import Mapping
+from math import ceil, prod
+
+import torch
+
+from slimwright.errors import RequestError
+from slimwright.evidence.sums import Evidence, LayerSums, shapes_of
+from slimwright.evidence.windows import MOST_TAPS, groups_of, taps
+from slimwright.graph.net import Net
+
+ELEMENT = 8  # bytes: all sums are float64
+
+
+def room(net: Net, *, classes: int, memory_bytes: float) -> Evidence:
+    """Return evidence of nothing yet: zeros in as many groups of classes as memory allows, at most one for each class.
+
+    A group holds classes that follow one another. Layers are skipped where they are too wide, where the first dimension
+    of what they read is not the images', and, widest first, where not even one group of classes fits into memory.
+    Raises RequestError where there are no classes, or memory for no layer.
+    """
+    if classes < 1:
+        raise RequestError(f"images are observed by class, and there are {classes} classes; give 1 or more")
+    shapes, skipped = _shapes(net)
+    needed = {name: ELEMENT * sum(map(prod, of.values())) for name, of in shapes.items()}  # bytes, for one group
+    smallest = min(needed.values(), default=0)
+    if smallest > memory_bytes:
+        raise RequestError(f"sums of one layer take {smallest} bytes or more; memory_bytes={memory_bytes:g} is too few")
+    while sum(needed.values()) > memory_bytes:
+        widest = max(needed, key=lambda name: needed[name])
+        skipped[widest] = f"memory_bytes={memory_bytes:g} has no room for the {needed[widest]} bytes of its sums"
+        del needed[widest], shapes[widest]
+    most = int(memory_bytes // max(sum(needed.values()), 1))  # groups that fit
+    together = ceil(classes / max(most, 1))
+    groups = tuple(tuple(range(i, min(i + together, classes))) for i in range(0, classes, together))
+
+    def zeros(dtype: torch.dtype, *shape: int) -> torch.Tensor:
+        return torch.zeros(len(groups), *shape, dtype=dtype)
+
+    layers = {
+        name: LayerSums(**{role: zeros(torch.float64, *shape) for role, shape in of.items()})
+        for name, of in shapes.items()
+    }
+    images, taylor_images = zeros(torch.int64), zeros(torch.int64)
+    return Evidence(net.digest, images, layers, groups, taylor_images, skipped)
+
+
+def _shapes(net: Net) -> tuple[dict[str, Mapping[str, tuple[int, ...]]], dict[str, str]]:
+    """The shapes of each layer's sums for one group of classes, and which layers cannot be observed, and why."""
+    shapes: dict[str, Mapping[str, tuple[int, ...]]] = {}
+    skipped = {}
+    for node in net.weighted():
+        if taps(net, node) > MOST_TAPS:
+            skipped[node.name] = (
+                f"each output reads {taps(net, node)} values, more than the {MOST_TAPS} that are observed"
+            )
+        elif net[node.source].shape[:1] != (1,):
+            skipped[node.name] = "the first dimension of what it reads is not the images'"
+        else:
+            inputs = net[node.source].shape[1 if node.op == "conv2d" else -1]
+            outputs = net.tensors[node.tensors["weight"]].shape[0]
+            shapes[node.name] = shapes_of(groups_of(node), taps(net, node), inputs, outputs)
+    return shapes, skipped

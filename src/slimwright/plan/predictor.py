@@ -1,0 +1,254 @@
+"""Predict what a choice of channels and ranks costs, before any net is built.
+
+A layer's latency is interpolated between shapes that were measured; multiply-accumulates, weights and planned memory
+are exact. A layer may be factorised on either side: behind a pointwise layer of fewer channels (its input rank), before
+one (its output rank), or between two (Tucker's form).
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimwright.cost.count import count
+from slimwright.cost.latency import LatencyTable, LayerShape, shape_of, with_channels
+from slimwright.evidence import Evidence
+from slimwright.graph.channels import Coupling
+from slimwright.graph.liveness import plan_memory, value_bytes
+from slimwright.graph.net import Net
+from slimwright.rewrites.low_rank import Factors, Kind
+from slimwright.rewrites.ranks import damages
+
+GRID_POINTS = 4  # channel counts measured per layer and direction; between them latency is interpolated
+MOST_SIZES = 24  # sizes to choose from per group
+IN_RANK, OUT_RANK = "input rank of ", "output rank of "  # and a layer's name: items of a choice beside the groups
+
+Counts: TypeAlias = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One of the layers that a choice makes of a layer, and the grids of channels on which its kind is measured."""
+
+    kind: str  # "first", "main" or "last"
+    shape: LayerShape
+    grids: tuple[Sequence[int], Sequence[int]]
+    pixels: int  # output positions of an image
+
+    @property
+    def weights(self) -> int:
+        """Elements of its weight matrix."""
+        shape = self.shape
+        return shape.out_channels * (shape.in_channels // shape.groups) * math.prod(shape.kernel)
+
+
+class Predictor:
+    """Predicts the costs of a net as a function of the channels that its groups keep, and of ranks.
+
+    `ranks` names layers that may be factorised.
+    """
+
+    def __init__(
+        self, net: Net, coupling: Coupling, table: LatencyTable, step: int, *, ranks: Iterable[str] = ()
+    ) -> None:
+        self.net, self.coupling, self.table, self.step = net, coupling, table, step
+        self.sizes = {
+            group.name: [group.size] if group.name in coupling.balanced else sizes(group.size, step)
+            for group in coupling.groups
+        }
+        self._known_ms: dict[tuple[str, str, int, int], float] = {}
+        self.shapes = {node.name: shape_of(net, node) for node in net.weighted()}
+        self.pixels = {
+            node.name: math.prod(node.shape) // self.shapes[node.name].out_channels for node in net.weighted()
+        }
+        for name in ranks:
+            self.sizes |= self._ranks(name)
+        self.whole = {name: sizes[0] for name, sizes in self.sizes.items()}
+        self.removed_per_channel: dict[tuple[str, str], dict[str, int]] = {}
+        for group in coupling.groups:
+            for place in group.cuts:
+                if place.node in self.shapes:
+                    shape, positions = self.shapes[place.node], place.positions.shape[1]
+                    each = {"in": positions * shape.in_channels // shape.out_channels, "out": positions}
+                    for role, removed in (each if place.role == "each" else {place.role: positions}).items():
+                        self.removed_per_channel.setdefault((place.node, role), {})[group.name] = removed
+        self._known_pieces: dict[tuple[str, tuple[int, ...]], list[Piece]] = {}
+        self._items = {  # what a layer's pieces depend on
+            name: [
+                *dict.fromkeys(g for role in ("in", "out") for g in self.removed_per_channel.get((name, role), {})),
+                *(item + name for item in (IN_RANK, OUT_RANK) if item + name in self.sizes),
+            ]
+            for name in self.shapes
+        }
+        self.grids = {name: (self._grid(name, "in"), self._grid(name, "out")) for name in self.shapes}
+        self.products = count(net).macs - self._layer_macs(self.whole)
+        self.value_bytes = {node.name: value_bytes(net, node.name) for node in net.nodes}
+
+    def measure(self) -> None:
+        """Measure every layer, and what it may be factorised into, at the points of their grids, once."""
+        self.table.fill(
+            with_channels(piece.shape, inputs, outputs)
+            for name in self.shapes
+            for piece in self._kinds(name)
+            for inputs in piece.grids[0]
+            for outputs in piece.grids[1]
+        )
+
+    def layer_ms(self, counts: Counts) -> dict[str, float]:
+        """Predicted milliseconds of each weighted layer."""
+        return {name: sum(self._ms(name, piece) for piece in self.pieces(name, counts)) for name in self.shapes}
+
+    def macs(self, counts: Counts) -> int:
+        """Multiply-accumulates, exactly for layers; products of values (attention) count as in the whole net."""
+        return self.products + self._layer_macs(counts)
+
+    def weight_bytes(self, counts: Counts) -> int:
+        """Bytes of the weight matrices, exactly; biases and norms apart."""
+        return 4 * sum(piece.weights for name in self.shapes for piece in self.pieces(name, counts))
+
+    def peak_activation_bytes(self, counts: Counts) -> int:
+        """The most activation memory that is live at once, exactly but for what is between factorised layers."""
+        smaller = {}
+        for name, whole in self.value_bytes.items():
+            gone = sum((self.whole[g] - counts[g]) * n for g, n in self.coupling.elements[name].items())
+            smaller[name] = whole - 4 * gone
+        return plan_memory(self.net, smaller).peak_bytes
+
+    def factors(self, counts: Counts) -> dict[str, Factors]:
+        """How a choice factorises layers, those that it does."""
+        found = {}
+        for name, shape in self.shapes.items():
+            inputs, outputs = self._ranks_left(name, counts)
+            if inputs and outputs:
+                found[name] = Factors("tucker2", (inputs, outputs))
+            elif inputs:
+                found[name] = Factors("input", (inputs,))
+            elif outputs:
+                found[name] = Factors("svd" if shape.op == "linear" else "output", (outputs,))
+        return found
+
+    def pieces(self, name: str, counts: Counts) -> list[Piece]:
+        """The layers that a choice makes of a layer."""
+        key = (name, tuple(counts[item] for item in self._items[name]))
+        if key not in self._known_pieces:
+            ranks = self._ranks_left(name, counts)
+            self._known_pieces[key] = self._laid_out(name, self._shape(name, counts), *ranks)
+        return self._known_pieces[key]
+
+    def _laid_out(self, name: str, shape: LayerShape, inputs: int, outputs: int) -> list[Piece]:
+        """A layer with ranks `inputs` and `outputs`; 0: none."""
+        in_grid, out_grid = self.grids[name]
+        in_ranks, out_ranks = self._rank_grid(IN_RANK + name), self._rank_grid(OUT_RANK + name)
+        thin = with_channels(shape, inputs or shape.in_channels, outputs or shape.out_channels)
+        grids = (sorted({*in_grid, *in_ranks}), sorted({*out_grid, *out_ranks}))
+        pieces = [Piece("main", thin, grids, self.pixels[name])]
+        if inputs:
+            first = LayerShape("conv2d", shape.in_channels, inputs, input_size=shape.input_size)
+            pieces.insert(0, Piece("first", first, (in_grid, in_ranks), math.prod(shape.input_size)))
+        if outputs:
+            size = self.net[name].shape[2:] if shape.op == "conv2d" else (1, 1)
+            last = LayerShape(shape.op, outputs, shape.out_channels, input_size=(size[0], size[1]))
+            pieces.append(Piece("last", last, (out_ranks, out_grid), self.pixels[name]))
+        return pieces
+
+    def _kinds(self, name: str) -> list[Piece]:
+        """Every kind of piece that a layer may come to."""
+        ranks = (IN_RANK + name in self.sizes, OUT_RANK + name in self.sizes)
+        return self._laid_out(name, self.shapes[name], *(int(known) for known in ranks))
+
+    def _ranks_left(self, name: str, counts: Counts) -> tuple[int, int]:
+        """The ranks at which a layer is factorised: of those that the choice limits, the ones that save the most."""
+        asked = [counts[item + name] if item + name in self.sizes else 0 for item in (IN_RANK, OUT_RANK)]
+        whole = [self.whole.get(item + name, 0) for item in (IN_RANK, OUT_RANK)]
+        inputs, outputs = (rank if rank < most else 0 for rank, most in zip(asked, whole, strict=True))
+        if not inputs and not outputs:
+            return 0, 0
+        shape = self._shape(name, counts)
+        ways = [(0, 0), (inputs, 0), (0, outputs), (inputs, outputs)]
+        macs = {way: sum(p.weights * p.pixels for p in self._laid_out(name, shape, *way)) for way in ways}
+        return min(macs, key=lambda way: macs[way])
+
+    def _layer_macs(self, counts: Counts) -> int:
+        return sum(p.weights * p.pixels for name in self.shapes for p in self.pieces(name, counts))
+
+    def _ms(self, name: str, piece: Piece) -> float:
+        key = (name, piece.kind, piece.shape.in_channels, piece.shape.out_channels)
+        if key not in self._known_ms:
+            self._known_ms[key] = self.table.interpolated(piece.shape, *piece.grids)
+        return self._known_ms[key]
+
+    def _shape(self, name: str, counts: Counts) -> LayerShape:
+        shape = self.shapes[name]
+        left = {"in": shape.in_channels, "out": shape.out_channels}
+        for role in left:
+            for group, positions in self.removed_per_channel.get((name, role), {}).items():
+                left[role] -= (self.whole[group] - counts[group]) * positions
+        return with_channels(shape, left["in"], left["out"])
+
+    def _ranks(self, name: str) -> dict[str, list[int]]:
+        """The items of a layer's ranks: the whole, and those below it at which there are fewer weights."""
+        shape = self.shapes[name]
+        taps, inputs, outputs = math.prod(shape.kernel), shape.in_channels, shape.out_channels
+        most = min(taps * inputs, outputs)
+        fewer = [r for r in sizes(most, self.step)[1:] if r * (taps * inputs + outputs) < taps * inputs * outputs]
+        found = {OUT_RANK + name: [most, *fewer]}
+        if taps > 1:
+            fewer = [r for r in sizes(inputs, self.step)[1:] if r * (inputs + taps * outputs) < taps * inputs * outputs]
+            found[IN_RANK + name] = [inputs, *fewer]
+        return found
+
+    def _rank_grid(self, item: str) -> list[int]:
+        """The ranks at which the layers of an item are measured."""
+        ranks = sorted(self.sizes.get(item, [0])[1:])
+        return ranks if len(ranks) <= GRID_POINTS else _spread(ranks)
+
+    def _grid(self, name: str, role: str) -> list[int]:
+        """A few counts from the least to the whole, each one that a choice can lead to."""
+        shape = self.shapes[name]
+        whole = shape.in_channels if role == "in" else shape.out_channels
+        groups = self.removed_per_channel.get((name, role), {})
+        if len(groups) != 1:
+            reachable = (
+                sorted({whole, *(max(whole * i // GRID_POINTS, 1) for i in range(1, GRID_POINTS))})
+                if groups
+                else [whole]
+            )
+        else:
+            ((group, positions),) = groups.items()
+            reachable = sorted(whole - (self.whole[group] - size) * positions for size in self.sizes[group])
+        return reachable if len(reachable) <= GRID_POINTS else _spread(reachable)
+
+
+def rank_damages(predictor: Predictor, evidence: Evidence) -> dict[str, NDArray[np.float64]]:
+    """Return the predicted damage in nats [R + 1], at rank 0, 1, 2 ..., of every item that is a rank.
+
+    Raises DataError where a layer was not observed.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
+    for item, kind in ((IN_RANK, "input"), (OUT_RANK, "output")):
+        kinds: dict[str, Kind] = {
+            name: "svd" if shape.op == "linear" else kind  # type: ignore[misc]
+            for name, shape in predictor.shapes.items()
+            if item + name in predictor.sizes
+        }
+        found |= {item + name: damage for name, damage in damages(predictor.net, evidence, kinds).items()}
+    return found
+
+
+def _spread(numbers: Sequence[int]) -> list[int]:
+    """A few of them, from the first to the last."""
+    return [numbers[round(i * (len(numbers) - 1) / (GRID_POINTS - 1))] for i in range(GRID_POINTS)]
+
+
+def sizes(whole: int, step: int) -> list[int]:
+    """Return what a group of `whole` channels may keep: itself, multiples of `step`, and below it halves down to 4.
+
+    Where that would be many, every second, third or so of the multiples has to do.
+    """
+    stride = step * max(whole // step // MOST_SIZES, 1)
+    multiples = [*range((whole - 1) // stride * stride, 0, -stride)]
+    halves = [step >> shift for shift in range(1, step.bit_length()) if 4 <= step >> shift < whole]
+    return [whole, *multiples, *halves]

@@ -1,0 +1,137 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dots import SHAPE, dots, same_bits, two_stages
+from slimwright.errors import RequestError
+from slimwright.graph import couple, cut
+from slimwright.train import Match, Schedule, accuracy, fit, paired
+from slimwright.train.loss import loss_of, relative_error
+
+KEPT = (0, 2, 3, 5)
+
+
+def slim(seed: int = 0) -> tuple[Match, ...]:
+    """Values of a `two_stages(widths=(4, 4, 5))` that stand for those of one with six channels in front."""
+    return Match("relu", "relu", KEPT), Match("relu_2", "relu_2")
+
+
+def images(count: int = 5) -> Tensor:
+    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_loss_is_the_formula_of_hinton() -> None:
+    schedule = Schedule(teacher_share=0.7, temperature=2.0)
+    student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+    x, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    p, q = (teacher(x) / 2).softmax(1), (student(x) / 2).softmax(1)
+    soft = 4 * (p * (p.log() - q.log())).sum(1).mean()
+    hard = -student(x).log_softmax(1)[torch.arange(5), labels].mean()
+    torch.testing.assert_close(loss_of(student, x, labels, schedule, teacher), 0.3 * hard + 0.7 * soft)
+    plain = nn.functional.cross_entropy(student(x), labels, label_smoothing=0.05)
+    torch.testing.assert_close(loss_of(student, x, labels, schedule, None), plain)
+
+
+def test_a_teacher_without_a_share_leaves_the_labels_alone() -> None:
+    student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+    nn.init.constant_(teacher.weight, float("nan"))  # it is not even asked
+    x, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    hard = -student(x).log_softmax(1)[torch.arange(5), labels].mean()
+    torch.testing.assert_close(loss_of(student, x, labels, Schedule(teacher_share=0), teacher), hard)
+
+
+def test_a_teacher_that_agrees_leaves_no_loss() -> None:
+    model = nn.Linear(4, 3)
+    loss = loss_of(model, torch.randn(5, 4), torch.zeros(5, dtype=torch.int64), Schedule(teacher_share=1.0), model)
+    assert abs(float(loss.detach())) < 1e-6
+
+
+def test_matched_values_add_their_mean_relative_error() -> None:
+    teacher, student = two_stages(1), two_stages(2, (4, 4, 5))
+    mine, its = paired(student, teacher, slim())
+    x, labels = images(), torch.tensor([0, 1, 1, 0, 1])
+    scores, *values = mine(x)
+    _, first, last = replace(teacher, outputs=("linear", "relu", "relu_2")).to_module()(x)
+    errors = [
+        ((value - wanted) ** 2).sum() / (wanted**2).sum()
+        for value, wanted in zip(values, (first[:, list(KEPT)], last), strict=True)
+    ]
+    hard = nn.functional.cross_entropy(scores, labels)
+    schedule = Schedule(teacher_share=0, feature_weight=3.0)
+    torch.testing.assert_close(loss_of(mine, x, labels, schedule, its), hard + 3 * (errors[0] + errors[1]) / 2)
+
+
+def test_gradients_of_matched_values_reach_the_student_alone() -> None:
+    student, teacher = paired(two_stages(2, (4, 4, 5)), two_stages(1), slim())
+    loss_of(student, images(), torch.tensor([0, 1, 1, 0, 1]), Schedule(teacher_share=0.5), teacher).backward()
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in student.parameters())
+    assert len(list(teacher.parameters())) == 8 and all(p.grad is None for p in teacher.parameters())
+
+
+def test_matched_values_alone_pull_only_the_layers_in_front() -> None:
+    student, teacher = paired(two_stages(2), two_stages(1), [Match("relu_1", "relu_1")])
+    for head in (student.get_submodule("7"), teacher.get_submodule("module.7")):
+        nn.init.zeros_(head.get_parameter("weight"))  # both name the same scores, whatever they see
+        nn.init.zeros_(head.get_parameter("bias"))
+    before = {name: p.detach().clone() for name, p in student.named_parameters()}
+    fit(student, dots(), Schedule(2, teacher_share=1, weight_decay=0), teacher=teacher)
+    moved = {name for name, p in student.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+def test_values_come_to_match_and_the_net_takes_its_module_back() -> None:
+    teacher = two_stages(1)
+    teacher = teacher.trained(fit(teacher.to_module(), dots(), Schedule(6, rate=0.05)))
+    coupling = couple(teacher)
+    (group,) = (group for group in coupling.groups if group.size == 6)
+    small = cut(teacher, {group.name: np.array(KEPT)}, coupling)
+    x, _ = next(dots().batches("test", 99))
+    far = []
+    for weight in (0.0, 1.0):
+        student, guide = paired(small, teacher, slim())
+        fit(student, dots(), Schedule(20, rate=0.05, teacher_share=0.5, feature_weight=weight), teacher=guide)
+        with torch.no_grad():
+            far.append(float(relative_error(student(x)[2], guide(x)[2])))
+    assert far[1] < 0.1 and far[1] < 0.2 * far[0]
+    trained = small.trained(student)
+    assert set(trained.to_module().state_dict()) == set(student.state_dict())
+    assert torch.equal(trained.to_module()(x), student(x)[0])
+    assert accuracy(student, dots(), "test") == accuracy(trained.to_module(), dots(), "test")
+
+
+def test_values_that_match_leave_the_scores_training_alone() -> None:
+    net = two_stages(2)
+    student, teacher = paired(net, two_stages(1), [Match("relu", "relu")])
+    ignored = fit(student, dots(), Schedule(2, feature_weight=0), teacher=teacher)
+    assert same_bits(ignored, fit(net.to_module(), dots(), Schedule(2), teacher=two_stages(1).to_module()))
+
+
+@pytest.mark.parametrize(
+    ("match", "said"),
+    [
+        (Match("relu_9", "relu"), "the changed net has no node 'relu_9'"),
+        (Match("relu", "relu_9"), "the original net has no node 'relu_9'"),
+        (
+            Match("relu", "relu_2", (0, 1, 2, 3)),
+            r"\[1, 4, 6, 6\] and cannot .* 4 channels of 'relu_2', .*\[1, 5, 4, 4\]",
+        ),
+        (Match("relu", "relu"), r"\[1, 4, 6, 6\] and cannot be matched with 6 channels"),
+        (Match("relu", "relu", (0, 1, 2, 6)), "'relu' has 6 channels; 6 is none of them"),
+        (Match("relu", "relu", (0, -1, 2, 3)), "'relu' has 6 channels; -1 is none of them"),
+    ],
+)
+def test_values_that_cannot_be_matched_are_refused(match: Match, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        paired(two_stages(2, (4, 4, 5)), two_stages(1), [match])
+
+
+def test_values_without_a_teacher_that_gives_them_are_refused() -> None:
+    student, _ = paired(two_stages(2), two_stages(1), [Match("relu", "relu")])
+    x, labels = images(2), torch.tensor([0, 1])
+    with pytest.raises(RequestError, match="there is no teacher"):
+        loss_of(student, x, labels, Schedule(), None)
+    with pytest.raises(RequestError, match="gives 1 values to be matched, the teacher 0"):
+        loss_of(student, x, labels, Schedule(), two_stages(1).to_module())
