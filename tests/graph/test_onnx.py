@@ -28,7 +28,7 @@ from slimwright.graph.onnx.fill import fillings
 from slimwright.graph.onnx.reshape import place_of_batch
 from slimwright.zoo import build
 
-EXACT = 2e-6  # float32, other kernels, small nets
+EXACT = 1e-5  # relative, in float32: other kernels, small nets
 
 
 def computed(net: Net, images: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from onnx_files import apart, in_onnxruntime, saved
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.onnx import read_onnx
 
-CLOSE = 2e-6
+CLOSE = 1e-5
 REFUSED = (Fail, InvalidArgument, InvalidGraph, RuntimeException)
 
 
