@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slimwright.graph.net import Net, Node, Value
+from slimwright.graph.net import Net, Node
+from slimwright.graph.ops import pair_of
 
 MOST_TAPS = 4608  # 512 channels of 3x3: a Gram matrix of 170 MB; wider layers are not observed
 MOST_ELEMENTS = 2**22  # of the columns that are laid out at a time
@@ -79,21 +80,17 @@ def _windows(net: Net, node: Node, x: Tensor) -> Tensor:
     if node.op == "linear":
         return x.reshape(-1, x.shape[-1]).T[:, None, None, :, None, None]
     kernel = net.tensors[node.tensors["weight"]].shape[2:]
-    stride, dilation = (_pair(node.arguments[what]) for what in ("stride", "dilation"))
+    stride, dilation = (pair_of(node.arguments[what]) for what in ("stride", "dilation"))
     spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     padding = node.arguments["padding"]
-    top, left = [span // 2 for span in spans] if padding == "same" else (0, 0) if padding == "valid" else _pair(padding)
+    top, left = (
+        [span // 2 for span in spans] if padding == "same" else (0, 0) if padding == "valid" else pair_of(padding)
+    )
     bottom, right = (spans[0] - top, spans[1] - left) if padding == "same" else (top, left)
     padded = F.pad(x, (left, right, top, bottom)).transpose(0, 1)  # [C, N, ...]
     windows = padded.unfold(2, spans[0] + 1, stride[0]).unfold(3, spans[1] + 1, stride[1])
     taken = windows[..., :: dilation[0], :: dilation[1]]  # [C, N, H, W, kH, kW]
     return taken.permute(0, 4, 5, 1, 2, 3)
-
-
-def _pair(value: Value) -> tuple[int, int]:
-    down, across = (value[0], value[-1]) if isinstance(value, tuple) else (value, value)
-    assert isinstance(down, int) and isinstance(across, int)
-    return down, across
 
 
 def _chunks(windows: Tensor) -> Iterator[Tensor]:

@@ -106,16 +106,21 @@ def on_meta(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: torch.device("meta") if key == "device" else value for key, value in arguments.items()}
 
 
+def pair_of(value: Any) -> tuple[int, int]:
+    """Return what an argument such as a stride says for height and for width: one number may stand for both."""
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
 def _conv2d(a: Mapping[str, Any], own: Shapes) -> nn.Module:
     out, per_group, height, width = own["weight"]
-    padding = a["padding"] if isinstance(a["padding"], str) else _pair(a["padding"])
+    padding = a["padding"] if isinstance(a["padding"], str) else pair_of(a["padding"])
     return nn.Conv2d(
         per_group * a["groups"],
         out,
         (height, width),
-        stride=_pair(a["stride"]),
+        stride=pair_of(a["stride"]),
         padding=padding,
-        dilation=_pair(a["dilation"]),
+        dilation=pair_of(a["dilation"]),
         groups=a["groups"],
         bias="bias" in own,
     )
@@ -137,15 +142,15 @@ def _batch_norm(kind: type[nn.BatchNorm1d | nn.BatchNorm2d]) -> Build:
 
 
 def _max_pool2d(a: Mapping[str, Any], _: Shapes) -> nn.Module:
-    stride = _pair(a["stride"]) if a["stride"] else None
+    stride = pair_of(a["stride"]) if a["stride"] else None
     return nn.MaxPool2d(
-        _pair(a["kernel_size"]), stride, _pair(a["padding"]), _pair(a["dilation"]), ceil_mode=a["ceil_mode"]
+        pair_of(a["kernel_size"]), stride, pair_of(a["padding"]), pair_of(a["dilation"]), ceil_mode=a["ceil_mode"]
     )
 
 
 def _avg_pool2d(a: Mapping[str, Any], _: Shapes) -> nn.Module:
-    stride = _pair(a["stride"]) if a["stride"] else None
-    size, padding = _pair(a["kernel_size"]), _pair(a["padding"])
+    stride = pair_of(a["stride"]) if a["stride"] else None
+    size, padding = pair_of(a["kernel_size"]), pair_of(a["padding"])
     return nn.AvgPool2d(size, stride, padding, a["ceil_mode"], a["count_include_pad"], a["divisor_override"])
 
 
@@ -159,12 +164,6 @@ def _elu(a: Mapping[str, Any], _: Shapes) -> nn.Module:
     if a["scale"] != 1 or a["input_scale"] != 1:
         raise UnsupportedOp(f"an ELU with scale {a['scale']} has no layer")
     return nn.ELU(a["alpha"])
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    return (value[0], value[-1])
 
 
 def _layer_norm(a: Mapping[str, Any], own: Shapes) -> nn.Module:
@@ -254,7 +253,7 @@ OPS: dict[str, Op] = {
     "max_pool2d": Op("window", ("max_pool2d.default",), _max_pool2d),
     "avg_pool2d": Op("window", ("avg_pool2d.default",), _avg_pool2d),
     "adaptive_avg_pool2d": Op(
-        "window", ("adaptive_avg_pool2d.default",), lambda a, _: nn.AdaptiveAvgPool2d(_pair(a["output_size"]))
+        "window", ("adaptive_avg_pool2d.default",), lambda a, _: nn.AdaptiveAvgPool2d(pair_of(a["output_size"]))
     ),
     "mean": Op("reduce", ("mean.dim",)),
     "sum": Op("reduce", ("sum.dim_IntList",)),

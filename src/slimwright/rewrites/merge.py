@@ -19,6 +19,7 @@ from torch import Tensor
 
 from slimwright.errors import RequestError
 from slimwright.graph.net import Net, Node, Ref
+from slimwright.graph.ops import pair_of
 from slimwright.rewrites.draft import Draft, side_by_side
 
 PASSIVE = ("max_pool2d", "avg_pool2d", "lrn", "batch_norm", "relu")  # what a convolution can take in
@@ -70,16 +71,16 @@ def _streamlined(net: Net, conv: Node) -> _Streamline | None:
     weight = net.tensors[conv.tensors["weight"]]
     strides, paddings = [], []
     for axis in (0, 1):
-        stride = _pair(conv.arguments["stride"])[axis]
+        stride = pair_of(conv.arguments["stride"])[axis]
         for node in (n for n in chain if "pool" in n.op):
-            stride *= _pair(node.arguments["stride"] or node.arguments["kernel_size"])[axis]
-        reach = _pair(conv.arguments["dilation"])[axis] * (weight.shape[2 + axis] - 1)
+            stride *= pair_of(node.arguments["stride"] or node.arguments["kernel_size"])[axis]
+        reach = pair_of(conv.arguments["dilation"])[axis] * (weight.shape[2 + axis] - 1)
         padding = _padding(
             net[conv.source].shape[2 + axis],
             chain[-1].shape[2 + axis],
             stride,
             reach,
-            _pair(conv.arguments["padding"])[axis],
+            pair_of(conv.arguments["padding"])[axis],
         )
         if padding is None:
             return None
@@ -158,7 +159,7 @@ def _branch(net: Net, last: str) -> _Branch | None:
     if not layers:
         return None
     pool = net[name] if net[name].op in ("max_pool2d", "avg_pool2d") and len(net.readers[name]) == 1 else None
-    if pool is not None and _pair(pool.arguments["stride"] or pool.arguments["kernel_size"]) == (1, 1):
+    if pool is not None and pair_of(pool.arguments["stride"] or pool.arguments["kernel_size"]) == (1, 1):
         return _Branch(pool.source, pool, tuple(layers))
     return _Branch(name, None, tuple(layers))
 
@@ -169,11 +170,11 @@ def _takes_in(net: Net, deep: _Branch, flat: _Branch) -> bool:
         return False
     (reducer, _), (conv, _) = deep.layers
     height, width = net.tensors[conv.tensors["weight"]].shape[2:]
-    window = _pair(flat.pool.arguments["kernel_size"]) if flat.pool is not None else (1, 1)
-    centred = _pair(conv.arguments["padding"]) == (height // 2, width // 2) and height % 2 == width % 2 == 1
+    window = pair_of(flat.pool.arguments["kernel_size"]) if flat.pool is not None else (1, 1)
+    centred = pair_of(conv.arguments["padding"]) == (height // 2, width // 2) and height % 2 == width % 2 == 1
     plain = all(
-        _pair(node.arguments["stride"]) == (1, 1)
-        and _pair(node.arguments["dilation"]) == (1, 1)
+        pair_of(node.arguments["stride"]) == (1, 1)
+        and pair_of(node.arguments["dilation"]) == (1, 1)
         and node.arguments["groups"] == 1
         and not node.fixed
         for node in (reducer, conv, flat.layers[0][0])
@@ -226,9 +227,3 @@ def _bias(net: Net, node: Node) -> Tensor:
 
 def _bias_name(net: Net, node: Node) -> str:
     return node.tensors.get("bias", f"{net.paths[node.name]}.bias")
-
-
-def _pair(value: object) -> tuple[int, int]:
-    if isinstance(value, tuple):
-        return (int(str(value[0])), int(str(value[-1]))) if value else (1, 1)
-    return int(str(value)), int(str(value))
