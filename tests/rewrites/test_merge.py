@@ -44,9 +44,12 @@ def pictures(count: int = 150, seed: int = 1) -> Tensor:
     return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
-def block(*, pooled: bool = True) -> Net:
+def block(*, pooled: bool = True, padding: str | None = None) -> Net:
     torch.manual_seed(0)
-    return capture(lively(Block(pooled=pooled)), SHAPE)
+    model = Block(pooled=pooled)
+    for conv in (model.three[1][0], model.five[1][0]):  # type: ignore[index]
+        conv.padding = padding or conv.padding
+    return capture(lively(model), SHAPE)
 
 
 def scores(net: Net, images: Tensor) -> Tensor:
@@ -59,8 +62,9 @@ def error(net: Net, other: Net) -> float:
     return float((got - wanted).square().mean() / wanted.var())
 
 
-def test_a_pointwise_branch_merges_exactly() -> None:
-    net = block(pooled=False)
+@pytest.mark.parametrize("padding", [None, "same"])
+def test_a_pointwise_branch_merges_exactly(padding: str | None) -> None:
+    net = block(pooled=False, padding=padding)
     draft = folded(Draft.of(net))
     (concat,) = branches(draft.net)
     merged = merge_branches(draft, concat)

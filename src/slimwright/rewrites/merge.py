@@ -171,7 +171,9 @@ def _takes_in(net: Net, deep: _Branch, flat: _Branch) -> bool:
     (reducer, _), (conv, _) = deep.layers
     height, width = net.tensors[conv.tensors["weight"]].shape[2:]
     window = pair_of(flat.pool.arguments["kernel_size"]) if flat.pool is not None else (1, 1)
-    centred = pair_of(conv.arguments["padding"]) == (height // 2, width // 2) and height % 2 == width % 2 == 1
+    padding = conv.arguments["padding"]
+    keeps_size = padding == "same" or (padding != "valid" and pair_of(padding) == (height // 2, width // 2))
+    centred = keeps_size and height % 2 == width % 2 == 1
     plain = all(
         pair_of(node.arguments["stride"]) == (1, 1)
         and pair_of(node.arguments["dilation"]) == (1, 1)
