@@ -9,6 +9,7 @@ import safetensors.torch
 from torch import Tensor
 
 from slimwright.errors import DataError
+from slimwright.graph.net import Net
 from slimwright.graph.store import replacing
 
 FORMAT = "slimwright-evidence 2"
@@ -75,6 +76,12 @@ class Evidence:
     def all(self) -> "Evidence":
         """Return the evidence of all classes, added up."""
         return self.of(label for group in self.groups for label in group)
+
+    def summed_for(self, net: Net) -> "Evidence":
+        """Return the evidence of all classes, added up. Raises DataError where it was observed on another net."""
+        if self.net_digest != net.digest:
+            raise DataError("this evidence was observed on another net; observe this one again")
+        return self.all()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every sum: "images", "taylor_images", and "LAYER/ROLE" for each role of `LayerSums`."""

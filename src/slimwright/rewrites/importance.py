@@ -50,10 +50,8 @@ def scores(
         return {name: norm.numpy() for name, norm in norms.items() if norm is not None}
     if evidence is None:
         raise DataError(f"importance by '{rule}' is computed from evidence; observe this net first")
-    if evidence.net_digest != net.digest:
-        raise DataError("this evidence was observed on another net; observe this one again")
+    seen = evidence.summed_for(net)
     judge = {"taylor": taylor_losses, "apoz": shares_of_nonzeros, "dropnet": activation_means}[rule]
-    seen = evidence.all()
     return {group.name: judge(seen, group).numpy() for group in coupling.groups if _reader(seen, group) is not None}
 
 

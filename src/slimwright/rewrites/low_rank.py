@@ -25,7 +25,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from slimwright.errors import DataError, RequestError
+from slimwright.errors import RequestError
 from slimwright.evidence import Evidence
 from slimwright.graph.net import Net, Node, Ref, Value
 from slimwright.progress import Event, Tell, silent
@@ -70,7 +70,7 @@ def factorise(
     evidence is another net's.
     """
     layouts = {name: pieces(net, name, wanted) for name, wanted in factors.items()}
-    seen = None if evidence is None else evidence_of(net, evidence)
+    seen = None if evidence is None else evidence.summed_for(net)
     edit = _Edit(net)
     for done, (name, wanted) in enumerate(factors.items(), 1):
         node = net[name]
@@ -194,9 +194,7 @@ def takes_mean(net: Net, node: Node) -> bool:
 
 def evidence_of(net: Net, evidence: Evidence) -> Evidence:
     """Return the evidence summed over its classes. Raises DataError where it was observed on another net."""
-    if evidence.net_digest != net.digest:
-        raise DataError("this evidence was observed on another net; observe this one again")
-    return evidence.all()
+    return evidence.summed_for(net)
 
 
 class _Edit:

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slimwright.errors import DataError
 from slimwright.evidence import Evidence
 from slimwright.graph.channels import ChannelGroup, Coupling, Cut
 from slimwright.graph.net import Net
@@ -43,9 +42,7 @@ def removals(net: Net, evidence: Evidence, coupling: Coupling) -> dict[str, Remo
 
     Groups of which a layer needs equal parts (grouped convolutions and norms) have none yet: they stay whole.
     """
-    if evidence.net_digest != net.digest:
-        raise DataError("this evidence was observed on another net; observe this one again")
-    seen = evidence.all()
+    seen = evidence.summed_for(net)
     return {
         group.name: removal(net, seen, group)
         for group in coupling.groups
