@@ -16,7 +16,7 @@ round and takes part in no choice.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Literal
@@ -28,9 +28,10 @@ from torch.nn import functional as F
 
 from results_table import Column, Row, environment, options, show, write
 from slimwright.data import PARTS, ArrayData, Dataset, Glyphs, Part, digits, glyphs, whole
-from slimwright.dropnet import Loop, Round, Rule, Training, dropnet, retrained
-from slimwright.dropnet.training import measured, module_of
+from slimwright.dropnet import AS_PUBLISHED, Loop, Round, Rule, dropnet, retrained
+from slimwright.dropnet.training import module_of
 from slimwright.graph import Net, capture
+from slimwright.train import Schedule, accuracy
 from slimwright.zoo import build
 
 FOLDER = Path(__file__).resolve().parents[1] / "out" / "dropnet"
@@ -84,9 +85,9 @@ class Extent:
     """How much is run. The oracle drops one node at a time until `oracle_least` of them are left."""
 
     glyphs: Glyphs
-    training: Training
+    training: Schedule
     seeds: int
-    oracle: Training
+    oracle: Schedule
     oracle_seeds: int
     oracle_least: float
 
@@ -98,17 +99,17 @@ def drawn(difficulty: float, train: int, held_out: int, test: int) -> Glyphs:
 
 FULL = Extent(
     glyphs=drawn(0.45, train=600, held_out=300, test=1000),
-    training=Training(epochs=14, batch_size=8, order=None),
+    training=replace(AS_PUBLISHED, epochs=14, batch_size=8, seed=None),
     seeds=3,
-    oracle=Training(epochs=15, order=None),
+    oracle=replace(AS_PUBLISHED, epochs=15, seed=None),
     oracle_seeds=2,
     oracle_least=0.1,
 )
 QUICK = Extent(
     glyphs=drawn(0.0, train=200, held_out=100, test=200),
-    training=Training(epochs=5, batch_size=8, order=None),
+    training=replace(AS_PUBLISHED, epochs=5, batch_size=8, seed=None),
     seeds=1,
-    oracle=Training(epochs=5, order=None),
+    oracle=replace(AS_PUBLISHED, epochs=5, seed=None),
     oracle_seeds=1,
     oracle_least=0.9,
 )
@@ -207,7 +208,7 @@ def read(rule: str, seed: int, rounds: Sequence[Round], data: Dataset) -> list[P
     """Read every round on the test part."""
     total = rounds[0].units
     found = [
-        Point(rule, seed, each.units, each.units / total, measured(module_of(each.net), data, "test")[1])
+        Point(rule, seed, each.units, each.units / total, accuracy(module_of(each.net), data, "test"))
         for each in rounds
     ]
     note = ", ".join(f"{point.accuracy:.0%}" for point in found)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from example_nets import hand_made, net_of
 from slimwright.data import ArrayData
-from slimwright.dropnet import Loop, Round, Rule, Training, counts_per_round, filters_of
+from slimwright.dropnet import AS_PUBLISHED, Loop, Round, Rule, counts_per_round, filters_of
 from slimwright.dropnet.dropping import activations, without
 from slimwright.errors import RequestError
 from slimwright.graph import Coupling, Net, capture, couple, cut
@@ -16,7 +17,7 @@ from slimwright.rewrites.importance import Score
 from slimwright.zoo import build
 
 MODEL_C = [64, 64, 128, 128]
-BRIEF = Training(epochs=2, batch_size=8)
+BRIEF = replace(AS_PUBLISHED, epochs=2, batch_size=8)
 
 
 @pytest.fixture(scope="module")

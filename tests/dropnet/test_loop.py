@@ -1,6 +1,7 @@
 import itertools
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,16 @@ from torch import Tensor, nn
 
 from example_nets import net_of
 from slimwright.data import ArrayData
-from slimwright.dropnet import Loop, Round, Training, dropnet, retrained
-from slimwright.dropnet.training import module_of, train
+from slimwright.dropnet import AS_PUBLISHED, Loop, Round, dropnet, retrained
+from slimwright.dropnet.training import module_of
 from slimwright.errors import RequestError
 from slimwright.graph import Net, couple, cut
 from slimwright.graph.moves import Ids
 from slimwright.progress import Event
+from slimwright.train import fit
 
 NETS = {"convolutions": convolutions, "linears": linears}
-BRIEF = Training(epochs=2, batch_size=8)
+BRIEF = replace(AS_PUBLISHED, epochs=2, batch_size=8)
 Keep = Mapping[str, Ids]
 
 
@@ -62,14 +64,14 @@ def test_training_a_cut_net_is_training_the_masked_one(
     coupling = couple(net)
     groups = coupling.groups[:2]
     keep = {group.name: np.array(channels) for group, channels in zip(groups, kept, strict=True)}
-    training = Training(epochs=2, batch_size=8, order=None)
+    training = replace(BRIEF, seed=None)
     small, whole = cut(net, keep, coupling).to_module(), net.to_module()
     for group, activation in zip(groups, activations, strict=True):
         hook = masking(keep[group.name], group.size)
         whole.get_submodule(net.paths[activation]).register_forward_hook(hook)
     before = cut(net, keep, coupling)
-    train(small, data, training)
-    train(whole, data, training)
+    fit(small, data, training)
+    fit(whole, data, training)
     masked = cut(net.trained(whole), keep, coupling)
     trained = before.trained(small)
     images, _ = data.parts["test"]
@@ -86,7 +88,9 @@ def test_every_round_starts_from_the_first_weights(rule: str, data: ArrayData) -
     rounds = dropnet(net, data, Loop(rule=rule, share=0.4, training=BRIEF))  # type: ignore[arg-type]
     for each in rounds:
         module = module_of(cut(net, each.keep, coupling))
-        assert train(module, data, BRIEF) == each.epochs
+        epochs: list[Event] = []
+        fit(module, data, BRIEF, tell=epochs.append)
+        assert len(epochs) == each.epochs
         for key, tensor in module.state_dict().items():
             assert torch.equal(tensor, each.net.to_module().state_dict()[key])
 
@@ -159,7 +163,7 @@ def test_rounds_of_other_weights_data_or_training_are_not_mixed_up(data: ArrayDa
     for net, pictured, training in (
         (linears(1), data, BRIEF),
         (linears(), pictures(1), BRIEF),
-        (linears(), data, Training(epochs=2, batch_size=8, rate=0.05)),
+        (linears(), data, replace(BRIEF, rate=0.05)),
     ):
         other = dropnet(net, pictured, Loop(least=0.9, training=training), folder=tmp_path)
         assert other[0].net.digest != first[0].net.digest
@@ -182,7 +186,7 @@ def test_retraining_takes_the_same_units_of_other_first_weights(data: ArrayData)
     for one, other in zip(rounds, others, strict=True):
         assert one.keep is other.keep and one.net.digest != other.net.digest
         module = module_of(cut(linears(5), one.keep))
-        train(module, data, BRIEF)
+        fit(module, data, BRIEF)
         assert other.net.digest == cut(linears(5), one.keep).trained(module).digest
 
 

@@ -12,8 +12,8 @@ from slimwright.data import ArrayData
 from slimwright.errors import DataError, RequestError
 from slimwright.graph.store import replacing
 from slimwright.progress import Event
-from slimwright.train import Schedule, accuracy, fit
-from slimwright.train.run import Run, validation_loss
+from slimwright.train import Schedule, accuracy, fit, mean_loss
+from slimwright.train.run import Run
 
 TINY = Schedule(epochs=4, batch_size=16)  # 3 steps an epoch
 EVERYTHING = {
@@ -224,12 +224,12 @@ def test_a_run_that_gets_worse_stops_and_gives_back_its_best() -> None:
 
     def tell(event: Event) -> None:
         told.append(event)
-        losses.append(validation_loss(model, mistaken("validation")))
+        losses.append(mean_loss(model, mistaken("validation"), "validation"))
 
     fit(model, mistaken("validation"), plain, tell=tell)  # the better it knows the train part, the worse
     assert losses.index(min(losses)) == 0 and len(losses) == 4
     assert (told[-1].done, told[-1].total) == (100, 100) and "after epoch 1" in told[-1].note
-    assert validation_loss(model, mistaken("validation")) == losses[0]
+    assert mean_loss(model, mistaken("validation"), "validation") == losses[0]
     assert same_bits(model, fit(small_net(), mistaken("validation"), replace(plain, epochs=1)))
 
 
@@ -240,7 +240,7 @@ def test_a_run_that_gets_better_is_not_stopped() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     fit(model, dots(), schedule, tell=told.append)
     assert [event.done for event in told] == list(range(1, 13))
-    assert f"{validation_loss(model, dots()):.3f} after epoch 12" in told[-1].note
+    assert f"{mean_loss(model, dots(), 'validation'):.3f} after epoch 12" in told[-1].note
 
 
 def test_the_average_is_that_of_the_weights_behind_each_step() -> None:
@@ -279,7 +279,7 @@ def test_the_average_is_taken_only_where_it_is_better(better: bool) -> None:
     plain = fit(small_net(), data, schedule)
     averaged = fit(small_net(), data, replace(schedule, average_over=2))
     assert same_bits(plain, averaged) is not better
-    assert (validation_loss(averaged, data) < validation_loss(plain, data)) is better
+    assert (mean_loss(averaged, data, "validation") < mean_loss(plain, data, "validation")) is better
 
 
 def test_the_test_part_decides_nothing() -> None:
@@ -293,3 +293,12 @@ def test_accuracy_is_the_share_that_is_right() -> None:
             return torch.stack([torch.ones(len(x)), torch.zeros(len(x))], 1)
 
     assert accuracy(Left(), dots(), "test") == 0.5
+
+
+def test_the_mean_loss_is_that_of_all_images() -> None:
+    model, data = small_net().eval(), dots()
+    images, labels = data.parts["validation"]
+    with torch.no_grad():
+        scores = model(images)
+    assert mean_loss(model, data, "validation") == pytest.approx(float(F.cross_entropy(scores, labels)), rel=1e-6)
+    assert accuracy(model, data, "validation") == pytest.approx(float((scores.argmax(1) == labels).float().mean()))

@@ -30,6 +30,9 @@ def test_the_longest_path_that_fits_gives_the_factor() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ({"epochs": 0}, "at least 1 and the rate above 0"),
+        ({"batch_size": 0}, "at least 1 and the rate above 0"),
+        ({"rate": 0.0}, "at least 1 and the rate above 0"),
         ({"minutes": 0.0}, "0 minutes cannot learn"),
         ({"minutes": -1.0}, "-1 minutes cannot learn"),
         ({"teacher_share": 1.5}, "between 0 and 1, not 1.5"),

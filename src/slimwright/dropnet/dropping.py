@@ -10,7 +10,7 @@ Source: Tan and Motani 2020 (arXiv 2207.06646), sec. 3 and the authors' code. Ti
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slimwright.data import Dataset
 from slimwright.dropnet.rounds import Keep, Round
-from slimwright.dropnet.training import Training, measured, module_of
+from slimwright.dropnet.training import AS_PUBLISHED, module_of
 from slimwright.errors import RequestError
 from slimwright.graph.balance import choose
 from slimwright.graph.channels import ChannelGroup, Coupling, couple
@@ -27,6 +27,7 @@ from slimwright.graph.cut import cut
 from slimwright.graph.net import Net, without_dead_ends
 from slimwright.graph.ops import op_of
 from slimwright.rewrites.importance import Score, counts_left, ranked
+from slimwright.train import Schedule, mean_loss
 
 Rule = Literal[
     "minimum", "maximum", "random", "minimum_layer", "maximum_layer", "random_layer", "apoz", "apoz_layer", "oracle"
@@ -46,7 +47,7 @@ class Loop:
     least: float = 0.1
     kappa: float = 0.0
     seed: int = 0
-    training: Training = field(default_factory=Training)
+    training: Schedule = AS_PUBLISHED
 
     def __post_init__(self) -> None:
         if self.rule not in get_args(Rule):
@@ -161,7 +162,7 @@ def _greedy(last: Round, coupling: Coupling, left: int, data: Dataset) -> Keep:
     net, keep = last.net, last.keep
     while sum(map(len, keep.values())) > left:
         tries = _removals(net, keep, coupling)
-        net, keep = min(tries, key=lambda tried: measured(module_of(tried[0]), data, "train")[0])
+        net, keep = min(tries, key=lambda tried: mean_loss(module_of(tried[0]), data, "train"))
     return keep
 
 

@@ -21,11 +21,11 @@ import numpy as np
 from slimwright.data import Dataset
 from slimwright.dropnet.dropping import Loop, counts_per_round, filters_of, without
 from slimwright.dropnet.rounds import Keep, Round, Rounds
-from slimwright.dropnet.training import Training
 from slimwright.errors import RequestError
 from slimwright.graph.channels import ChannelGroup, Coupling, couple
 from slimwright.graph.net import Net
 from slimwright.progress import Event, Tell, silent
+from slimwright.train import Schedule
 
 
 def dropnet(
@@ -63,7 +63,7 @@ def retrained(
     net: Net,
     rounds: Sequence[Round],
     data: Dataset,
-    training: Training,
+    training: Schedule,
     *,
     folder: Path | None = None,
     tell: Tell = silent,

@@ -15,12 +15,14 @@ import safetensors
 import safetensors.torch
 
 from slimwright.data import Dataset, part_fingerprint
-from slimwright.dropnet.training import Training, measured, module_of, train
+from slimwright.dropnet.training import module_of
 from slimwright.graph.channels import Coupling
 from slimwright.graph.cut import cut
 from slimwright.graph.moves import Ids
 from slimwright.graph.net import Net
 from slimwright.graph.store import replacing
+from slimwright.progress import Event
+from slimwright.train import Schedule, accuracy, fit, mean_loss
 
 Keep: TypeAlias = Mapping[str, Ids]
 
@@ -44,7 +46,7 @@ class Round:
 class Rounds:
     """Trains one net without some of its units, or takes from a folder what came of that before."""
 
-    def __init__(self, net: Net, coupling: Coupling, data: Dataset, training: Training, folder: Path | None) -> None:
+    def __init__(self, net: Net, coupling: Coupling, data: Dataset, training: Schedule, folder: Path | None) -> None:
         self.net, self.coupling, self.data, self.training, self.folder = net, coupling, data, training, folder
         images = [part_fingerprint(data, "train"), part_fingerprint(data, "validation")] if folder else []
         self.identity = [net.digest, asdict(training), images]
@@ -57,10 +59,12 @@ class Rounds:
         if known is not None:
             return known
         module = module_of(small)
-        epochs = train(module, self.data, self.training)
+        epochs: list[Event] = []
+        fit(module, self.data, self.training, tell=epochs.append)
         trained = small.trained(module)
         net = trained.edited(tensors={name: t.contiguous() for name, t in trained.tensors.items()})
-        done = Round(keep, net, epochs, *measured(module, self.data, "validation"))
+        loss, right = mean_loss(module, self.data, "validation"), accuracy(module, self.data, "validation")
+        done = Round(keep, net, len(epochs), loss, right)
         if path:
             _save(done, path)
         return done
@@ -90,10 +94,10 @@ def _restored(small: Net, keep: Keep, path: Path) -> Round | None:
     try:
         found = json.loads(path.with_suffix(".json").read_text())
         tensors = safetensors.torch.load_file(path.with_suffix(".safetensors"))
-        loss, accuracy = float(found["validation_loss"]), float(found["validation_accuracy"])
+        loss, right = float(found["validation_loss"]), float(found["validation_accuracy"])
         epochs = int(found["epochs"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
         return None
     if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in small.tensors.items()}:
         return None
-    return Round(keep, small.edited(tensors=tensors), epochs, loss, accuracy)
+    return Round(keep, small.edited(tensors=tensors), epochs, loss, right)

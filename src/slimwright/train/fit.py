@@ -38,7 +38,8 @@ def fit(
     it is removed at the end. Time that went into an epoch that was never finished is not counted; all other is, so a
     run that was killed gets no more minutes than one that was not.
 
-    Raises DataError where the loss stops being a number, and RequestError where schedule and model do not fit.
+    A run with patience whose loss stops being a number ends there with its best weights. Raises DataError where there
+    are none, and RequestError where schedule and model do not fit.
     """
     if teacher is not None:
         teacher.eval()
@@ -76,12 +77,13 @@ def accuracy(model: nn.Module, data: Dataset, part: Part) -> float:
 def _epoch(run: Run, data: Dataset, teacher: nn.Module | None) -> None:
     """Train for one epoch, or until the time is over."""
     schedule, model = run.schedule, run.model.train()
-    seed = schedule.seed * 100_003 + run.epoch
+    seed = (schedule.seed or 0) * 100_003 + run.epoch
     torch.manual_seed(seed)  # dropout
-    for step, (images, labels) in enumerate(data.batches("train", schedule.batch_size, seed=seed)):
+    order = None if schedule.seed is None else seed
+    for step, (images, labels) in enumerate(data.batches("train", schedule.batch_size, seed=order)):
         run.look()
         done = run.done(step)
-        if done >= 1:
+        if done >= 1 or run.lost:
             break
         run.descend(loss_of(model, images, labels, schedule, teacher), done)
     run.epoch += 1

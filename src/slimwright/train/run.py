@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from slimwright.data import Dataset
+from slimwright.data import Dataset, Part
 from slimwright.errors import DataError, RequestError
 from slimwright.graph.store import replacing
 from slimwright.train.loss import outputs_of
@@ -38,11 +38,12 @@ class Run:
         self.loss = math.nan  # of the last batch
         self.best: dict[str, Tensor] = {}
         self.best_loss, self.best_epoch = math.inf, 0
+        self.lost = False  # the loss is no number any more
 
     @property
     def over(self) -> bool:
-        """True where the epochs, the time or the patience are used up."""
-        if self.schedule.patience and self.epoch - self.best_epoch >= self.schedule.patience:
+        """True where the epochs, the time or the patience are used up, or the loss is lost."""
+        if self.lost or (self.schedule.patience and self.epoch - self.best_epoch >= self.schedule.patience):
             return True
         if self.schedule.minutes is None:
             return self.epoch >= self.schedule.epochs
@@ -62,14 +63,13 @@ class Run:
     def descend(self, loss: Tensor, done: float) -> None:
         """Take one step down the gradient of `loss`, at the rate for the share of the run that is done.
 
-        Raises DataError where the loss is no number.
+        Where the loss is no number the run is over; raises DataError where it has no best weights to go back to.
         """
         self.loss = loss.item()
         if not math.isfinite(self.loss):
-            raise DataError(
-                f"the training loss is {self.loss} in epoch {self.epoch + 1}; "
-                f"lower the rate ({self.schedule.rate}) or check the data"
-            )
+            self.lost = True
+            self._expect_best(f"the training loss is {self.loss} in epoch {self.epoch + 1}")
+            return
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate_at(done) * group["factor"]
         self.optimizer.zero_grad()
@@ -79,11 +79,20 @@ class Run:
             self.average.update_parameters(self.model)
 
     def judge(self, data: Dataset) -> None:
-        """Keep what is best on the validation part so far: the weights as they are, or their average."""
+        """Keep what is best on the validation part so far: the weights as they are, or their average.
+
+        Raises DataError where no loss was a number yet.
+        """
+        loss = math.nan
         for candidate in (self.model, self.average.module if self.average else None):
-            if candidate is not None and (loss := validation_loss(candidate, data)) < self.best_loss:
+            if candidate is not None and (loss := mean_loss(candidate, data, "validation")) < self.best_loss:
                 self.best_loss, self.best_epoch = loss, self.epoch
                 self.best = {name: tensor.clone() for name, tensor in candidate.state_dict().items()}
+        self._expect_best(f"the validation loss is {loss} after epoch {self.epoch}")
+
+    def _expect_best(self, otherwise: str) -> None:
+        if not self.best:
+            raise DataError(f"{otherwise}; lower the rate ({self.schedule.rate}) or check the data")
 
     def save(self, path: Path, key: str) -> None:
         """Write all of it to `path`, replaced at once."""
@@ -134,13 +143,13 @@ def key_of(model: nn.Module, data: Dataset, schedule: Schedule, teacher: nn.Modu
 
 
 @torch.no_grad()
-def validation_loss(model: nn.Module, data: Dataset) -> float:
-    """Return the mean cross-entropy, in nats, of the model in eval mode on the validation part."""
+def mean_loss(model: nn.Module, data: Dataset, part: Part) -> float:
+    """Return the mean cross-entropy, in nats, of the model in eval mode on a part."""
     model.eval()
     total = 0.0
-    for images, labels in data.batches("validation", 128):
+    for images, labels in data.batches(part, 128):
         total += float(F.cross_entropy(outputs_of(model, images)[0], labels, reduction="sum"))
-    return total / data.size("validation")
+    return total / data.size(part)
 
 
 def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:

@@ -12,8 +12,7 @@ class Schedule:
     """How to train: plain SGD with Nesterov momentum and a one-cycle rate.
 
     The rate rises for the first fifth of the run and falls along a cosine to zero. A run with `patience` has no length
-    to lay a cycle over, as it may end any time: its rate is constant. That, with neither momentum nor decay, is how
-    DropNet trains (Tan and Motani 2020, arXiv 2207.06646: rate 0.1, 100 epochs, patience 5).
+    to lay a cycle over, as it may end any time: its rate is constant.
 
     `faster` makes some parameters learn at a multiple of the rate, by the path of their layer: `{"fc": 10}`, as
     DeepRebirth has it for new layers (Li et al. 2018, arXiv 1708.04728). The longest path that fits counts; 0 leaves
@@ -37,11 +36,13 @@ class Schedule:
     teacher_share: float = 0.9  # of the loss: 0 is the labels alone, 1 the teacher alone
     temperature: float = 4.0
     feature_weight: float = 1.0  # of values matched inside the networks, where there are any
-    seed: int = 0
+    seed: int | None = 0  # of shuffled and augmented passes; None: plain ones in order
 
     def __post_init__(self) -> None:
         if self.minutes is not None and not self.minutes > 0:
             raise RequestError(f"a run of {self.minutes:g} minutes cannot learn; give more than 0, or None for epochs")
+        if min(self.epochs, self.batch_size) < 1 or not self.rate > 0:
+            raise RequestError(f"epochs and batch_size must be at least 1 and the rate above 0, not {self}")
         if not 0 <= self.teacher_share <= 1:
             raise RequestError(f"the teacher's share of the loss is between 0 and 1, not {self.teacher_share:g}")
         if min(self.patience, self.average_over, self.feature_weight, *self.faster.values(), 0) < 0:
