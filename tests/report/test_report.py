@@ -1,37 +1,15 @@
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from manifest_example import example_manifest, example_recipe
+from pages import HOSTILE, Page, charts, rendered, text_of
 
 from slimwright.bundle import Decision, Manifest
 from slimwright.recipe import Recipe
 from slimwright.report import write_report
 
 CHARTS = {"tradeoff", "latency", "macs", "weight-bytes", "memory", "kernels"}
-HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><!--<script>"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-class _Page(HTMLParser):
-    """Collects what a browser would load or run, and the text of elements that have a data-testid."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.loads: list[str] = []
-        self.handlers: list[str] = []
-        self.tests: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
-        self.handlers += [name for name, _ in attrs if name.startswith("on")]
-        self.tests += [value or "" for name, value in attrs if name == "data-testid"]
 
 
 @pytest.fixture(scope="module")
@@ -76,31 +54,9 @@ def html_of(folder: Path) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
-def text_of(html: str, test: str) -> str:
-    """The text from one data-testid to the next, tags removed."""
-    found = re.search(rf'data-testid="{test}"[^>]*>(.*?)(?=data-testid=|</main>)', html, re.S)
-    assert found is not None, test
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>?", " ", found[1])).strip()
-
-
-def rendered(folder: Path) -> str:
-    """The page's document after its script has run in a real browser."""
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
-    done = subprocess.run(
-        [*command, f"--user-data-dir={folder / 'profile'}", (folder / "report.html").as_uri()],
-        capture_output=True,
-        timeout=60,
-        check=True,
-    )
-    return done.stdout.decode()
-
-
 def test_the_page_loads_nothing_and_allows_only_its_own_script(folder: Path) -> None:
     html = html_of(folder)
-    page = _Page(html)
+    page = Page(html)
     assert page.loads == []
     assert not {"link", "img", "iframe", "object", "base"} & set(page.tags)
     assert not re.search(r"@import|url\(", html.partition("</style>")[0])
@@ -108,7 +64,7 @@ def test_the_page_loads_nothing_and_allows_only_its_own_script(folder: Path) -> 
 
 
 def test_every_chart_is_on_the_page_and_has_its_image(folder: Path) -> None:
-    assert {test.removeprefix("chart-") for test in _Page(html_of(folder)).tests if test.startswith("chart-")} == CHARTS
+    assert charts(html_of(folder)) == CHARTS
     images = {path.stem: path.read_bytes() for path in (folder / "plots").iterdir()}
     assert images.keys() == CHARTS
     for image in images.values():
@@ -131,7 +87,7 @@ def test_the_headline_and_the_tiles_say_what_the_summary_says(folder: Path) -> N
         "rss": ("3.90 MB", "from 8.10 MB", "−52 %", "measured"),
     }.items():
         assert [number for number in numbers if number not in text_of(html, f"tile-{tile}")] == []
-    assert "misses" not in _Page(html).tests
+    assert "misses" not in Page(html).tests
 
 
 def test_a_missed_budget_is_said_first_and_in_full(tmp_path: Path) -> None:
@@ -167,7 +123,7 @@ def test_layers_proof_decisions_and_recipe_are_told(folder: Path) -> None:
 
 def test_a_hostile_text_is_only_ever_shown(hostile: Path) -> None:
     html = html_of(hostile)
-    page = _Page(html)
+    page = Page(html)
     assert HOSTILE not in html
     assert "<img" not in html.rpartition("</script>")[0].partition("<script>")[0]
     assert "img" not in page.tags and page.handlers == []
@@ -176,7 +132,7 @@ def test_a_hostile_text_is_only_ever_shown(hostile: Path) -> None:
 
 
 def test_a_browser_draws_every_chart(folder: Path) -> None:
-    document = rendered(folder)
+    document = rendered(folder / "report.html", folder / "profile")
     assert document.count('data-state="drawn"') == len(CHARTS)
     assert 'data-state="failed"' not in document
     assert document.count("<svg") >= len(CHARTS)
@@ -184,7 +140,7 @@ def test_a_browser_draws_every_chart(folder: Path) -> None:
 
 
 def test_a_browser_does_not_run_a_hostile_text(hostile: Path) -> None:
-    document = rendered(hostile)
+    document = rendered(hostile / "report.html", hostile / "profile")
     assert document.count('data-state="drawn"') == len(CHARTS)
     assert "<title>owned" not in document
     assert "<img" not in document.partition("<main")[2].partition("<script>")[0]
