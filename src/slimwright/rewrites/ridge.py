@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from slimwright.errors import DataError
 from slimwright.evidence import add_moments, columns
 from slimwright.graph.net import Net, Node
 
 RIDGE = 3e-3
-
-
+GROWTH = 3.0  # of a ridge below the rounding of the moments, which are summed in float32
 MOST_ELEMENTS = 2**25  # of the columns that are made at a time
 
 
@@ -37,8 +37,7 @@ class LayerRidge:
         self._mean = total / self.positions  # [G, D]
         self._covariance = gram / self.positions - self._mean[:, :, None] * self._mean[:, None, :]
         ridge = RIDGE * self._covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-        damped = self._covariance + ridge[:, None, None] * torch.eye(size, dtype=torch.float64)
-        self._factor = torch.linalg.cholesky(damped)
+        self._factor = _factor(self._covariance, ridge)
 
     def solve(self, wanted: Sequence[Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
         """Return weight [O, D] and bias [O] for the outputs `wanted`, W0 being `start` [O, D]."""
@@ -82,3 +81,14 @@ class LayerRidge:
         """A wished output as [G, P, O/G]."""
         y = wish.movedim(1, -1) if self._node.op == "conv2d" else wish
         return y.reshape(-1, self._groups, y.shape[-1] // self._groups).transpose(0, 1)
+
+
+def _factor(covariance: Tensor, ridge: Tensor) -> Tensor:
+    """The Cholesky factor [G, D, D] of a covariance and its ridge [G], which grows where rounding exceeds it."""
+    eye = torch.eye(covariance.shape[1], dtype=torch.float64)
+    while ridge.isfinite().all():
+        factor, failed = torch.linalg.cholesky_ex(covariance + ridge[:, None, None] * eye)
+        if not failed.any():
+            return torch.as_tensor(factor)
+        ridge = torch.where(failed > 0, GROWTH * ridge, ridge)
+    raise DataError("what a layer reads, or shall give, holds NaN or infinite values")
