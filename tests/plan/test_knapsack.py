@@ -11,7 +11,7 @@ from example_nets import SHAPE, hand_made
 from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable, LayerShape
 from slimwright.graph import capture, couple, cut
-from slimwright.plan import IN_RANK, OUT_RANK, Predictor, Problem, problem, solve
+from slimwright.plan import CP_RANK, IN_RANK, OUT_RANK, Predictor, Problem, problem, solve
 from slimwright.rewrites.draft import Draft
 from slimwright.rewrites.low_rank import Factors, factorise
 from slimwright.rewrites.prune import Removal
@@ -150,7 +150,7 @@ def test_latency_is_predicted_exactly_where_it_is_linear(name: str) -> None:
     assert predictor.table.measured == measured  # nothing was measured beyond the grid
 
 
-RANKS = {"input": {IN_RANK: 2}, "output": {OUT_RANK: 3}, "tucker2": {IN_RANK: 2, OUT_RANK: 1}}
+RANKS = {"input": {IN_RANK: 2}, "output": {OUT_RANK: 3}, "tucker2": {IN_RANK: 2, OUT_RANK: 1}, "cp": {CP_RANK: 3}}
 
 
 @pytest.mark.parametrize("kind", RANKS)
@@ -170,7 +170,8 @@ def test_a_factorised_layer_is_predicted_as_its_pieces(kind: str, share: float) 
     assert predictor.macs(counts) == count(small).macs
     weights = [small.tensors[node.tensors["weight"]] for node in small.weighted()]
     assert predictor.weight_bytes(counts) == 4 * sum(weight.numel() for weight in weights)
-    each = [1 + 2 * w.shape[1] + 3 * w.shape[0] for w in weights]
+    groups = [int(str(node.arguments.get("groups", 1))) for node in small.weighted()]
+    each = [1 + 2 * w.shape[1] * n + 3 * w.shape[0] for w, n in zip(weights, groups, strict=True)]
     assert sum(predictor.layer_ms(counts).values()) == pytest.approx(sum(each))
     assert predictor.table.measured == measured
 
@@ -185,6 +186,8 @@ def test_a_rank_that_would_win_nothing_is_none() -> None:
     assert predictor.factors({**predictor.whole, group: 2, behind: 2}) == {}  # two channels have no more than rank two
     both = predictor.factors({**predictor.whole, before: 5, behind: 1})  # the input rank would only cost
     assert both == {"conv2d_1": Factors("output", (1,))}
+    three = predictor.factors({**predictor.whole, before: 2, behind: 2, f"{CP_RANK}conv2d_1": 2})
+    assert three == {"conv2d_1": Factors("cp", (2,))}  # 2 x (6 + 9 + 6) weights; Tucker's form has 12 + 36 + 12
 
 
 def test_ranks_and_channels_are_chosen_together() -> None:

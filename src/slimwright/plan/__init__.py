@@ -2,9 +2,10 @@
 
 from slimwright.plan.knapsack import Plan, Problem, problem, solve
 from slimwright.plan.measured import MOST, MeasuredPlan, plan_by_measuring
-from slimwright.plan.predictor import IN_RANK, OUT_RANK, Predictor, rank_damages
+from slimwright.plan.predictor import CP_RANK, IN_RANK, OUT_RANK, Predictor, rank_damages
 
 __all__ = [
+    "CP_RANK",
     "IN_RANK",
     "MOST",
     "OUT_RANK",

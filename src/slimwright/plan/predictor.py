@@ -2,12 +2,12 @@
 
 A layer's latency is interpolated between shapes that were measured; multiply-accumulates, weights and planned memory
 are exact. A layer may be factorised on either side: behind a pointwise layer of fewer channels (its input rank), before
-one (its output rank), or between two (Tucker's form).
+one (its output rank), or between two (Tucker's form); or made depthwise between two pointwise layers (its CP rank).
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -20,11 +20,13 @@ from slimwright.graph.channels import Coupling
 from slimwright.graph.liveness import plan_memory, value_bytes
 from slimwright.graph.net import Net
 from slimwright.rewrites.low_rank import Factors, Kind
-from slimwright.rewrites.ranks import damages
+from slimwright.rewrites.ranks import damages, rank_for_ratio
 
 GRID_POINTS = 4  # channel counts measured per layer and direction; between them latency is interpolated
 MOST_SIZES = 24  # sizes to choose from per group
-IN_RANK, OUT_RANK = "input rank of ", "output rank of "  # and a layer's name: items of a choice beside the groups
+MOST_CP_TAPS = 2304  # finding the terms of a layer that reads 256 channels in 3x3 takes half a minute, of 512 minutes
+IN_RANK, OUT_RANK, CP_RANK = "input rank of ", "output rank of ", "CP rank of "
+RANKS = (IN_RANK, OUT_RANK, CP_RANK)  # and a layer's name: items of a choice beside the groups
 
 Counts: TypeAlias = Mapping[str, int]
 
@@ -33,7 +35,7 @@ Counts: TypeAlias = Mapping[str, int]
 class Piece:
     """One of the layers that a choice makes of a layer, and the grids of channels on which its kind is measured."""
 
-    kind: str  # "first", "main" or "last"
+    kind: str  # "first", "main" or "last", and of a layer's CP form "narrow", "depthwise" or "widen"
     shape: LayerShape
     grids: tuple[Sequence[int], Sequence[int]]
     pixels: int  # output positions of an image
@@ -79,7 +81,7 @@ class Predictor:
         self._items = {  # what a layer's pieces depend on
             name: [
                 *dict.fromkeys(g for role in ("in", "out") for g in self.removed_per_channel.get((name, role), {})),
-                *(item + name for item in (IN_RANK, OUT_RANK) if item + name in self.sizes),
+                *(item + name for item in RANKS if item + name in self.sizes),
             ]
             for name in self.shapes
         }
@@ -119,57 +121,74 @@ class Predictor:
 
     def factors(self, counts: Counts) -> dict[str, Factors]:
         """How a choice factorises layers, those that it does."""
-        found = {}
-        for name, shape in self.shapes.items():
-            inputs, outputs = self._ranks_left(name, counts)
-            if inputs and outputs:
-                found[name] = Factors("tucker2", (inputs, outputs))
-            elif inputs:
-                found[name] = Factors("input", (inputs,))
-            elif outputs:
-                found[name] = Factors("svd" if shape.op == "linear" else "output", (outputs,))
-        return found
+        found = {name: self._form(name, counts) for name in self.shapes}
+        return {name: factors for name, factors in found.items() if factors is not None}
 
     def pieces(self, name: str, counts: Counts) -> list[Piece]:
         """The layers that a choice makes of a layer."""
         key = (name, tuple(counts[item] for item in self._items[name]))
         if key not in self._known_pieces:
-            ranks = self._ranks_left(name, counts)
-            self._known_pieces[key] = self._laid_out(name, self._shape(name, counts), *ranks)
+            self._known_pieces[key] = self._laid_out(name, self._shape(name, counts), self._form(name, counts))
         return self._known_pieces[key]
 
-    def _laid_out(self, name: str, shape: LayerShape, inputs: int, outputs: int) -> list[Piece]:
-        """A layer with ranks `inputs` and `outputs`; 0: none."""
+    def _laid_out(self, name: str, shape: LayerShape, form: Factors | None) -> list[Piece]:
+        """A layer in one of its forms."""
         in_grid, out_grid = self.grids[name]
-        in_ranks, out_ranks = self._rank_grid(IN_RANK + name), self._rank_grid(OUT_RANK + name)
-        thin = with_channels(shape, inputs or shape.in_channels, outputs or shape.out_channels)
-        grids = (sorted({*in_grid, *in_ranks}), sorted({*out_grid, *out_ranks}))
-        pieces = [Piece("main", thin, grids, self.pixels[name])]
-        if inputs:
-            first = LayerShape("conv2d", shape.in_channels, inputs, input_size=shape.input_size)
-            pieces.insert(0, Piece("first", first, (in_grid, in_ranks), math.prod(shape.input_size)))
-        if outputs:
-            size = self.net[name].shape[2:] if shape.op == "conv2d" else (1, 1)
-            last = LayerShape(shape.op, outputs, shape.out_channels, input_size=(size[0], size[1]))
-            pieces.append(Piece("last", last, (out_ranks, out_grid), self.pixels[name]))
+        if form is None:
+            return [Piece("main", shape, self._main_grids(name), self.pixels[name])]
+        of_inputs, of_outputs = math.prod(shape.input_size), self.pixels[name]
+        size = self.net[name].shape[2:] if shape.op == "conv2d" else (1, 1)
+        first, last = form.ranks[0], form.ranks[-1]
+        narrow = LayerShape("conv2d", shape.in_channels, first, input_size=shape.input_size)
+        widen = LayerShape(shape.op, last, shape.out_channels, input_size=(size[0], size[1]))
+        if form.kind == "cp":
+            ranks = self._rank_grid(CP_RANK + name)
+            each = replace(shape, in_channels=first, out_channels=first, groups=first)
+            return [
+                Piece("narrow", narrow, (in_grid, ranks), of_inputs),
+                Piece("depthwise", each, (ranks, ranks), of_outputs),
+                Piece("widen", widen, (ranks, out_grid), of_outputs),
+            ]
+        before, behind = form.kind in ("input", "tucker2"), form.kind != "input"
+        thin = with_channels(shape, first if before else shape.in_channels, last if behind else shape.out_channels)
+        pieces = [Piece("main", thin, self._main_grids(name), of_outputs)]
+        if before:
+            pieces.insert(0, Piece("first", narrow, (in_grid, self._rank_grid(IN_RANK + name)), of_inputs))
+        if behind:
+            pieces.append(Piece("last", widen, (self._rank_grid(OUT_RANK + name), out_grid), of_outputs))
         return pieces
 
     def _kinds(self, name: str) -> list[Piece]:
         """Every kind of piece that a layer may come to."""
-        ranks = (IN_RANK + name in self.sizes, OUT_RANK + name in self.sizes)
-        return self._laid_out(name, self.shapes[name], *(int(known) for known in ranks))
+        forms = self._forms(name, {item: 2 for item in RANKS if item + name in self.sizes})
+        pieces = (piece for form in forms for piece in self._laid_out(name, self.shapes[name], form))
+        return list({piece.kind: piece for piece in pieces}.values())
 
-    def _ranks_left(self, name: str, counts: Counts) -> tuple[int, int]:
-        """The ranks at which a layer is factorised: of those that the choice limits, the ones that save the most."""
-        asked = [counts[item + name] if item + name in self.sizes else 0 for item in (IN_RANK, OUT_RANK)]
-        whole = [self.whole.get(item + name, 0) for item in (IN_RANK, OUT_RANK)]
-        inputs, outputs = (rank if rank < most else 0 for rank, most in zip(asked, whole, strict=True))
-        if not inputs and not outputs:
-            return 0, 0
+    def _form(self, name: str, counts: Counts) -> Factors | None:
+        """How a layer is factorised, if it is: of the ranks that the choice limits, the ones that save the most."""
+        ranks = {item: counts[item + name] for item in RANKS if item + name in self.sizes}
+        less = {item: rank for item, rank in ranks.items() if rank < self.whole[item + name]}
+        if not less:
+            return None
         shape = self._shape(name, counts)
-        ways = [(0, 0), (inputs, 0), (0, outputs), (inputs, outputs)]
-        macs = {way: sum(p.weights * p.pixels for p in self._laid_out(name, shape, *way)) for way in ways}
-        return min(macs, key=lambda way: macs[way])
+
+        def macs(form: Factors | None) -> int:
+            return sum(piece.weights * piece.pixels for piece in self._laid_out(name, shape, form))
+
+        return min(self._forms(name, less), key=macs)
+
+    def _forms(self, name: str, ranks: Mapping[str, int]) -> list[Factors | None]:
+        """The forms of a layer at some of its ranks: the whole first."""
+        forms: list[Factors | None] = [None]
+        if IN_RANK in ranks:
+            forms.append(Factors("input", (ranks[IN_RANK],)))
+        if OUT_RANK in ranks:
+            forms.append(Factors("svd" if self.shapes[name].op == "linear" else "output", (ranks[OUT_RANK],)))
+        if IN_RANK in ranks and OUT_RANK in ranks:
+            forms.append(Factors("tucker2", (ranks[IN_RANK], ranks[OUT_RANK])))
+        if CP_RANK in ranks:
+            forms.append(Factors("cp", (ranks[CP_RANK],)))
+        return forms
 
     def _layer_macs(self, counts: Counts) -> int:
         return sum(p.weights * p.pixels for name in self.shapes for p in self.pieces(name, counts))
@@ -198,7 +217,16 @@ class Predictor:
         if taps > 1:
             fewer = [r for r in sizes(inputs, self.step)[1:] if r * (inputs + taps * outputs) < taps * inputs * outputs]
             found[IN_RANK + name] = [inputs, *fewer]
+        if taps > 1 and taps * inputs <= MOST_CP_TAPS:
+            most = rank_for_ratio(self.net, name, "cp", 0.0)
+            found[CP_RANK + name] = [most + 1, *sizes(most + 1, self.step)[1:]]
         return found
+
+    def _main_grids(self, name: str) -> tuple[Sequence[int], Sequence[int]]:
+        """The counts at which a layer is measured, whole or between others."""
+        grids = zip(self.grids[name], (IN_RANK, OUT_RANK), strict=True)
+        inputs, outputs = (sorted({*grid, *self._rank_grid(item + name)}) for grid, item in grids)
+        return inputs, outputs
 
     def _rank_grid(self, item: str) -> list[int]:
         """The ranks at which the layers of an item are measured."""
@@ -228,7 +256,7 @@ def rank_damages(predictor: Predictor, evidence: Evidence) -> dict[str, NDArray[
     Raises DataError where a layer was not observed.
     """
     found: dict[str, NDArray[np.float64]] = {}
-    for item, kind in ((IN_RANK, "input"), (OUT_RANK, "output")):
+    for item, kind in ((IN_RANK, "input"), (OUT_RANK, "output"), (CP_RANK, "cp")):
         kinds: dict[str, Kind] = {
             name: "svd" if shape.op == "linear" else kind  # type: ignore[misc]
             for name, shape in predictor.shapes.items()

@@ -170,17 +170,23 @@ def power_method(tensor: Tensor, rank: int, *, seed: int = 0) -> Polyadic:
 
 
 def polyadic_errors(tensor: Tensor, rank: int, metric: Metric, *, seed: int = 0) -> Tensor:
-    """Return the error [rank + 1] of the power method's first 0, 1, ... terms, their outputs' factor solved anew.
+    """Return the error [rank + 1] of `polyadic` at 0, 1, ... terms, exact at a quarter of them, predicted elsewhere.
 
-    What `polyadic` gives is at least as good at each rank.
+    It is that of the power method's first terms, their outputs' factor solved anew, times the share of it that the
+    alternation leaves at a quarter of the terms. On trained layers that share was 0.4 to 0.7, most at the lowest ranks
+    (2026-11-21).
     """
-    weight = tensor.double().flatten(1)
+    weight, terms = tensor.double().flatten(1), power_method(tensor, rank, seed=seed)
     root = torch.linalg.cholesky(metric.covariance)
-    basis, _ = torch.linalg.qr(root.T @ products(power_method(tensor, rank, seed=seed).factors[1:]))
+    basis, _ = torch.linalg.qr(root.T @ products(terms.factors[1:]))
     explained = (metric.importance[:, None] * (weight @ root @ basis).square()).sum(0).cumsum(0)
     errors = torch.full((rank + 1,), metric.error(weight), dtype=torch.float64)
     errors[1 : len(explained) + 1] -= explained
     errors[len(explained) + 1 :] -= explained[-1]
+    checked = max(rank // 4, 1)
+    found = _alternated(Polyadic(tuple(factor[:, :checked] for factor in terms.factors)), weight, metric)
+    left = metric.error(weight - found.composed()) / max(float(errors[checked]), TINY)
+    errors[1:] *= min(left, 1.0)
     return errors.clamp_min(0)
 
 

@@ -6,8 +6,8 @@ measured; convolutions share one total of ranks, linear layers another, in propo
 floor((1 - c) O I K^2 / (O + I + K^2)), as in nnabla. **Aligned**: rounded up to what a runtime likes; the paper's own
 ranks are not, and cost ONNX Runtime most of what they save (`benchmarks/low_rank.py`). **By damage**: the error of the
 outputs, weighted by half their Fisher information, in nats of loss, as that of a removed channel is (`prune.py`); the
-sum over layers neglects how errors combine. Exact for one layer of kind svd or output; for input, cp and cp4 that of a
-start from which `factorise` goes on.
+sum over layers neglects how errors combine. Exact for one layer of kind svd or output; for input that of a start from
+which `factorise` goes on; for cp and cp4 scaled to what it was found to be at one rank.
 """
 
 from collections.abc import Callable, Mapping
