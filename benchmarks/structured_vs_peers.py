@@ -3,7 +3,7 @@
 Every method starts from the same weights, sees the same calibration images, and aims at the same share of the MACs. It
 is read as it comes and, if its weights were not solved, with batch-norm statistics estimated again on the calibration
 images (the better of the two counts for it); and after the same fine-tuning: same epochs, rate, batches, seed, teacher.
- Which variant of torch-pruning is tuned beside its defaults is chosen on the validation part. The test part is
+Which variant of torch-pruning is tuned beside its defaults is chosen on the validation part. The test part is
 read once per model, for this table alone; "best peer" is the best of them there, in their favour.
 
 Rows are kept as they come: a run that was killed goes on where it stopped.
@@ -13,7 +13,8 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -60,13 +61,12 @@ def main() -> None:
     asked = options()
     torch.set_num_threads(1)
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
-    rows = kept(asked.rows) if asked.rows.exists() else []
     asked.rows.parent.mkdir(parents=True, exist_ok=True)
     with asked.rows.open("a") as file:
-        for row in results(asked, rows, say):
-            rows.append(row)
+        for row in results(asked, kept(asked.rows), say):
             file.write("\n" + json.dumps(row))
             file.flush()
+    rows = kept(asked.rows)
     order = list(NETWORKS)
     rows.sort(key=lambda row: (order.index(str(row["network"])), str(row["data"]), float(row["times"])))
     shown = [{**row, "tuned": f"{row['tuned']:.1%}" if row["tuned"] != "" else ""} for row in rows]
@@ -88,34 +88,38 @@ def options() -> argparse.Namespace:
 
 
 def kept(path: Path) -> list[Row]:
-    """The rows of an earlier run; a line that was cut short by a kill is none."""
-    rows: list[Row] = []
+    """The rows of an earlier run, of those that came twice the last; a line that was cut short by a kill is none."""
+    rows: dict[tuple[object, ...], Row] = {}
     for line in path.read_text().splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue
-    return rows
+        rows[place_of(row)] = row
+    return list(rows.values())
+
+
+def place_of(row: Row) -> tuple[object, ...]:
+    return tuple(row[key] for key in ("network", "data", "times", "method"))
 
 
 def results(asked: argparse.Namespace, have: Sequence[Row], say: Say) -> Iterator[Row]:
-    """Every row that is not there yet, a network, data set and share at a time."""
+    """Every row that is not there yet, a network, data set, share and method at a time."""
     shares = SHARES[1:2] if asked.quick else SHARES
-    done = {(row["network"], row["data"], row["times"]) for row in have}
     for name in asked.networks.split(","):
         for kind in asked.data.split(","):
-            left = [share for share in shares if (name, kind, times(share)) not in done]
-            if not left:
-                continue
+            mine = {(r["times"], r["method"]): r for r in have if (r["network"], r["data"]) == (name, kind)}
             data = DATA[kind]()
             net = trained(name, data, TRAINING[kind], OUT, lambda e: say(f"training: {e.done}/{e.total}"))
             where = {"network": name, "data": kind}
-            if (name, kind, 1.0) not in done:
+            if (1.0, "original") not in mine:
                 right = accuracy(net.to_module(), data, "test")
                 yield {**where, "times": 1.0, "method": "original", "macs_left": 1.0, "untrained": right, "tuned": ""}
-            subject = subject_of(net, data)
-            for share in left:
-                for row in rows_at(subject, data, share, quick=asked.quick, say=say):
+            bench = Bench(subject_of(net, data), data, dict(sides(quick=asked.quick)))
+            for share in shares:
+                rows = {str(method): row for (at, method), row in mine.items() if at == times(share)}
+                for row in bench.rows_at(share, rows):
+                    say(f"{name}, {kind}, {row['times']}x by {row['method']}: {row['untrained']:.3f} {row['tuned']}")
                     yield {**where, **row}
 
 
@@ -128,41 +132,53 @@ def subject_of(net: Net, data: Dataset) -> Subject:
     return Subject(net, coupling, evidence, removals(net, evidence, coupling), (images, labels), SEED)
 
 
-def rows_at(subject: Subject, data: Dataset, share: float, *, quick: bool, say: Say) -> list[Row]:
-    """What every method makes of a net at one share of its MACs."""
-    made: dict[str, nn.Module] = {}
-    rows: dict[str, dict[str, str | float]] = {}
-    image, whole_macs = subject.calibration[0][:1], count(subject.net).macs
-    for method, make in sides(quick=quick):
+@dataclass(frozen=True)
+class Bench:
+    """One trained net, and the methods that it is given to."""
+
+    subject: Subject
+    data: Dataset
+    sides: Mapping[str, Callable[[Subject, float], nn.Module]]
+
+    def rows_at(self, share: float, have: Mapping[str, Row]) -> Iterator[Row]:
+        """What each method that has no row yet makes of the net at one share of its MACs.
+
+        Of torch-pruning's variants, the best untrained on the validation part is tuned as well; its row comes again.
+        """
+        rows = dict(have)
+        for method in self.sides:
+            if method not in rows:
+                rows[method] = self._row(method, share, tuned=method in (OURS, *TUNED))
+                yield rows[method]
+        variants = [method for method in self.sides if method.startswith(PEERS[0])]
+        best = max(variants, key=lambda method: float(rows[method]["validation"]))
+        if rows[best]["tuned"] == "":
+            yield self._row(best, share, tuned=True)
+
+    def _row(self, method: str, share: float, *, tuned: bool) -> Row:
         start = time.process_time()
-        model = make(subject, share)
+        model = self.sides[method](self.subject, share)
         seconds = time.process_time() - start
-        ways = readings(model, method, subject)
-        made[method] = max(ways, key=lambda way: accuracy(way, data, "validation"))
-        rows[method] = {
+        ways = self._readings(model, method)
+        best = max(ways, key=lambda way: accuracy(way, self.data, "validation"))
+        row: dict[str, str | float] = {
             "times": times(share),
             "method": method,
-            "macs_left": macs_of(model, image) / whole_macs,
-            "untrained": max(accuracy(way, data, "test") for way in ways),
-            "validation": accuracy(made[method], data, "validation"),
+            "macs_left": macs_of(model, self.subject.calibration[0][:1]) / count(self.subject.net).macs,
+            "untrained": max(accuracy(way, self.data, "test") for way in ways),
+            "validation": accuracy(best, self.data, "validation"),
             "tuned": "",
             "seconds": round(seconds, 1),
         }
-        say(f"{times(share)}x by {method}: {rows[method]['untrained']:.3f} untrained")
-    variants = [method for method in rows if method.startswith(PEERS[0])]
-    best = max(variants, key=lambda method: float(rows[method]["validation"]))
-    teacher = subject.net.to_module()
-    for method in dict.fromkeys([OURS, *(m for m in TUNED if m in rows), best]):
-        model = fit(copy.deepcopy(made[method]), data, TUNING, teacher=teacher)
-        rows[method]["tuned"] = accuracy(model, data, "test")
-        say(f"{times(share)}x by {method}: {rows[method]['tuned']:.3f} tuned")
-    return list(rows.values())
+        if tuned:
+            teacher = self.subject.net.to_module()
+            row["tuned"] = accuracy(fit(copy.deepcopy(best), self.data, TUNING, teacher=teacher), self.data, "test")
+        return row
 
-
-def readings(model: nn.Module, method: str, subject: Subject) -> list[nn.Module]:
-    """The model as it comes and, where its weights were not solved, with batch norms estimated again."""
-    solved = method == OURS or "solved" in method
-    return [model] if solved else [model, estimate_batch_norms(model, subject.calibration[0])]
+    def _readings(self, model: nn.Module, method: str) -> list[nn.Module]:
+        """The model as it comes and, where its weights were not solved, with batch norms estimated again."""
+        solved = method == OURS or "solved" in method
+        return [model] if solved else [model, estimate_batch_norms(model, self.subject.calibration[0])]
 
 
 def times(share: float) -> float:
