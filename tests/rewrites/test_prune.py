@@ -8,7 +8,7 @@ from slimwright.errors import DataError
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net, capture, couple
 from slimwright.rewrites import prune
-from slimwright.rewrites.prune import Removal, removal, removals, summed_damage
+from slimwright.rewrites.prune import Removal, removal, removals
 
 
 def one_reader(channels: int = 5) -> Net:
@@ -90,7 +90,6 @@ def test_damage_never_falls_and_every_channel_goes_once(name: str) -> None:
 def test_the_channels_to_keep_are_those_that_go_last() -> None:
     found = Removal(np.array([2, 0, 3, 1]), np.array([0.0, 1.0, 2.0, 3.0, np.inf]))
     assert found.keep(2).tolist() == [1, 3] and found.keep(4).tolist() == [0, 1, 2, 3]
-    assert summed_damage({"a": found, "b": found}, {"a": 2, "b": 4}) == 2.0
 
 
 def test_evidence_of_another_net_is_refused(residual: Net) -> None:

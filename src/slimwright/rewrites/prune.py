@@ -9,7 +9,6 @@ the output, so errors of different layers add up in nats of loss. Exact for one 
 over layers neglects how errors combine.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,8 +114,3 @@ class _Reader:
         self.weight, self.inverse = self.weight[:, left], self.inverse[left][:, left]
         self.blocks = (self.there.cumsum(0) - 1)[self.blocks]
         self.there = torch.ones(len(left), dtype=torch.bool)
-
-
-def summed_damage(removals: Mapping[str, Removal], counts: Mapping[str, int]) -> float:
-    """Return the predicted damage, in nats, of keeping `counts` channels of each group."""
-    return float(sum(removals[name].damage[len(removals[name].order) - count] for name, count in counts.items()))
