@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,8 +8,10 @@ from torch import Tensor, nn
 from example_nets import HAND_MADE, SHAPE, hand_made, lively, net_of
 from slimwright.errors import DataError
 from slimwright.graph import Net, capture, couple
+from slimwright.graph.net import without_dead_ends
+from slimwright.progress import silent
 from slimwright.rewrites.draft import Draft
-from slimwright.rewrites.refit import refit
+from slimwright.rewrites.refit import _Walk, refit
 
 Keep = dict[str, list[int]]
 
@@ -130,7 +134,7 @@ def test_layers_before_the_first_change_are_untouched() -> None:
     assert not torch.equal(solved.tensors["fc.weight"], net.tensors["fc.weight"][:, :3])
 
 
-def test_a_layer_that_is_called_twice_keeps_its_weights() -> None:
+def called_twice() -> Net:
     class Shared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -141,11 +145,23 @@ def test_a_layer_that_is_called_twice_keeps_its_weights() -> None:
             y = torch.relu(self.mid(torch.relu(self.stem(x))))
             return self.fc(torch.relu(self.conv(torch.relu(self.conv(y)))).mean((2, 3)))  # type: ignore[no-any-return]
 
-    net = capture(lively(Shared()), SHAPE)
+    return capture(lively(Shared()), SHAPE)
+
+
+def test_a_layer_that_is_called_twice_keeps_its_weights() -> None:
+    net = called_twice()
     small, solved = pruned(net, {couple(net).groups[0].name: [0, 1, 2, 3]}, pictures(400))
     assert torch.equal(solved.tensors["conv.weight"], net.tensors["conv.weight"])
     assert torch.equal(solved.tensors["conv.bias"], net.tensors["conv.bias"])
     assert error(net, solved, pictures(seed=2)) < error(net, small, pictures(seed=2))
+
+
+def test_values_that_no_layer_waits_for_are_let_go() -> None:
+    net = without_dead_ends(replace(called_twice(), outputs=("conv2d_3",)))  # behind it no layer is solved
+    draft = Draft.of(net).cut({couple(net).groups[0].name: np.arange(4)})
+    walk = _Walk(draft, pictures(64).split(32))
+    assert list(walk.solved(silent).unsolved) == ["conv2d_2", "conv2d_3"]
+    assert not walk.old and not walk.new
 
 
 def test_a_batch_norm_behind_two_layers_takes_no_bias_of_either() -> None:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from slimwright.errors import DataError
-from slimwright.evidence import MOST_TAPS, taps
+from slimwright.evidence import MOST_TAPS, THIN, taps
 from slimwright.graph.net import Net, Node, compute
 from slimwright.graph.ops import op_of
 from slimwright.progress import Event, Tell, silent
@@ -39,7 +39,6 @@ from slimwright.rewrites.ridge import LayerRidge
 
 RELU_ROUNDS = 3  # our measurement of 2026-11-21: 1 to 5 points at 90 % of the channels removed, more rounds add little
 DEAD = 1e-3  # channels whose batch norm scales them by less than this share of the largest are left as they are
-THIN = 2  # positions per weight of an output; with fewer, weights would fit the images rather than the function
 BATCH = 32
 
 
@@ -335,9 +334,13 @@ class _Walk:
         return uses
 
     def _used(self, name: str) -> None:
-        self.wanted[name] -= 1
-        if not self.wanted[name]:
-            self.old.pop(name, None)
+        """A value of the reference has one use less. After the last it goes or, if never made, uses others no more."""
+        waiting = [name]
+        while waiting:
+            value = waiting.pop()
+            self.wanted[value] -= 1
+            if not self.wanted[value] and self.old.pop(value, None) is None:
+                waiting.extend(self.reference[value].reads)
 
     def _original(self, name: str) -> list[Tensor]:
         """A value of the reference, computed as far ahead as it takes."""
