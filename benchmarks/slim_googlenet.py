@@ -156,18 +156,23 @@ class ScaleModel:
             net, found = load_net(place), json.loads(place.with_suffix(".json").read_text())
             return Slim(Choice(**found["choice"]), net, found["solved"], found["tuned"])
         except (ModelError, FileNotFoundError):
-            choice = self.choose(most_macs, groups)
-        cut = self.start.cut({name: np.array(kept) for name, kept in choice.kept.items()})
-        draft = refit(cut, whole(self.data, "calibration")[0])
+            pass
         if as_published:
-            draft, paths = at_random(draft, self.net, seed=0)
+            choice = self.slim(most_macs, groups, schedule, tell=tell).choice
+            draft, paths = at_random(self._cut(choice), self.net, seed=schedule.seed or 0)
             schedule = replace(schedule, rate=schedule.rate / 10, faster=dict.fromkeys([*paths, "norms"], 10.0))
+        else:
+            choice = self.choose(most_macs, groups)
+            draft = refit(self._cut(choice), whole(self.data, "calibration")[0])
         done = tuned(draft, self.data, schedule, checkpoint=place.with_suffix(".partial"), tell=tell)
         before, after = (accuracy(each.net.to_module(), self.data, "validation") for each in (draft, done))
         save_net(done.net, place)
         told = {"choice": asdict(choice), "solved": before, "tuned": after}
         place.with_suffix(".json").write_text(json.dumps(told))
         return Slim(choice, done.net, before, after)
+
+    def _cut(self, choice: Choice) -> Draft:
+        return self.start.cut({name: np.array(kept) for name, kept in choice.kept.items()})
 
 
 def _none(_: int) -> float:
