@@ -2,48 +2,38 @@
 
 Every method starts from the same weights, sees the same calibration images and is read once on the test part. No
 choice is made on it but one in the peer's favour: the headline's "best peer" is the best of its variants there. It
-is torch-pruning (Fang et al. 2023, arXiv 2301.12900) as its README uses it, with its group magnitude and group
-Taylor importances, ranking channels within each group, within groups of like structure ("isomorphic") or across the
-whole net ("global"): the latter two remove the same number of channels in all, but other shares of the
-multiply-accumulates. Each is read as it comes and with its batch-norm statistics estimated again on the calibration
-images. slimwright is read after its refit and, to show what that adds, right after the cut.
+is torch-pruning, by each of its importances and scopes (`torch_pruning_side.py`), read as it comes and with its
+batch-norm statistics estimated again on the calibration images. slimwright is read after its refit and, to show what
+that adds, right after the cut.
 
 Seconds are from the trained net to the pruned one, without reading the accuracy, timed once: an order of magnitude.
 slimwright observes and plans once for all shares; every row of its carries that time in full.
 """
 
-import copy
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
-import torch
-import torch_pruning as tp
 from rich.console import Console
 from torch import nn
-from torch.nn import functional as F
 
+from batch_norms import estimate_batch_norms
 from results_table import Column, Row, environment, options, show, write
 from slimwright.cost import Cost, count
-from slimwright.data import Batch, Dataset, digits, whole
+from slimwright.data import Dataset, digits, whole
 from slimwright.evidence import observe
-from slimwright.graph import capture, couple, cut
-from slimwright.graph.store import replacing
+from slimwright.graph import Net, capture, couple, cut
 from slimwright.recipe import Prune, Recipe, Solve, apply
 from slimwright.rewrites.prune import removals
-from slimwright.train import Schedule, accuracy, fit
-from slimwright.zoo import build
+from slimwright.sources import load_model
+from slimwright.train import Schedule, accuracy
+from torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 
 CACHE = Path(__file__).resolve().parents[1] / "out" / "cache"
 SEED = 0
 OURS, CUT_ONLY = "slimwright", "slimwright, cut only"
 PEER = "torch-pruning"
-IMPORTANCES = {"magnitude": tp.importance.GroupMagnitudeImportance, "Taylor": tp.importance.GroupTaylorImportance}
-SCOPES = {"": (False, False), ", isomorphic": (True, True), ", global": (True, False)}  # -> global_pruning, isomorphic
 TITLE = "Channels removed, nothing trained: parameters and MACs that are left, accuracy on the test part"
 COLUMNS = (
     Column("network", "network"),
@@ -62,11 +52,10 @@ class Extent:
 
     networks: tuple[str, ...]
     shares: tuple[float, ...]
-    schedule: Schedule
 
 
-FULL = Extent(("vgg6", "resnet8-wide"), (0.3, 0.5, 0.7, 0.8, 0.9), Schedule(seed=SEED))
-QUICK = Extent(("vgg6",), (0.5, 0.7), Schedule(epochs=3, seed=SEED))
+FULL = Extent(("vgg6", "resnet8-wide"), (0.3, 0.5, 0.7, 0.8, 0.9))
+QUICK = Extent(("vgg6",), (0.5, 0.7))
 
 
 @dataclass(frozen=True)
@@ -88,19 +77,19 @@ def main() -> None:
     show(TITLE, COLUMNS, rows, sections=("network", "share_removed"))
     if chosen.json:
         versions = environment("slimwright", "torch", "torch-pruning", "numpy", "scikit-learn", seed=SEED)
-        epochs = {"epochs": extent.schedule.epochs, "calibration_images": data.size("calibration")}
-        write(chosen.json, headline=headline(rows), rows=rows, environment={**versions, **epochs})
+        seen = {"epochs": Schedule().epochs, "calibration_images": data.size("calibration")}
+        write(chosen.json, headline=headline(rows), rows=rows, environment={**versions, **seen})
 
 
 def rows_of(network: str, data: Dataset, extent: Extent) -> list[Row]:
     """Prune one network by every method and read what is left."""
     say = Console(stderr=True).print
     say(f"{network}: training, or loading what was trained before")
-    model = trained(network, data, extent.schedule)
-    whole_cost = count(capture(model, data.image_shape))
-    found = [row(network, Pruned(0.0, "original", model, 0.0), data, whole_cost)]
-    for prune in (by_slimwright, by_torch_pruning):
-        for pruned in prune(model, data, extent.shares):
+    net = load_model(network, data, cache=CACHE)
+    whole_cost = count(net)
+    found = [row(network, Pruned(0.0, "original", net.to_module(), 0.0), data, whole_cost)]
+    for prune in (by_slimwright, by_peer):
+        for pruned in prune(net, data, extent.shares):
             found.append(row(network, pruned, data, whole_cost))
             say(f"{network}: {pruned.share_removed:.0%} removed by {pruned.method}")
     return found
@@ -120,25 +109,9 @@ def row(network: str, pruned: Pruned, data: Dataset, original: Cost) -> Row:
     }
 
 
-def trained(network: str, data: Dataset, schedule: Schedule) -> nn.Module:
-    """Return the network trained on `data`, from the cache where this very training was done before."""
-    model = build(network, classes=len(data.labels), in_channels=data.image_shape[0], seed=SEED)
-    said = json.dumps([network, data.name, SEED, asdict(schedule)], sort_keys=True)
-    path = CACHE / f"{network}-{hashlib.sha256(said.encode()).hexdigest()[:16]}.safetensors"
-    if path.exists():
-        model.load_state_dict(safetensors.torch.load_file(path))
-        return model.eval()
-    fit(model, data, schedule)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        safetensors.torch.save_file({name: t.contiguous() for name, t in model.state_dict().items()}, temporary)
-    return model
-
-
-def by_slimwright(model: nn.Module, data: Dataset, shares: Sequence[float]) -> Iterator[Pruned]:
+def by_slimwright(net: Net, data: Dataset, shares: Sequence[float]) -> Iterator[Pruned]:
     """Observe once; then, per share, cut the channels whose removal costs least, and refit."""
     start = time.perf_counter()
-    net = capture(model, data.image_shape)
     coupling = couple(net)
     evidence = observe(net, data.batches("calibration", 64), classes=len(data.labels), seed=SEED)
     orders = removals(net, evidence, coupling)
@@ -151,64 +124,33 @@ def by_slimwright(model: nn.Module, data: Dataset, shares: Sequence[float]) -> I
         cutting = planning + time.perf_counter() - start
         yield Pruned(share, CUT_ONLY, small, cutting)
         start = time.perf_counter()
-        estimate_batch_norms(small, calibration)
-        yield Pruned(share, f"{CUT_ONLY} + BN", small, cutting + time.perf_counter() - start)
+        estimated = estimate_batch_norms(small, calibration[0])
+        yield Pruned(share, f"{CUT_ONLY} + BN", estimated, cutting + time.perf_counter() - start)
         start = time.perf_counter()
         step = Prune(keep={name: kept.tolist() for name, kept in keep.items()})
         solved = apply(Recipe(original=net.digest, steps=(step, Solve())), net, data)
         yield Pruned(share, OURS, solved.to_module().eval(), planning + time.perf_counter() - start)
 
 
-def by_torch_pruning(model: nn.Module, data: Dataset, shares: Sequence[float]) -> Iterator[Pruned]:
-    """Prune a copy per share, importance and scope; read it as it comes and with batch norm estimated again."""
-    calibration = whole(data, "calibration")
+def by_peer(net: Net, data: Dataset, shares: Sequence[float]) -> Iterator[Pruned]:
+    """Prune per share, importance and scope; read it as it comes and with batch norm estimated again."""
+    calibration, model = whole(data, "calibration"), net.to_module()
     for share in shares:
-        for kind, importance in IMPORTANCES.items():
-            for scope, (across, isomorphic) in SCOPES.items():
-                method = f"{PEER} {kind}{scope}"
+        for importance in IMPORTANCES:
+            for scope in SCOPES:
+                method = f"{PEER} {importance}{scope}"
                 start = time.perf_counter()
-                small = copy.deepcopy(model)
-                if kind == "Taylor":
-                    accumulate_gradients(small, calibration)
-                tp.pruner.BasePruner(
-                    small,
-                    calibration[0][:1],
-                    importance=importance(),
-                    global_pruning=across,
-                    isomorphic=isomorphic,
-                    pruning_ratio=share,
-                    iterative_steps=1,
-                    ignored_layers=[small.get_submodule("fc")],  # the classes are not to be removed
-                ).step()
-                small.zero_grad()
+                small = by_torch_pruning(model, calibration, share, importance=importance, scope=scope)
                 pruning = time.perf_counter() - start
-                yield Pruned(share, method, small.eval(), pruning)
+                yield Pruned(share, method, small, pruning)
                 start = time.perf_counter()
-                estimate_batch_norms(small, calibration)
+                small = estimate_batch_norms(small, calibration[0])
                 yield Pruned(share, f"{method} + BN", small, pruning + time.perf_counter() - start)
 
 
 def left_of(size: int, share_removed: float) -> int:
     """How many of a group's channels stay: torch-pruning's rounding, so that all methods leave the same number."""
     return max(int(size * (1 - share_removed)), 1)
-
-
-def accumulate_gradients(model: nn.Module, batch: Batch) -> None:
-    """Leave in every weight the gradient of the loss on labelled images, as Taylor importance wants it."""
-    images, labels = batch
-    torch.autograd.backward(F.cross_entropy(model.eval()(images), labels))
-
-
-def estimate_batch_norms(model: nn.Module, batch: Batch) -> None:
-    """Set every batch norm's running statistics to those of these images, all in one batch."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over what is seen
-        norm.train()
-    with torch.no_grad():
-        model(batch[0])
-    model.eval()
 
 
 def headline(rows: Sequence[Row]) -> dict[str, float]:

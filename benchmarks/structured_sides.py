@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 import tensorly
 import torch
-import torch_pruning as tp
 from tensorly.decomposition import parafac, partial_tucker
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from slimwright.cost import count
@@ -28,15 +26,11 @@ from slimwright.rewrites.importance import keep_by_score, scores
 from slimwright.rewrites.low_rank import factorise
 from slimwright.rewrites.prune import Removal
 from slimwright.rewrites.refit import refit
+from torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 
 OURS = "slimwright"
 STEP = 2  # channels and ranks are multiples of it: no runtime is asked here
 BISECTIONS = 9
-PEER_IMPORTANCES = {
-    "magnitude": tp.importance.GroupMagnitudeImportance,
-    "Taylor": tp.importance.GroupTaylorImportance,
-}
-PEER_SCOPES = {"": (False, False), ", isomorphic": (True, True), ", global": (True, False)}
 RULES = (("l1", "layer"), ("apoz", "layer"), ("dropnet", "global"), ("dropnet", "layer"))
 
 
@@ -100,31 +94,14 @@ def by_rule(subject: Subject, share: float, rule: str, scope: str, *, solved: bo
     return refit(Draft.of(subject.net).cut(keep, subject.coupling), subject.calibration[0]).net
 
 
-def by_torch_pruning(subject: Subject, share: float, importance: str, scope: str) -> nn.Module:
-    """Channels by torch-pruning (Fang et al. 2023, arXiv 2301.12900), as its README uses it."""
-    across, isomorphic = PEER_SCOPES[scope]
-    whole = subject.net.to_module()
+def by_peer(subject: Subject, share: float, importance: str, scope: str) -> nn.Module:
+    """Channels by torch-pruning."""
+    whole, image = subject.net.to_module(), subject.calibration[0][:1]
 
     def pruned(left: float) -> nn.Module:
-        small = copy.deepcopy(whole)
-        if importance == "Taylor":
-            images, labels = subject.calibration
-            torch.autograd.backward(F.cross_entropy(small.eval()(images), labels))
-        last = [m for m in small.modules() if isinstance(m, nn.Linear)][-1]
-        tp.pruner.BasePruner(
-            small,
-            subject.calibration[0][:1],
-            importance=PEER_IMPORTANCES[importance](),
-            global_pruning=across,
-            isomorphic=isomorphic,
-            pruning_ratio=1 - left,
-            iterative_steps=1,
-            ignored_layers=[last],
-        ).step()
-        small.zero_grad()
-        return small.eval()
+        return by_torch_pruning(whole, subject.calibration, 1 - left, importance=importance, scope=scope)
 
-    image, before = subject.calibration[0][:1], count(subject.net).macs
+    before = count(subject.net).macs
     return pruned(bisected(lambda left: macs_of(pruned(left), image) / before, share))
 
 
@@ -211,25 +188,12 @@ def bisected(share_at: Callable[[float], float], wanted: float) -> float:
     return low
 
 
-def estimate_batch_norms(model: nn.Module, images: Tensor) -> nn.Module:
-    """Return a copy whose batch norms' statistics are those of these images, all in one batch."""
-    model = copy.deepcopy(model)
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over what is seen
-            norm.train()
-    with torch.no_grad():
-        model(images)
-    return model.eval()
-
-
 def sides(*, quick: bool) -> Iterator[tuple[str, Callable[[Subject, float], nn.Module]]]:
     """Every method by name: ours first, then the peers, then the papers' rules with and without our solver."""
     yield OURS, lambda s, share: by_slimwright(s, share).to_module()
-    for kind in PEER_IMPORTANCES:
-        for scope in [""] if quick else PEER_SCOPES:
-            yield f"torch-pruning {kind}{scope}", _bound(by_torch_pruning, kind, scope)
+    for kind in IMPORTANCES:
+        for scope in [""] if quick else SCOPES:
+            yield f"torch-pruning {kind}{scope}", _bound(by_peer, kind, scope)
     for kind in ["Tucker"] if quick else ["Tucker", "CP"]:
         yield f"TensorLy {kind}", _bound(by_tensorly, kind)
     for rule, scope in RULES[-1:] if quick else RULES:

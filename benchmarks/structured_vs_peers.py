@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from batch_norms import estimate_batch_norms
 from results_table import Column, Row, environment, show, write
 from slimwright.cost import count
 from slimwright.data import Dataset, digits, glyphs, whole
@@ -30,7 +31,7 @@ from slimwright.graph import Net, couple
 from slimwright.rewrites.prune import removals
 from slimwright.train import Schedule, accuracy, fit
 from structured_networks import NETWORKS, trained
-from structured_sides import OURS, Subject, estimate_batch_norms, macs_of, sides
+from structured_sides import OURS, Subject, macs_of, sides
 
 OUT = Path(__file__).resolve().parents[1] / "out" / "structured"
 SEED = 0
