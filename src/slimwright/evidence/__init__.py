@@ -15,10 +15,11 @@ from slimwright.evidence.observing import observe
 from slimwright.evidence.parallel import observe_in_parallel
 from slimwright.evidence.store import load_evidence
 from slimwright.evidence.sums import Evidence, LayerSums, merged
-from slimwright.evidence.windows import MOST_TAPS, add_moments, columns, taps
+from slimwright.evidence.windows import MOST_TAPS, THIN, add_moments, columns, taps
 
 __all__ = [
     "MOST_TAPS",
+    "THIN",
     "Evidence",
     "LayerSums",
     "add_moments",

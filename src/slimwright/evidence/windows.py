@@ -16,6 +16,7 @@ from slimwright.graph.net import Net, Node
 from slimwright.graph.ops import pair_of
 
 MOST_TAPS = 4608  # 512 channels of 3x3: a Gram matrix of 170 MB; wider layers are not observed
+THIN = 2  # positions per tap; with fewer, weights that are solved would fit the images rather than the function
 MOST_ELEMENTS = 2**22  # of the columns that are laid out at a time
 HALVED_AT = 512  # taps from which on half a Gram matrix is computed and mirrored
 

@@ -20,6 +20,7 @@ Everything is computed in float64. W has a row for each output; its columns run 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import scipy.linalg
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from torch import Tensor
 TOLERANCE, MOST_ROUNDS = 1e-4, 100  # 1e-6 moved the residuals of trained layers by 1 %, up or down (2026-11-21)
 TUCKER_ROUNDS = 3
 SWEEPS, STEPS = 8, 5  # of the least squares; twice the steps gained less than two more sweeps did (2026-11-21)
+CHECKED = (1 / 8, 1 / 3, 2 / 3)  # of the most terms; the shares left there differ by up to a half (2026-11-21)
 TINY = 1e-200
 
 
@@ -170,11 +172,10 @@ def power_method(tensor: Tensor, rank: int, *, seed: int = 0) -> Polyadic:
 
 
 def polyadic_errors(tensor: Tensor, rank: int, metric: Metric, *, seed: int = 0) -> Tensor:
-    """Return the error [rank + 1] of `polyadic` at 0, 1, ... terms, exact at a quarter of them, predicted elsewhere.
+    """Return the error [rank + 1] of `polyadic` at 0, 1, ... terms: exact at `CHECKED` ranks, predicted elsewhere.
 
     It is that of the power method's first terms, their outputs' factor solved anew, times the share of it that the
-    alternation leaves at a quarter of the terms. On trained layers that share was 0.4 to 0.7, most at the lowest ranks
-    (2026-11-21).
+    alternation leaves, which is interpolated between the ranks at which it was found.
     """
     weight, terms = tensor.double().flatten(1), power_method(tensor, rank, seed=seed)
     root = torch.linalg.cholesky(metric.covariance)
@@ -183,11 +184,13 @@ def polyadic_errors(tensor: Tensor, rank: int, metric: Metric, *, seed: int = 0)
     errors = torch.full((rank + 1,), metric.error(weight), dtype=torch.float64)
     errors[1 : len(explained) + 1] -= explained
     errors[len(explained) + 1 :] -= explained[-1]
-    checked = max(rank // 4, 1)
-    found = _alternated(Polyadic(tuple(factor[:, :checked] for factor in terms.factors)), weight, metric)
-    left = metric.error(weight - found.composed()) / max(float(errors[checked]), TINY)
-    errors[1:] *= min(left, 1.0)
-    return errors.clamp_min(0)
+    checked = sorted({max(round(rank * share), 1) for share in CHECKED})
+    left = []
+    for few in checked:
+        found = _alternated(Polyadic(tuple(factor[:, :few] for factor in terms.factors)), weight, metric)
+        left.append(metric.error(weight - found.composed()) / max(float(errors[few]), TINY))
+    errors[1:] *= torch.from_numpy(np.interp(range(1, rank + 1), checked, left)).clamp_max(1)
+    return errors.clamp_min(0).cummin(0).values
 
 
 def tucker2(tensor: Tensor, ranks: tuple[int, int], metric: Metric | None = None) -> Tucker2:

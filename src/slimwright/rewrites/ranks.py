@@ -7,7 +7,7 @@ floor((1 - c) O I K^2 / (O + I + K^2)), as in nnabla. **Aligned**: rounded up to
 ranks are not, and cost ONNX Runtime most of what they save (`benchmarks/low_rank.py`). **By damage**: the error of the
 outputs, weighted by half their Fisher information, in nats of loss, as that of a removed channel is (`prune.py`); the
 sum over layers neglects how errors combine. Exact for one layer of kind svd or output; for input that of a start from
-which `factorise` goes on; for cp and cp4 scaled to what it was found to be at one rank.
+which `factorise` goes on; for cp and cp4 scaled to what it was found to be at three ranks.
 """
 
 from collections.abc import Callable, Mapping
