@@ -8,11 +8,15 @@ can from below. Counts are torch's own, of convolutions and linear layers; slimw
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import tensorly
 import torch
+from numpy.typing import NDArray
 from tensorly.decomposition import parafac, partial_tucker
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from slimwright.cost import count
@@ -29,6 +33,7 @@ from slimwright.rewrites.refit import refit
 from torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 
 OURS = "slimwright"
+CHANNEL_WEIGHTS = (None, 1.0, 10.0)  # how much a removed channel counts beside a lost rank
 STEP = 2  # channels and ranks are multiples of it: no runtime is asked here
 BISECTIONS = 9
 RULES = (("l1", "layer"), ("apoz", "layer"), ("dropnet", "global"), ("dropnet", "layer"))
@@ -43,16 +48,46 @@ class Subject:
     evidence: Evidence
     orders: dict[str, Removal]
     calibration: Batch
+    held_out: Tensor  # images of the validation part
     seed: int
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """What choices cost, for all shares."""
+        ranks = [node.name for node in self.net.weighted() if is_thick(self, node)]
+        return Predictor(self.net, self.coupling, LatencyTable(_untimed, None, {}), STEP, ranks=ranks)
+
+    @cached_property
+    def rank_damages(self) -> dict[str, NDArray[np.float64]]:
+        """What ranks cost, for all shares."""
+        return rank_damages(self.predictor, self.evidence)
 
 
 def by_slimwright(subject: Subject, share: float) -> Net:
-    """Channels and ranks by the plan, then solved."""
+    """Channels and ranks by plan, then solved: of some plans the net whose scores on held-out images stray least."""
+    with torch.no_grad():
+        wanted = subject.net.to_module()(subject.held_out).log_softmax(1)
+
+    def strayed(net: Net) -> float:
+        with torch.no_grad():
+            found = net.to_module()(subject.held_out).log_softmax(1)
+        return float(F.kl_div(found, wanted, reduction="batchmean", log_target=True))
+
+    return min((_planned(subject, share, weight) for weight in CHANNEL_WEIGHTS), key=strayed)
+
+
+def _planned(subject: Subject, share: float, channel_weight: float | None) -> Net:
+    """The net of one plan. None: layers keep their ranks."""
     net = subject.net
-    ranks = [node.name for node in net.weighted() if is_thick(subject, node)]
-    predictor = Predictor(net, subject.coupling, LatencyTable(_untimed, None, {}), STEP, ranks=ranks)
-    losses = rank_damages(predictor, subject.evidence)
-    task = problem(subject.orders, predictor, lambda counts: {"macs": float(predictor.macs(counts))}, ranks=losses)
+    predictor = subject.predictor
+    losses = None if channel_weight is None else subject.rank_damages
+    task = problem(
+        subject.orders,
+        predictor,
+        lambda counts: {"macs": float(predictor.macs(counts))},
+        ranks=losses,
+        channel_weight=channel_weight or 1.0,
+    )
     plan = solve(task, {"macs": share * count(net).macs})
     keep = {name: order.keep(plan.counts[name]) for name, order in subject.orders.items()}
     draft = Draft.of(net).cut(keep, subject.coupling)

@@ -127,10 +127,11 @@ def results(asked: argparse.Namespace, have: Sequence[Row], say: Say) -> Iterato
 def subject_of(net: Net, data: Dataset) -> Subject:
     """Observe a net once, for all methods and shares."""
     images, labels = (part[:CALIBRATION] for part in whole(data, "calibration"))
+    held_out = whole(data, "validation")[0]
     coupling = couple(net)
     batches = zip(images.split(64), labels.split(64), strict=True)
     evidence = observe(net, batches, classes=len(data.labels), seed=SEED)
-    return Subject(net, coupling, evidence, removals(net, evidence, coupling), (images, labels), SEED)
+    return Subject(net, coupling, evidence, removals(net, evidence, coupling), (images, labels), held_out, SEED)
 
 
 @dataclass(frozen=True)
