@@ -23,8 +23,8 @@ from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable
 from slimwright.data import Batch
 from slimwright.evidence import Evidence, observe
-from slimwright.graph import Coupling, Net, Node, cut
-from slimwright.plan import Predictor, problem, rank_damages, solve
+from slimwright.graph import Coupling, Net, cut
+from slimwright.plan import Predictor, factorisable, problem, rank_damages, solve
 from slimwright.rewrites.draft import Draft
 from slimwright.rewrites.importance import keep_by_score, scores
 from slimwright.rewrites.low_rank import factorise
@@ -54,7 +54,7 @@ class Subject:
     @cached_property
     def predictor(self) -> Predictor:
         """What choices cost, for all shares."""
-        ranks = [node.name for node in self.net.weighted() if is_thick(self, node)]
+        ranks = factorisable(self.net, self.evidence, STEP)
         return Predictor(self.net, self.coupling, LatencyTable(_untimed, None, {}), STEP, ranks=ranks)
 
     @cached_property
@@ -94,13 +94,6 @@ def _planned(subject: Subject, share: float, channel_weight: float | None) -> Ne
     factors = predictor.factors(plan.counts)
     seen = evidence_on(draft.net, subject.calibration, subject.seed) if factors else None
     return refit(draft.changed(factorise(draft.net, factors, seen), {}), subject.calibration[0]).net
-
-
-def is_thick(subject: Subject, node: Node) -> bool:
-    """True for a layer that was observed, and large enough for a rank below its own to be worth its layers."""
-    weight = subject.net.tensors[node.tensors["weight"]]
-    plain = node.name in subject.evidence.layers and node.arguments.get("groups", 1) == 1
-    return plain and min(len(weight), weight[0].numel()) >= 4 * STEP
 
 
 def evidence_on(net: Net, calibration: Batch, seed: int) -> Evidence:

@@ -42,7 +42,7 @@ TRAINING = {
     "digits": Schedule(epochs=12, batch_size=32, seed=SEED),
     "glyphs": Schedule(epochs=8, batch_size=64, seed=SEED),
 }
-TUNING = Schedule(epochs=2, rate=0.02, batch_size=64, seed=SEED)
+TUNING = Schedule(epochs=2, rate=0.02, batch_size=64, longest_gradient=1.0, seed=SEED)
 TUNED = ("torch-pruning magnitude", "torch-pruning Taylor", "TensorLy Tucker", "TensorLy CP", "dropnet, layer")
 PEERS = ("torch-pruning", "TensorLy")
 Say: TypeAlias = Callable[[str], None]
@@ -83,6 +83,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="the same code on less: some minutes")
     parser.add_argument("--networks", default="resnet20", help=f"of {','.join(NETWORKS)}")
     parser.add_argument("--data", default="digits,glyphs", help="of digits,glyphs")
+    parser.add_argument("--times", default="1.5,2,3,4", help="how many times fewer MACs: of 1.5,2,3,4")
     parser.add_argument("--rows", type=Path, metavar="FILE", default=OUT / "rows.jsonl", help="results, as they come")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write headline, rows and environment here")
     return parser.parse_args()
@@ -106,7 +107,9 @@ def place_of(row: Row) -> tuple[object, ...]:
 
 def results(asked: argparse.Namespace, have: Sequence[Row], say: Say) -> Iterator[Row]:
     """Every row that is not there yet, a network, data set, share and method at a time."""
-    shares = SHARES[1:2] if asked.quick else SHARES
+    shares = (
+        SHARES[1:2] if asked.quick else [share for share in SHARES if f"{times(share):g}" in asked.times.split(",")]
+    )
     for name in asked.networks.split(","):
         for kind in asked.data.split(","):
             mine = {(r["times"], r["method"]): r for r in have if (r["network"], r["data"]) == (name, kind)}

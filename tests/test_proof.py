@@ -2,7 +2,11 @@
 
 import torch
 
-from slimwright.proof import parity
+from example_nets import SHAPE, hand_made
+from slimwright.cost import count
+from slimwright.graph import capture
+from slimwright.proof import layers_of, parity
+from slimwright.rewrites.low_rank import Factors, factorise
 
 
 def scores() -> torch.Tensor:
@@ -35,3 +39,17 @@ def test_scores_that_are_not_numbers_are_never_proven() -> None:
     found[0] = float("nan")
     assert not parity(found, scores(), "fp32").passed
     assert not parity(found, scores(), "int8").passed
+
+
+def test_what_a_layer_was_factorised_into_counts_as_that_layer() -> None:
+    net = capture(hand_made("Residual"), SHAPE)
+    small = factorise(net, {"conv2d_1": Factors("tucker2", (2, 3))})
+    found = {layer.name: layer for layer in layers_of(net, small)}
+    assert list(found) == [net.paths[node.name] for node in net.weighted()]
+    assert sum(layer.macs_after for layer in found.values()) == count(small).macs
+    layer = found[net.paths["conv2d_1"]]
+    places = layer.macs_before // (6 * 6 * 9)
+    assert layer.macs_after == places * (6 * 2 + 2 * 3 * 9 + 3 * 6)
+    assert layer.channels_before == layer.channels_after == 6
+    others = [each for each in found.values() if each is not layer]
+    assert all(each.macs_after == each.macs_before for each in others)

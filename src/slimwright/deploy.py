@@ -12,32 +12,31 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slimwright import bundle as bundles
 from slimwright.bundle import Bundle, Decision, Manifest, Outcome
-from slimwright.cost import Budget, Cost
+from slimwright.choices import Choices
+from slimwright.cost import Budget
 from slimwright.cost.latency import LatencyTable, cpu_name
 from slimwright.data import Dataset, fingerprint, whole
 from slimwright.errors import DataError, ProofError, RequestError
 from slimwright.evidence import Evidence, load_evidence, observe
 from slimwright.evidence.sums import FORMAT as EVIDENCE
-from slimwright.graph import Coupling, Net, capture, couple, cut, save_net
-from slimwright.plan import MeasuredPlan, Plan, Predictor, plan_by_measuring, problem
+from slimwright.graph import Coupling, Net, capture, couple, save_net
+from slimwright.plan import MeasuredPlan, Plan, Predictor, factorisable, plan_by_measuring, rank_damages
 from slimwright.progress import Event, Tell, silent
 from slimwright.proof import card_of, layers_of, measured, memory_of, net_scores, parity, side_of, summed_up
-from slimwright.recipe import Prune, Recipe, Solve, Tune, apply
+from slimwright.recipe import Factorise, Prune, Recipe, Solve, Tune, apply
 from slimwright.report import write_report
-from slimwright.rewrites.prune import Removal, removals
+from slimwright.rewrites.prune import removals
 from slimwright.runtimes import onnxruntime
 from slimwright.trials import PAYS, Trial, Trials, pays
 
@@ -139,15 +138,19 @@ class _Job:
             with self._stage("observe"):
                 evidence = self._observed(calibration)
             with self._stage("plan"):
-                orders = removals(self.net, evidence, self.coupling)
-                predictor = self._predictor(timed="latency_ms" in trials.limits)
-                plans = {p: self._planned(trials, whole_net, orders, predictor) for p, whole_net in unpruned.items()}
+                choices = self._choices(evidence, timed="latency_ms" in trials.limits)
+                plans = [
+                    (whole_net, self._planned(trials, whole_net, choices, with_ranks=with_ranks))
+                    for whole_net in unpruned.values()
+                    for with_ranks in (False, True)
+                ]
             with self._stage("solve"):
-                for precision, found in plans.items():
-                    self._solve(trials, unpruned[precision], found, orders)
+                for whole_net, found in plans:
+                    if found is not None:
+                        self._solve(trials, whole_net, choices, found)
             best = self._tuned(trials, trials.best())
-            self._judge(trials, best, orders)
-            return self._proven(trials, best, folder, predictor.step)
+            self._judge(trials, best, choices)
+            return self._proven(trials, best, folder, choices.predictor.step)
 
     def _int8(self, trials: Trials) -> dict[str, Trial]:
         """INT8 of the whole original, if it is proven, and faster or (where size counts) as fast."""
@@ -179,55 +182,51 @@ class _Job:
             evidence.save(path)
         return evidence
 
-    def _predictor(self, *, timed: bool) -> Predictor:
-        """Find the channel step and, if latency has a limit, measure the layers; or take both from the cache."""
+    def _choices(self, evidence: Evidence, *, timed: bool) -> Choices:
+        """Price channels and ranks. The channel step and, if latency has a limit, layers are measured, or cached."""
         identity = {"runtime": onnxruntime.NAME, "version": onnxruntime.VERSION, "threads": 1, "precision": "fp32"}
         table = LatencyTable(onnxruntime.time_layer, self.settings.cache, identity)
         self.tell(Event("plan", 0, 2, "find the channel step"))
         step = table.step()
-        predictor = Predictor(self.net, self.coupling, table, step)
+        predictor = Predictor(self.net, self.coupling, table, step, ranks=factorisable(self.net, evidence, step))
         if timed:
             self.tell(Event("plan", 0, 2, "measure layers"))
             predictor.measure()
         table.save()
         self.tell(Event("plan", 1, 2, f"{len(table)} layer shapes known, channels in steps of {step}"))
-        return predictor
+        orders = removals(self.net, evidence, self.coupling)
+        return Choices(self.net, self.coupling, orders, rank_damages(predictor, evidence), predictor)
 
-    def _planned(
-        self, trials: Trials, whole_net: Trial, orders: Mapping[str, Removal], predictor: Predictor
-    ) -> MeasuredPlan | None:
+    def _planned(self, trials: Trials, whole_net: Trial, choices: Choices, *, with_ranks: bool) -> MeasuredPlan | None:
         """Plan for one precision; what the precision itself gains scales the predictions for FP32."""
-        costs = _costs(predictor, trials.original.cost, whole_net.cost, tuple(trials.limits))
+        costs = choices.costs(trials.original.cost, whole_net.cost, tuple(trials.limits))
 
         def measure(plan: Plan) -> Mapping[str, float]:
-            small = cut(self.net, _keep(plan, orders), self.coupling)
+            small = choices.drawn(plan)
             path = trials.artefact(small, "plan", precision=whole_net.precision, images=PLAN_IMAGES)
             cost = trials.cost(small, path)
             self.tell(Event("plan", 1, 2, f"{whole_net.precision} measured {cost.latency_ms:.3g} ms"))
             return {"latency_ms": cost.latency_ms or 0.0, "size_bytes": float(cost.size_bytes or 0)}
 
         measurable = trials.limits.keys() & {"latency_ms", "size_bytes"}
-        task = problem(orders, predictor, costs)
+        task = choices.problem(costs, with_ranks=with_ranks)
         found = plan_by_measuring(task, trials.limits, measure if measurable else lambda _: {})
         self.tell(Event("plan", 2, 2))
-        return found
+        return found if found is None or not with_ranks or choices.factorises(found.plan) else None
 
-    def _solve(
-        self, trials: Trials, whole_net: Trial, found: MeasuredPlan | None, orders: Mapping[str, Removal]
-    ) -> None:
-        """Build the pruned candidate of one precision, unless cutting was measured not to pay."""
-        precision = whole_net.precision
-        if found is None:
-            return
+    def _solve(self, trials: Trials, whole_net: Trial, choices: Choices, found: MeasuredPlan) -> None:
+        """Build the candidate of one plan, unless it was measured not to pay."""
+        precision, images = whole_net.precision, len(trials.calibration[1])
+        name = "pruned and factorised" if choices.factorises(found.plan) else "pruned"
+        name = name if precision == "fp32" else f"{name}, {precision}"
         share = found.measured.get("latency_ms", 0.0) / (whole_net.cost.latency_ms or 1.0)
         if share > PAYS and tuple(trials.limits) == ("latency_ms",):
-            why = f"the cut net takes {share:.2f}x the time of the whole one; measured"
-            self.decisions.append(Decision(what=f"pruning, {precision}", outcome="taken back", why=why))
+            why = f"the smaller net takes {share:.2f}x the time of the whole one; measured"
+            self.decisions.append(Decision(what=f"plan '{name}'", outcome="taken back", why=why))
             return
-        keep = {name: kept.tolist() for name, kept in _keep(found.plan, orders).items()}
-        images = len(trials.calibration[1]) if precision == "int8" else 0
-        recipe = Recipe.of(self.net, Prune(keep=keep), Solve(), int8_images=images)
-        self._build(trials, "pruned" if precision == "fp32" else f"pruned, {precision}", recipe, found.plan)
+        steps = choices.steps(found.plan, images)
+        recipe = Recipe.of(self.net, *steps, Solve(), int8_images=images if precision == "int8" else 0)
+        self._build(trials, name, recipe, found.plan)
 
     def _build(self, trials: Trials, name: str, recipe: Recipe, plan: Plan | None) -> None:
         checkpoint = self._cached("tune", recipe.model_dump_json())
@@ -242,9 +241,9 @@ class _Job:
             return best
         with self._stage("tune"):
             tune = Tune(epochs=self.settings.tune_epochs, rate=self.settings.tune_rate, seed=self.settings.seed)
-            pruning = [step for step in best.recipe.steps if isinstance(step, Prune | Solve)]
+            slimming = [step for step in best.recipe.steps if isinstance(step, Prune | Factorise | Solve)]
             images = len(trials.calibration[1]) if best.precision == "int8" else 0
-            recipe = Recipe.of(self.net, *pruning, tune, int8_images=images)
+            recipe = Recipe.of(self.net, *slimming, tune, int8_images=images)
             self._build(trials, f"{best.name}, tuned", recipe, best.plan)
         chosen = trials.best()
         why = f"{tune.epochs} epochs with the original as teacher: {trials.drop(best):.2f} points lost before, "
@@ -252,8 +251,8 @@ class _Job:
         self.decisions.append(Decision(what="fine-tuning", outcome="taken back" if chosen is best else "kept", why=why))
         return chosen
 
-    def _judge(self, trials: Trials, best: Trial, orders: Mapping[str, Removal]) -> None:
-        """Say of each candidate and each channel group what became of it, and why."""
+    def _judge(self, trials: Trials, best: Trial, choices: Choices) -> None:
+        """Say of each candidate, channel group and factorised layer what became of it, and why."""
         why = f"{trials.time_share(best):.2f}x the original's time, measured; "
         why += f"{trials.drop(best):.2f} points of accuracy lost on the validation part"
         self.decisions.insert(0, Decision(what=f"candidate '{best.name}'", outcome="kept", why=why))
@@ -269,13 +268,17 @@ class _Job:
             why = "the plan leaves it whole" if best.plan else "the chosen candidate is not pruned"
             if group.name in self.coupling.balanced:
                 why = "a grouped layer needs equal parts of it, which planning does not do yet"
-            elif group.name not in orders:
+            elif group.name not in choices.orders:
                 why = "its reader is too large to observe"
             elif left < group.size:
-                why = f"predicted damage {orders[group.name].damage[group.size - left]:.1e} nats"
+                why = f"predicted damage {choices.orders[group.name].damage[group.size - left]:.1e} nats"
             what = f"{label}: {group.size} -> {left} channels" if left < group.size else f"{label}: all {left} channels"
             outcome = "kept" if left < group.size else "left whole"
             self.decisions.append(Decision(what=what, outcome=outcome, why=why))
+        for name, factors in choices.predictor.factors(best.plan.counts).items() if best.plan else ():
+            ranks = " and ".join(map(str, factors.ranks))
+            what, why = f"{self.net.paths[name]}: {factors.kind} at {ranks}", "the plan lowers its rank"
+            self.decisions.append(Decision(what=what, outcome="kept", why=why))
         for node, reason in self.coupling.frozen.items():
             what = f"{self.net.paths[node]}: all channels"
             self.decisions.append(Decision(what=what, outcome="left whole", why=f"they must stay: {reason}"))
@@ -342,32 +345,3 @@ class _Job:
         began = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - began, 2)
-
-
-def _keep(plan: Plan, orders: Mapping[str, Removal]) -> dict[str, NDArray[np.int64]]:
-    """The channels that a plan keeps of each group it cuts."""
-    return {
-        name: orders[name].keep(n) for name, n in plan.counts.items() if name in orders and n < len(orders[name].order)
-    }
-
-
-def _costs(
-    predictor: Predictor, original: Cost, whole_net: Cost, limited: tuple[str, ...]
-) -> Callable[[Mapping[str, int]], Mapping[str, float]]:
-    """Predict the limited costs of a choice; the sum over layers is scaled to what the whole was measured to take."""
-    assert whole_net.latency_ms is not None and whole_net.size_bytes is not None and original.size_bytes is not None
-    timed = "latency_ms" in limited and predictor.shapes  # a net without layers has nothing to plan
-    layers_ms = sum(predictor.layer_ms(predictor.whole).values()) if timed else 1.0
-    ms, size = whole_net.latency_ms / layers_ms, whole_net.size_bytes / original.size_bytes
-    original_bytes, weights = original.size_bytes, predictor.weight_bytes(predictor.whole)
-
-    def costs(counts: Mapping[str, int]) -> Mapping[str, float]:
-        every: dict[str, Callable[[], float]] = {
-            "latency_ms": lambda: ms * sum(predictor.layer_ms(counts).values()),
-            "size_bytes": lambda: size * (original_bytes - weights + predictor.weight_bytes(counts)),
-            "macs": lambda: predictor.macs(counts),
-            "peak_activation_bytes": lambda: predictor.peak_activation_bytes(counts),
-        }
-        return {name: every[name]() for name in limited}
-
-    return costs

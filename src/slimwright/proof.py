@@ -4,7 +4,8 @@ Accuracy, latency, memory and parity are measured; nothing here is predicted. Th
 refuses what fails, and `verify`, which runs the proof of a finished bundle again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -214,23 +215,34 @@ def card_of(data: Dataset) -> DataCard:
 
 
 def layers_of(before: Net, after: Net) -> list[Layer]:
-    """The weighted layers of two nets of the same nodes, side by side."""
+    """The weighted layers of two nets side by side; what a layer was factorised into counts as that layer."""
     old, new = ({layer.name: layer for layer in count_layers(net)} for net in (before, after))
-    return [
-        Layer(
-            name=before.paths[node.name],
-            op=node.op,
-            channels_before=before.tensors[node.tensors["weight"]].shape[0],
-            channels_after=after.tensors[after[node.name].tensors["weight"]].shape[0],
-            macs_before=old[node.name].macs,
-            macs_after=new[node.name].macs,
-            weight_bytes_before=old[node.name].weight_bytes,
-            weight_bytes_after=new[node.name].weight_bytes,
-            output_bytes_before=old[node.name].output_bytes,
-            output_bytes_after=new[node.name].output_bytes,
+    known, found = {node.name for node in before.weighted()}, []
+    for node in before.weighted():
+        parts = [new[name] for name in _parts(after, node.name, known)]
+        found.append(
+            Layer(
+                name=before.paths[node.name],
+                op=node.op,
+                channels_before=before.tensors[node.tensors["weight"]].shape[0],
+                channels_after=after.tensors[after[node.name].tensors["weight"]].shape[0],
+                macs_before=old[node.name].macs,
+                macs_after=sum(part.macs for part in parts),
+                weight_bytes_before=old[node.name].weight_bytes,
+                weight_bytes_after=sum(part.weight_bytes for part in parts),
+                output_bytes_before=old[node.name].output_bytes,
+                output_bytes_after=new[node.name].output_bytes,
+            )
         )
-        for node in before.weighted()
-    ]
+    return found
+
+
+def _parts(net: Net, name: str, known: AbstractSet[str]) -> Iterator[str]:
+    """A layer, and those right before it that are not of the original."""
+    yield name
+    weighted = {node.name for node in net.weighted()} - known
+    while (name := net[name].source) in weighted:
+        yield name
 
 
 def memory_of(net: Net) -> Memory:

@@ -26,6 +26,10 @@ from slimwright.rewrites.remove import collapsed, removed
 from slimwright.rewrites.subset import subset
 from slimwright.train import Match, RegionSchedule, Schedule, fit, fit_regions, regions_in
 
+LONGEST_GRADIENT = 1.0
+"""In fine-tuning. Our measurement of November 2026, two epochs on digits at a quarter of a ResNet-20's MACs: without it
+its CP form by weights alone falls to 10 %; at 0.1 a net pruned by Taylor scores comes to 68 %, where it could to 89."""
+
 
 class _Step(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -206,7 +210,7 @@ class _Work:
         return replace(draft, net=net)
 
     def _tuned(self, step: Tune) -> Net:
-        schedule = Schedule(epochs=step.epochs, rate=step.rate, seed=step.seed)
+        schedule = Schedule(epochs=step.epochs, rate=step.rate, seed=step.seed, longest_gradient=LONGEST_GRADIENT)
         module, teacher = self.draft.net.to_module(), self.teacher.net.to_module()
         fit(module, self.data, schedule, teacher=teacher, checkpoint=self.checkpoint, tell=self.tell)
         return self.draft.net.trained(module)

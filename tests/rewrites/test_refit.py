@@ -227,3 +227,26 @@ def test_what_a_relu_cuts_off_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None
     relaxed = error_behind_the_relu()
     monkeypatch.setattr("slimwright.rewrites.refit.RELU_ROUNDS", 0)
     assert relaxed < 0.9 * error_behind_the_relu()
+
+
+def test_batch_norms_behind_a_change_hold_the_statistics_of_what_they_read() -> None:
+    """In train mode, on the images it was solved on, the net gives what it gives in eval mode: to 1e-3."""
+    torch.manual_seed(0)
+    net = net_of(
+        nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Conv2d(6, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3),
+        shape=SHAPE,
+    )  # fmt: skip
+    images = pictures()
+    _, solved = pruned(net, {couple(net).groups[0].name: [0, 2, 5]}, images)
+    module, reads = solved.to_module(), []
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms[1].register_forward_hook(lambda _, inputs, output: reads.append((inputs[0], output)))
+    with torch.no_grad():
+        module.eval()(images)
+        norms[1].train()(reads[0][0])
+    torch.testing.assert_close(reads[1][1], reads[0][1], rtol=1e-3, atol=1e-3)
+    mean, variance = reads[0][0].mean((0, 2, 3)), reads[0][0].var((0, 2, 3), correction=0)
+    assert not torch.allclose(net.tensors["4.running_mean"], mean, atol=1e-3)
+    torch.testing.assert_close(solved.tensors["4.running_mean"], mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(solved.tensors["4.running_var"], variance, rtol=1e-4, atol=1e-5)

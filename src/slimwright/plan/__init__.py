@@ -2,7 +2,7 @@
 
 from slimwright.plan.knapsack import Plan, Problem, problem, solve
 from slimwright.plan.measured import MOST, MeasuredPlan, plan_by_measuring
-from slimwright.plan.predictor import CP_RANK, IN_RANK, OUT_RANK, Predictor, rank_damages
+from slimwright.plan.predictor import CP_RANK, IN_RANK, OUT_RANK, Predictor, factorisable, rank_damages
 
 __all__ = [
     "CP_RANK",
@@ -13,6 +13,7 @@ __all__ = [
     "Plan",
     "Predictor",
     "Problem",
+    "factorisable",
     "plan_by_measuring",
     "problem",
     "rank_damages",

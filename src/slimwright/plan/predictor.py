@@ -6,6 +6,7 @@ one (its output rank), or between two (Tucker's form); or made depthwise between
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -24,6 +25,7 @@ from slimwright.rewrites.ranks import damages, rank_for_ratio
 
 GRID_POINTS = 4  # channel counts measured per layer and direction; between them latency is interpolated
 MOST_SIZES = 24  # sizes to choose from per group
+LEAST_STEPS = 4  # a layer's channels, in steps, below which a rank of its own does not pay
 MOST_CP_TAPS = 2304  # finding the terms of a layer that reads 256 channels in 3x3 takes half a minute, of 512 minutes
 IN_RANK, OUT_RANK, CP_RANK = "input rank of ", "output rank of ", "CP rank of "
 RANKS = (IN_RANK, OUT_RANK, CP_RANK)  # and a layer's name: items of a choice beside the groups
@@ -248,6 +250,19 @@ class Predictor:
             ((group, positions),) = groups.items()
             reachable = sorted(whole - (self.whole[group] - size) * positions for size in self.sizes[group])
         return reachable if len(reachable) <= GRID_POINTS else _spread(reachable)
+
+
+def factorisable(net: Net, evidence: Evidence, step: int) -> list[str]:
+    """Return the layers for which the planner may choose ranks: observed, not grouped, and wide enough for the step."""
+    owners = Counter(tensor for node in net.nodes for tensor in node.tensors.values())
+    found = []
+    for node in net.weighted():
+        weight = net.tensors[node.tensors["weight"]]
+        own = all(owners[tensor] == 1 for tensor in node.tensors.values())
+        wide = min(len(weight), weight[0].numel()) >= LEAST_STEPS * step
+        if own and wide and node.name in evidence.layers and node.arguments.get("groups", 1) == 1:
+            found.append(node.name)
+    return found
 
 
 def rank_damages(predictor: Predictor, evidence: Evidence) -> dict[str, NDArray[np.float64]]:

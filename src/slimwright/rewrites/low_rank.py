@@ -192,11 +192,6 @@ def takes_mean(net: Net, node: Node) -> bool:
     return "bias" in node.tensors or _norm_behind(net, node) is not None
 
 
-def evidence_of(net: Net, evidence: Evidence) -> Evidence:
-    """Return the evidence summed over its classes. Raises DataError where it was observed on another net."""
-    return evidence.summed_for(net)
-
-
 class _Edit:
     """The swaps of one edit, collected."""
 

@@ -27,7 +27,6 @@ from slimwright.rewrites.low_rank import (
     Factors,
     Kind,
     decomposed,
-    evidence_of,
     factorise,
     groups_of,
     kernels,
@@ -101,7 +100,7 @@ def damages(net: Net, evidence: Evidence, kinds: Mapping[str, Kind]) -> dict[str
     mean. Raises RequestError, naming the layer, where it cannot be factorised so, and DataError where it was not
     observed.
     """
-    seen = evidence_of(net, evidence)
+    seen = evidence.summed_for(net)
     found = {}
     for name, kind in kinds.items():
         steps = rank_for_ratio(net, name, kind, 0.0) // groups_of(net[name])
@@ -115,7 +114,7 @@ def damage(net: Net, evidence: Evidence, factors: Mapping[str, Factors]) -> dict
 
     Raises RequestError, naming the layer, where it cannot be factorised so, and DataError where it was not observed.
     """
-    seen = evidence_of(net, evidence)
+    seen = evidence.summed_for(net)
     found = {}
     for name, wanted in factors.items():
         pieces(net, name, wanted)

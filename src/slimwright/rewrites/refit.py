@@ -16,6 +16,8 @@ where x' is what the draft feeds in, y what the reference gave there and W0 the 
   squares for their product, cut down to the leading directions of what it gives (reduced-rank regression, Izenman
   1975).
 
+Batch norms behind are given the statistics of what they read now, weight and bias so that their function stays.
+
 Front to back, so that each layer also corrects the errors of those before it. Exact where the reference lies in the
 new layer's span. Where the images are too few for a layer's weights only its bias is solved; `Draft.unsolved` tells.
 """
@@ -96,6 +98,8 @@ class _Walk:
     def _advance(self, node: Node) -> None:
         if self._differs(node) or any(name in self.drifted for name in node.reads):
             self.drifted.add(node.name)
+            if node.op == "batch_norm":
+                self._restate(node)
         module = self.net.module_of(node) if op_of(node.op).module else None
         target = self.targets.get(node.name)
         if node.name in self.drifted and op_of(node.op).channels == "mix" and not self._is_part_of_its_own(node):
@@ -107,6 +111,29 @@ class _Walk:
                 self._used(name)
         for value in target.origin.values if target is not None else ():
             self._used(value)
+
+    def _restate(self, norm: Node) -> None:
+        """Give a batch norm the statistics of what it reads now; its function stays, and a training begins with it."""
+        if norm.name in self.shared or not {"weight", "bias"} <= norm.tensors.keys():
+            return
+        scale, shift = affine(self.net, norm)
+        axes = (0, *range(2, len(norm.shape)))
+        count = sum(batch.numel() // batch.shape[1] for batch in self.new[norm.source])
+        mean, variance = torch.zeros_like(scale), torch.zeros_like(scale)
+        for batch in self.new[norm.source]:
+            mean += batch.sum(axes, dtype=torch.float64) / count
+        about = mean.reshape(-1, *[1] * (len(norm.shape) - 2))
+        for batch in self.new[norm.source]:
+            variance += (batch - about).square().sum(axes) / count
+        deviation = (variance + float(str(norm.arguments["eps"]))).sqrt()
+        stated = {
+            "running_mean": mean,
+            "running_var": variance,
+            "weight": scale * deviation,
+            "bias": shift + scale * mean,
+        }
+        for role, tensor in stated.items():
+            self._keep(norm.tensors[role], tensor.to(self.net.tensors[norm.tensors[role]].dtype))
 
     def _differs(self, node: Node) -> bool:
         """True where a node is not the one of its name in the reference."""

@@ -74,6 +74,8 @@ class Run:
             group["lr"] = self.schedule.rate_at(done) * group["factor"]
         self.optimizer.zero_grad()
         loss.backward()
+        if self.schedule.longest_gradient is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.longest_gradient)
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.model)

@@ -18,7 +18,8 @@ class Schedule:
     DeepRebirth has it for new layers (Li et al. 2018, arXiv 1708.04728). The longest path that fits counts; 0 leaves
     parameters as they are.
 
-    `average_over` adds a moving average of the weights, whose memory is so many epochs long.
+    `average_over` adds a moving average of the weights, whose memory is so many epochs long. `longest_gradient` keeps
+    nets that are thin already, chains of factorised layers above all, from leaving what they were solved to be.
 
     Raises RequestError for numbers that mean nothing.
     """
@@ -32,6 +33,7 @@ class Schedule:
     weight_decay: float = 5e-4
     momentum: float = 0.9
     average_over: float = 0.0
+    longest_gradient: float | None = None  # the norm, over all parameters, to which longer gradients are cut
     label_smoothing: float = 0.05  # without a teacher only
     teacher_share: float = 0.9  # of the loss: 0 is the labels alone, 1 the teacher alone
     temperature: float = 4.0
@@ -45,6 +47,8 @@ class Schedule:
             raise RequestError(f"epochs and batch_size must be at least 1 and the rate above 0, not {self}")
         if not 0 <= self.teacher_share <= 1:
             raise RequestError(f"the teacher's share of the loss is between 0 and 1, not {self.teacher_share:g}")
+        if self.longest_gradient is not None and not self.longest_gradient > 0:
+            raise RequestError(f"gradients need a length above 0, not {self.longest_gradient:g}")
         if min(self.patience, self.average_over, self.feature_weight, *self.faster.values(), 0) < 0:
             raise RequestError("patience, average_over, feature_weight and the factors of `faster` are 0 or more")
 

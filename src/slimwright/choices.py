@@ -1,0 +1,79 @@
+"""What a plan chooses from: the channels of groups, the ranks of layers; and what a choice makes of the net."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimwright.cost import Cost
+from slimwright.graph import Coupling, Net, cut
+from slimwright.plan import Plan, Predictor, Problem, problem
+from slimwright.recipe import Factorise, Prune, Ranks
+from slimwright.rewrites.low_rank import factorise
+from slimwright.rewrites.prune import Removal
+
+Costs: TypeAlias = Callable[[Mapping[str, int]], Mapping[str, float]]
+
+CHANNEL_WEIGHT = 10.0  # of a removed channel beside a lost rank; see `plan.problem`
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The channels that may go, in order, and the ranks that may fall, with what each is predicted to cost."""
+
+    net: Net
+    coupling: Coupling
+    orders: Mapping[str, Removal]
+    ranks: Mapping[str, NDArray[np.float64]]
+    predictor: Predictor
+
+    def problem(self, costs: Costs, *, with_ranks: bool) -> Problem:
+        """Return the choice of channels alone, or of channels and ranks."""
+        if not with_ranks:
+            return problem(self.orders, self.predictor, costs)
+        return problem(self.orders, self.predictor, costs, ranks=self.ranks, channel_weight=CHANNEL_WEIGHT)
+
+    def keep(self, plan: Plan) -> dict[str, NDArray[np.int64]]:
+        """Return the channels that a plan keeps of each group it cuts."""
+        return {
+            name: removal.keep(plan.counts[name])
+            for name, removal in self.orders.items()
+            if plan.counts[name] < len(removal.order)
+        }
+
+    def factorises(self, plan: Plan) -> bool:
+        """True where a plan lowers the rank of any layer."""
+        return bool(self.predictor.factors(plan.counts))
+
+    def steps(self, plan: Plan, images: int) -> list[Prune | Factorise]:
+        """Return the steps of a recipe that lead there; ranks are chosen for what `images` calibration images show."""
+        steps: list[Prune | Factorise] = [Prune(keep={name: kept.tolist() for name, kept in self.keep(plan).items()})]
+        if factors := self.predictor.factors(plan.counts):
+            layers = {name: Ranks(kind=wanted.kind, ranks=wanted.ranks) for name, wanted in factors.items()}
+            steps.append(Factorise(layers=layers, images=images))
+        return steps
+
+    def drawn(self, plan: Plan) -> Net:
+        """Return the net of a plan, its weights not solved: to measure what it costs."""
+        return factorise(cut(self.net, self.keep(plan), self.coupling), self.predictor.factors(plan.counts))
+
+    def costs(self, original: Cost, whole_net: Cost, limited: tuple[str, ...]) -> Costs:
+        """Return what predicts the limited costs of a choice for a precision, of which `whole_net` was measured.
+
+        The sum over layers is scaled to what the whole was measured to take.
+        """
+        assert whole_net.latency_ms is not None and whole_net.size_bytes is not None and original.size_bytes is not None
+        predictor = self.predictor
+        timed = "latency_ms" in limited and predictor.shapes  # a net without layers has nothing to plan
+        layers_ms = sum(predictor.layer_ms(predictor.whole).values()) if timed else 1.0
+        ms, size = whole_net.latency_ms / layers_ms, whole_net.size_bytes / original.size_bytes
+        other_bytes = original.size_bytes - predictor.weight_bytes(predictor.whole)
+        every: dict[str, Callable[[Mapping[str, int]], float]] = {
+            "latency_ms": lambda counts: ms * sum(predictor.layer_ms(counts).values()),
+            "size_bytes": lambda counts: size * (other_bytes + predictor.weight_bytes(counts)),
+            "macs": predictor.macs,
+            "peak_activation_bytes": predictor.peak_activation_bytes,
+        }
+        return lambda counts: {name: every[name](counts) for name in limited}
