@@ -150,7 +150,8 @@ class ScaleModel:
 
         `as_published` gives all new layers random weights, and ten times the rate of the others.
         """
-        said = [self.net.digest, most_macs, sorted(groups), asdict(schedule), as_published, self.step, self.data.name]
+        lengths = [schedule.epochs, schedule.rate, schedule.batch_size, schedule.seed]
+        said = [self.net.digest, most_macs, sorted(groups), lengths, as_published, self.step, self.data.name]
         place = self.folder / hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
         try:
             net, found = load_net(place), json.loads(place.with_suffix(".json").read_text())
