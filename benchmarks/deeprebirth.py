@@ -4,9 +4,9 @@ Four parts. Where the time goes: the share that ONNX Runtime spends in layers wi
 al. 2018 (DeepRebirth, arXiv 1708.04728), with its graph optimisations and without. What can be kept: a scale model of
 GoogLeNet is trained here, merged, solved and shrunk to several sizes by the evidence, and tuned with the original as
 teacher. (`at_random_macs` takes the paper's own start beside it, new layers Xavier-initialised and at ten times the
-rate of the others, for as many epochs; so far the quick run alone does.) What that saves: the full network at 224x224 with the same share of the channels of
-each layer, random weights, timed against the original, all in turn on one thread; and block by block. AlexNet and
-ResNet-50 as far as the paper takes them.
+rate of the others, for as many epochs; so far the quick run alone does.) What that saves: the full network at 224x224
+with the same share of the channels of each layer, random weights, timed against the original, all in turn on one
+thread; and block by block. AlexNet and ResNet-50 as far as the paper takes them.
 
 torch.onnx writes a response norm as eight operators that ONNX Runtime runs faster than its own operator for it, which
 converters of Caffe's files use. Speed-ups are over the faster original; those over the other stand beside them.
