@@ -12,6 +12,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from slimwright.cost import count
+from slimwright.graph import load_net
+
 USER_CODE = """
 import torch
 from torch import nn
@@ -57,6 +60,10 @@ def home(trained: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.export.save(program, folder / "model.pt2")
     (folder / "pickled.pt2").write_bytes(pickle.dumps(model.state_dict()))
     torch.save(model.state_dict(), folder / "model.pth")
+    mistake = {"step": "factorise", "layers": {"conv2d_1": {"kind": "svd", "ranks": [0]}}}
+    (folder / "mistake.json").write_text(json.dumps({"original": None, "steps": [mistake]}))
+    unfit = [{"step": "fold_batch_norm"}, {"step": "merge", "branches": ["conv2d"]}]
+    (folder / "unfit.json").write_text(json.dumps({"original": None, "steps": unfit}))
     (folder / "cut.pt2").write_bytes((folder / "model.pt2").read_bytes()[:5000])
     nothing = {"images": torch.zeros(0, 1, 32, 32), "labels": torch.zeros(0, dtype=torch.int64)}
     safetensors.torch.save_file(nothing, folder / "empty.safetensors")
@@ -147,6 +154,39 @@ def test_a_missed_budget_ends_with_status_1_and_the_best_model(home: Path) -> No
     assert (home / "tiny" / "model.onnx").exists()
 
 
+BY_HAND = {
+    "original": None,
+    "steps": [
+        {"step": "factorise", "layers": {"conv2d_1": {"kind": "tucker2", "ranks": [8, 8]}}, "images": 128},
+        {"step": "subset", "classes": [1, 7]},
+        {"step": "solve"},
+        {"step": "fold_batch_norm"},
+    ],
+}
+
+
+def test_a_recipe_by_hand_is_applied(home: Path) -> None:
+    (home / "by_hand.json").write_text(json.dumps(BY_HAND))
+    model = ("mynets:small", "--weights", "weights.safetensors", "--data", "digits")
+    done = slimwright(home, "apply", "by_hand.json", *model, "--out", "byhand", "--json")
+    assert done.returncode == 0, done.stderr
+    sides = json.loads(done.stdout)
+    assert sides["result"]["macs"] < sides["original"]["macs"]
+    assert sides["result"]["validation_accuracy"] > 0.95  # a one or a seven
+    small = load_net(home / "byhand")
+    assert small[small.outputs[0]].shape == (1, 2)
+    assert sides["result"]["macs"] == count(small).macs
+    again = slimwright(home, "apply", "by_hand.json", *model, "--out", "byhand2")
+    assert "factorise, subset, solve, fold_batch_norm" in " ".join(again.stdout.split())
+    assert load_net(home / "byhand2").digest == small.digest
+
+
+def test_the_recipe_of_a_bundle_gives_its_net_again(home: Path, shrunk: subprocess.CompletedProcess[str]) -> None:
+    done = slimwright(home, "apply", "b", "model.pt2", "--data", "digits", "--out", "replayed")
+    assert shrunk.returncode == done.returncode == 0, done.stderr
+    assert load_net(home / "replayed").digest == load_net(home / "b" / "net").digest
+
+
 SHRINK = ("--data", "digits", "--latency", "0.5x", "--out", "never")
 WRONG = {
     "a missing file": (("shrink", "nowhere.pt2", *SHRINK), "nowhere.pt2"),
@@ -174,6 +214,15 @@ WRONG = {
     "an unknown unit": (("shrink", "model.pt2", "--data", "digits", "--size", "2ly", "--out", "never"), "2ly"),
     "an unknown runtime": (("shrink", "model.pt2", *SHRINK, "--runtime", "abacus"), "abacus"),
     "no bundle": (("verify", "."), "manifest.json"),
+    "no recipe": (("apply", "nowhere.json", "model.pt2", "--data", "digits", "--out", "never"), "nowhere.json"),
+    "a recipe with a mistake": (
+        ("apply", "mistake.json", "model.pt2", "--data", "digits", "--out", "never"),
+        "steps.0.factorise.layers.conv2d_1.ranks",
+    ),
+    "a recipe that does not fit": (
+        ("apply", "unfit.json", "model.pt2", "--data", "digits", "--out", "never"),
+        "step 2 of the recipe (merge)",
+    ),
     "an unknown zoo name": (("train", "resnet9000", "--data", "digits", "--out", "never"), "resnet8"),
 }
 

@@ -151,6 +151,53 @@ def inspect(
         out_console.print(listing.layers(seen[0], depth, out_console.width))
 
 
+@app.command(
+    epilog="Examples:\n\n  slimwright apply recipe.json resnet20 --data digits --out smaller/\n\n"
+    "  slimwright apply bundle/ model.pt2 --data images.safetensors --out again/\n\n"
+    "A recipe by hand, for any net that it fits:\n\n"
+    '  {"original": null, "steps": [{"step": "merge", "streamlines": ["conv2d"]}, {"step": "solve"}]}'
+)
+def apply(
+    recipe: Annotated[Path, typer.Argument(help="a recipe (JSON), or a bundle, whose recipe is taken")],
+    model: ModelArgument,
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="folder for the net that comes of it")],
+    weights: WeightsOption = None,
+    seed: Annotated[int, typer.Option(help="of the data's split")] = 0,
+    cache: CacheOption = DEFAULT_CACHE,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the steps of a recipe, any techniques in any order, and save the net; quantization is left to `shrink`."""
+    import hashlib
+
+    from slimwright import recipe as recipes
+    from slimwright.cost import count
+    from slimwright.graph import save_net
+    from slimwright.sources import load_data, load_model
+    from slimwright.train import accuracy
+
+    wanted = recipes.load_recipe(recipe)
+    with _progress() as tell:
+        found = load_data(data, seed)
+        net = load_model(model, found, weights=weights, cache=cache, tell=tell)
+        key = hashlib.sha256(f"{wanted.model_dump_json()} {net.digest} {found.name} {seed}".encode()).hexdigest()
+        checkpoint = cache / f"apply-{key[:24]}.safetensors"
+        small = recipes.apply(wanted, net, found, checkpoint=checkpoint, tell=tell)
+    save_net(small, out)
+    sides = {}
+    for name, side, judged in (("original", net, found), ("result", small, recipes.scored(wanted, found))):
+        counted, right = count(side), accuracy(side.to_module(), judged, "validation")
+        sides[name] = {"macs": counted.macs, "params": counted.params, "validation_accuracy": right}
+    if as_json:
+        print(json.dumps(sides, indent=1))
+        return
+    table = Table("", "original", "result", title=f"{model}: {', '.join(step.step for step in wanted.steps)}")
+    for key, form in (("macs", "{:,}"), ("params", "{:,}"), ("validation_accuracy", "{:.2%}")):
+        table.add_row(key.replace("_", " "), *(form.format(side[key]) for side in sides.values()))
+    out_console.print(table)
+    out_console.print(f"saved in {out}", soft_wrap=True)
+
+
 @app.command(epilog="Example:\n\n  slimwright verify bundle/ --data digits")
 def verify(
     bundle: Annotated[Path, typer.Argument(help="folder that shrink made")],

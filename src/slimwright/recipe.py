@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slimwright.data import Dataset, of_classes, whole
 from slimwright.errors import RequestError, SlimwrightError
@@ -129,10 +129,10 @@ Step = Annotated[
 
 
 class Recipe(BaseModel):
-    """Steps, and the digest of the net that they start from."""
+    """Steps, and the digest of the net that they start from; None: any net that they fit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    original: str
+    original: str | None
     steps: tuple[Step, ...]
 
     @classmethod
@@ -146,13 +146,26 @@ class Recipe(BaseModel):
         return next((step.precision for step in self.steps if isinstance(step, Quantize)), "fp32")
 
 
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe, or that of a bundle. Raises RequestError, naming the file and the field that is wrong."""
+    path = path / "recipe.json" if path.is_dir() else path
+    try:
+        return Recipe.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise RequestError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise RequestError(f"{path} is no recipe: {where}: {first['msg']}") from error
+
+
 def apply(recipe: Recipe, original: Net, data: Dataset, *, checkpoint: Path | None = None, tell: Tell = silent) -> Net:
     """Return the net after every step but quantization, which the runtime's exporter does.
 
     Training goes on from `checkpoint` and writes to it. Raises RequestError where the recipe belongs to another net,
     and where a step does not fit, naming the step.
     """
-    if recipe.original != original.digest:
+    if recipe.original not in (None, original.digest):
         raise RequestError("this recipe starts from another net: its digest is not that of the original given")
     work = _Work(Draft.of(original), Draft.of(original), data, checkpoint, tell)
     for number, step in enumerate(recipe.steps, 1):
@@ -161,6 +174,13 @@ def apply(recipe: Recipe, original: Net, data: Dataset, *, checkpoint: Path | No
         except SlimwrightError as error:
             raise RequestError(f"step {number} of the recipe ({step.step}): {error}") from error
     return work.draft.net
+
+
+def scored(recipe: Recipe, data: Dataset) -> Dataset:
+    """Return the data of the classes that the net scores after a recipe."""
+    for step in recipe.steps:
+        data = of_classes(data, step.classes) if isinstance(step, Subset) else data
+    return data
 
 
 @dataclass(frozen=True)
