@@ -11,6 +11,7 @@ from slimwright.report.words import megabytes, milliseconds, percent
 
 ORIGINAL = "original"  # the name of the candidate that nothing was done to
 ROLES = {ORIGINAL: "circle", "tried": "triangle-up", "chosen": "diamond"}
+NEAR_ACROSS, NEAR_UP = 0.3, 0.15  # of the chart: points whose names would lie on one another
 TOOLTIP = {
     "name": "candidate",
     "latency": "latency, measured",
@@ -66,14 +67,26 @@ def _row(candidate: Candidate) -> dict[str, Any]:
 
 
 def _labels(rows: Sequence[dict[str, Any]], limit_ms: float | None, x: alt.X, y: alt.Y) -> Iterator[alt.Chart]:
-    """Names on the side that has room and no line, above and below in turn so that neighbours stay readable."""
+    """Names on the side that has room and no line; those of neighbours below and above, line by line."""
     last = max((row["latency_ms"] for row in rows), default=0.0)
-    for place, row in enumerate(sorted(rows, key=lambda row: float(row["latency_ms"]))):
+    heights = [row["validation_accuracy"] for row in rows]
+    span = max(heights, default=0.0) - min(heights, default=0.0)
+    named: list[tuple[str, dict[str, Any]]] = []
+    for row in sorted(rows, key=lambda row: float(row["latency_ms"])):
         within = limit_ms is not None and last / 4 < row["latency_ms"] <= limit_ms
         side: Literal["left", "right"] = "right" if within or row["latency_ms"] > last / 2 else "left"
+        neighbours = [
+            other
+            for beside, other in named
+            if beside == side
+            and abs(other["latency_ms"] - row["latency_ms"]) < NEAR_ACROSS * last
+            and abs(other["validation_accuracy"] - row["validation_accuracy"]) <= NEAR_UP * span
+        ]
+        line, above = divmod(len(neighbours), 2)
+        named.append((side, row))
         yield (
             alt.Chart(alt.InlineData(values=[row]))
-            .mark_text(align=side, dx=-6 if side == "right" else 6, dy=-14 if place % 2 else 16)
+            .mark_text(align=side, dx=-6 if side == "right" else 6, dy=(-14 - 14 * line) if above else 16 + 14 * line)
             .encode(x=x, y=y, text="name:N")
         )
 
