@@ -64,12 +64,17 @@ def main() -> None:
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
     asked.rows.parent.mkdir(parents=True, exist_ok=True)
     with asked.rows.open("a") as file:
-        for row in results(asked, kept(asked.rows), say):
+        for row in () if asked.show else results(asked, kept(asked.rows), say):
             file.write("\n" + json.dumps(row))
             file.flush()
     rows = kept(asked.rows)
-    order = list(NETWORKS)
-    rows.sort(key=lambda row: (order.index(str(row["network"])), str(row["data"]), float(row["times"])))
+    networks, methods = list(NETWORKS), ["original", *(method for method, _ in sides(quick=False))]
+
+    def place(row: Row) -> tuple[int, str, float, int]:
+        at = networks.index(str(row["network"])), str(row["data"]), float(row["times"])
+        return *at, methods.index(str(row["method"]))
+
+    rows.sort(key=place)
     shown = [{**row, "tuned": f"{row['tuned']:.1%}" if row["tuned"] != "" else ""} for row in rows]
     show(TITLE, COLUMNS, shown, sections=("network", "data", "times"))
     if asked.json:
@@ -85,6 +90,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--data", default="digits,glyphs", help="of digits,glyphs")
     parser.add_argument("--times", default="1.5,2,3,4", help="how many times fewer MACs: of 1.5,2,3,4")
     parser.add_argument("--rows", type=Path, metavar="FILE", default=OUT / "rows.jsonl", help="results, as they come")
+    parser.add_argument("--show", action="store_true", help="run nothing: the rows that are there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write headline, rows and environment here")
     return parser.parse_args()
 
