@@ -6,8 +6,8 @@ weights make up for it, raises the squared output error by tr(W_c [H^-1]_cc^-1 W
 taps). Greedy: the channel with the least such error goes, weights and inverse are updated, and so on to the last one.
 Near-duplicates go first, because the one can stand in for the other. Rows are weighted by the Fisher information of
 the output, so errors of different layers add up in nats of loss. Exact for one linear layer without ridge; the sum
-over layers neglects how errors combine. Where the evidence is too thin to solve weights on, nothing makes up for a
-channel: what it costs is then its own variance.
+over layers neglects how errors combine. Where the evidence is thin for the weights, what they make up for on
+these images would promise too much: the ridge is larger.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from slimwright.graph.net import Net
 
 DENSE = 0.8  # share of columns that must be there, or the others are let go
 RIDGE = 1e-3  # of the mean variance: bounds the weights where channels repeat each other
+THIN_RIDGE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,8 @@ class _Reader:
         self.weight = weight * importance.sqrt()[:, None]
         mean = sums.total[0, 0] / sums.count[0]
         covariance = sums.gram[0, 0] / sums.count[0] - torch.outer(mean, mean)
-        if sums.count[0] < THIN * len(mean):
-            covariance = covariance.diagonal().diag()
-        ridge = RIDGE * covariance.diagonal().mean().clamp_min(1e-12)
+        thin = sums.count[0] < THIN * len(mean)
+        ridge = (THIN_RIDGE if thin else RIDGE) * covariance.diagonal().mean().clamp_min(1e-12)
         self.inverse = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
         taps = torch.arange(per_position)
         first = torch.from_numpy(place.positions) * per_position  # [size, positions]

@@ -19,7 +19,8 @@ where x' is what the draft feeds in, y what the reference gave there and W0 the 
 Batch norms behind are given the statistics of what they read now, weight and bias so that their function stays.
 
 Front to back, so that each layer also corrects the errors of those before it. Exact where the reference lies in the
-new layer's span. Where the images are too few for a layer's weights only its bias is solved; `Draft.unsolved` tells.
+new layer's span. Where the images are too few for a layer's weights (`ridge.py` judges) only its bias is solved;
+`Draft.unsolved` tells.
 """
 
 import copy
@@ -31,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from slimwright.errors import DataError
-from slimwright.evidence import MOST_TAPS, THIN, taps
+from slimwright.evidence import MOST_TAPS, taps
 from slimwright.graph.net import Net, Node, compute
 from slimwright.graph.ops import op_of
 from slimwright.progress import Event, Tell, silent
@@ -215,12 +216,6 @@ class _Walk:
     ) -> tuple[Tensor, Tensor]:
         """Return weight [O, D] and bias [O]; what activations cut off of the target is let go."""
         wanted, start = self._wanted(target), module.weight.flatten(1)
-        if ridge.positions < THIN * start.shape[1]:
-            self.unsolved[node.name] = (
-                f"{ridge.positions} positions in the images are too few for {start.shape[1]} weights an output; "
-                "only its bias was solved"
-            )
-            return start, ridge.bias(wanted, start)
         weight, bias = ridge.solve(wanted, start)
         if target.free != _Target.free:
             trial = copy.deepcopy(module)
@@ -229,6 +224,11 @@ class _Walk:
                 trial.bias = nn.Parameter(bias)
                 made = (trial(x) for x in self.new[node.source])
                 weight, bias = ridge.solve(self._eased(wanted, made, target), weight)
+        if ridge.thin and torch.equal(weight, start):
+            self.unsolved[node.name] = (
+                f"{ridge.positions} positions in the images are too few for {start.shape[1]} weights an output; "
+                "only its bias was solved"
+            )
         return weight, bias
 
     def _first_of_two(self, node: Node, module: nn.Conv2d | nn.Linear, behind: Node, target: _Target) -> nn.Module:
@@ -236,9 +236,6 @@ class _Walk:
         ridge = LayerRidge(self.net, node, self.new[node.source])
         second = self.net.tensors[behind.tensors["weight"]]
         start = second.flatten(1) @ module.weight.flatten(1)
-        if ridge.positions < THIN * start.shape[1]:
-            self.unsolved[node.name] = f"{ridge.positions} positions in the images are too few for its weights"
-            return module
         wanted = self._wanted(target)
         weight, bias = ridge.solve(wanted, start)
         scale = torch.ones(len(start)) if target.norm is None else affine(self.net, target.norm)[0].abs().float()

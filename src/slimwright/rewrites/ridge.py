@@ -4,6 +4,10 @@
 
 The covariance of x is factorised once, in float64, so that each further wish y costs one pass over the images. Where
 x says nothing about a direction, the weights stay what they were.
+
+Where there are few positions for the weights (`THIN`), weights could fit these images rather than the function. Then r
+is the one with the least error to be expected on others, by generalised cross-validation (Golub, Heath and Wahba 1979)
+over images, since the positions of one are alike; if that is the error of W0, W0 stays.
 """
 
 import math
@@ -13,11 +17,14 @@ import torch
 from torch import Tensor
 
 from slimwright.errors import DataError
-from slimwright.evidence import add_moments, columns
+from slimwright.evidence import THIN, add_moments, columns
 from slimwright.graph.net import Net, Node
 
 RIDGE = 3e-3
+THIN_RIDGES = [10.0 ** (half / 2) for half in range(-8, 7)]  # of the mean variance
+MOST_FREEDOM = 0.9  # of the images: degrees of freedom of a solution that they can still judge
 GROWTH = 3.0  # of a ridge below the rounding of the moments, which are summed in float32
+NOT_FINITE = "what a layer reads, or shall give, holds NaN or infinite values"
 MOST_ELEMENTS = 2**25  # of the columns that are made at a time
 
 
@@ -36,31 +43,54 @@ class LayerRidge:
             self.positions += add_moments(net, node, batch, total=total, gram=gram)
         self._mean = total / self.positions  # [G, D]
         self._covariance = gram / self.positions - self._mean[:, :, None] * self._mean[:, None, :]
+        self._images = sum(len(batch) for batch in inputs)
+        self.thin = self.positions < THIN * size
         ridge = RIDGE * self._covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-        self._factor = _factor(self._covariance, ridge)
+        if self.thin:
+            self._spectrum = _spectrum(self._covariance)
+        else:
+            self._factor = _factor(self._covariance, ridge)
 
     def solve(self, wanted: Sequence[Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
         """Return weight [O, D] and bias [O] for the outputs `wanted`, W0 being `start` [O, D]."""
         before = start.double().reshape(self._groups, -1, start.shape[1])  # [G, O/G, D]
         cross = torch.zeros_like(before)
-        total = torch.zeros(before.shape[:2], dtype=torch.float64)
+        total, squares = (torch.zeros(before.shape[:2], dtype=torch.float64) for _ in range(2))
         for batch, wish in zip(self._inputs, wanted, strict=True):
             for x, some in zip(self._columns(batch), wish.split(self._chunk), strict=True):  # [G, P, D]
                 y = self._rows(some)  # [G, P, O/G]
                 cross += torch.matmul(y.transpose(1, 2), x)
                 total += y.sum(1, dtype=torch.float64)
+                squares += y.double().square().sum(1)
         mean = total / self.positions
         covariance = cross / self.positions - mean[:, :, None] * self._mean[:, None, :]
         unexplained = covariance - before @ self._covariance  # by W0
-        weight = before + torch.cholesky_solve(unexplained.transpose(1, 2), self._factor).transpose(1, 2)
+        if self.thin:
+            variance = squares / self.positions - mean.square()
+            left = variance - ((covariance + unexplained) * before).sum(2)  # of y - W0 x
+            weight = before + self._judged(unexplained, left)
+        else:
+            weight = before + torch.cholesky_solve(unexplained.transpose(1, 2), self._factor).transpose(1, 2)
         bias = mean - (weight @ self._mean[:, :, None])[:, :, 0]
         return weight.reshape(start.shape).float(), bias.reshape(-1).float()
 
-    def bias(self, wanted: Sequence[Tensor], weight: Tensor) -> Tensor:
-        """Return the bias [O] with which a given weight [O, D] gives the outputs `wanted` on average."""
-        total = sum(self._rows(wish).sum(1, dtype=torch.float64) for wish in wanted)
-        given = weight.double().reshape(self._groups, -1, weight.shape[1]) @ self._mean[:, :, None]
-        return (total / self.positions - given[:, :, 0]).reshape(-1).float()
+    def _judged(self, unexplained: Tensor, left: Tensor) -> Tensor:
+        """The change of the weights [G, O/G, D] that is expected to err least on other images; zero if none does.
+
+        `left` [G, O/G] is the variance of the outputs that W0 leaves.
+        """
+        values, vectors = self._spectrum  # [G, D], [G, D, D]
+        along = unexplained @ vectors
+        best, least = torch.zeros_like(along), float(left.sum())
+        for ridge in THIN_RIDGES:
+            damped = (values + ridge * values.mean(1, keepdim=True).clamp_min(1e-12))[:, None]  # [G, 1, D]
+            freedom = 1 + float((values[:, None] / damped).sum()) / self._groups
+            if freedom < MOST_FREEDOM * self._images:
+                explained = (along.square() * (2 * damped - values[:, None]) / damped.square()).sum(2)
+                expected = float((left - explained).sum()) / (1 - freedom / self._images) ** 2
+                if expected < least:
+                    best, least = along / damped, expected
+        return best @ vectors.transpose(1, 2)
 
     def factors(self, weight: Tensor, scale: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         """Return [rank, D] and [O, rank], whose product is nearest to `weight` [O, D] in what it gives on these inputs.
@@ -83,6 +113,14 @@ class LayerRidge:
         return y.reshape(-1, self._groups, y.shape[-1] // self._groups).transpose(0, 1)
 
 
+def _spectrum(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [G, D], not below zero, and eigenvectors [G, D, D]."""
+    if not covariance.isfinite().all():
+        raise DataError(NOT_FINITE)
+    values, vectors = torch.linalg.eigh(covariance)
+    return values.clamp_min(0), vectors
+
+
 def _factor(covariance: Tensor, ridge: Tensor) -> Tensor:
     """The Cholesky factor [G, D, D] of a covariance and its ridge [G], which grows where rounding exceeds it."""
     eye = torch.eye(covariance.shape[1], dtype=torch.float64)
@@ -91,4 +129,4 @@ def _factor(covariance: Tensor, ridge: Tensor) -> Tensor:
         if not failed.any():
             return torch.as_tensor(factor)
         ridge = torch.where(failed > 0, GROWTH * ridge, ridge)
-    raise DataError("what a layer reads, or shall give, holds NaN or infinite values")
+    raise DataError(NOT_FINITE)
