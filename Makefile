@@ -4,7 +4,7 @@ BIN := .venv/bin
 export SLIMWRIGHT_CACHE ?= out/cache
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check bench bench-coverage setup setup-bench clean
+.PHONY: demo test check bench bench-structured bench-coverage setup setup-bench clean
 
 demo: setup
 	$(BIN)/slimwright shrink resnet8-wide --data digits --latency 0.33x --max-drop 1.0 --runtime onnxruntime --out out/demo
@@ -19,7 +19,12 @@ check: setup-bench
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: setup-bench
-	$(BIN)/python benchmarks/prune_without_training.py --json benchmarks/results/prune_without_training.json
+	for name in prune_without_training low_rank solve_speed dropnet deeprebirth; do \
+		$(BIN)/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; done
+
+bench-structured: setup-bench  # hours; a run that was stopped goes on
+	$(BIN)/python benchmarks/structured_vs_peers.py --networks resnet20,resnet56,vgg16-half,mobilenet-v2-half \
+		--json benchmarks/results/structured_vs_peers.json
 
 bench-coverage: setup-bench
 	$(BIN)/python benchmarks/coverage.py --jobs 2 --json benchmarks/results/coverage.json
