@@ -30,7 +30,7 @@ from slimwright.rewrites.fold import fold_batch_norm
 from slimwright.rewrites.merge import branches, merge_branches, streamline, streamlines
 from slimwright.rewrites.prune import Removal, removals
 from slimwright.rewrites.refit import refit
-from slimwright.train import Match, Schedule, accuracy, fit, paired
+from slimwright.train import Schedule, accuracy, fit, paired
 
 NORM_IMAGES = 500
 NORM_MOMENTUM, EPSILON = 0.1, 1e-5  # torch's own
@@ -186,11 +186,7 @@ def tuned(draft: Draft, data: Dataset, schedule: Schedule, *, checkpoint: Path, 
     Without norms a net as deep as this one hardly trains. So each convolution gets a batch norm that at first changes
     nothing, and loses it in the end: both are exact.
     """
-    matches = [
-        Match(name, origin.values[0], None if origin.kept is None else tuple(origin.kept.tolist()))
-        for name, origin in draft.origins.items()
-        if draft.net[name].op == "concat" and origin.axis == 1 and len(origin.values) == 1
-    ]
+    matches = [match for match in draft.matches() if draft.net[match.value].op == "concat"]
     net = normalised(draft.net, whole(data, "calibration")[0][:NORM_IMAGES])
     student, teacher = paired(net, draft.reference, matches)
     fit(student, data, schedule, teacher=teacher, checkpoint=checkpoint, tell=tell)

@@ -10,25 +10,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import tensorly
 import torch
-from numpy.typing import NDArray
 from tensorly.decomposition import parafac, partial_tucker
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from slimwright.choices import Choices
 from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable
 from slimwright.data import Batch
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Coupling, Net, cut
-from slimwright.plan import Predictor, factorisable, problem, rank_damages, solve
+from slimwright.plan import Predictor, factorisable, rank_damages, solve
 from slimwright.rewrites.draft import Draft
 from slimwright.rewrites.importance import keep_by_score, scores
 from slimwright.rewrites.low_rank import factorise
-from slimwright.rewrites.prune import Removal
+from slimwright.rewrites.prune import removals
 from slimwright.rewrites.refit import refit
 from torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 
@@ -46,21 +45,17 @@ class Subject:
     net: Net
     coupling: Coupling
     evidence: Evidence
-    orders: dict[str, Removal]
     calibration: Batch
     held_out: Tensor  # images of the validation part
     seed: int
 
     @cached_property
-    def predictor(self) -> Predictor:
-        """What choices cost, for all shares."""
+    def choices(self) -> Choices:
+        """What a plan chooses from, for all shares."""
         ranks = factorisable(self.net, self.evidence, STEP)
-        return Predictor(self.net, self.coupling, LatencyTable(_untimed, None, {}), STEP, ranks=ranks)
-
-    @cached_property
-    def rank_damages(self) -> dict[str, NDArray[np.float64]]:
-        """What ranks cost, for all shares."""
-        return rank_damages(self.predictor, self.evidence)
+        predictor = Predictor(self.net, self.coupling, LatencyTable(_untimed, None, {}), STEP, ranks=ranks)
+        orders = removals(self.net, self.evidence, self.coupling)
+        return Choices(self.net, self.coupling, orders, rank_damages(predictor, self.evidence), predictor)
 
 
 def by_slimwright(subject: Subject, share: float) -> Net:
@@ -78,19 +73,11 @@ def by_slimwright(subject: Subject, share: float) -> Net:
 
 def _planned(subject: Subject, share: float, channel_weight: float | None) -> Net:
     """The net of one plan. None: layers keep their ranks."""
-    net = subject.net
-    predictor = subject.predictor
-    losses = None if channel_weight is None else subject.rank_damages
-    task = problem(
-        subject.orders,
-        predictor,
-        lambda counts: {"macs": float(predictor.macs(counts))},
-        ranks=losses,
-        channel_weight=channel_weight or 1.0,
-    )
+    net, choices = subject.net, subject.choices
+    predictor = choices.predictor
+    task = choices.problem(lambda counts: {"macs": float(predictor.macs(counts))}, channel_weight=channel_weight)
     plan = solve(task, {"macs": share * count(net).macs})
-    keep = {name: order.keep(plan.counts[name]) for name, order in subject.orders.items()}
-    draft = Draft.of(net).cut(keep, subject.coupling)
+    draft = Draft.of(net).cut(choices.keep(plan), subject.coupling)
     factors = predictor.factors(plan.counts)
     seen = evidence_on(draft.net, subject.calibration, subject.seed) if factors else None
     return refit(draft.changed(factorise(draft.net, factors, seen), {}), subject.calibration[0]).net

@@ -28,7 +28,6 @@ from slimwright.cost import count
 from slimwright.data import Dataset, digits, glyphs, whole
 from slimwright.evidence import observe
 from slimwright.graph import Net, couple
-from slimwright.rewrites.prune import removals
 from slimwright.train import Schedule, accuracy, fit
 from structured_networks import NETWORKS, trained
 from structured_sides import OURS, Subject, macs_of, sides
@@ -141,7 +140,7 @@ def subject_of(net: Net, data: Dataset) -> Subject:
     coupling = couple(net)
     batches = zip(images.split(64), labels.split(64), strict=True)
     evidence = observe(net, batches, classes=len(data.labels), seed=SEED)
-    return Subject(net, coupling, evidence, removals(net, evidence, coupling), (images, labels), held_out, SEED)
+    return Subject(net, coupling, evidence, (images, labels), held_out, SEED)
 
 
 @dataclass(frozen=True)

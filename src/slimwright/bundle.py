@@ -19,9 +19,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slimwright.errors import BundleError
-from slimwright.recipe import Recipe
+from slimwright.recipe import FILE, Recipe, fault
 
-MODEL, ORIGINAL, RECIPE, MANIFEST, REPORT = "model.onnx", "original.onnx", "recipe.json", "manifest.json", "report.html"
+MODEL, ORIGINAL, RECIPE, MANIFEST, REPORT = "model.onnx", "original.onnx", FILE, "manifest.json", "report.html"
 NET = "net"
 HASHED = (MODEL, ORIGINAL, RECIPE, "net/net.json", "net/net.safetensors")
 
@@ -194,11 +194,7 @@ def load_bundle(path: Path) -> Bundle:
     except FileNotFoundError as error:
         raise BundleError(f"{path} is no bundle: {error.filename} is missing") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(
-            f"{path / MANIFEST} or {RECIPE} is not valid: {where or 'content'}: {first['msg']}"
-        ) from error
+        raise BundleError(f"{path / MANIFEST} or {RECIPE} is not valid: {fault(error)}") from error
     for name in HASHED:
         if manifest.sha256.get(name) != sha256_of(path / name):
             raise BundleError(f"{path / name} is missing or is not the file that was proven; run shrink again")

@@ -16,8 +16,6 @@ from slimwright.rewrites.prune import Removal
 
 Costs: TypeAlias = Callable[[Mapping[str, int]], Mapping[str, float]]
 
-CHANNEL_WEIGHT = 10.0  # of a removed channel beside a lost rank; see `plan.problem`
-
 
 @dataclass(frozen=True)
 class Choices:
@@ -29,11 +27,11 @@ class Choices:
     ranks: Mapping[str, NDArray[np.float64]]
     predictor: Predictor
 
-    def problem(self, costs: Costs, *, with_ranks: bool) -> Problem:
-        """Return the choice of channels alone, or of channels and ranks."""
-        if not with_ranks:
+    def problem(self, costs: Costs, *, channel_weight: float | None) -> Problem:
+        """Return the choice of channels and ranks, with the weight of a removed channel; None: of channels alone."""
+        if channel_weight is None:
             return problem(self.orders, self.predictor, costs)
-        return problem(self.orders, self.predictor, costs, ranks=self.ranks, channel_weight=CHANNEL_WEIGHT)
+        return problem(self.orders, self.predictor, costs, ranks=self.ranks, channel_weight=channel_weight)
 
     def keep(self, plan: Plan) -> dict[str, NDArray[np.int64]]:
         """Return the channels that a plan keeps of each group it cuts."""

@@ -42,6 +42,7 @@ from slimwright.trials import PAYS, Trial, Trials, pays
 
 RUNTIMES = ("onnxruntime",)
 VERSIONED = ("slimwright", "torch", "onnx", "onnxruntime")
+CHANNEL_WEIGHT = 10.0  # of a removed channel beside a lost rank; see `plan.problem`
 PLAN_IMAGES = 8  # calibration images for an INT8 model that is only timed
 
 
@@ -140,9 +141,9 @@ class _Job:
             with self._stage("plan"):
                 choices = self._choices(evidence, timed="latency_ms" in trials.limits)
                 plans = [
-                    (whole_net, self._planned(trials, whole_net, choices, with_ranks=with_ranks))
+                    (whole_net, self._planned(trials, whole_net, choices, channel_weight))
                     for whole_net in unpruned.values()
-                    for with_ranks in (False, True)
+                    for channel_weight in (None, CHANNEL_WEIGHT)
                 ]
             with self._stage("solve"):
                 for whole_net, found in plans:
@@ -197,8 +198,13 @@ class _Job:
         orders = removals(self.net, evidence, self.coupling)
         return Choices(self.net, self.coupling, orders, rank_damages(predictor, evidence), predictor)
 
-    def _planned(self, trials: Trials, whole_net: Trial, choices: Choices, *, with_ranks: bool) -> MeasuredPlan | None:
-        """Plan for one precision; what the precision itself gains scales the predictions for FP32."""
+    def _planned(
+        self, trials: Trials, whole_net: Trial, choices: Choices, channel_weight: float | None
+    ) -> MeasuredPlan | None:
+        """Plan for one precision, channels alone or, with their weight, ranks too; None where that changes nothing.
+
+        What the precision itself gains scales the predictions for FP32.
+        """
         costs = choices.costs(trials.original.cost, whole_net.cost, tuple(trials.limits))
 
         def measure(plan: Plan) -> Mapping[str, float]:
@@ -209,10 +215,10 @@ class _Job:
             return {"latency_ms": cost.latency_ms or 0.0, "size_bytes": float(cost.size_bytes or 0)}
 
         measurable = trials.limits.keys() & {"latency_ms", "size_bytes"}
-        task = choices.problem(costs, with_ranks=with_ranks)
+        task = choices.problem(costs, channel_weight=channel_weight)
         found = plan_by_measuring(task, trials.limits, measure if measurable else lambda _: {})
         self.tell(Event("plan", 2, 2))
-        return found if found is None or not with_ranks or choices.factorises(found.plan) else None
+        return found if found is None or channel_weight is None or choices.factorises(found.plan) else None
 
     def _solve(self, trials: Trials, whole_net: Trial, choices: Choices, found: MeasuredPlan) -> None:
         """Build the candidate of one plan, unless it was measured not to pay."""

@@ -17,6 +17,7 @@ from slimwright.graph.channels import Coupling, couple
 from slimwright.graph.cut import cut
 from slimwright.graph.moves import Ids
 from slimwright.graph.net import Net
+from slimwright.train import Match
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,14 @@ class Draft:
         """
         every = {name: origins.get(name, self.origins.get(name)) for name in (node.name for node in net.nodes)}
         return Draft(self.reference, net, {name: origin for name, origin in every.items() if origin is not None})
+
+    def matches(self) -> list[Match]:
+        """Return what a training can hold against the reference: values that stand for channels of one of its own."""
+        return [
+            Match(name, origin.values[0], None if origin.kept is None else tuple(origin.kept.tolist()))
+            for name, origin in self.origins.items()
+            if len(origin.values) == 1 and origin.axis == 1
+        ]
 
     def cut(self, keep: Mapping[str, Ids], coupling: Coupling | None = None) -> "Draft":
         """Return the draft with only the channels `keep` of each named group, weights as they were.
