@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kept_nets import trained_once
 from slimwright.data import Dataset
-from slimwright.errors import ModelError
-from slimwright.graph import Net, capture, load_net, save_net
+from slimwright.graph import Net
 from slimwright.progress import Tell
 from slimwright.rewrites.fold import fold_batch_norm
-from slimwright.train import Schedule, fit
+from slimwright.train import Schedule
 from slimwright.zoo.googlenet import BLOCKS, Inception, norm_unit
 from slimwright.zoo.weights import he_normal
 
@@ -53,18 +53,13 @@ class SmallGoogLeNet(nn.Module):
 
 def trained(data: Dataset, schedule: Schedule, folder: Path, tell: Tell) -> Net:
     """Return the network trained on `data`; it is kept in `folder`, and a training that was killed goes on."""
-    place = folder / f"googlenet-{data.name}-{schedule.epochs}".replace(":", "-")
-    try:
-        return load_net(place)
-    except ModelError:
-        folder.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(schedule.seed)
-        model = SmallGoogLeNet(classes=len(data.labels), in_channels=data.image_shape[0])
-    fit(model, data, schedule, checkpoint=place.with_suffix(".partial"), tell=tell)
-    net = fold_batch_norm(capture(model, data.image_shape))
-    save_net(net, place)
-    return net
+
+    def make() -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(schedule.seed)
+            return SmallGoogLeNet(classes=len(data.labels), in_channels=data.image_shape[0])
+
+    return fold_batch_norm(trained_once("googlenet", make, data, schedule, folder, tell=tell))
 
 
 def _narrow(widths: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from kept_nets import trained_once
 from slimwright.data import Dataset
-from slimwright.errors import ModelError
-from slimwright.graph import Net, capture, load_net, save_net
+from slimwright.graph import Net
 from slimwright.progress import Tell
-from slimwright.train import Schedule, fit
+from slimwright.train import Schedule
 from slimwright.zoo import build
 from slimwright.zoo.mobilenet import MobileNetV2
 from slimwright.zoo.weights import he_normal
@@ -64,14 +64,5 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
 
 def trained(name: str, data: Dataset, schedule: Schedule, folder: Path, tell: Tell) -> Net:
     """Return a network trained on `data`; it is kept in `folder`, and a training that was killed goes on."""
-    place = folder / f"{name}-{data.name}-{schedule.epochs}".replace(":", "-")
-    try:
-        return load_net(place)
-    except ModelError:
-        pass
-    folder.mkdir(parents=True, exist_ok=True)
-    model = NETWORKS[name](classes=len(data.labels), in_channels=data.image_shape[0])
-    fit(model, data, schedule, checkpoint=place.with_suffix(".partial"), tell=tell)
-    net = capture(model, data.image_shape)
-    save_net(net, place)
-    return net
+    sizes = {"classes": len(data.labels), "in_channels": data.image_shape[0]}
+    return trained_once(name, lambda: NETWORKS[name](**sizes), data, schedule, folder, tell=tell)

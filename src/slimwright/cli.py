@@ -168,11 +168,10 @@ def apply(
     as_json: JsonOption = False,
 ) -> None:
     """Take the steps of a recipe, any techniques in any order, and save the net; quantization is left to `shrink`."""
-    import hashlib
-
     from slimwright import recipe as recipes
     from slimwright.cost import count
     from slimwright.graph import save_net
+    from slimwright.graph.store import kept_at
     from slimwright.sources import load_data, load_model
     from slimwright.train import accuracy
 
@@ -180,8 +179,7 @@ def apply(
     with _progress() as tell:
         found = load_data(data, seed)
         net = load_model(model, found, weights=weights, cache=cache, tell=tell)
-        key = hashlib.sha256(f"{wanted.model_dump_json()} {net.digest} {found.name} {seed}".encode()).hexdigest()
-        checkpoint = cache / f"apply-{key[:24]}.safetensors"
+        checkpoint = kept_at(cache, "apply", f"{wanted.model_dump_json()} {net.digest} {found.name} {seed}")
         small = recipes.apply(wanted, net, found, checkpoint=checkpoint, tell=tell)
     save_net(small, out)
     sides = {}

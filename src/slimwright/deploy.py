@@ -5,7 +5,6 @@ among those that were *measured* to fit the budget. What does not pay on the run
 read once, at the very end, by the proof.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -31,6 +30,7 @@ from slimwright.errors import DataError, ProofError, RequestError
 from slimwright.evidence import Evidence, load_evidence, observe
 from slimwright.evidence.sums import FORMAT as EVIDENCE
 from slimwright.graph import Coupling, Net, capture, couple, save_net
+from slimwright.graph.store import kept_at
 from slimwright.plan import MeasuredPlan, Plan, Predictor, factorisable, plan_by_measuring, rank_damages
 from slimwright.progress import Event, Tell, silent
 from slimwright.proof import card_of, layers_of, measured, memory_of, net_scores, parity, side_of, summed_up
@@ -344,7 +344,7 @@ class _Job:
         if self.settings.cache is None:
             return None
         self.settings.cache.mkdir(parents=True, exist_ok=True)
-        return self.settings.cache / f"{kind}-{hashlib.sha256(said.encode()).hexdigest()[:24]}.safetensors"
+        return kept_at(self.settings.cache, kind, said)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -6,7 +6,6 @@ returns an `nn.Module`. Data is `digits`, `glyphs`, one of `STORED` with its fol
 read as data, and pickles are refused.
 """
 
-import hashlib
 import importlib
 import json
 import sys
@@ -37,7 +36,7 @@ from slimwright.data.glyphs import parsed
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, capture, load_net, read_pt2
 from slimwright.graph.onnx import read_onnx
-from slimwright.graph.store import replacing
+from slimwright.graph.store import kept_at, replacing
 from slimwright.progress import Tell, silent
 from slimwright.train import Schedule, fit
 from slimwright.zoo import ZOO, build
@@ -144,8 +143,7 @@ def _trained(name: str, data: Dataset, cache: Path | None, tell: Tell) -> nn.Mod
     """A zoo network trained on `data`; the weights are kept under a key of all that made them."""
     schedule, model = Schedule(), _zoo(name, data)
     said = json.dumps([name, data.name, part_fingerprint(data, "train"), asdict(schedule)])
-    key = hashlib.sha256(said.encode()).hexdigest()[:24]
-    path = cache / f"{name}-{key}.safetensors" if cache else None
+    path = kept_at(cache, name, said) if cache else None
     if path and path.exists():
         return _weighted(model, path)
     fit(model, data, schedule, checkpoint=path.with_suffix(".partial") if path else None, tell=tell)

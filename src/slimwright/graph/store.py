@@ -5,6 +5,7 @@ operators that `ops.op_of` lets through, arguments must be numbers, strings, Non
 follow from the weights.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -62,6 +63,11 @@ def net_of(found: Mapping[str, Any], tensors: Mapping[str, Any]) -> Net:
         raise ModelError("a saved net must return something, and no two of its nodes may share a name")
     used = {name for node in nodes for name in node.tensors.values()}
     return checked(Net(nodes, {name: tensors[name] for name in used}, tuple(found["outputs"])))
+
+
+def kept_at(folder: Path, kind: str, said: str) -> Path:
+    """Return where a folder keeps tensors of some kind: under a name that all that made them, `said`, gives."""
+    return folder / f"{kind}-{hashlib.sha256(said.encode()).hexdigest()[:24]}.safetensors"
 
 
 @contextmanager
