@@ -4,12 +4,12 @@ BIN := .venv/bin
 export SLIMWRIGHT_CACHE ?= out/cache
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check bench bench-structured bench-coverage setup setup-bench clean
+.PHONY: demo test check bench bench-structured bench-coverage setup setup-runtimes setup-bench clean
 
 demo: setup
 	$(BIN)/slimwright shrink resnet8-wide --data digits --latency 0.33x --max-drop 1.0 --runtime onnxruntime --out out/demo
 
-test: setup
+test: setup-runtimes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup-bench
@@ -31,6 +31,8 @@ bench-coverage: setup-bench
 
 setup: .venv/installed
 
+setup-runtimes: .venv/installed-runtimes
+
 setup-bench: .venv/installed-bench
 
 .venv/installed: pyproject.toml constraints.txt
@@ -38,9 +40,17 @@ setup-bench: .venv/installed-bench
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[onnxruntime,dev]"
 	touch $@
 
+# LiteRT's converter asks for other versions than the rest does: it has an environment of its own.
+.venv/installed-runtimes: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[runtimes,dev]"
+	$(PYTHON) -m venv .venv/converters/litert
+	.venv/converters/litert/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e ".[litert-converter]"
+	touch $@
+
 # torchvision asks for a newer torch, and timm for torchvision; the networks of the survey run on this one.
-.venv/installed-bench: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[onnxruntime,dev,bench]"
+.venv/installed-bench: .venv/installed-runtimes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[runtimes,dev,bench]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps timm torchvision
 	touch $@
 

@@ -139,7 +139,7 @@ def by_slimwright(one: Architecture, progress: Progress) -> None:
         wanted = masked(net, coupling, keep, images[:2].to(dtype))
         error = _relative(small.to_module().to(dtype)(images[:2].to(dtype)), wanted.scores)
         progress.found(_judged(error, _relative(wanted.scores, scores), dtype) | {"norms": len(wanted.norms)})
-    _exported(lambda path: onnxruntime.export(small, path), got[:1], images[:1], progress)
+    _exported(lambda path: onnxruntime.write_onnx(small, path), got[:1], images[:1], progress)
 
 
 def by_torch_pruning(one: Architecture, progress: Progress) -> None:

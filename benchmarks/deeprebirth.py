@@ -258,7 +258,7 @@ def timed(
     }
     for family, sides in families.items():
         for side, net in sides.items():
-            onnxruntime.export(net, paths[family][side])
+            onnxruntime.write_onnx(net, paths[family][side])
     for name in ("googlenet", "alexnet-bvlc"):
         paths[name][NORM_OPERATOR] = folder / f"{name}-operator.onnx"
         with_lrn_operators(paths[name][ORIGINAL], paths[name][NORM_OPERATOR])

@@ -143,7 +143,7 @@ def timed(nets: Mapping[str, Net], runs: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / f"{number}.onnx" for number, name in enumerate(nets)}
         for name, net in nets.items():
-            onnxruntime.export(fold_batch_norm(net), paths[name])
+            onnxruntime.write_onnx(fold_batch_norm(net), paths[name])
         return {name: latency.median_ms for name, latency in onnxruntime.time_models(paths, runs=runs).items()}
 
 

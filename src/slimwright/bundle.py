@@ -34,12 +34,13 @@ class _Record(BaseModel):
 
 
 class Timing(_Record):
-    """Measured wall time of one image on one thread, in milliseconds."""
+    """Measured time of one image, in milliseconds: on the clock, and of the processor."""
 
     median_ms: float
     p10_ms: float
     p90_ms: float
     runs: int
+    cpu_ms: float  # median
 
 
 class Side(_Record):

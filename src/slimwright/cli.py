@@ -196,6 +196,88 @@ def apply(
     out_console.print(f"saved in {out}", soft_wrap=True)
 
 
+@app.command(
+    epilog="Examples:\n\n  slimwright devices\n\n  slimwright devices mobilenet-v2 --device pi4 --device my.toml\n\n"
+    "  slimwright devices model.onnx --threads 1 --json"
+)
+def devices(
+    model: Annotated[
+        str | None, typer.Argument(help="predict what this takes on each: zoo name, file, saved net, bundle")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="only this one, by name, or a .toml profile; may be given again")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="channels x height x width, if not the network's own")] = None,
+    weights: WeightsOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="cores to count on; all by default")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List known devices, or what a network will at least take on each of them: predicted, not measured."""
+    from slimwright import devices_listing
+    from slimwright.cost.device import load_device, load_devices
+    from slimwright.subjects import image_shape, subjects
+
+    chosen = [load_device(name) for name in device] if device else load_devices()
+    if model is None:
+        if as_json:
+            print(json.dumps(devices_listing.devices_data(chosen), indent=1))
+        else:
+            out_console.print(devices_listing.devices_table(chosen, out_console.width))
+        return
+    with _progress() as tell:
+        (subject,) = subjects([model], image=image_shape(image) if image else None, weights=weights, tell=tell)
+    found = devices_listing.predictions(subject.net, chosen, threads)
+    if as_json:
+        print(json.dumps(devices_listing.predictions_data(model, chosen, found), indent=1))
+    else:
+        width = out_console.width
+        out_console.print(devices_listing.predictions_table(model, chosen, found, threads=threads, width=width))
+
+
+@app.command(
+    epilog="Examples:\n\n  slimwright export bundle/ --runtime ncnn --precision int8 --data digits --out exported/\n\n"
+    "  slimwright export model.pt2 --runtime all --precision fp32 --precision fp16 --out exported/\n\n"
+    "  slimwright export mobilenet-v2 --runtime executorch --runtime litert --out exported/ --json"
+)
+def export(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="folder for the artefacts; it appears whole or not at all")],
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="onnxruntime, ort, ncnn, mnn, executorch, litert, openvino, or all; may be repeated"),
+    ] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16, int8, or all; may be repeated")] = None,
+    data: Annotated[str | None, typer.Option(help="to calibrate INT8 on and to prove accuracy with")] = None,
+    image: Annotated[str | None, typer.Option(help="channels x height x width, if not the network's own")] = None,
+    weights: WeightsOption = None,
+    threads: Annotated[int, typer.Option(min=1, help="of the runtime")] = 1,
+    seed: Annotated[int, typer.Option(help="of the data's split")] = 0,
+    cache: CacheOption = DEFAULT_CACHE,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert a network for mobile runtimes; what fails its proof is told of, and not handed over."""
+    from slimwright import exporting, listing
+    from slimwright.sources import load_data, load_model
+    from slimwright.subjects import image_shape, subjects
+
+    wanted = exporting.wanted(runtime or ["onnxruntime"], precision or ["fp32"])
+    with _progress() as tell:
+        found = load_data(data, seed) if data else None
+        if found:
+            net = load_model(model, found, weights=weights, cache=cache, tell=tell)
+        else:
+            (subject,) = subjects([model], image=image_shape(image) if image else None, weights=weights)
+            net = subject.net
+        request = exporting.Request(wanted, name=model, effort=dataclasses.replace(exporting.EFFORT, threads=threads))
+        result = exporting.export(net, request, data=found, out=out, tell=tell)
+    if as_json:
+        print(result.model_dump_json(indent=1))
+    else:
+        out_console.print(listing.exported(result))
+        out_console.print(f"in {out}", soft_wrap=True)
+    raise typer.Exit(0 if all(artefact.passed for artefact in result.artefacts) else 1)
+
+
 @app.command(epilog="Example:\n\n  slimwright verify bundle/ --data digits")
 def verify(
     bundle: Annotated[Path, typer.Argument(help="folder that shrink made")],

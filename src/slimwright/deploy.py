@@ -31,6 +31,7 @@ from slimwright.evidence import Evidence, load_evidence, observe
 from slimwright.evidence.sums import FORMAT as EVIDENCE
 from slimwright.graph import Coupling, Net, capture, couple, save_net
 from slimwright.graph.store import kept_at
+from slimwright.outputs import appearing
 from slimwright.plan import MeasuredPlan, Plan, Predictor, factorisable, plan_by_measuring, rank_damages
 from slimwright.progress import Event, Tell, silent
 from slimwright.proof import card_of, layers_of, measured, memory_of, net_scores, parity, side_of, summed_up
@@ -86,36 +87,11 @@ def shrink(
             f"the model returns {list(net[net.outputs[0]].shape)} for an image, "
             f"data set '{data.name}' has {len(data.labels)} classes"
         )
-    with appearing(out) as folder:
+    with appearing(out, bundles.MANIFEST) as folder:
         job = _Job(net, data, settings, tell)
         result = job.run(budget, folder)
         write_report(folder, result.manifest, result.recipe)
     return replace(result, path=out)
-
-
-@contextmanager
-def appearing(out: Path) -> Iterator[Path]:
-    """Give a hidden folder beside `out` that takes its place when the block ends well; else nothing is left.
-
-    Raises RequestError where `out` is there and is not a bundle: it is not ours to replace.
-    """
-    if out.exists() and not (out / bundles.MANIFEST).exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise RequestError(f"{out} exists and is not a bundle; name another folder with --out")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise RequestError(f"cannot write to {out}: {error.strerror}") from error
-    try:
-        yield folder
-        folder.chmod(0o755)
-        old = folder.with_name(folder.name + ".old")
-        if out.exists():
-            out.rename(old)
-        folder.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Job:

@@ -6,7 +6,10 @@
     │   │   └── UnsupportedOp   an operator that slimwright does not know yet
     │   ├── DataError           the data set is missing, empty or of the wrong shape
     │   ├── BudgetError         a limit that is not a limit
+    │   ├── ProfileError        a device profile that is missing or not valid
     │   └── BundleError         a bundle that is incomplete or was changed
+    ├── ConversionError         a converter failed, crashed or took too long: exit status 1
+    ├── DeviceError             a device could not be reached, or could not do the job: exit status 1
     └── ProofError              an artefact that does not compute what its net computes: exit status 1
 
 A budget that is missed is no error: the best model found is still saved, and the exit status is 1.
@@ -37,9 +40,21 @@ class BudgetError(RequestError):
     """A limit that is not a limit."""
 
 
+class ProfileError(RequestError):
+    """A device profile that is missing or not valid."""
+
+
 class BundleError(RequestError):
     """A bundle that is incomplete or was changed."""
 
 
 class ProofError(SlimwrightError):
     """An artefact does not compute what its net computes."""
+
+
+class ConversionError(SlimwrightError):
+    """A converter failed, crashed or took too long."""
+
+
+class DeviceError(SlimwrightError):
+    """A device could not be reached, or could not do the job."""

@@ -20,7 +20,7 @@ from slimwright.progress import Event, Tell, silent
 from slimwright.proof import net_scores, share_right
 from slimwright.rewrites.fold import fold_batch_norm
 from slimwright.runtimes import onnxruntime
-from slimwright.runtimes.measure import Latency
+from slimwright.runner.timing import Latency
 
 RUNS, SECONDS = 30, 2.0  # of each model at least, and of all together
 TENSOR_KERNELS = ("Conv", "Gemm", "MatMul", "Attention", "Einsum")  # also as parts of a name: FusedConv, QLinearMatMul
@@ -228,7 +228,7 @@ def _modules(net: Net) -> dict[str, str]:
 def _runnable(subject: Subject, path: Path) -> Path:
     """Export a network if need be, and see that the runtime runs it once."""
     if subject.artefact is None:
-        onnxruntime.export(fold_batch_norm(subject.net), path)
+        onnxruntime.write_onnx(fold_batch_norm(subject.net), path)
     session = onnxruntime.Session(subject.artefact or path)
     try:
         session.run(np.zeros(session.shape, np.float32))

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from slimwright.exporting import Export, Exported
 from slimwright.inspection import Inspection, Row
 from slimwright.report.findings import NONE, columns, compared, findings, fixed, notes, op_name, reasons, shown, size
 from slimwright.report.words import counted, megabytes
@@ -54,6 +55,45 @@ def comparison(found: Sequence[Inspection]) -> RenderableType:
         cells = compared(each)
         table.add_row(Text(each.name), *(cells[name] for name in columns(found)))
     return Group(table, *(Text(f"{name}: {why}") for name, why in reasons(found)), Text(notes(found), style="dim"))
+
+
+def exported(found: Export) -> RenderableType:
+    """Return one line for each artefact, and below why those that failed did."""
+    threads = "one thread" if found.threads == 1 else f"{found.threads} threads"
+    table = Table(
+        box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=f"{found.model} on {found.target}, {threads}"
+    )
+    table.add_column("artefact", no_wrap=True)
+    for name in ("proof", "error", "accuracy", "file", "latency", "p10-p90", "processor", "cold start", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in found.artefacts:
+        table.add_row(
+            f"{each.runtime} {each.precision}", "[green]passed[/]" if each.passed else "[red]failed[/]", *_run(each)
+        )
+    net = f"; the net itself {found.net_accuracy:.2%}" if found.net_accuracy is not None else ""
+    looked = f"on the test part of {found.data}{net}" if found.data else "on random images: error only, no accuracy"
+    dim = f"error: largest, of the largest score, {looked}; memory: over the empty runtime's"
+    return Group(
+        table,
+        *(Text(f"{each.runtime} {each.precision}: {each.why}") for each in found.artefacts if not each.passed),
+        Text(dim, style="dim"),
+    )
+
+
+def _run(each: Exported) -> list[str]:
+    """What was measured of an artefact, as cells; a dash for what was not reached."""
+    timing = each.latency
+    cells = [
+        f"{each.proof.max_relative_error:.1e}" if each.proof else None,
+        f"{each.accuracy:.2%}" if each.accuracy is not None else None,
+        megabytes(each.size_bytes) if each.size_bytes else None,
+        f"{timing.median_ms:.3f} ms" if timing else None,
+        f"{timing.p10_ms:.3f}-{timing.p90_ms:.3f}" if timing else None,
+        f"{timing.cpu_ms:.3f} ms" if timing else None,
+        f"{each.cold_start_ms:.0f} ms" if each.cold_start_ms is not None else None,
+        megabytes(each.own_rss_bytes) if each.own_rss_bytes is not None else None,
+    ]
+    return [cell or "-" for cell in cells]
 
 
 def _title(found: Inspection) -> str:

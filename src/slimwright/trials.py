@@ -66,7 +66,7 @@ class Trials:
         self._original_ms = 1.0
         self.original_path = folder / "original.onnx"
         folded = fold_batch_norm(net)
-        onnxruntime.export(folded, self.original_path)
+        onnxruntime.write_onnx(folded, self.original_path)
         timed = onnxruntime.time_models({"original": self.original_path}, runs=RUNS, least_s=SECONDS)
         self._original_ms = timed["original"].median_ms
         self.original = self.add("original", Recipe.of(net), folded, self.original_path)
@@ -75,7 +75,7 @@ class Trials:
     def artefact(self, net: Net, name: str, *, precision: str, images: int | None = None) -> Path:
         """Export a net, batch norms folded; INT8 is calibrated on the first `images` calibration images, or on all."""
         path = self.folder / f"{name}-fp32.onnx"
-        onnxruntime.export(fold_batch_norm(net), path)
+        onnxruntime.write_onnx(fold_batch_norm(net), path)
         if precision == "fp32":
             return path
         quantized = self.folder / f"{name}-{precision}.onnx"

@@ -108,7 +108,7 @@ def test_attention_spelled_out_is_the_same_to_rounding(what: str, tmp_path: Path
     with torch.no_grad():
         wanted = net.to_module()(image)
         torch.testing.assert_close(plain.to_module()(image), wanted, rtol=1e-5, atol=1e-6)
-    onnxruntime.export(net, tmp_path / "model.onnx")
+    onnxruntime.write_onnx(net, tmp_path / "model.onnx")
     torch.testing.assert_close(
         torch.from_numpy(onnxruntime.Session(tmp_path / "model.onnx").run(image.numpy())), wanted, rtol=1e-4, atol=1e-5
     )

@@ -12,7 +12,7 @@ from slimwright.errors import RequestError
 from slimwright.graph import capture
 from slimwright.inspection import Inspection, Measured, Subject, inspect
 from slimwright.report.inspected import inspection_page, write_inspection
-from slimwright.runtimes.measure import Latency
+from slimwright.runner.timing import Latency
 
 STRIPS = {"memory", "macs", "params", "elementwise-ops", "moved-bytes", "largest"}
 
@@ -25,7 +25,7 @@ def plain() -> Inspection:
 @pytest.fixture(scope="module")
 def timed() -> Inspection:
     kernels = {"FusedConv": 0.3, "ReduceMean": 0.1}
-    measured = Measured(2_345, Latency(0.5, 0.4, 0.75, 60), kernels, accuracy=0.975)
+    measured = Measured(2_345, Latency(0.5, 0.4, 0.75, 60, 0.5), kernels, accuracy=0.975)
     return inspect(Subject("separable", capture(hand_made("Separable"), SHAPE)), measured)
 
 

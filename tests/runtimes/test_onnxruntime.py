@@ -13,7 +13,7 @@ from slimwright.graph import Net
 from slimwright.proof import net_scores
 from slimwright.rewrites.fold import fold_batch_norm
 from slimwright.runtimes import onnxruntime
-from slimwright.runtimes.measure import interleaved
+from slimwright.runner.timing import interleaved
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def images() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def exported(residual: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "net.onnx"
-    onnxruntime.export(fold_batch_norm(residual), path)
+    onnxruntime.write_onnx(fold_batch_norm(residual), path)
     return path
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from slimwright.inspection import Inspection, Row, grouped
 from slimwright.report.words import counted, megabytes, milliseconds, percent, significant
-from slimwright.runtimes.measure import Latency
+from slimwright.runner.timing import Latency
 
 NONE = "—"
 COMPARED = {  # column of a comparison -> where its numbers come from

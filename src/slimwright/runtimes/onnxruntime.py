@@ -19,23 +19,23 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor
 
 from slimwright.cost.latency import LayerShape
 from slimwright.errors import ModelError, ProofError
 from slimwright.graph.net import Net
 from slimwright.graph.patterns import with_attention_spelled_out
-from slimwright.runtimes.measure import Latency, interleaved
+from slimwright.runner.timing import Latency, interleaved
+from slimwright.runtimes.artefact import Array
 
 NAME = "onnxruntime"
 VERSION: str = ort.__version__
 OPSET = 18
 INPUT, OUTPUT = "image", "scores"
-Array = NDArray[np.float32]
 
 
 class Session:
@@ -66,7 +66,20 @@ class Session:
         return Path(self._session.end_profiling())
 
 
-def export(net: Net, path: Path) -> None:
+def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
+    """Write `model.onnx`; FP16 computes in half precision where the processor has kernels for it."""
+    path = folder / "model.onnx"
+    write_onnx(net, path)
+    if precision == "int8":
+        assert images is not None
+        quantize(path, folder / "model-int8.onnx", torch.from_numpy(images))
+        (folder / "model-int8.onnx").replace(path)
+    elif precision == "fp16":
+        onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+    return [path.name]
+
+
+def write_onnx(net: Net, path: Path) -> None:
     """Write a net as an FP32 ONNX model for one image. Raises ProofError where the exporter fails."""
     module, example = with_attention_spelled_out(net).to_module(), torch.zeros(net.input.shape)
     try:

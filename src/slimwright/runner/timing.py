@@ -9,12 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Latency:
-    """Wall time of one run, in milliseconds."""
+    """Time of one run, in milliseconds: on the clock, and of the processor (all threads together)."""
 
     median_ms: float
     p10_ms: float
     p90_ms: float
     runs: int
+    cpu_ms: float  # median
 
 
 def interleaved(
@@ -24,18 +25,20 @@ def interleaved(
     for _ in range(warm_up):
         for side in sides.values():
             side()
-    taken: dict[str, list[float]] = {name: [] for name in sides}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     began = time.perf_counter()
     names = list(sides)
     while len(taken[names[0]]) < runs or time.perf_counter() - began < least_s:
         for name in names:
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             sides[name]()
-            taken[name].append((time.perf_counter() - start) * 1e3)
+            wall = time.perf_counter() - start
+            taken[name].append((wall * 1e3, (time.process_time() - cpu) * 1e3))
         names = names[1:] + names[:1]  # no side always follows the same neighbour
     return {name: _latency(times) for name, times in taken.items()}
 
 
-def _latency(times: list[float]) -> Latency:
-    p10, median, p90 = np.percentile(times, [10, 50, 90])
-    return Latency(float(median), float(p10), float(p90), len(times))
+def _latency(times: list[tuple[float, float]]) -> Latency:
+    wall, cpu = np.array(times).T
+    p10, median, p90 = np.percentile(wall, [10, 50, 90])
+    return Latency(float(median), float(p10), float(p90), len(times), float(np.median(cpu)))

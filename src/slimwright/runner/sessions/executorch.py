@@ -1,0 +1,36 @@
+"""ExecuTorch with the XNNPACK delegate: a .pte file. Its wheel brings torch into the process."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from executorch.extension.pybindings import _portable_lib
+from executorch.runtime import Runtime, Verification
+
+from slimwright.runner.job import Side
+from slimwright.runner.sessions.session import Array, Kernel
+
+logging.getLogger("torchao").setLevel(logging.ERROR)
+
+
+class Session:
+    """One file: the program."""
+
+    planned_bytes = None  # the delegate's workspace is not told
+
+    def __init__(self, files: Sequence[Path], side: Side) -> None:
+        torch.set_num_threads(side.threads)
+        _portable_lib._unsafe_reset_threadpool(side.threads)
+        self._program = Runtime.get().load_program(files[0], verification=Verification.InternalConsistency)
+        self._method = self._program.load_method("forward")
+
+    def run(self, image: Array) -> Array:
+        """[1, C, H, W] -> class scores [1, classes]."""
+        scores: Array = self._method.execute([torch.from_numpy(image)])[0].numpy()
+        return np.array(scores, dtype=np.float32)
+
+    def profile(self, image: Array, runs: int) -> list[Kernel]:
+        """Nothing: the wheel is built without the event tracer."""
+        return []

@@ -1,0 +1,79 @@
+"""ncnn on the CPU: a .param and a .bin file.
+
+FP32 computes in float32 everywhere; ncnn would otherwise take half precision by itself on ARM. FP16 stores and, where
+the processor can, computes in half precision. INT8 layers are marked in the .param file.
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ncnn
+import numpy as np
+
+from slimwright.runner.job import Side
+from slimwright.runner.sessions.session import Array, Kernel
+
+
+class Session:
+    """Two files: .param, .bin."""
+
+    planned_bytes = None
+
+    def __init__(self, files: Sequence[Path], side: Side) -> None:
+        self._files, self._side = files, side
+        self._net = self._loaded(light=True)
+        self._layers = _layers(files[0])
+        self._input, self._output = self._layers[0][2][0], self._layers[-1][2][0]
+
+    def run(self, image: Array) -> Array:
+        """[1, C, H, W] -> class scores [1, classes]."""
+        extractor = self._net.create_extractor()
+        mat = ncnn.Mat(image[0])  # borrows the image's memory
+        extractor.input(self._input, mat)
+        code, scores = extractor.extract(self._output)
+        if code:
+            raise RuntimeError(f"ncnn gives code {code}")
+        return np.array(scores, dtype=np.float32)[None]
+
+    def profile(self, image: Array, runs: int) -> list[Kernel]:
+        """Each layer's median time: every layer's value is asked for in turn, so each has just its own work left."""
+        net = self._loaded(light=False)
+        taken: list[list[float]] = [[] for _ in self._layers]
+        for _ in range(runs):
+            extractor = net.create_extractor()
+            mat = ncnn.Mat(image[0])
+            extractor.input(self._input, mat)
+            for spent, (_, kind, blobs) in zip(taken, self._layers, strict=True):
+                began = time.perf_counter()
+                if kind != "Input" and extractor.extract(blobs[0], 1)[0]:
+                    raise RuntimeError(f"ncnn cannot compute {blobs[0]}")
+                spent.append((time.perf_counter() - began) * 1e3)
+        return [
+            Kernel(name, kind, statistics.median(spent))
+            for (name, kind, _), spent in zip(self._layers, taken, strict=True)
+            if kind != "Input"
+        ]
+
+    def _loaded(self, *, light: bool) -> Any:
+        net = ncnn.Net()
+        net.opt.num_threads = self._side.threads
+        net.opt.lightmode = light
+        half = self._side.precision == "fp16"
+        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
+        if net.load_param(str(self._files[0])) or net.load_model(str(self._files[1])):
+            raise RuntimeError("the .param or .bin file is not one that ncnn can read")
+        return net
+
+
+def _layers(param: Path) -> list[tuple[str, str, list[str]]]:
+    """Name, type and output blobs of every layer, from the text of a .param file."""
+    found = []
+    for line in param.read_text().splitlines()[2:]:
+        words = line.split()
+        if len(words) >= 4:
+            inputs, outputs = int(words[2]), int(words[3])
+            found.append((words[1], words[0], words[4 + inputs : 4 + inputs + outputs]))
+    return found

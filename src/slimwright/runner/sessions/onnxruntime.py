@@ -1,0 +1,56 @@
+"""ONNX Runtime on the CPU: .onnx and .ort files."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from slimwright.runner.job import Side
+from slimwright.runner.sessions.session import Array, Kernel
+
+
+class Session:
+    """One file: the model."""
+
+    planned_bytes = None
+
+    def __init__(self, files: Sequence[Path], side: Side) -> None:
+        self._path, self._threads = files[0], side.threads
+        self._session = self._opened(_options(side.threads))
+        (self._input,) = (entry.name for entry in self._session.get_inputs())
+
+    def run(self, image: Array) -> Array:
+        """[1, C, H, W] -> class scores [1, classes]."""
+        scores: Array = self._session.run(None, {self._input: image})[0]
+        return scores
+
+    def profile(self, image: Array, runs: int) -> list[Kernel]:
+        """Each kernel's median time, from the runtime's own profiler."""
+        with tempfile.TemporaryDirectory() as folder:
+            options = _options(self._threads)
+            options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
+            session = self._opened(options)
+            for _ in range(runs):
+                session.run(None, {self._input: image})
+            events = json.loads(Path(session.end_profiling()).read_text())
+        taken = [event for event in events if event["name"].endswith("_kernel_time")]
+        each = len(taken) // runs
+        ms = np.median(np.reshape([event["dur"] for event in taken], (runs, each)), axis=0) * 1e-3
+        names = [event["name"].removesuffix("_kernel_time") for event in taken[:each]]
+        kinds = [event["args"]["op_name"] for event in taken[:each]]
+        return [Kernel(name, kind, float(took)) for name, kind, took in zip(names, kinds, ms, strict=True)]
+
+    def _opened(self, options: Any) -> Any:
+        return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+
+
+def _options(threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options

@@ -1,0 +1,54 @@
+"""OpenVINO on the CPU: an .xml and a .bin file."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+
+from slimwright.runner.job import Side
+from slimwright.runner.sessions.session import Array, Kernel
+
+
+class Session:
+    """Two files: .xml, .bin (beside it, under the same name)."""
+
+    planned_bytes = None
+
+    def __init__(self, files: Sequence[Path], side: Side) -> None:
+        self._path, self._side = files[0], side
+        self._request = self._compiled(profiling=False).create_infer_request()
+
+    def run(self, image: Array) -> Array:
+        """[1, C, H, W] -> class scores [1, classes]."""
+        self._request.infer([image], share_inputs=True)
+        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+
+    def profile(self, image: Array, runs: int) -> list[Kernel]:
+        """Each executed kernel's median time, from the runtime's own counters."""
+        request = self._compiled(profiling=True).create_infer_request()
+        taken: dict[tuple[str, str], list[float]] = {}
+        for _ in range(runs):
+            request.infer([image])
+            for entry in request.profiling_info:
+                if str(entry.status).endswith("EXECUTED"):
+                    taken.setdefault((entry.node_name, entry.node_type), []).append(
+                        entry.real_time.total_seconds() * 1e3
+                    )
+        return [Kernel(name, kind, statistics.median(spent)) for (name, kind), spent in taken.items()]
+
+    def _compiled(self, *, profiling: bool) -> Any:
+        core = openvino.Core()
+        settings: dict[str, Any] = {
+            "INFERENCE_NUM_THREADS": self._side.threads,
+            "NUM_STREAMS": 1,
+            "PERF_COUNT": profiling,
+            "INFERENCE_PRECISION_HINT": "f16" if self._side.precision == "fp16" and _has_half(core) else "f32",
+        }
+        return core.compile_model(core.read_model(str(self._path)), "CPU", settings)
+
+
+def _has_half(core: Any) -> bool:
+    return "FP16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

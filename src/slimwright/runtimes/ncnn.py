@@ -1,0 +1,25 @@
+"""ncnn: through pnnx, which traces the module. INT8 by `ncnn_int8`, on the FP32 files."""
+
+from pathlib import Path
+
+import pnnx
+import torch
+
+from slimwright.graph import Net
+from slimwright.runtimes.artefact import Array
+from slimwright.runtimes.ncnn_int8 import quantize
+
+
+def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
+    """Write `model.param` and `model.bin`; FP16 stores weights in half precision."""
+    module = net.to_module().eval()
+    pnnx.export(module, str(folder / "m.pt"), (torch.zeros(net.input.shape),), fp16=precision == "fp16")
+    param, weights = folder / "m.ncnn.param", folder / "m.ncnn.bin"
+    if not param.exists():
+        raise RuntimeError("pnnx wrote no ncnn files")
+    if precision == "int8":
+        assert images is not None
+        quantize(param, weights, images)
+    param.rename(folder / "model.param")
+    weights.rename(folder / "model.bin")
+    return ["model.param", "model.bin"]

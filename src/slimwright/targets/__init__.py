@@ -1,0 +1,9 @@
+"""Where artefacts run: this machine, or a device that is reached over a wire.
+
+Every target takes a packed job and gives packed results; what the job does is the runner's business.
+"""
+
+from slimwright.targets.local import Local
+from slimwright.targets.measuring import Measurement, Target, measure
+
+__all__ = ["Local", "Measurement", "Target", "measure"]

@@ -1,0 +1,193 @@
+"""Send artefacts to a target, and read what it measured."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from slimwright.errors import DeviceError, ProofError, RequestError
+from slimwright.runner.job import IMAGES, RESULT, Job, write_job
+from slimwright.runner.machine import Described
+from slimwright.runner.pack import packed, unpack
+from slimwright.runner.sessions.session import Kernel
+from slimwright.runner.timing import Latency
+from slimwright.runtimes.artefact import Artefact, name_in_job
+
+TIMEOUT_S = 900.0
+
+
+class Target(Protocol):
+    """Something that runs jobs."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+
+    def about(self) -> Described:
+        """Describe the device: processor, system, and the version of each runtime. Raises DeviceError."""
+
+    def answer(self, data: bytes, seconds: float) -> bytes:
+        """Do a packed job within `seconds`, and return the packed results. Raises DeviceError."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How often to run, in turn with the other sides: `runs` rounds, at least `least_s` seconds in all."""
+
+    runs: int = 60
+    least_s: float = 0.0
+    warm_up: int = 10
+    profile_runs: int = 0
+    energy_s: float = 0.0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What an artefact did on a target. Memory and cold start mean something only where it was alone in its process."""
+
+    latency: Latency | None
+    load_ms: float
+    first_run_ms: float
+    empty_rss_bytes: int  # of the process before the artefact was loaded
+    peak_rss_bytes: int
+    planned_bytes: int | None  # what the runtime says it set aside; None where it does not say
+    kernels: tuple[Kernel, ...] = ()
+    scores: Tensor | None = None  # [N, classes]
+    energy_mj: float | None = None  # for an image; None where the device has no counter that can be read
+    temperature_c: float | None = None
+
+    @property
+    def cold_start_ms(self) -> float:
+        """From nothing loaded but the runtime to the first result."""
+        return self.load_ms + self.first_run_ms
+
+    @property
+    def own_rss_bytes(self) -> int:
+        """Peak memory over that of the empty runtime."""
+        return self.peak_rss_bytes - self.empty_rss_bytes
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class _Latency(_Told):
+    median_ms: float = Field(ge=0)
+    p10_ms: float = Field(ge=0)
+    p90_ms: float = Field(ge=0)
+    runs: int = Field(gt=0)
+    cpu_ms: float = Field(ge=0)
+
+
+class _Kernel(_Told):
+    name: str
+    kind: str
+    ms: float
+
+
+class _Side(_Told):
+    name: str
+    load_ms: float
+    first_run_ms: float
+    planned_bytes: int | None
+    latency: _Latency | None = None
+    empty_rss_bytes: int
+    peak_rss_bytes: int
+    temperature_c: float | None = None
+    kernels: list[_Kernel] = []
+    energy_mj: float | None = None
+
+
+class _Fault(_Told):
+    kind: str
+    message: str
+
+
+class _Result(BaseModel):
+    sides: list[_Side] = []
+    error: _Fault | None = None
+
+
+def measure(
+    target: Target,
+    artefacts: Mapping[str, Artefact],
+    effort: Effort,
+    *,
+    images: Tensor | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> dict[str, Measurement]:
+    """Run artefacts on a target, in one process and in turn; with `images` [N, C, H, W] return their scores too.
+
+    Raises RequestError where the target lacks the runtime, ProofError where an artefact cannot be loaded or run there
+    or crashes the runtime, and DeviceError where the target cannot be reached or cannot do it.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sides = []
+        for number, (side, artefact) in enumerate(artefacts.items()):
+            sides.append(artefact.side(side, number, effort.threads))
+            for path in artefact.files:
+                shutil.copyfile(path, folder / name_in_job(number, path))
+        if images is not None:
+            np.save(folder / IMAGES, images.numpy())
+        job = Job(
+            tuple(sides),
+            runs=effort.runs,
+            warm_up=effort.warm_up,
+            least_s=effort.least_s,
+            profile_runs=effort.profile_runs,
+            energy_s=effort.energy_s,
+        )
+        write_job(job, folder)
+        answered = target.answer(packed(folder), timeout_s)
+    with tempfile.TemporaryDirectory() as name:
+        return _read(answered, Path(name), list(artefacts), target.name)
+
+
+def _read(data: bytes, folder: Path, names: list[str], where: str) -> dict[str, Measurement]:
+    try:
+        unpack(data, folder)
+        result = _Result.model_validate(json.loads((folder / RESULT).read_text()))
+    except (ValueError, OSError, ValidationError) as error:
+        raise DeviceError(f"{where} sent back something that is no result: {error}") from error
+    if result.error:
+        raise _raised(result.error, where)
+    if [side.name for side in result.sides] != names:
+        raise DeviceError(f"{where} sent back the results of another job")
+    found = {}
+    for number, side in enumerate(result.sides):
+        path = folder / f"scores-{number}.npy"
+        scores = torch.from_numpy(np.load(path, allow_pickle=False)) if path.exists() else None
+        found[side.name] = Measurement(
+            latency=Latency(**side.latency.model_dump()) if side.latency else None,
+            load_ms=side.load_ms,
+            first_run_ms=side.first_run_ms,
+            empty_rss_bytes=side.empty_rss_bytes,
+            peak_rss_bytes=side.peak_rss_bytes,
+            planned_bytes=side.planned_bytes,
+            kernels=tuple(Kernel(**kernel.model_dump()) for kernel in side.kernels),
+            scores=scores,
+            energy_mj=side.energy_mj,
+            temperature_c=side.temperature_c,
+        )
+    return found
+
+
+def _raised(fault: _Fault, where: str) -> Exception:
+    """The error for what a target wrote down as its result."""
+    match fault.kind:
+        case "missing":
+            return RequestError(f"on {where}: {fault.message}")
+        case "load" | "run" | "crash":
+            return ProofError(f"on {where}: {fault.message}")
+        case _:
+            return DeviceError(f"on {where}: {fault.message}")

@@ -1,0 +1,69 @@
+"""Targets by name: what a command line's --target says."""
+
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from slimwright.errors import RequestError
+from slimwright.targets.adb import Adb
+from slimwright.targets.agent import Agent
+from slimwright.targets.local import Local
+from slimwright.targets.measuring import Target
+from slimwright.targets.ssh import Ssh
+
+FORMS = (
+    "local, ssh:[user@]host[:port][?python=PATH&folder=PATH], agent:host:port, adb or adb:SERIAL"
+)  # fmt: skip
+PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:/?\[\]\s]+)(:(?P<port>\d{1,5}))?", re.ASCII)
+
+
+def target(spec: str, *, token: str | None = None, ssh_config: Path | None = None) -> Target:
+    """Return the target that `spec` names; an agent is given its `token`.
+
+    Raises RequestError, with the forms that there are, for anything else.
+    """
+    kind, _, rest = spec.partition(":")
+    match kind:
+        case "local" if spec == "local":
+            return Local()
+        case "ssh":
+            return _ssh(spec, rest, ssh_config)
+        case "agent" | "http":
+            return _agent(spec, rest.removeprefix("//").removesuffix("/"), token)
+        case "adb":
+            return Adb(rest or None)
+        case _:
+            raise _unknown(spec)
+
+
+def _ssh(spec: str, rest: str, config: Path | None) -> Ssh:
+    place, _, query = rest.partition("?")
+    settings = dict(parse_qsl(query, keep_blank_values=True))
+    if not settings.keys() <= {"python", "folder"}:
+        raise _unknown(spec)
+    host, port = _place(spec, place)
+    return Ssh(host, port, settings.get("python", "python3"), settings.get("folder", ""), config)
+
+
+def _agent(spec: str, place: str, token: str | None) -> Agent:
+    host, port = _place(spec, place)
+    if port is None:
+        raise _unknown(spec)
+    if not token:
+        raise RequestError(f"{spec} wants its token: give the file that the agent named when it was started")
+    return Agent(host, port, token)
+
+
+def _place(spec: str, place: str) -> tuple[str, int | None]:
+    """A host and a port, from host:port or [IPv6 address]:port."""
+    found = PLACE.fullmatch(place)
+    if not found:
+        raise _unknown(spec)
+    port = int(found["port"]) if found["port"] else None
+    if port is not None and not 0 < port < 1 << 16:
+        raise RequestError(f"'{spec}': {port} is no port")
+    return found["host"].strip("[]"), port
+
+
+def _unknown(spec: str) -> RequestError:
+    return RequestError(f"'{spec}' is no target; there is {FORMS}")

@@ -1,0 +1,169 @@
+"""A board that is reached with the system's `ssh`, so the user's keys, settings and jump hosts apply.
+
+One connection, one command: Python there reads a short program from its command line (`bootstrap`), which takes the
+runner and the job from standard input and writes the results to standard output. The connection stays open until the
+answer is there; once it is gone, the board ends the job and removes its files.
+"""
+
+import base64
+import re
+import shlex
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from slimwright.errors import DeviceError, RequestError
+from slimwright.runner.machine import Described
+from slimwright.runner.pack import runner
+from slimwright.targets import bootstrap
+from slimwright.targets.described import read_description
+
+CONNECT_S, GRACE_S, ABOUT_S, ALIVE_S = 10, 30.0, 60.0, 5
+SLOWEST_BYTES_PER_S = 50_000
+MOST_ANSWER = 1 << 30  # bytes
+OPTIONS = {
+    "BatchMode": "yes",  # nobody is there to type a password
+    "ConnectTimeout": str(CONNECT_S),
+    "ServerAliveInterval": str(ALIVE_S),  # a connection that is dead is noticed
+    "ServerAliveCountMax": "3",
+    "ControlMaster": "no",  # a shared connection is used, but none is left behind
+    "ClearAllForwardings": "yes",
+    "RemoteCommand": "none",
+    "LogLevel": "INFO",  # its messages are read below
+}
+HOST = re.compile(r"([A-Za-z0-9_][\w.+-]*@)?[A-Za-z0-9_\[][\w.:%\[\]-]*", re.ASCII)  # never an option
+
+# What ssh says (OpenSSH 9.2, sshconnect.c, sshconnect2.c, clientloop.c, packet.c) -> what to do about it.
+SAYS = (
+    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "its host key has changed: if you set it up anew, forget the old key with "
+     "'ssh-keygen -R {known}'; if not, something else answers in its place"),
+    ("Host key verification failed", "its host key is not known yet: connect once by hand with '{ssh}', and accept it"),
+    ("Could not resolve hostname", "there is no host of that name: check it, or name it in ~/.ssh/config"),
+    ("Permission denied", "it refuses your key: put it there with 'ssh-copy-id', or load it with 'ssh-add'"),
+    ("Too many authentication failures", "it refuses your keys: name the right one (IdentityFile) in ~/.ssh/config"),
+    ("Connection refused", "no SSH server listens there: start it, or check the port"),
+    ("timed out", "it cannot be reached: is it on, and in this network?"),
+    ("No route to host", "it cannot be reached: is it on, and in this network?"),
+    ("Network is unreachable", "it cannot be reached: is this machine in a network?"),
+    ("Bad configuration option", "ssh does not understand its settings: {said}"),
+    ("not responding", "the connection was dropped: nothing came for a while"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ssh:
+    """A board, by a host that `ssh` knows; `folder` is where the board works, its temporary folder by default."""
+
+    host: str
+    port: int | None = None
+    python: str = "python3"
+    folder: str = ""
+    config: Path | None = None  # instead of ~/.ssh/config
+
+    def __post_init__(self) -> None:
+        if not HOST.fullmatch(self.host):
+            raise RequestError(f"'{self.host}' is no host; write it as for ssh: board, or user@board")
+
+    @property
+    def name(self) -> str:
+        """The host, as it is called in messages."""
+        return self.host
+
+    def about(self) -> Described:
+        """Describe the board. Raises DeviceError."""
+        return read_description(self._told(["--about"], b"", ABOUT_S), self.name)
+
+    def answer(self, data: bytes, seconds: float) -> bytes:
+        """Do a packed job there. Raises DeviceError."""
+        return self._told(["--pipe", f"{seconds:g}", str(len(data))], data, seconds)
+
+    def _told(self, arguments: list[str], data: bytes, seconds: float) -> bytes:
+        """Have the runner do what `arguments` say, and return what it writes. Raises DeviceError."""
+        first = runner()
+        most_s = seconds + GRACE_S + (len(first) + len(data)) / SLOWEST_BYTES_PER_S
+        command = [*self._ssh(), self._there([str(len(first)), f"{most_s:.0f}", self.folder, *arguments])]
+        with tempfile.TemporaryFile() as said:
+            try:
+                child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
+            except FileNotFoundError as error:
+                raise DeviceError("there is no ssh on this machine; install OpenSSH's client") from error
+            assert child.stdin and child.stdout
+            over, late = threading.Event(), threading.Event()
+            limit_s = CONNECT_S + most_s + GRACE_S  # the board's own limit comes first
+            timer = threading.Timer(limit_s, lambda: (late.set(), child.kill()))
+            try:
+                timer.start()
+                threading.Thread(target=_feed, args=(child.stdin, (first, data), over), daemon=True).start()
+                heard = child.stdout.read(MOST_ANSWER + 1)
+                status = child.wait() if len(heard) <= MOST_ANSWER else -1
+            finally:
+                timer.cancel()
+                over.set()
+                child.kill()
+                child.wait()
+                child.stdout.close()
+            said.seek(0)
+            text = said.read().decode(errors="replace")
+        if late.is_set():
+            raise DeviceError(f"{self.name} did not answer within {limit_s:.0f} s; is it overloaded, or the link slow?")
+        return self._payload(heard, status, text)
+
+    def _payload(self, heard: bytes, status: int, text: str) -> bytes:
+        """What the runner wrote. Raises DeviceError, from what ssh and the board said, where it did not finish."""
+        _, mark, payload = heard.partition(bootstrap.MARK)
+        if status == 0 and mark:
+            return payload
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        last = lines[-1] if lines else "it said nothing"
+        if status == bootstrap.TOLD:
+            raise DeviceError(f"{self.name}: {last}")
+        if status == bootstrap.FAILED:
+            raise DeviceError(f"{self.name}: the runner failed there: {last}")
+        if status == 127 or (status in (1, 126) and not mark):
+            raise DeviceError(
+                f"{self.name} has no {self.python} that runs ({last}); install Python 3.10 or newer there, or name its "
+                f"Python: ssh:{self.host}?python=/path/to/python3"
+            )
+        if not mark:
+            for sign, fix in SAYS:
+                if sign in text:
+                    raise DeviceError(f"{self.name}: " + fix.format(ssh=self._by_hand, known=self._known_as, said=last))
+        raise DeviceError(f"{self.name}: the connection was dropped ({last}); the board ends the job by itself; try again")
+
+    @property
+    def _by_hand(self) -> str:
+        return f"ssh -p {self.port} {self.host}" if self.port else f"ssh {self.host}"
+
+    @property
+    def _known_as(self) -> str:
+        host = self.host.rpartition("@")[2]
+        return f"[{host}]:{self.port}" if self.port not in (None, 22) else host
+
+    def _ssh(self) -> list[str]:
+        options = [word for name, value in OPTIONS.items() for word in ("-o", f"{name}={value}")]
+        port = ["-p", str(self.port)] if self.port else []
+        config = ["-F", str(self.config)] if self.config else []
+        return ["ssh", "-T", *config, *options, *port, "--", self.host]
+
+    def _there(self, arguments: list[str]) -> str:
+        """The command for the board's shell: one line, which any shell reads alike."""
+        source = base64.b64encode(Path(bootstrap.__file__).read_bytes()).decode()
+        return shlex.join([self.python, "-c", f'import base64;exec(base64.b64decode("{source}"))', *arguments])
+
+
+def _feed(pipe: IO[bytes], parts: Sequence[bytes], over: threading.Event) -> None:
+    """Send the parts, and then a byte now and then, so that the board knows that somebody still waits."""
+    with suppress(OSError, ValueError):  # the other end has gone, and what it said is read elsewhere
+        for part in parts:
+            pipe.write(part)
+        pipe.flush()
+        while not over.wait(ALIVE_S):
+            pipe.write(b"\n")
+            pipe.flush()
+    with suppress(OSError, ValueError):
+        pipe.close()
