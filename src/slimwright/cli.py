@@ -273,7 +273,7 @@ def export(
     if as_json:
         print(result.model_dump_json(indent=1))
     else:
-        out_console.print(listing.exported(result))
+        out_console.print(listing.exported(result, out_console.width))
         out_console.print(f"in {out}", soft_wrap=True)
     raise typer.Exit(0 if all(artefact.passed for artefact in result.artefacts) else 1)
 
@@ -339,6 +339,33 @@ def train(
     save_net(net, out)
     share = accuracy(net.to_module(), found, "validation")
     out_console.print(f"{model} on {found.name}: {share:.2%} on the validation part, saved in {out}", soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:\n\n  slimwright agent --host 0.0.0.0\n\n  slimwright agent --write runner.pyz\n\n"
+    "Jobs are then sent with --target agent:HOST:8765 and the token that is printed."
+)
+def agent(
+    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 for all networks")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8765,
+    token_file: Annotated[
+        Path, typer.Option(help="the token that jobs are signed with; made if it is not there")
+    ] = Path.home() / ".slimwright-token",
+    write: Annotated[
+        Path | None, typer.Option(help="serve nothing; write the runner, as one file, to copy to a device without slimwright")
+    ] = None,
+) -> None:
+    """Let others run artefacts on this machine: one job at a time, for whoever knows the token."""
+    from slimwright.runner import pack, serve
+
+    if write:
+        pack.write_runner(write)
+        out_console.print(pack.INSTRUCTIONS.format(file=write.name), soft_wrap=True, markup=False, highlight=False)
+        return
+    try:
+        serve.serve(host, port, serve.token_in(token_file))
+    except (ValueError, OSError) as error:
+        raise RequestError(f"the agent cannot start: {error}") from error
 
 
 def main() -> None:

@@ -5,9 +5,10 @@
 Latencies come from rounds in which every artefact has its turn, each time in a process of its own.
 """
 
+import shutil
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,8 +25,10 @@ from slimwright.outputs import appearing
 from slimwright.progress import Event, Tell, silent
 from slimwright.proof import net_scores, parity, share_right
 from slimwright.rewrites.fold import fold_batch_norm
-from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, convert
-from slimwright.runtimes.convert import installed, of
+from slimwright.runner.machine import Described
+from slimwright.runner.sessions.session import SAME
+from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop
+from slimwright.runtimes.known import installed, of
 from slimwright.targets import Local, Measurement, Target, measure
 from slimwright.targets.measuring import Effort
 
@@ -72,7 +75,7 @@ class Export(_Record):
     data: str | None
     net_accuracy: float | None  # of the graph itself, on the test part
     target: str
-    machine: dict[str, str | int | dict[str, str]]
+    machine: dict[str, object]  # the target's: processor, system, runtimes
     threads: int
     artefacts: list[Exported]
 
@@ -122,27 +125,22 @@ def export(
         raise RequestError("INT8 is calibrated on images, and proven by accuracy: name them with --data")
     check = _Check.of(net, data)
     with appearing(out, EXPORT) as folder:
-        made = list(_converted(net, request, data, folder, tell))
-        kept = {f"{e.runtime}-{e.precision}": artefact for e, artefact in made if artefact}
-        seen = _measured(place, kept, request, check.images, tell)
-        results = [_judged(entry, seen.get(f"{entry.runtime}-{entry.precision}"), check) for entry, _ in made]
-        for entry, artefact in made:
-            name = f"{entry.runtime}-{entry.precision}"
-            if (
-                artefact
-                and not next(r for r in results if (r.runtime, r.precision) == (entry.runtime, entry.precision)).passed
-            ):
-                _remove(folder / name)
+        entries, artefacts = _converted(net, request, data, folder, tell)
+        seen = _measured(place, artefacts, request, check.images, tell)
         about = place.about()
+        results = [_judged(entry, seen.get(name), check, about) for name, entry in entries.items()]
+        for result in results:
+            if not result.passed:
+                shutil.rmtree(folder / _name(result), ignore_errors=True)
         found = Export(
             model=request.name,
             image_shape=list(net.input.shape[1:]),
             data=data.name if data else None,
             net_accuracy=check.accuracy(check.expected),
             target=place.name,
-            machine=about,
+            machine=dict(about),
             threads=request.effort.threads,
-            artefacts=[_with_version(entry, about) for entry in results],
+            artefacts=results,
         )
         (folder / EXPORT).write_text(as_json(found))
     return found
@@ -178,30 +176,36 @@ class _Check:
 
 def _converted(
     net: Net, request: Request, data: Dataset | None, folder: Path, tell: Tell
-) -> Iterable[tuple[Exported, Artefact | None]]:
-    """Every artefact that is wanted; None with the reason where its converter failed."""
+) -> tuple[dict[str, Exported], dict[str, Artefact]]:
+    """Every artefact that is wanted, by name, and the files of those whose converters did not fail."""
     calibration = whole(data, "calibration")[0] if data else None
-    for number, (runtime, precision) in enumerate(request.wanted):
-        tell(Event("convert", number, len(request.wanted), f"{runtime} {precision}"))
-        entry, began = Exported(runtime=runtime, precision=precision, passed=False, why=""), time.perf_counter()
-        try:
-            images = calibration if precision == "int8" else None
-            artefact = convert(net, runtime, precision, folder / f"{runtime}-{precision}", images=images)
-        except ConversionError as error:
-            _remove(folder / f"{runtime}-{precision}")
-            yield entry.model_copy(update={"why": str(error)}), None
-            continue
-        took = round(time.perf_counter() - began, 1)
-        files = {path.relative_to(folder).as_posix(): sha256_of(path) for path in artefact.files}
-        yield (
-            entry.model_copy(update={"files": files, "size_bytes": artefact.size_bytes, "conversion_s": took}),
-            artefact,
-        )
+    entries, artefacts = {}, {}
+    with Workshop() as workshop:
+        for number, (runtime, precision) in enumerate(request.wanted):
+            entry, began = Exported(runtime=runtime, precision=precision, passed=False, why=""), time.perf_counter()
+            name, images = _name(entry), calibration if precision == "int8" else None
+            tell(Event("convert", number, len(request.wanted), name))
+            try:
+                made = artefacts[name] = workshop.convert(net, runtime, precision, folder / name, images=images)
+                entries[name] = entry.model_copy(
+                    update={
+                        "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in made.files},
+                        "size_bytes": made.size_bytes,
+                        "conversion_s": round(time.perf_counter() - began, 1),
+                    }
+                )
+            except ConversionError as error:
+                entries[name] = entry.model_copy(update={"why": str(error)})
     tell(Event("convert", len(request.wanted), len(request.wanted)))
+    return entries, artefacts
+
+
+def _name(entry: Exported) -> str:
+    return f"{entry.runtime}-{entry.precision}"
 
 
 def _measured(
-    place: Target, artefacts: dict[str, Artefact], request: Request, images: Tensor, tell: Tell
+    place: Target, artefacts: Mapping[str, Artefact], request: Request, images: Tensor, tell: Tell
 ) -> dict[str, list[Measurement] | str]:
     """Every round's measurements of each artefact; the first round gives the scores. A text says what went wrong."""
     seen: dict[str, list[Measurement] | str] = {}
@@ -220,7 +224,7 @@ def _measured(
     return seen
 
 
-def _judged(entry: Exported, seen: list[Measurement] | str | None, check: _Check) -> Exported:
+def _judged(entry: Exported, seen: list[Measurement] | str | None, check: _Check, about: Described) -> Exported:
     """Add what was measured, and say whether the artefact passed."""
     if seen is None:
         return entry
@@ -230,10 +234,10 @@ def _judged(entry: Exported, seen: list[Measurement] | str | None, check: _Check
     assert first.scores is not None
     typical = sorted((m.latency for m in seen if m.latency), key=lambda latency: latency.median_ms)[len(seen) // 2]
     proof = check.proof(first.scores, entry.precision)
-    why = "" if proof.passed else _fault(proof)
     measured = {
         "passed": proof.passed,
-        "why": why,
+        "why": "" if proof.passed else _fault(proof),
+        "runtime_version": about["runtimes"].get(SAME.get(entry.runtime, entry.runtime)),
         "proof": proof,
         "accuracy": check.accuracy(first.scores),
         "latency": Timing(**vars(typical)),
@@ -252,16 +256,3 @@ def _fault(proof: Proof) -> str:
         f"its scores leave the net's: relative error {proof.max_relative_error:.2g} (at most {proof.tolerance:g}), "
         f"{proof.agreement:.1%} of {proof.images} images named alike (at least {proof.least_agreement:.1%})"
     )
-
-
-def _with_version(entry: Exported, about: dict[str, str | int | dict[str, str]]) -> Exported:
-    versions = about["runtimes"]
-    assert isinstance(versions, dict)
-    name = "onnxruntime" if entry.runtime == "ort" else entry.runtime
-    return entry.model_copy(update={"runtime_version": versions.get(name)})
-
-
-def _remove(folder: Path) -> None:
-    for path in folder.iterdir() if folder.exists() else ():
-        path.unlink()
-    folder.rmdir()

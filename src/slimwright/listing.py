@@ -57,43 +57,49 @@ def comparison(found: Sequence[Inspection]) -> RenderableType:
     return Group(table, *(Text(f"{name}: {why}") for name, why in reasons(found)), Text(notes(found), style="dim"))
 
 
-def exported(found: Export) -> RenderableType:
-    """Return one line for each artefact, and below why those that failed did."""
+def exported(found: Export, width: int) -> RenderableType:
+    """Return one line for each artefact, for a terminal of `width` columns, and below why those that failed did."""
     threads = "one thread" if found.threads == 1 else f"{found.threads} threads"
-    table = Table(
-        box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=f"{found.model} on {found.target}, {threads}"
-    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("artefact", no_wrap=True)
-    for name in ("proof", "error", "accuracy", "file", "latency", "p10-p90", "processor", "cold start", "memory"):
+    heads = [name for name in EXPORTED if width >= WIDE or name not in ROOMY]
+    for name in heads:
         table.add_column(name, justify="right", no_wrap=True)
     for each in found.artefacts:
-        table.add_row(
-            f"{each.runtime} {each.precision}", "[green]passed[/]" if each.passed else "[red]failed[/]", *_run(each)
-        )
-    net = f"; the net itself {found.net_accuracy:.2%}" if found.net_accuracy is not None else ""
-    looked = f"on the test part of {found.data}{net}" if found.data else "on random images: error only, no accuracy"
-    dim = f"error: largest, of the largest score, {looked}; memory: over the empty runtime's"
+        cells = _run(each)
+        table.add_row(f"{each.runtime} {each.precision}", *(cells[name] for name in heads))
+    net = f" ({found.net_accuracy:.2%} by the net itself)" if found.net_accuracy is not None else ""
+    images = f"the test part of {found.data}{net}" if found.data else "random images: no accuracy"
+    legend = f"On {images}. error: the largest, of the largest score; ms: median of a run; start: load and first run, ms; memory: over the "
+    legend += "empty runtime's"
     return Group(
+        Text(f"{found.model} on {found.target}, {threads}", style="bold"),
         table,
         *(Text(f"{each.runtime} {each.precision}: {each.why}") for each in found.artefacts if not each.passed),
-        Text(dim, style="dim"),
+        Text(legend, style="dim"),
     )
 
 
-def _run(each: Exported) -> list[str]:
+EXPORTED = ("proof", "error", "accuracy", "file", "ms", "p10", "p90", "CPU ms", "start", "memory")
+ROOMY = ("p10", "p90", "CPU ms")
+
+
+def _run(each: Exported) -> dict[str, str]:
     """What was measured of an artefact, as cells; a dash for what was not reached."""
     timing = each.latency
-    cells = [
-        f"{each.proof.max_relative_error:.1e}" if each.proof else None,
-        f"{each.accuracy:.2%}" if each.accuracy is not None else None,
-        megabytes(each.size_bytes) if each.size_bytes else None,
-        f"{timing.median_ms:.3f} ms" if timing else None,
-        f"{timing.p10_ms:.3f}-{timing.p90_ms:.3f}" if timing else None,
-        f"{timing.cpu_ms:.3f} ms" if timing else None,
-        f"{each.cold_start_ms:.0f} ms" if each.cold_start_ms is not None else None,
-        megabytes(each.own_rss_bytes) if each.own_rss_bytes is not None else None,
-    ]
-    return [cell or "-" for cell in cells]
+    cells = {
+        "proof": "[green]passed[/]" if each.passed else "[red]failed[/]",
+        "error": f"{each.proof.max_relative_error:.0e}" if each.proof else None,
+        "accuracy": f"{each.accuracy:.2%}" if each.accuracy is not None else None,
+        "file": megabytes(each.size_bytes) if each.size_bytes else None,
+        "ms": f"{timing.median_ms:.3g}" if timing else None,
+        "p10": f"{timing.p10_ms:.3g}" if timing else None,
+        "p90": f"{timing.p90_ms:.3g}" if timing else None,
+        "CPU ms": f"{timing.cpu_ms:.3g}" if timing else None,
+        "start": f"{each.cold_start_ms:.0f}" if each.cold_start_ms is not None else None,
+        "memory": megabytes(each.own_rss_bytes) if each.own_rss_bytes is not None else None,
+    }
+    return {name: cell or "-" for name, cell in cells.items()}
 
 
 def _title(found: Inspection) -> str:

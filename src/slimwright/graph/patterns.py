@@ -2,13 +2,10 @@
 
 Local response normalisation has no ATen operator: torch computes it as a square, an average over neighbouring
 channels (by a pooling over an extra dimension), a power and a division. Found again by that chain, it becomes one
-`lrn` node, as runtimes have it. Same function with the same kernels.
-
-The other way round, attention can be spelled out as products and a softmax, for exporters that know it only in some
-shapes. The same up to float32 rounding.
+`lrn` node, as runtimes have it. Same function with the same kernels. `spelled.py` goes the other way.
 """
 
-from slimwright.graph.net import Net, Node, Ref, Value, without_dead_ends
+from slimwright.graph.net import Net, Node, Ref, without_dead_ends
 
 
 def with_lrn(net: Net) -> Net:
@@ -17,45 +14,6 @@ def with_lrn(net: Net) -> Net:
     if not found:
         return net
     return without_dead_ends(net.edited(found))
-
-
-def with_attention_spelled_out(net: Net) -> Net:
-    """Return the net with every attention as products and a softmax, or the same net if there is none.
-
-    Causal attention, masks of booleans and groups of queries stay as they are.
-    """
-    found = [n for n in net.nodes if n.op == "attention" and _is_plain(net, n)]
-    if not found:
-        return net
-    changed = {
-        node.name: Node(node.name, "matmul", {"self": Ref(f"{node.name}_softmax"), "other": node.arguments["value"]})
-        for node in found
-    }
-    return net.edited(changed, added=[step for node in found for step in _weights_of(net, node)])
-
-
-def _is_plain(net: Net, node: Node) -> bool:
-    mask = node.arguments.get("attn_mask")
-    no_booleans = not isinstance(mask, Ref) or net[mask.name].dtype != "bool"
-    return no_booleans and not node.arguments.get("is_causal") and not node.arguments.get("enable_gqa")
-
-
-def _weights_of(net: Net, node: Node) -> list[Node]:
-    """How much each query takes of each value, as four or five nodes; the last is called NAME_softmax."""
-    query, key, mask = (node.arguments.get(name) for name in ("query", "key", "attn_mask"))
-    assert isinstance(query, Ref) and isinstance(key, Ref)
-    scale = node.arguments.get("scale")
-    factor: Value = net[query.name].shape[-1] ** -0.5 if scale is None else scale
-    rank = len(net[key.name].shape)
-    name = {step: f"{node.name}_{step}" for step in ("turned", "products", "scaled", "masked", "softmax")}
-    steps = [
-        Node(name["turned"], "transpose", {"self": key, "dim0": rank - 2, "dim1": rank - 1}),
-        Node(name["products"], "matmul", {"self": query, "other": Ref(name["turned"])}),
-        Node(name["scaled"], "mul", {"self": Ref(name["products"]), "other": factor}),
-    ]
-    if isinstance(mask, Ref):
-        steps.append(Node(name["masked"], "add", {"self": Ref(name["scaled"]), "other": mask, "alpha": 1}))
-    return [*steps, Node(name["softmax"], "softmax", {"self": Ref(steps[-1].name), "dim": rank - 1, "dtype": None})]
 
 
 def _lrn(net: Net, last: Node) -> Node | None:

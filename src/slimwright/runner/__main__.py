@@ -1,10 +1,10 @@
 """Entry of the runner.
 
-    runner FOLDER                     do the job in a folder
-    runner --pipe SECONDS LENGTH      read a packed job of LENGTH bytes from standard input, do it in a child, write the
-                                      packed results; more bytes, now and then, say that somebody still waits
-    runner --serve [OPTIONS]          do jobs for whoever knows the token (--serve --help)
-    runner --about                    describe this machine
+runner FOLDER                     do the job in a folder
+runner --pipe SECONDS LENGTH      read a packed job of LENGTH bytes from standard input, do it in a child, write the
+                                  packed results; more bytes, now and then, say that somebody still waits
+runner --serve [OPTIONS]          do jobs for whoever knows the token (--serve --help)
+runner --about                    describe this machine
 """
 
 import json
@@ -59,7 +59,9 @@ def _do(folder: Path) -> None:
         from slimwright.runner import measure
     except ImportError as error:  # numpy, that is: nothing else is imported
         fix = f"{sys.executable} -m pip install numpy"
-        told = {"error": {"kind": "missing", "message": f"numpy is not installed here ({error}); install it with: {fix}"}}
+        told = {
+            "error": {"kind": "missing", "message": f"numpy is not installed here ({error}); install it with: {fix}"}
+        }
         (folder / RESULT).write_text(json.dumps(told))
         return
     try:

@@ -5,6 +5,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypedDict
 
 PACKAGES = {
     "onnxruntime": "onnxruntime",
@@ -14,7 +15,18 @@ PACKAGES = {
     "litert": "ai-edge-litert",
     "openvino": "openvino",
 }
-Described = dict[str, str | int | dict[str, str]]
+
+
+class Described(TypedDict):
+    """What a machine tells of itself."""
+
+    cpu: str
+    machine: str
+    cores: int
+    system: str
+    python: str
+    byteorder: str
+    runtimes: dict[str, str]  # version of each that is installed
 
 
 def about() -> Described:

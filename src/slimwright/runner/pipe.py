@@ -25,7 +25,7 @@ SILENCE_S = 60.0  # whoever sends a job down a pipe sends something more often t
 DISK_FULL = 74  # exit status of a child that could not write: EX_IOERR of sysexits.h
 
 
-class Abandoned(Exception):  # noqa: N818 - nothing went wrong here
+class Abandoned(Exception):
     """Nobody waits for the answer any more."""
 
 

@@ -27,8 +27,18 @@ from urllib.parse import parse_qs, urlsplit
 
 from slimwright.runner import VERSION, machine, pipe
 from slimwright.runner.job import MOST_SECONDS
-from slimwright.runner.signing import BODY, CHALLENGE, LEAST_TOKEN, NONCE, SIGNATURE, Nonces
-from slimwright.runner.signing import answer_signature, request_signature, same, sha256
+from slimwright.runner.signing import (
+    BODY,
+    CHALLENGE,
+    LEAST_TOKEN,
+    NONCE,
+    SIGNATURE,
+    Nonces,
+    answer_signature,
+    request_signature,
+    same,
+    sha256,
+)
 
 HOST, PORT, TOKEN_FILE = "127.0.0.1", 8765, Path.home() / ".slimwright-token"
 MOST_BYTES = 2 << 30  # of a job
@@ -56,7 +66,7 @@ class Agent(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind, without asking the network for this machine's name."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give a connection a thread, or close it where there are too many."""
@@ -83,7 +93,7 @@ class Agent(ThreadingHTTPServer):
         self.at_work.acquire(timeout=STOP_S)
 
 
-class Refused(Exception):  # noqa: N818 - the answer to a request, not a failure of the agent
+class Refused(Exception):
     """A request is not done; `status` is the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -114,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             super().finish()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Say who this is."""
         self._hurry.cancel()
         if self.path != "/hello":
@@ -123,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
         hello = {"agent": "slimwright", "version": VERSION, "nonce": self.server.nonces.fresh()}
         self._answer(200, json.dumps(hello | {"busy": self.server.at_work.locked()}).encode())
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         """Do what a signed request asks for."""
         self._hurry.cancel()
         try:
@@ -144,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._answer(200, found)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Say nothing of single requests; jobs are noted."""
 
     def _note(self, text: str) -> None:
@@ -185,7 +195,7 @@ class Handler(BaseHTTPRequestHandler):
     def _body(self, length: int) -> bytes:
         parts, until = [], time.monotonic() + WAIT_S + length / SLOWEST_BYTES_PER_S
         while self._unread:
-            part = self.rfile.read1(min(self._unread, 1 << 20))  # type: ignore[attr-defined]
+            part = self.rfile.read1(min(self._unread, 1 << 20))
             if not part or time.monotonic() > until:
                 raise ConnectionError("the request ended early, or took too long")
             self._unread -= len(part)
@@ -201,7 +211,7 @@ class Handler(BaseHTTPRequestHandler):
         until = time.monotonic() + WAIT_S
         with suppress(OSError):
             while left > 0 and time.monotonic() < until:
-                part = self.rfile.read1(min(left, 1 << 20))  # type: ignore[attr-defined]
+                part = self.rfile.read1(min(left, 1 << 20))
                 left = left - len(part) if part else 0
 
     def _gone(self) -> bool:
@@ -226,10 +236,11 @@ class Handler(BaseHTTPRequestHandler):
 
 def serve(host: str, port: int, token: str) -> None:
     """Do jobs until stopped by Ctrl-C or SIGTERM. Raises OSError where the address cannot be had."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs start with SIGINT ignored
+        signal.signal(number, _interrupt)
     with Agent(host, port, token) as agent:
         name, number = agent.server_address[:2]
-        print(f"listening on {str(name)}:{number}; stop with Ctrl-C", flush=True)
+        print(f"listening on {name!s}:{number}; stop with Ctrl-C", flush=True)
         with suppress(KeyboardInterrupt):
             agent.serve_forever()
         with suppress(KeyboardInterrupt):  # pressed again
@@ -241,7 +252,7 @@ def token_in(path: Path) -> str:
     """Return the token in a file; make both where there is none. Raises ValueError for a token that is none."""
     if not path.exists():
         made = secrets.token_urlsafe(32)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(made + "\n")
         print(f"a new token, kept in {path}: {made}", flush=True)
         return made

@@ -1,9 +1,9 @@
 """How the agent and those who use it know each other, by a token that never travels.
 
 A request is signed with HMAC-SHA256 (RFC 2104) over its method, its path, a nonce of the agent's that is good once, a
-challenge of the client's, and the SHA-256 of its body. The answer is signed over the request's signature, its status and
-the SHA-256 of its body: it can only come from who knows the token, and only be the answer to this very request. What is
-sent can be read on the way; it cannot be changed, repeated or made up.
+challenge of the client's, and the SHA-256 of its body. The answer is signed over the request's signature, its status
+and the SHA-256 of its body: it can only come from who knows the token, and only be the answer to this very request.
+What is sent can be read on the way; it cannot be changed, repeated or made up.
 """
 
 import hashlib

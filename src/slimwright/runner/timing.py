@@ -1,7 +1,7 @@
 """Time several callables against each other: interleaved, after warm-up, so that noise hits all of them alike."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,11 @@ def interleaved(
             taken[name].append((wall * 1e3, (time.process_time() - cpu) * 1e3))
         names = names[1:] + names[:1]  # no side always follows the same neighbour
     return {name: _latency(times) for name, times in taken.items()}
+
+
+def undisturbed(times: Sequence[float]) -> float:
+    """Return the mean of the fastest quarter: whatever else a machine does only ever slows a kernel down."""
+    return float(np.sort(times)[: -(-len(times) // 4)].mean())
 
 
 def _latency(times: list[tuple[float, float]]) -> Latency:

@@ -1,34 +1,68 @@
-"""What a converter's process runs: `python -m slimwright.runtimes.child FOLDER`.
+"""What a workshop's process runs: `python -m slimwright.runtimes.child`.
 
-The folder holds the request, the net and, for INT8, the images; the artefact's files and the answer are written there.
+It reads folders from standard input, a line each, and forks for each; it answers with the fork's process number, and
+with its exit status once it ended. A folder holds the request, the net and, for INT8, the images; the artefact's files
+and the answer are written there.
 """
 
 import importlib
 import json
 import logging
+import os
 import sys
 import traceback
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from slimwright.graph import load_net
-from slimwright.graph.patterns import with_attention_spelled_out
-from slimwright.runtimes.convert import ANSWER, IMAGES, REQUEST
+from slimwright.runtimes.convert import ANSWER, IMAGES, LOG, REQUEST
+from slimwright.runtimes.known import RUNTIMES
+from slimwright.runtimes.suited import suited
 
 
-def main(folder: Path) -> None:
-    """Convert, and answer with the files' names or with the first cause of the failure."""
+def main() -> None:
+    """Serve until standard input ends."""
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    request = json.loads((folder / REQUEST).read_text())
-    exporter = importlib.import_module(f"slimwright.runtimes.{request['runtime']}")
-    net = with_attention_spelled_out(load_net(folder / "net"))
-    images = np.load(folder / IMAGES, allow_pickle=False) if (folder / IMAGES).exists() else None
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        folder = Path(line.rstrip("\n"))
+        runtime = json.loads((folder / REQUEST).read_text())["runtime"]
+        if not RUNTIMES[runtime].apart:  # those start threads as they are imported, and cannot be forked after
+            importlib.import_module(f"slimwright.runtimes.{runtime}")
+        _serve(folder, out)
+
+
+def _serve(folder: Path, out: BinaryIO) -> None:
+    """Convert in a fork, and tell how it ended."""
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(folder)
+        _convert(folder)
+        sys.stderr.flush()
+        os._exit(0)
+    out.write(b"%d\n" % pid)
+    _, status = os.waitpid(pid, 0)
+    out.write(b"%d\n" % os.waitstatus_to_exitcode(status))
+
+
+def _convert(folder: Path) -> None:
+    """Convert, and answer with the files' names or with the first cause of the failure."""
     try:
+        request = json.loads((folder / REQUEST).read_text())
+        exporter = importlib.import_module(f"slimwright.runtimes.{request['runtime']}")
+        net = suited(load_net(folder / "net"), request["runtime"])
+        images = np.load(folder / IMAGES, allow_pickle=False) if (folder / IMAGES).exists() else None
         answer = {"files": exporter.export(net, folder, request["precision"], images)}
     except Exception as error:  # converters raise errors of many unrelated kinds
         traceback.print_exc()
@@ -45,4 +79,4 @@ def first_cause(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

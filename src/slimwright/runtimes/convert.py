@@ -1,15 +1,21 @@
-"""Turn a net into an artefact, in a child process that may print, litter, hang or crash without harm."""
+"""Turn nets into artefacts, in child processes that may print, litter, hang or crash without harm.
 
-import importlib.util
+Converters take seconds to import, so a workshop keeps a process in which they are imported already, and every
+conversion runs in a fork of it. A converter whose dependencies clash with ours has a process of its own Python.
+"""
+
 import json
 import os
+import select
 import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
 
 import numpy as np
 from torch import Tensor
@@ -17,127 +23,137 @@ from torch import Tensor
 from slimwright.errors import ConversionError, RequestError
 from slimwright.graph import Net, save_net
 from slimwright.runtimes.artefact import Artefact, Precision
+from slimwright.runtimes.known import converter_python, of
 
 TIMEOUT_S = 900.0
-REQUEST, ANSWER, IMAGES = "request.json", "answer.json", "images.npy"
+REQUEST, ANSWER, IMAGES, LOG = "request.json", "answer.json", "images.npy", "log"
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """What there is to know about a runtime before it is loaded."""
+class Workshop:
+    """Converts nets, one at a time; a context that ends its processes."""
 
-    title: str
-    extra: str  # of the package, to install it
-    precisions: tuple[Precision, ...]
-    needs: tuple[str, ...]  # modules of its converter
-    apart: bool = False  # its converter's dependencies clash with ours: it has an environment of its own
+    def __init__(self) -> None:
+        self._processes: dict[tuple[str, ...], _Process] = {}
 
+    def __enter__(self) -> Self:
+        return self
 
-RUNTIMES: Mapping[str, Runtime] = {
-    "onnxruntime": Runtime("ONNX Runtime (.onnx)", "onnxruntime", ("fp32", "fp16", "int8"), ("onnx", "onnxscript")),
-    "ort": Runtime("ONNX Runtime, built for phones (.ort)", "onnxruntime", ("fp32", "int8"), ("onnx", "onnxscript")),
-    "ncnn": Runtime("ncnn (.param, .bin)", "ncnn", ("fp32", "fp16", "int8"), ("pnnx", "ncnn")),
-    "mnn": Runtime("MNN (.mnn)", "mnn", ("fp32", "fp16", "int8"), ("MNN", "onnx", "onnxscript")),
-    "executorch": Runtime("ExecuTorch with XNNPACK (.pte)", "executorch", ("fp32", "int8"), ("executorch",)),
-    "litert": Runtime("LiteRT (.tflite)", "litert", ("fp32", "fp16", "int8"), ("litert_torch",), apart=True),
-    "openvino": Runtime("OpenVINO (.xml, .bin)", "openvino", ("fp32", "fp16", "int8"), ("openvino", "onnx")),
-}
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for process in self._processes.values():
+            process.close()
+        self._processes.clear()
 
+    def convert(
+        self,
+        net: Net,
+        runtime: str,
+        precision: Precision,
+        folder: Path,
+        *,
+        images: Tensor | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Artefact:
+        """Write a net's artefact for one runtime into `folder`, each file replaced at once.
 
-def convert(
-    net: Net,
-    runtime: str,
-    precision: Precision,
-    folder: Path,
-    *,
-    images: Tensor | None = None,
-    timeout_s: float = TIMEOUT_S,
-) -> Artefact:
-    """Write a net's artefact for one runtime into `folder`, its files replaced at once.
+        `images` [N, C, H, W] calibrate INT8. Raises RequestError for what the runtime cannot do or where it is not
+        installed, and ConversionError, with the converter's own words, where it fails, crashes or takes too long.
+        """
+        known = of(runtime, precision)
+        if precision == "int8" and images is None:
+            raise RequestError("INT8 is calibrated on images: name them with --data")
+        python = tuple(converter_python(runtime))
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".converting-", dir=folder) as name:
+            scratch = Path(name).resolve()
+            save_net(net, scratch / "net")
+            if images is not None:
+                np.save(scratch / IMAGES, images.numpy())
+            (scratch / REQUEST).write_text(json.dumps({"runtime": runtime, "precision": precision}))
+            answer = self._answer(python, scratch, timeout_s)
+            if "error" in answer:
+                raise ConversionError(f"{known.title}, {precision}: {answer['error']}")
+            files = [folder / Path(made).name for made in answer["files"]]
+            for path in files:
+                (scratch / path.name).replace(path)
+        return Artefact(runtime, precision, tuple(files), net.input.shape)
 
-    `images` [N, C, H, W] calibrate INT8. Raises RequestError for what the runtime cannot do or where it is not
-    installed, and ConversionError, with the converter's own words, where it fails, crashes or takes too long.
-    """
-    known = of(runtime, precision)
-    if precision == "int8" and images is None:
-        raise RequestError("INT8 is calibrated on images: name them with --data")
-    python = _converter(runtime, known)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".converting-", dir=folder) as name:
-        scratch = Path(name)
-        save_net(net, scratch / "net")
-        if images is not None:
-            np.save(scratch / IMAGES, images.numpy())
-        (scratch / REQUEST).write_text(json.dumps({"runtime": runtime, "precision": precision}))
-        answer = _answer([*python, "-m", "slimwright.runtimes.child", str(scratch)], scratch, timeout_s)
-        if "error" in answer:
-            raise ConversionError(f"{known.title}, {precision}: {answer['error']}")
-        files = []
-        for made in map(Path, answer["files"]):
-            files.append(folder / made.name)
-            (scratch / made.name).replace(files[-1])
-    return Artefact(runtime, precision, tuple(files), net.input.shape)
-
-
-def of(runtime: str, precision: str = "fp32") -> Runtime:
-    """Return a runtime by name. Raises RequestError for one that there is not, or that has no such precision."""
-    if runtime not in RUNTIMES:
-        raise RequestError(f"there is no runtime '{runtime}'; there is {', '.join(RUNTIMES)}")
-    if precision not in RUNTIMES[runtime].precisions:
-        has = ", ".join(RUNTIMES[runtime].precisions)
-        raise RequestError(f"{RUNTIMES[runtime].title} has no {precision} here; it has {has}")
-    return RUNTIMES[runtime]
+    def _answer(self, python: tuple[str, ...], scratch: Path, timeout_s: float) -> dict[str, list[str] | str]:
+        process = self._processes.get(python) or self._processes.setdefault(python, _Process(python))
+        ended = process.run(scratch, timeout_s)
+        if ended is not None:
+            process.close()
+            del self._processes[python]
+            if not (scratch / ANSWER).exists():
+                return {"error": ended}
+        if (scratch / ANSWER).exists():
+            found: dict[str, list[str] | str] = json.loads((scratch / ANSWER).read_text())
+            return found
+        return {"error": f"the converter {process.fate}: {_last_line(scratch / LOG)}"}
 
 
-def installed(runtime: str) -> bool:
-    """True where both the runtime and its converter are."""
-    try:
-        _converter(runtime, RUNTIMES[runtime])
-    except RequestError:
-        return False
-    return True
+def convert(net: Net, runtime: str, precision: Precision, folder: Path, *, images: Tensor | None = None) -> Artefact:
+    """Write one artefact of a net, as `Workshop.convert` does."""
+    with Workshop() as workshop:
+        return workshop.convert(net, runtime, precision, folder, images=images)
 
 
-def converters_home() -> Path:
-    """Where environments of converters that clash with ours are looked for."""
-    return Path(sys.prefix) / "converters"
+class _Process:
+    """A process in which converters are imported: it is told folders, and forks for each."""
 
-
-def _converter(runtime: str, known: Runtime) -> Sequence[str]:
-    """The Python that runs the converter. Raises RequestError, with the command that installs what is missing."""
-    if known.apart and importlib.util.find_spec(known.needs[0]) is None:
-        home = converters_home() / runtime
-        python = home / "bin" / "python"
-        if not python.exists():
-            raise RequestError(
-                f"the converter of {known.title} needs an environment of its own; make it with: "
-                f"{sys.executable} -m venv {home} && {python} -m pip install 'slimwright[{runtime}-converter]'"
-            )
-        return [str(python)]
-    missing = [name for name in known.needs if importlib.util.find_spec(name) is None]
-    if missing:
-        raise RequestError(
-            f"{known.title} is not installed ({', '.join(missing)}): pip install 'slimwright[{known.extra}]'"
+    def __init__(self, python: Sequence[str]) -> None:
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self._child = subprocess.Popen(
+            [*python, "-m", "slimwright.runtimes.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            bufsize=0,
+            start_new_session=True,
         )
-    return [sys.executable, "-P"]
+        self.fate = ""
+
+    def run(self, folder: Path, timeout_s: float) -> str | None:
+        """Convert what is in `folder`; return what went wrong where this process cannot go on."""
+        assert self._child.stdin is not None
+        until = time.monotonic() + timeout_s
+        with suppress(BrokenPipeError):
+            self._child.stdin.write(f"{folder}\n".encode())
+        pid = self._number(until)
+        if pid is None:
+            if self._child.poll() is None:
+                return f"the converter was stopped after {timeout_s:g} s"
+            self._said.seek(0)
+            lines = self._said.read().decode(errors="replace").strip().splitlines()
+            return f"the converters could not be loaded: {lines[-1] if lines else 'no message'}"
+        status = self._number(until)
+        if status is None:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # and whatever it started
+            return f"the converter was stopped after {timeout_s:g} s"
+        self.fate = f"was killed by {signal.Signals(-status).name}" if status < 0 else "ended early"
+        return None
+
+    def close(self) -> None:
+        """End the process and all of its children."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout, self._said):
+            assert pipe is not None
+            pipe.close()
+
+    def _number(self, until: float) -> int | None:
+        """The next line that the process says, a number; None where it ends, or says nothing in time."""
+        assert self._child.stdout is not None
+        line = b""
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([self._child.stdout], [], [], max(until - time.monotonic(), 0))
+            if not ready or not (more := self._child.stdout.read(1)):
+                return None
+            line += more
+        return int(line)
 
 
-def _answer(command: Sequence[str], scratch: Path, timeout_s: float) -> dict[str, list[str] | str]:
-    """Run a converter's process to its end; what it printed is only told where it failed."""
-    log = scratch / "log"
-    with log.open("wb") as printed:
-        child = subprocess.Popen(command, stdout=printed, stderr=printed, cwd=scratch, start_new_session=True)
-        try:
-            child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return {"error": f"the converter was stopped after {timeout_s:g} s"}
-        finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)  # and whatever it started
-                child.wait()
-    if (scratch / ANSWER).exists():
-        found: dict[str, list[str] | str] = json.loads((scratch / ANSWER).read_text())
-        return found
-    lines = log.read_text(errors="replace").strip().splitlines()
-    how = f"was killed by {signal.Signals(-child.returncode).name}" if child.returncode < 0 else "ended early"
-    return {"error": f"the converter {how}: {lines[-1] if lines else 'it said nothing'}"}
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return lines[-1] if lines else "it said nothing"

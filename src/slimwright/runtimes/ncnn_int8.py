@@ -1,8 +1,9 @@
 """INT8 for ncnn: quantize the weights of a .param and .bin pair, and mark its layers.
 
-Its own tools for this are not in its Python package. Weights are symmetric, a scale for each output channel; a layer's input has one scale, 127 over the clip that loses least in mean square over
-the calibration images. Layers compute in INT8 and give float32. Convolutions in groups of several channels stay in
-float32: ncnn hands each group a single scale where one is read for each channel, and gives garbage (measured 2026-11-21).
+Its own tools for this are not in its Python package. Weights are symmetric, a scale for each output channel; a layer's
+input has one scale, 127 over the clip that loses least in mean square over the calibration images. Layers compute in
+INT8 and give float32. Convolutions in groups of several channels stay in float32: ncnn hands each group a single scale
+where one is read for each channel, and gives garbage (measured 2026-11-21).
 
 Of the format: a weight starts with a word that says how it is stored (0: float32; 0x000D4B38: int8, padded to four
 bytes) where it may be stored in several ways, and with nothing where it is always float32. Parameter 8 of a layer says

@@ -28,7 +28,7 @@ from torch import Tensor
 from slimwright.cost.latency import LayerShape
 from slimwright.errors import ModelError, ProofError
 from slimwright.graph.net import Net
-from slimwright.graph.patterns import with_attention_spelled_out
+from slimwright.graph.spelled import with_attention_spelled_out
 from slimwright.runner.timing import Latency, interleaved
 from slimwright.runtimes.artefact import Array
 

@@ -15,7 +15,16 @@ from slimwright.errors import DeviceError
 from slimwright.runner import VERSION
 from slimwright.runner.machine import Described
 from slimwright.runner.serve import SLOWEST_BYTES_PER_S, notice_silence
-from slimwright.runner.signing import BODY, CHALLENGE, NONCE, SIGNATURE, answer_signature, request_signature, same, sha256
+from slimwright.runner.signing import (
+    BODY,
+    CHALLENGE,
+    NONCE,
+    SIGNATURE,
+    answer_signature,
+    request_signature,
+    same,
+    sha256,
+)
 from slimwright.targets.described import read_description
 
 CONNECT_S, GRACE_S = 10.0, 60.0

@@ -1,16 +1,35 @@
 """What a device says of itself, read as untrusted input."""
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slimwright.errors import DeviceError
 from slimwright.runner.machine import Described
 
-_DESCRIBED: TypeAdapter[Described] = TypeAdapter(Described)
+
+class _Described(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    cpu: str
+    machine: str
+    cores: int = Field(gt=0)
+    system: str
+    python: str
+    byteorder: str
+    runtimes: dict[str, str]
 
 
 def read_description(data: bytes, where: str) -> Described:
     """Return a device's description. Raises DeviceError where it is none."""
     try:
-        return _DESCRIBED.validate_json(data)
+        told = _Described.model_validate_json(data)
     except ValidationError as error:
-        raise DeviceError(f"{where} sent back something that describes no device") from error
+        raise DeviceError(f"{where} sent back something that describes no device: {error}") from error
+    return Described(
+        cpu=told.cpu,
+        machine=told.machine,
+        cores=told.cores,
+        system=told.system,
+        python=told.python,
+        byteorder=told.byteorder,
+        runtimes=told.runtimes,
+    )

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from slimwright.errors import DeviceError, ProofError, RequestError
@@ -150,14 +150,15 @@ def measure(
         write_job(job, folder)
         answered = target.answer(packed(folder), timeout_s)
     with tempfile.TemporaryDirectory() as name:
-        return _read(answered, Path(name), list(artefacts), target.name)
+        count = None if images is None else len(images)
+        return _read(answered, Path(name), list(artefacts), count, target.name)
 
 
-def _read(data: bytes, folder: Path, names: list[str], where: str) -> dict[str, Measurement]:
+def _read(data: bytes, folder: Path, names: list[str], count: int | None, where: str) -> dict[str, Measurement]:
     try:
         unpack(data, folder)
         result = _Result.model_validate(json.loads((folder / RESULT).read_text()))
-    except (ValueError, OSError, ValidationError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DeviceError(f"{where} sent back something that is no result: {error}") from error
     if result.error:
         raise _raised(result.error, where)
@@ -165,8 +166,7 @@ def _read(data: bytes, folder: Path, names: list[str], where: str) -> dict[str, 
         raise DeviceError(f"{where} sent back the results of another job")
     found = {}
     for number, side in enumerate(result.sides):
-        path = folder / f"scores-{number}.npy"
-        scores = torch.from_numpy(np.load(path, allow_pickle=False)) if path.exists() else None
+        scores = None if count is None else _scores(folder / f"scores-{number}.npy", count, where)
         found[side.name] = Measurement(
             latency=Latency(**side.latency.model_dump()) if side.latency else None,
             load_ms=side.load_ms,
@@ -180,6 +180,17 @@ def _read(data: bytes, folder: Path, names: list[str], where: str) -> dict[str, 
             temperature_c=side.temperature_c,
         )
     return found
+
+
+def _scores(path: Path, count: int, where: str) -> Tensor:
+    """[N, classes], as a device sent them."""
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)  # refuses what the file is too short for
+    except (ValueError, EOFError, OSError) as error:
+        raise DeviceError(f"{where} sent back no scores: {error}") from error
+    if found.dtype != np.float32 or found.ndim != 2 or len(found) != count:
+        raise DeviceError(f"{where} sent back scores of {found.dtype} {found.shape} for {count} images")
+    return torch.from_numpy(np.array(found))
 
 
 def _raised(fault: _Fault, where: str) -> Exception:

@@ -40,8 +40,8 @@ HOST = re.compile(r"([A-Za-z0-9_][\w.+-]*@)?[A-Za-z0-9_\[][\w.:%\[\]-]*", re.ASC
 
 # What ssh says (OpenSSH 9.2, sshconnect.c, sshconnect2.c, clientloop.c, packet.c) -> what to do about it.
 SAYS = (
-    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "its host key has changed: if you set it up anew, forget the old key with "
-     "'ssh-keygen -R {known}'; if not, something else answers in its place"),
+    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "its host key has changed: if you set it up anew, forget the old key "
+     "with 'ssh-keygen -R {known}'; if not, something else answers in its place"),
     ("Host key verification failed", "its host key is not known yet: connect once by hand with '{ssh}', and accept it"),
     ("Could not resolve hostname", "there is no host of that name: check it, or name it in ~/.ssh/config"),
     ("Permission denied", "it refuses your key: put it there with 'ssh-copy-id', or load it with 'ssh-add'"),
@@ -95,7 +95,7 @@ class Ssh:
             assert child.stdin and child.stdout
             over, late = threading.Event(), threading.Event()
             limit_s = CONNECT_S + most_s + GRACE_S  # the board's own limit comes first
-            timer = threading.Timer(limit_s, lambda: (late.set(), child.kill()))
+            timer = threading.Timer(limit_s, _stop, [child, late])
             try:
                 timer.start()
                 threading.Thread(target=_feed, args=(child.stdin, (first, data), over), daemon=True).start()
@@ -133,7 +133,9 @@ class Ssh:
             for sign, fix in SAYS:
                 if sign in text:
                     raise DeviceError(f"{self.name}: " + fix.format(ssh=self._by_hand, known=self._known_as, said=last))
-        raise DeviceError(f"{self.name}: the connection was dropped ({last}); the board ends the job by itself; try again")
+        raise DeviceError(
+            f"{self.name}: the connection was dropped ({last}); the board ends the job by itself; try again"
+        )
 
     @property
     def _by_hand(self) -> str:
@@ -154,6 +156,11 @@ class Ssh:
         """The command for the board's shell: one line, which any shell reads alike."""
         source = base64.b64encode(Path(bootstrap.__file__).read_bytes()).decode()
         return shlex.join([self.python, "-c", f'import base64;exec(base64.b64decode("{source}"))', *arguments])
+
+
+def _stop(child: "subprocess.Popen[bytes]", late: threading.Event) -> None:
+    late.set()
+    child.kill()
 
 
 def _feed(pipe: IO[bytes], parts: Sequence[bytes], over: threading.Event) -> None:

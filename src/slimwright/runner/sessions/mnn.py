@@ -1,6 +1,5 @@
 """MNN on the CPU: an .mnn file."""
 
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from MNN import expr
 
 from slimwright.runner.job import Side
 from slimwright.runner.sessions.session import Array, Kernel
+from slimwright.runner.timing import undisturbed
 
 MEMORY, NONE_OF_IT = 0, -1.0  # MNN's codes for session information: megabytes
 
@@ -36,7 +36,7 @@ class Session:
         return np.array(scores.read(), dtype=np.float32).reshape(1, -1)
 
     def profile(self, image: Array, runs: int) -> list[Kernel]:
-        """Each operator's median time, taken by callbacks before and after it."""
+        """Each operator's time, taken by callbacks before and after it."""
         interpreter, session = self._interpreter()
         entry = interpreter.getSessionInput(session)
         held = MNN.Tensor(
@@ -66,7 +66,7 @@ class Session:
             step = 0
             entry.copyFrom(held)  # each time: MNN reuses the buffer of its input
             interpreter.runSessionWithCallBackInfo(session, before, after)
-        return [Kernel(name, kind, statistics.median(spent)) for (name, kind), spent in zip(names, taken, strict=True)]
+        return [Kernel(name, kind, undisturbed(spent)) for (name, kind), spent in zip(names, taken, strict=True)]
 
     def _interpreter(self) -> tuple[Any, Any]:
         interpreter = MNN.Interpreter(str(self._path))

@@ -4,7 +4,6 @@ FP32 computes in float32 everywhere; ncnn would otherwise take half precision by
 the processor can, computes in half precision. INT8 layers are marked in the .param file.
 """
 
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from slimwright.runner.job import Side
 from slimwright.runner.sessions.session import Array, Kernel
+from slimwright.runner.timing import undisturbed
 
 
 class Session:
@@ -39,7 +39,7 @@ class Session:
         return np.array(scores, dtype=np.float32)[None]
 
     def profile(self, image: Array, runs: int) -> list[Kernel]:
-        """Each layer's median time: every layer's value is asked for in turn, so each has just its own work left."""
+        """Each layer's time: every layer's value is asked for in turn, so each has just its own work left."""
         net = self._loaded(light=False)
         taken: list[list[float]] = [[] for _ in self._layers]
         for _ in range(runs):
@@ -52,7 +52,7 @@ class Session:
                     raise RuntimeError(f"ncnn cannot compute {blobs[0]}")
                 spent.append((time.perf_counter() - began) * 1e3)
         return [
-            Kernel(name, kind, statistics.median(spent))
+            Kernel(name, kind, undisturbed(spent))
             for (name, kind, _), spent in zip(self._layers, taken, strict=True)
             if kind != "Input"
         ]

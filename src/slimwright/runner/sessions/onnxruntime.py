@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from slimwright.runner.job import Side
 from slimwright.runner.sessions.session import Array, Kernel
+from slimwright.runner.timing import undisturbed
 
 
 class Session:
@@ -29,7 +30,7 @@ class Session:
         return scores
 
     def profile(self, image: Array, runs: int) -> list[Kernel]:
-        """Each kernel's median time, from the runtime's own profiler."""
+        """Each kernel's time, from the runtime's own profiler."""
         with tempfile.TemporaryDirectory() as folder:
             options = _options(self._threads)
             options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
@@ -39,10 +40,10 @@ class Session:
             events = json.loads(Path(session.end_profiling()).read_text())
         taken = [event for event in events if event["name"].endswith("_kernel_time")]
         each = len(taken) // runs
-        ms = np.median(np.reshape([event["dur"] for event in taken], (runs, each)), axis=0) * 1e-3
+        ms = np.reshape([event["dur"] for event in taken], (runs, each)).T * 1e-3
         names = [event["name"].removesuffix("_kernel_time") for event in taken[:each]]
         kinds = [event["args"]["op_name"] for event in taken[:each]]
-        return [Kernel(name, kind, float(took)) for name, kind, took in zip(names, kinds, ms, strict=True)]
+        return [Kernel(name, kind, undisturbed(took)) for name, kind, took in zip(names, kinds, ms, strict=True)]
 
     def _opened(self, options: Any) -> Any:
         return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])

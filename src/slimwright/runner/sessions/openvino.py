@@ -1,6 +1,5 @@
 """OpenVINO on the CPU: an .xml and a .bin file."""
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import openvino
 
 from slimwright.runner.job import Side
 from slimwright.runner.sessions.session import Array, Kernel
+from slimwright.runner.timing import undisturbed
 
 
 class Session:
@@ -27,7 +27,7 @@ class Session:
         return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
 
     def profile(self, image: Array, runs: int) -> list[Kernel]:
-        """Each executed kernel's median time, from the runtime's own counters."""
+        """Each executed kernel's time, from the runtime's own counters."""
         request = self._compiled(profiling=True).create_infer_request()
         taken: dict[tuple[str, str], list[float]] = {}
         for _ in range(runs):
@@ -37,7 +37,7 @@ class Session:
                     taken.setdefault((entry.node_name, entry.node_type), []).append(
                         entry.real_time.total_seconds() * 1e3
                     )
-        return [Kernel(name, kind, statistics.median(spent)) for (name, kind), spent in taken.items()]
+        return [Kernel(name, kind, undisturbed(spent)) for (name, kind), spent in taken.items()]
 
     def _compiled(self, *, profiling: bool) -> Any:
         core = openvino.Core()

@@ -18,7 +18,7 @@ SAME = {"ort": "onnxruntime"}  # formats that one runtime loads
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel of a model, as the runtime calls it, and its median time per run in milliseconds."""
+    """One kernel of a model, as the runtime calls it, and its time in milliseconds, where nothing disturbs it."""
 
     name: str
     kind: str

@@ -1,0 +1,108 @@
+"""Layers spelled out in operators that more runtimes have.
+
+**Local response normalisation**, x / (k + alpha/n * (sum of x^2 over n neighbouring channels))^beta, as a square, a
+1x1 convolution whose constant weight has alpha/n in a band of n channels and whose bias is k, a power and a product:
+
+    s = band(x * x)      beta 1/2: x * rsqrt(s)      beta 3/4: x * (r * sqrt(r)), r = rsqrt(s)      else: x * s^-beta
+
+**Attention** as products and a softmax, for exporters that know it only in some shapes.
+
+The last node of what replaces a layer has the layer's name. The same up to float32 rounding: 1e-6 of the result's
+largest value.
+Source: Krizhevsky et al. 2012, sec. 3.3; Vaswani et al. 2017, sec. 3.2.1.
+"""
+
+import torch
+from torch import Tensor
+
+from slimwright.graph.net import Net, Node, Ref, Value
+
+
+def with_lrn_spelled_out(net: Net) -> Net:
+    """Return the net with every local response normalisation as a banded convolution and a power, or the same net."""
+    found = [node for node in net.nodes if node.op == "lrn"]
+    if not found:
+        return net
+    steps = {node.name: _normalised(node) for node in found}
+    tensors = {name: t for node in found for name, t in _band(node, net[node.source].shape[1]).items()}
+    return net.edited(
+        {name: nodes[-1] for name, nodes in steps.items()},
+        added=[node for nodes in steps.values() for node in nodes[:-1]],
+        tensors=tensors,
+    )
+
+
+def with_attention_spelled_out(net: Net) -> Net:
+    """Return the net with every attention as products and a softmax, or the same net if there is none.
+
+    Causal attention, masks of booleans and groups of queries stay as they are.
+    """
+    found = [n for n in net.nodes if n.op == "attention" and _is_plain(net, n)]
+    if not found:
+        return net
+    changed = {
+        node.name: Node(node.name, "matmul", {"self": Ref(f"{node.name}_softmax"), "other": node.arguments["value"]})
+        for node in found
+    }
+    return net.edited(changed, added=[step for node in found for step in _weights_of(net, node)])
+
+
+CONV = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+
+
+def _normalised(node: Node) -> list[Node]:
+    """The nodes that stand for one normalisation; the last has its name."""
+    name, x = node.name, node.arguments["input"]
+    tensors = {"weight": f"{name}_sum.weight", "bias": f"{name}_sum.bias"}
+    steps = [
+        Node(f"{name}_square", "mul", {"self": x, "other": x}),
+        Node(f"{name}_sum", "conv2d", {"input": Ref(f"{name}_square"), **CONV}, tensors, fixed=("weight", "bias")),
+        *_power(name, Ref(f"{name}_sum"), float(str(node.arguments["beta"]))),
+    ]
+    return [*steps, Node(name, "mul", {"self": x, "other": Ref(steps[-1].name)})]
+
+
+def _power(name: str, base: Ref, beta: float) -> list[Node]:
+    """The nodes that raise a positive value to -beta."""
+    if beta not in (0.5, 0.75):
+        return [Node(f"{name}_power", "aten.pow.Tensor_Scalar", {"self": base, "exponent": -beta})]
+    root = Node(f"{name}_rsqrt", "aten.rsqrt.default", {"self": base})
+    if beta == 0.5:
+        return [root]
+    fourth = Node(f"{name}_sqrt", "aten.sqrt.default", {"self": Ref(root.name)})
+    return [root, fourth, Node(f"{name}_power", "mul", {"self": Ref(root.name), "other": Ref(fourth.name)})]
+
+
+def _band(node: Node, channels: int) -> dict[str, Tensor]:
+    """Weight [C, C, 1, 1] and bias [C] of the convolution that sums over neighbouring channels.
+
+    Of an even number of neighbours one more lies before a channel than behind it.
+    """
+    size, alpha, k = (float(str(node.arguments[knob])) for knob in ("size", "alpha", "k"))
+    before, behind = int(size) // 2, (int(size) - 1) // 2
+    band = torch.ones(channels, channels).tril(behind).triu(-before) * (alpha / size)
+    return {f"{node.name}_sum.weight": band[:, :, None, None], f"{node.name}_sum.bias": torch.full((channels,), k)}
+
+
+def _is_plain(net: Net, node: Node) -> bool:
+    mask = node.arguments.get("attn_mask")
+    no_booleans = not isinstance(mask, Ref) or net[mask.name].dtype != "bool"
+    return no_booleans and not node.arguments.get("is_causal") and not node.arguments.get("enable_gqa")
+
+
+def _weights_of(net: Net, node: Node) -> list[Node]:
+    """How much each query takes of each value, as four or five nodes; the last is called NAME_softmax."""
+    query, key, mask = (node.arguments.get(name) for name in ("query", "key", "attn_mask"))
+    assert isinstance(query, Ref) and isinstance(key, Ref)
+    scale = node.arguments.get("scale")
+    factor: Value = net[query.name].shape[-1] ** -0.5 if scale is None else scale
+    rank = len(net[key.name].shape)
+    name = {step: f"{node.name}_{step}" for step in ("turned", "products", "scaled", "masked", "softmax")}
+    steps = [
+        Node(name["turned"], "transpose", {"self": key, "dim0": rank - 2, "dim1": rank - 1}),
+        Node(name["products"], "matmul", {"self": query, "other": Ref(name["turned"])}),
+        Node(name["scaled"], "mul", {"self": Ref(name["products"]), "other": factor}),
+    ]
+    if isinstance(mask, Ref):
+        steps.append(Node(name["masked"], "add", {"self": Ref(name["scaled"]), "other": mask, "alpha": 1}))
+    return [*steps, Node(name["softmax"], "softmax", {"self": Ref(steps[-1].name), "dim": rank - 1, "dtype": None})]

@@ -1,0 +1,30 @@
+"""What a runtime cannot take, or takes slowly, in the form that it likes: a column of rewrites for each.
+
+Every rewrite computes the same up to float32 rounding, and gives back the same net where nothing applies.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from slimwright.graph import Net
+from slimwright.graph.spelled import with_attention_spelled_out, with_lrn_spelled_out
+
+Rewrite: TypeAlias = Callable[[Net], Net]
+
+EVERYWHERE: tuple[Rewrite, ...] = (with_attention_spelled_out, with_lrn_spelled_out)
+FOR: Mapping[str, tuple[Rewrite, ...]] = {
+    "onnxruntime": EVERYWHERE,
+    "ort": EVERYWHERE,
+    "ncnn": EVERYWHERE,
+    "mnn": EVERYWHERE,
+    "executorch": EVERYWHERE,
+    "litert": EVERYWHERE,
+    "openvino": EVERYWHERE,
+}
+
+
+def suited(net: Net, runtime: str) -> Net:
+    """Return the net as `runtime` takes it best; the same net if it does so already."""
+    for rewrite in FOR[runtime]:
+        net = rewrite(net)
+    return net
