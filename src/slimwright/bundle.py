@@ -1,7 +1,7 @@
 """A bundle: the folder that slimwright hands back.
 
-    model.onnx       the result                    net/           its graph: JSON + safetensors
-    original.onnx    what it came from             recipe.json    what was done, in order
+    model.*          the result                    net/           its graph: JSON + safetensors
+    original.*       what it came from             recipe.json    what was done, in order
     manifest.json    every measurement             report.html    the manifest for people, with plots/*.png
 
 The manifest is read back as untrusted input: its fields are validated, its file names must be those above, and the
@@ -20,11 +20,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slimwright.errors import BundleError
 from slimwright.recipe import FILE, Recipe, fault
+from slimwright.runtimes import Artefact, Precision
 
-MODEL, ORIGINAL, RECIPE, MANIFEST, REPORT = "model.onnx", "original.onnx", FILE, "manifest.json", "report.html"
-NET = "net"
-HASHED = (MODEL, ORIGINAL, RECIPE, "net/net.json", "net/net.safetensors")
-
+RECIPE, MANIFEST, REPORT, NET = FILE, "manifest.json", "report.html", "net"
+STEMS = {"original": "original", "result": "model"}  # of the artefacts' files
+HASHED = (RECIPE, "net/net.json", "net/net.safetensors")  # and the artefacts' files
 
 Outcome = Literal["kept", "taken back", "not chosen", "left whole"]
 
@@ -48,21 +48,24 @@ class Side(_Record):
 
     accuracy: float  # 0..1 on the test part, in the runtime
     latency: Timing  # measured, the two sides interleaved
-    size_bytes: int  # of the ONNX file
+    size_bytes: int  # of the artefact's files
     macs: int  # exact, for one image
     params: int  # exact
     weight_bytes: int  # exact, of the FP32 net
     peak_activation_bytes: int  # exact, of the FP32 net, for one image
     arena_bytes: int  # what a planned arena takes
     peak_rss_bytes: int  # measured in a fresh process
-    kernel_ms: dict[str, float]  # measured by the runtime's profiler, mean per run
+    cold_start_ms: float  # load and first run, measured in a fresh process
+    planned_bytes: int | None  # what the runtime says it set aside; None where it does not say
+    kernel_ms: dict[str, float]  # of a run, by the runtime's profiler; empty where it has none
+    files: list[str]  # the artefact's, its main file first
 
 
 class Candidate(_Record):
     """A model that was tried. `predicted_latency_ms` and `predicted_damage` are the plan's, the rest was measured."""
 
     name: str
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     predicted_latency_ms: float | None
     predicted_damage: float | None  # nats of loss
     latency_ms: float
@@ -155,7 +158,8 @@ class Manifest(_Record):
     threads: Literal[1] = 1
     seed: int
     versions: dict[str, str]
-    machine: dict[str, str]
+    target: str
+    machine: dict[str, object]  # the target's: processor, system, runtimes
     budget: dict[str, str]  # as the user wrote it
     limits: dict[str, float]  # resolved, in the unit of each name
     max_accuracy_drop: float  # percentage points
@@ -181,6 +185,13 @@ class Bundle:
     manifest: Manifest
     recipe: Recipe
 
+    def artefact(self, which: Literal["original", "result"]) -> Artefact:
+        """The files of one of the two models, as the runtime loads them."""
+        side = self.manifest.original if which == "original" else self.manifest.result
+        precision: Precision = "fp32" if which == "original" else self.recipe.precision()
+        files = tuple(self.path / name for name in side.files)
+        return Artefact(self.manifest.runtime, precision, files, (1, *self.manifest.data.image_shape))
+
     @property
     def summary(self) -> Summary:
         """Accuracy, latency and size of original and result, and whether the budget was met."""
@@ -196,7 +207,12 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(f"{path} is no bundle: {error.filename} is missing") from error
     except ValidationError as error:
         raise BundleError(f"{path / MANIFEST} or {RECIPE} is not valid: {fault(error)}") from error
-    for name in HASHED:
+    sides = {"original": manifest.original, "result": manifest.result}
+    for which, side in sides.items():
+        for name in side.files:
+            if Path(name).name != name or Path(name).stem != STEMS[which]:
+                raise BundleError(f"{path / MANIFEST} names '{name}' as a file of the {which}")
+    for name in (*HASHED, *manifest.original.files, *manifest.result.files):
         if manifest.sha256.get(name) != sha256_of(path / name):
             raise BundleError(f"{path / name} is missing or is not the file that was proven; run shrink again")
     return Bundle(path, manifest, recipe)

@@ -57,19 +57,20 @@ class Choices:
         """Return the net of a plan, its weights not solved: to measure what it costs."""
         return factorise(cut(self.net, self.keep(plan), self.coupling), self.predictor.factors(plan.counts))
 
-    def costs(self, original: Cost, whole_net: Cost, limited: tuple[str, ...]) -> Costs:
+    def costs(self, original: Cost, whole_net: Cost, tensor_share: float, limited: tuple[str, ...]) -> Costs:
         """Return what predicts the limited costs of a choice for a precision, of which `whole_net` was measured.
 
-        The sum over layers is scaled to what the whole was measured to take.
+        `tensor_share` of its time goes to layers that multiply by weights, and is predicted from the table's; the rest
+        from the elements that other layers write.
         """
         assert whole_net.latency_ms is not None and whole_net.size_bytes is not None and original.size_bytes is not None
         predictor = self.predictor
         timed = "latency_ms" in limited and predictor.shapes  # a net without layers has nothing to plan
-        layers_ms = sum(predictor.layer_ms(predictor.whole).values()) if timed else 1.0
-        ms, size = whole_net.latency_ms / layers_ms, whole_net.size_bytes / original.size_bytes
+        latency = predictor.latency(whole_net.latency_ms, tensor_share) if timed else lambda _: 0.0
+        size = whole_net.size_bytes / original.size_bytes
         other_bytes = original.size_bytes - predictor.weight_bytes(predictor.whole)
         every: dict[str, Callable[[Mapping[str, int]], float]] = {
-            "latency_ms": lambda counts: ms * sum(predictor.layer_ms(counts).values()),
+            "latency_ms": latency,
             "size_bytes": lambda counts: size * (other_bytes + predictor.weight_bytes(counts)),
             "macs": predictor.macs,
             "peak_activation_bytes": predictor.peak_activation_bytes,

@@ -30,6 +30,7 @@ from slimwright.progress import Event
 
 if TYPE_CHECKING:
     from slimwright.bundle import Bundle, Side
+    from slimwright.targets import Target
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,6 +52,11 @@ CacheOption = Annotated[
     Path,
     typer.Option(envvar="SLIMWRIGHT_CACHE", help="trained weights, evidence and latency tables are kept here"),
 ]
+TargetOption = Annotated[
+    str, typer.Option(help="where artefacts run: local, ssh:HOST, agent:HOST:PORT; the last needs its --token-file")
+]
+TokenOption = Annotated[Path | None, typer.Option(help="the agent's token, as the agent wrote it")]
+DEFAULT_TOKEN = Path.home() / ".slimwright-token"
 DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slimwright"
 
 
@@ -69,7 +75,11 @@ def shrink(
     memory: Annotated[str | None, typer.Option(help="largest activation memory: 300kB, or 0.5x")] = None,
     macs: Annotated[str | None, typer.Option(help="most multiply-accumulates: 20M, or 0.5x")] = None,
     max_drop: Annotated[float, typer.Option(help="most accuracy lost, in percentage points")] = 1.0,
-    runtime: Annotated[str, typer.Option(help="where the result will run: onnxruntime")] = "onnxruntime",
+    runtime: Annotated[
+        str, typer.Option(help="what the result will run in: onnxruntime, ncnn, mnn, openvino, ...")
+    ] = "onnxruntime",
+    target: TargetOption = "local",
+    token_file: TokenOption = None,
     weights: WeightsOption = None,
     tune_epochs: Annotated[int, typer.Option(min=0, help="fine-tuning, only if the accuracy budget is missed")] = 3,
     seed: Annotated[int, typer.Option(help="of the data's split and of every choice")] = 0,
@@ -84,7 +94,14 @@ def shrink(
     budget = Budget(
         latency_ms=latency, size_bytes=size, peak_activation_bytes=memory, macs=macs, max_accuracy_drop=max_drop
     )
-    settings = deploy.Settings(runtime=runtime, seed=seed, tune_epochs=tune_epochs, cache=cache, name=model)
+    settings = deploy.Settings(
+        runtime=runtime,
+        target=_target(target, token_file),
+        seed=seed,
+        tune_epochs=tune_epochs,
+        cache=cache,
+        name=model,
+    )
     with _progress() as tell:
         found = load_data(data, seed)
         net = load_model(model, found, weights=weights, cache=cache, tell=tell)
@@ -251,6 +268,8 @@ def export(
     image: Annotated[str | None, typer.Option(help="channels x height x width, if not the network's own")] = None,
     weights: WeightsOption = None,
     threads: Annotated[int, typer.Option(min=1, help="of the runtime")] = 1,
+    target: TargetOption = "local",
+    token_file: TokenOption = None,
     seed: Annotated[int, typer.Option(help="of the data's split")] = 0,
     cache: CacheOption = DEFAULT_CACHE,
     as_json: JsonOption = False,
@@ -269,7 +288,8 @@ def export(
             (subject,) = subjects([model], image=image_shape(image) if image else None, weights=weights)
             net = subject.net
         request = exporting.Request(wanted, name=model, effort=dataclasses.replace(exporting.EFFORT, threads=threads))
-        result = exporting.export(net, request, data=found, out=out, tell=tell)
+        place = _target(target, token_file)
+        result = exporting.export(net, request, data=found, out=out, target=place, tell=tell)
     if as_json:
         print(result.model_dump_json(indent=1))
     else:
@@ -282,9 +302,11 @@ def export(
 def verify(
     bundle: Annotated[Path, typer.Argument(help="folder that shrink made")],
     data: Annotated[str | None, typer.Option(help="the data it was proven on; digits needs no naming")] = None,
+    target: TargetOption = "local",
+    token_file: TokenOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a bundle's proof again on this machine: parity, accuracy, latency, memory, budget."""
+    """Run a bundle's proof again, here or on a device: parity, accuracy, latency, memory, budget."""
     from slimwright import proof
     from slimwright.bundle import load_bundle
     from slimwright.sources import load_data
@@ -293,7 +315,7 @@ def verify(
     name = data or found.manifest.data.name
     if data is None and name != "digits":  # a bundle must not be able to name code that is then run
         raise RequestError(f"this bundle was proven on '{name}'; name that data with --data")
-    checks = proof.verify(found, load_data(name, found.manifest.seed))
+    checks = proof.verify(found, load_data(name, found.manifest.seed), _target(target, token_file))
     passed = all(check.passed for check in checks)
     if as_json:
         print(json.dumps({"passed": passed, "checks": [dataclasses.asdict(check) for check in checks]}, indent=1))
@@ -350,22 +372,23 @@ def agent(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8765,
     token_file: Annotated[
         Path, typer.Option(help="the token that jobs are signed with; made if it is not there")
-    ] = Path.home() / ".slimwright-token",
+    ] = DEFAULT_TOKEN,
     write: Annotated[
-        Path | None, typer.Option(help="serve nothing; write the runner, as one file, to copy to a device without slimwright")
+        Path | None,
+        typer.Option(help="serve nothing; write the runner, as one file, to copy to a device without slimwright"),
     ] = None,
 ) -> None:
     """Let others run artefacts on this machine: one job at a time, for whoever knows the token."""
     from slimwright.runner import pack, serve
 
-    if write:
-        pack.write_runner(write)
-        out_console.print(pack.INSTRUCTIONS.format(file=write.name), soft_wrap=True, markup=False, highlight=False)
-        return
     try:
-        serve.serve(host, port, serve.token_in(token_file))
+        if write:
+            pack.write_runner(write)
+            out_console.print(pack.INSTRUCTIONS.format(file=write.name), soft_wrap=True, markup=False, highlight=False)
+        else:
+            serve.serve(host, port, serve.token_in(token_file))
     except (ValueError, OSError) as error:
-        raise RequestError(f"the agent cannot start: {error}") from error
+        raise RequestError(f"the agent cannot start, or the runner be written: {error}") from error
 
 
 def main() -> None:
@@ -380,6 +403,16 @@ def main() -> None:
     except KeyboardInterrupt:
         err_console.print("stopped; the same command goes on from what is in the cache")
         sys.exit(130)
+
+
+def _target(spec: str, token_file: Path | None) -> "Target":
+    from slimwright.targets.named import target
+
+    try:
+        token = token_file.read_text().strip() if token_file else None
+    except OSError as error:
+        raise RequestError(f"cannot read the token in {token_file}: {error.strerror}") from error
+    return target(spec, token=token)
 
 
 def _print_summary(bundle: "Bundle") -> None:

@@ -6,14 +6,12 @@ read once, at the very end, by the proof.
 """
 
 import json
-import os
 import platform
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,9 +22,9 @@ from slimwright import bundle as bundles
 from slimwright.bundle import Bundle, Decision, Manifest, Outcome
 from slimwright.choices import Choices
 from slimwright.cost import Budget
-from slimwright.cost.latency import LatencyTable, cpu_name
+from slimwright.cost.latency import LatencyTable
 from slimwright.data import Dataset, fingerprint, whole
-from slimwright.errors import DataError, ProofError, RequestError
+from slimwright.errors import DataError, ProofError
 from slimwright.evidence import Evidence, load_evidence, observe
 from slimwright.evidence.sums import FORMAT as EVIDENCE
 from slimwright.graph import Coupling, Net, capture, couple, save_net
@@ -38,11 +36,13 @@ from slimwright.proof import card_of, layers_of, measured, memory_of, net_scores
 from slimwright.recipe import Factorise, Prune, Recipe, Solve, Tune, apply
 from slimwright.report import write_report
 from slimwright.rewrites.prune import removals
-from slimwright.runtimes import onnxruntime
-from slimwright.trials import PAYS, Trial, Trials, pays
+from slimwright.runtimes import Workshop
+from slimwright.runtimes.known import converter_python, of
+from slimwright.targets import Local, Target
+from slimwright.targets.layers import identity, layer_timer
+from slimwright.trials import PAYS, Bench, Trial, Trials, pays
 
-RUNTIMES = ("onnxruntime",)
-VERSIONED = ("slimwright", "torch", "onnx", "onnxruntime")
+VERSIONED = ("slimwright", "torch", "onnx")
 CHANNEL_WEIGHT = 10.0  # of a removed channel beside a lost rank; see `plan.problem`
 PLAN_IMAGES = 8  # calibration images for an INT8 model that is only timed
 
@@ -52,6 +52,7 @@ class Settings:
     """How to go about it; the defaults suit most."""
 
     runtime: str = "onnxruntime"
+    target: Target = field(default_factory=Local)  # where candidates run, and are measured
     seed: int = 0
     tune_epochs: int = 3  # fine-tuning with distillation, only if the accuracy budget is missed without
     tune_rate: float = 0.02
@@ -74,8 +75,7 @@ def shrink(
     not at all. Raises RequestError for what cannot be done and ProofError where the runtime disagrees with the net.
     """
     settings, out = settings or Settings(), Path(out)
-    if settings.runtime not in RUNTIMES:
-        raise RequestError(f"there is no runtime '{settings.runtime}'; there is {', '.join(RUNTIMES)}")
+    converter_python(settings.runtime)
     net = model if isinstance(model, Net) else capture(model, data.image_shape)
     if net.input.shape[1:] != tuple(data.image_shape):
         raise DataError(
@@ -87,8 +87,8 @@ def shrink(
             f"the model returns {list(net[net.outputs[0]].shape)} for an image, "
             f"data set '{data.name}' has {len(data.labels)} classes"
         )
-    with appearing(out, bundles.MANIFEST) as folder:
-        job = _Job(net, data, settings, tell)
+    with appearing(out, bundles.MANIFEST) as folder, Workshop() as workshop:
+        job = _Job(net, data, Bench(settings.runtime, settings.target, workshop), settings, tell)
         result = job.run(budget, folder)
         write_report(folder, result.manifest, result.recipe)
     return replace(result, path=out)
@@ -97,8 +97,8 @@ def shrink(
 class _Job:
     """One run of `shrink`: what its stages share."""
 
-    def __init__(self, net: Net, data: Dataset, settings: Settings, tell: Tell) -> None:
-        self.net, self.data, self.settings, self.tell = net, data, settings, tell
+    def __init__(self, net: Net, data: Dataset, bench: Bench, settings: Settings, tell: Tell) -> None:
+        self.net, self.data, self.bench, self.settings, self.tell = net, data, bench, settings, tell
         self.seconds: dict[str, float] = {}
         self.decisions: list[Decision] = []
         self.coupling: Coupling = couple(net)
@@ -107,13 +107,10 @@ class _Job:
         """Run all stages; the bundle's files are written into `folder`."""
         with tempfile.TemporaryDirectory() as scratch:
             with self._stage("measure the original"):
-                calibration, validation = whole(self.data, "calibration"), whole(self.data, "validation")
-                trials = Trials(
-                    self.net, budget=budget, calibration=calibration, validation=validation, folder=Path(scratch)
-                )
+                trials = Trials(self.net, self.bench, budget=budget, data=self.data, folder=Path(scratch))
                 unpruned = {"fp32": trials.original, **self._int8(trials)}
             with self._stage("observe"):
-                evidence = self._observed(calibration)
+                evidence = self._observed(trials.calibration)
             with self._stage("plan"):
                 choices = self._choices(evidence, timed="latency_ms" in trials.limits)
                 plans = [
@@ -131,10 +128,12 @@ class _Job:
 
     def _int8(self, trials: Trials) -> dict[str, Trial]:
         """INT8 of the whole original, if it is proven, and faster or (where size counts) as fast."""
+        if "int8" not in of(self.bench.runtime).precisions:
+            return {}
         self.tell(Event("measure", 1, 2, "INT8"))
-        path = trials.artefact(self.net, "int8", precision="int8")
+        artefact = trials.artefact(self.net, "int8", precision="int8")
         recipe = Recipe.of(self.net, int8_images=len(trials.calibration[1]))
-        trial = trials.add("int8", recipe, trials.original.net, path)
+        trial = trials.add("int8", recipe, trials.original.net, artefact)
         share = trials.time_share(trial)
         smaller_will_do = "size_bytes" in trials.limits and pays(trial, trials.original)
         self.tell(Event("measure", 2, 2, f"INT8 takes {share:.2f}x the time"))
@@ -161,8 +160,8 @@ class _Job:
 
     def _choices(self, evidence: Evidence, *, timed: bool) -> Choices:
         """Price channels and ranks. The channel step and, if latency has a limit, layers are measured, or cached."""
-        identity = {"runtime": onnxruntime.NAME, "version": onnxruntime.VERSION, "threads": 1, "precision": "fp32"}
-        table = LatencyTable(onnxruntime.time_layer, self.settings.cache, identity)
+        runtime, target = self.bench.runtime, self.bench.target
+        table = LatencyTable(layer_timer(target, runtime), self.settings.cache, identity(target, runtime))
         self.tell(Event("plan", 0, 2, "find the channel step"))
         step = table.step()
         predictor = Predictor(self.net, self.coupling, table, step, ranks=factorisable(self.net, evidence, step))
@@ -181,12 +180,12 @@ class _Job:
 
         What the precision itself gains scales the predictions for FP32.
         """
-        costs = choices.costs(trials.original.cost, whole_net.cost, tuple(trials.limits))
+        costs = choices.costs(trials.original.cost, whole_net.cost, whole_net.tensor_share, tuple(trials.limits))
 
         def measure(plan: Plan) -> Mapping[str, float]:
             small = choices.drawn(plan)
-            path = trials.artefact(small, "plan", precision=whole_net.precision, images=PLAN_IMAGES)
-            cost = trials.cost(small, path)
+            artefact = trials.artefact(small, "plan", precision=whole_net.precision, images=PLAN_IMAGES)
+            cost = trials.cost(small, artefact)
             self.tell(Event("plan", 1, 2, f"{whole_net.precision} measured {cost.latency_ms:.3g} ms"))
             return {"latency_ms": cost.latency_ms or 0.0, "size_bytes": float(cost.size_bytes or 0)}
 
@@ -213,9 +212,9 @@ class _Job:
     def _build(self, trials: Trials, name: str, recipe: Recipe, plan: Plan | None) -> None:
         checkpoint = self._cached("tune", recipe.model_dump_json())
         net = apply(recipe, self.net, self.data, checkpoint=checkpoint, tell=self.tell)
-        path = trials.artefact(net, name.replace(", ", "-"), precision=recipe.precision())
+        artefact = trials.artefact(net, name.replace(", ", "-"), precision=recipe.precision())
         predicted = plan.predicted.get("latency_ms") if plan else None
-        trials.add(name, recipe, net, path, plan=plan, predicted_ms=predicted)
+        trials.add(name, recipe, net, artefact, plan=plan, predicted_ms=predicted)
 
     def _tuned(self, trials: Trials, best: Trial) -> Trial:
         """Fine-tune the best candidate if it loses too much accuracy, and choose again."""
@@ -268,14 +267,15 @@ class _Job:
     def _proven(self, trials: Trials, best: Trial, folder: Path, channel_step: int) -> Bundle:
         """Write the bundle's files, and prove them on the test part, which nothing has seen so far."""
         self.tell(Event("prove", 0, 1, "on the test part"))
-        shutil.copyfile(trials.original_path, folder / bundles.ORIGINAL)
-        shutil.copyfile(best.path, folder / bundles.MODEL)
+        sides = {
+            "original": trials.original.artefact.copied(folder, bundles.STEMS["original"]),
+            "result": best.artefact.copied(folder, bundles.STEMS["result"]),
+        }
         save_net(best.net, folder / bundles.NET)
         (folder / bundles.RECIPE).write_text(bundles.as_json(best.recipe))
         images, labels = whole(self.data, "test")
-        paths = {"original": folder / bundles.ORIGINAL, "result": folder / bundles.MODEL}
         with self._stage("prove"):
-            found = measured(paths, images, labels)
+            found = measured(self.bench.target, sides, images, labels)
         proof = parity(found["result"].scores, net_scores(best.net, images), best.precision)
         if not proof.passed:
             raise ProofError(
@@ -283,9 +283,9 @@ class _Job:
                 f"(limit {proof.tolerance:g}), {proof.agreement:.1%} of images named alike "
                 f"(at least {proof.least_agreement:.1%})"
             )
-        original = side_of(trials.original.net, paths["original"], found["original"])
-        result = side_of(best.net, paths["result"], found["result"])
+        original, result = side_of(trials.original.net, found["original"]), side_of(best.net, found["result"])
         limits, summary = summed_up(trials.budget, original, result)
+        about = self.bench.target.about()
         manifest = Manifest(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=self.seconds,
@@ -293,14 +293,15 @@ class _Job:
             runtime=self.settings.runtime,
             seed=self.settings.seed,
             versions={name: version(name) for name in VERSIONED} | {"python": platform.python_version()},
-            machine={"cpu": cpu_name(), "cores": str(os.cpu_count()), "system": platform.platform()},
+            target=self.bench.target.name,
+            machine=dict(about),
             budget={
                 name: str(getattr(trials.budget, name)) for name in (*trials.budget.limited(), "max_accuracy_drop")
             },
             limits=limits,
             max_accuracy_drop=trials.budget.max_accuracy_drop,
             channel_step=channel_step,
-            empty_runtime_rss_bytes=onnxruntime.peak_rss_bytes(None),
+            empty_runtime_rss_bytes=found["result"].alone.empty_rss_bytes,
             data=card_of(self.data),
             summary=summary,
             original=original,
@@ -310,7 +311,9 @@ class _Job:
             decisions=self.decisions,
             layers=layers_of(trials.original.net, best.net),
             memory={"original": memory_of(trials.original.net), "result": memory_of(best.net)},
-            sha256={name: bundles.sha256_of(folder / name) for name in bundles.HASHED},
+            sha256={
+                name: bundles.sha256_of(folder / name) for name in (*bundles.HASHED, *original.files, *result.files)
+            },
         )
         (folder / bundles.MANIFEST).write_text(bundles.as_json(manifest))
         self.tell(Event("prove", 1, 1))

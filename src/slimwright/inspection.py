@@ -10,20 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
+from torch import Tensor
 
+from slimwright import targets
 from slimwright.cost import Cost, LayerCost, count, count_layers
 from slimwright.data import Batch, Dataset, whole
-from slimwright.errors import ModelError, ProofError
+from slimwright.errors import ConversionError, ModelError, ProofError
 from slimwright.graph import Net, couple, plan_memory
 from slimwright.progress import Event, Tell, silent
 from slimwright.proof import net_scores, share_right
 from slimwright.rewrites.fold import fold_batch_norm
-from slimwright.runtimes import onnxruntime
 from slimwright.runner.timing import Latency
+from slimwright.runtimes import Artefact, Workshop
+from slimwright.runtimes.layers import is_tensor_kernel
+from slimwright.targets import Effort, Local
 
+RUNTIME = "onnxruntime"
 RUNS, SECONDS = 30, 2.0  # of each model at least, and of all together
-TENSOR_KERNELS = ("Conv", "Gemm", "MatMul", "Attention", "Einsum")  # also as parts of a name: FusedConv, QLinearMatMul
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Subject:
     name: str
     net: Net
     trained: bool = True
-    artefact: Path | None = None
+    artefact: Artefact | None = None
 
 
 @dataclass(frozen=True)
@@ -123,42 +126,36 @@ def inspect(subject: Subject, measured: Measured | None = None) -> Inspection:
 
 def measure(subjects: Sequence[Subject], data: Dataset | None = None, *, tell: Tell = silent) -> list[Measured]:
     """Run every network on the runtime, one after the other in turn; one that cannot run is told of, not raised."""
-    with tempfile.TemporaryDirectory() as scratch:
-        files: dict[str, Path] = {}
-        failed: dict[str, str] = {}
+    place, test = Local(), whole(data, "test") if data else None
+    artefacts: dict[str, Artefact] = {}
+    found: list[Measured] = []
+    with tempfile.TemporaryDirectory() as scratch, Workshop() as workshop:
         for number, subject in enumerate(subjects):
             tell(Event("export", number, len(subjects), subject.name))
             try:
-                files[str(number)] = _runnable(subject, Path(scratch) / f"{number}.onnx")
-            except (ModelError, ProofError) as error:
-                failed[str(number)] = str(error)
+                folder = Path(scratch) / str(number)
+                artefact = subject.artefact or workshop.convert(fold_batch_norm(subject.net), RUNTIME, "fp32", folder)
+                images = test[0] if test and subject.trained else None
+                alone = targets.measure(place, {"": artefact}, Effort(profile_runs=RUNS), images=images)[""]
+            except (ConversionError, ModelError, ProofError) as error:
+                found.append(
+                    _scored(Measured(missing=dict.fromkeys(("size_bytes", "latency"), str(error))), subject, test)
+                )
+                continue
+            artefacts[str(number)] = artefact
+            result = Measured(artefact.size_bytes, kernel_ms=alone.kernel_ms)
+            found.append(_scored(result, subject, test, alone.scores))
         tell(Event("export", len(subjects), len(subjects)))
-        tell(Event("measure", 0, 1, f"{len(files)} in turn"))
-        times = onnxruntime.time_models(files, runs=RUNS, least_s=SECONDS) if files else {}
-        images = whole(data, "test") if data else None
-        found = []
-        for number, subject in enumerate(subjects):
-            path = files.get(str(number))
-            if path is None:
-                missing = dict.fromkeys(("size_bytes", "latency"), failed[str(number)])
-                result = Measured(missing=missing)
-            else:
-                kernels = onnxruntime.typical_by_op(path, runs=RUNS)
-                result = Measured(path.stat().st_size, times[str(number)], kernels)
-            found.append(_scored(result, subject, images, path))
+        tell(Event("measure", 0, 1, f"{len(artefacts)} in turn"))
+        times = targets.measure(place, artefacts, Effort(runs=RUNS, least_s=SECONDS)) if artefacts else {}
         tell(Event("measure", 1, 1))
-    return found
+    return [replace(one, latency=times[str(k)].latency) if str(k) in times else one for k, one in enumerate(found)]
 
 
 def score(subjects: Sequence[Subject], data: Dataset | None) -> list[Measured]:
     """Return the accuracy of every network alone, computed by its net; nothing without data."""
     test = whole(data, "test") if data else None
-    return [_scored(Measured(), subject, test, None) for subject in subjects]
-
-
-def is_tensor_kernel(kind: str) -> bool:
-    """True for a kind of kernel that multiplies by weights, alone or fused with what follows."""
-    return any(word in kind for word in TENSOR_KERNELS)
+    return [_scored(Measured(), subject, test) for subject in subjects]
 
 
 def grouped(rows: Sequence[Row], depth: int) -> list[Row]:
@@ -225,25 +222,12 @@ def _modules(net: Net) -> dict[str, str]:
     return modules
 
 
-def _runnable(subject: Subject, path: Path) -> Path:
-    """Export a network if need be, and see that the runtime runs it once."""
-    if subject.artefact is None:
-        onnxruntime.write_onnx(fold_batch_norm(subject.net), path)
-    session = onnxruntime.Session(subject.artefact or path)
-    try:
-        session.run(np.zeros(session.shape, np.float32))
-    except Exception as error:  # ONNX Runtime's errors share no base class
-        raise ModelError(f"ONNX Runtime cannot run the model: {str(error).splitlines()[0]}") from error
-    return subject.artefact or path
-
-
-def _scored(found: Measured, subject: Subject, test: Batch | None, path: Path | None) -> Measured:
-    """Add the accuracy on the test part: the runtime's if there is a file, else the net's."""
+def _scored(found: Measured, subject: Subject, test: Batch | None, scores: Tensor | None = None) -> Measured:
+    """Add the accuracy on the test part: of the runtime's scores if there are any, else of the net's."""
     if test is None:
         return found
     if not subject.trained:
         why = "its weights are not trained: give --weights, or name a net that slimwright train saved"
         return replace(found, missing={**found.missing, "accuracy": why})
     images, labels = test
-    scores = onnxruntime.Session(path).scores(images) if path else net_scores(subject.net, images)
-    return replace(found, accuracy=share_right(scores, labels))
+    return replace(found, accuracy=share_right(net_scores(subject.net, images) if scores is None else scores, labels))

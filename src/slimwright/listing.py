@@ -70,8 +70,8 @@ def exported(found: Export, width: int) -> RenderableType:
         table.add_row(f"{each.runtime} {each.precision}", *(cells[name] for name in heads))
     net = f" ({found.net_accuracy:.2%} by the net itself)" if found.net_accuracy is not None else ""
     images = f"the test part of {found.data}{net}" if found.data else "random images: no accuracy"
-    legend = f"On {images}. error: the largest, of the largest score; ms: median of a run; start: load and first run, ms; memory: over the "
-    legend += "empty runtime's"
+    legend = f"On {images}. error: the largest, of the largest score; ms: median of a run; start: load and first "
+    legend += "run, ms; memory: over the empty runtime's"
     return Group(
         Text(f"{found.model} on {found.target}, {threads}", style="bold"),
         table,

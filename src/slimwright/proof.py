@@ -7,15 +7,12 @@ refuses what fails, and `verify`, which runs the proof of a finished bundle agai
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from slimwright.bundle import (
-    MODEL,
     NET,
-    ORIGINAL,
     Bundle,
     DataCard,
     Layer,
@@ -31,9 +28,10 @@ from slimwright.data import PARTS, Dataset, whole
 from slimwright.errors import DataError
 from slimwright.graph import Net, load_net, plan_memory
 from slimwright.runner.timing import Latency
-from slimwright.runtimes import onnxruntime
+from slimwright.runtimes import Artefact
+from slimwright.targets import Effort, Measurement, Target, measure
 
-PROOF_RUNS, PROOF_SECONDS = 200, 4.0
+PROOF_RUNS, PROOF_SECONDS, PROFILE_RUNS = 200, 4.0, 40
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.5}  # of the largest error over the largest score
 LEAST_AGREEMENT = {"fp32": 0.995, "fp16": 0.99, "int8": 0.95}  # share of images named alike
 SLACK = 1.15  # verify: latency and memory may be this much above what was promised
@@ -69,41 +67,45 @@ def share_right(scores: Tensor, labels: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What an artefact did when it ran."""
+class Measured:
+    """What an artefact did when it ran: its latency beside others, the rest in a fresh process of its own."""
 
+    artefact: Artefact
     latency: Latency
     accuracy: float  # 0..1
-    size_bytes: int
-    peak_rss_bytes: int  # of a fresh process
     scores: Tensor  # [N, classes]
+    alone: Measurement
 
 
-def measured(artefacts: Mapping[str, Path], images: Tensor, labels: Tensor) -> dict[str, Measurement]:
-    """Run artefacts over images [N, C, H, W], and time them against each other."""
-    latency = onnxruntime.time_models(artefacts, runs=PROOF_RUNS, least_s=PROOF_SECONDS)
+def measured(target: Target, artefacts: Mapping[str, Artefact], images: Tensor, labels: Tensor) -> dict[str, Measured]:
+    """Run artefacts over images [N, C, H, W] on a target, and time them against each other."""
+    timed = measure(target, artefacts, Effort(runs=PROOF_RUNS, least_s=PROOF_SECONDS))
     found = {}
-    for name, path in artefacts.items():
-        scores = onnxruntime.Session(path).scores(images)
-        rss = onnxruntime.peak_rss_bytes(path)
-        found[name] = Measurement(latency[name], share_right(scores, labels), path.stat().st_size, rss, scores)
+    for name, artefact in artefacts.items():
+        alone = measure(target, {name: artefact}, Effort(runs=5, profile_runs=PROFILE_RUNS), images=images)[name]
+        latency, scores = timed[name].latency, alone.scores
+        assert latency is not None and scores is not None
+        found[name] = Measured(artefact, latency, share_right(scores, labels), scores, alone)
     return found
 
 
-def side_of(net: Net, path: Path, found: Measurement) -> Side:
+def side_of(net: Net, found: Measured) -> Side:
     """What a bundle says of one of its two models."""
     counted, latency = count(net), found.latency
     return Side(
         accuracy=found.accuracy,
         latency=Timing(**asdict(latency)),
-        size_bytes=found.size_bytes,
+        size_bytes=found.artefact.size_bytes,
         macs=counted.macs,
         params=counted.params,
         weight_bytes=counted.weight_bytes,
         peak_activation_bytes=counted.peak_activation_bytes,
         arena_bytes=plan_memory(net).arena_bytes,
-        peak_rss_bytes=found.peak_rss_bytes,
-        kernel_ms=onnxruntime.time_by_op(path),
+        peak_rss_bytes=found.alone.peak_rss_bytes,
+        cold_start_ms=found.alone.cold_start_ms,
+        planned_bytes=found.alone.planned_bytes,
+        kernel_ms=found.alone.kernel_ms,
+        files=[path.name for path in found.artefact.files],
     )
 
 
@@ -117,8 +119,8 @@ class Check:
     passed: bool
 
 
-def verify(bundle: Bundle, data: Dataset) -> list[Check]:
-    """Run a bundle's proof again on this machine, with its data set, and compare with what its manifest promises.
+def verify(bundle: Bundle, data: Dataset, target: Target) -> list[Check]:
+    """Run a bundle's proof again on a target, with its data set, and compare with what its manifest promises.
 
     Raises DataError for other data than the bundle was proven on.
     """
@@ -130,7 +132,8 @@ def verify(bundle: Bundle, data: Dataset) -> list[Check]:
         )
     net = load_net(bundle.path / NET)
     images, labels = whole(data, "test")
-    found = measured({"original": bundle.path / ORIGINAL, "result": bundle.path / MODEL}, images, labels)
+    sides = {"original": bundle.artefact("original"), "result": bundle.artefact("result")}
+    found = measured(target, sides, images, labels)
     original, result = found["original"], found["result"]
     proof = parity(result.scores, net_scores(net, images), bundle.recipe.precision())
     ratio = result.latency.median_ms / original.latency.median_ms
@@ -138,7 +141,7 @@ def verify(bundle: Bundle, data: Dataset) -> list[Check]:
     counted = count(net)
     costs = {
         "latency_ms": ratio * promised.latency_ms_original,  # in terms of the machine that the budget was set on
-        "size_bytes": result.size_bytes,
+        "size_bytes": result.artefact.size_bytes,
         "macs": counted.macs,
         "peak_activation_bytes": counted.peak_activation_bytes,
     }
@@ -148,7 +151,7 @@ def verify(bundle: Bundle, data: Dataset) -> list[Check]:
         _accuracy_check("original", promised.accuracy_original, original.accuracy),
         _accuracy_check("result", promised.accuracy, result.accuracy),
         Check("latency, share of the original", f"{promised.latency_ratio:.3f}x", f"{ratio:.3f}x", ratio <= allowed),
-        _memory_check(manifest.result.peak_rss_bytes, result.peak_rss_bytes),
+        _memory_check(manifest.result.peak_rss_bytes, result.alone.peak_rss_bytes),
         Check(
             "budget",
             "within" if promised.within_budget else "; ".join(promised.misses),

@@ -142,7 +142,7 @@ class Recipe(BaseModel):
         quantize = (Quantize(images=int8_images),) if int8_images else ()
         return cls(original=net.digest, steps=(*steps, Fold(), *quantize))
 
-    def precision(self) -> str:
+    def precision(self) -> Literal["fp32", "int8"]:
         """Return "int8" if a step quantizes, else "fp32"."""
         return next((step.precision for step in self.steps if isinstance(step, Quantize)), "fp32")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from slimwright.bundle import MANIFEST, MODEL, NET, load_bundle
+from slimwright.bundle import MANIFEST, NET, load_bundle
 from slimwright.data import PARTS, ArrayData, Dataset
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, capture, load_net
@@ -68,8 +68,9 @@ def _subject(spec: str, data: Dataset | None, image: Shape | None, weights: Path
         return Subject(spec, _fitting(load_model(spec, _blank(shape, 1), weights=weights), spec, data))
     if weights:
         raise ModelError(f"--weights goes with a zoo name or module:callable; {spec} brings its own")
-    artefact = Path(spec) / MODEL if (Path(spec) / MANIFEST).exists() else None
-    net = load_net(load_bundle(Path(spec)).path / NET) if artefact else read_model(Path(spec))
+    bundle = load_bundle(Path(spec)) if (Path(spec) / MANIFEST).exists() else None
+    artefact = bundle.artefact("result") if bundle else None
+    net = load_net(bundle.path / NET) if bundle else read_model(Path(spec))
     if image and net.input.shape[1:] != image:
         net, artefact = _resized(net, spec, image), None
     return Subject(spec, _fitting(net, spec, data), artefact=artefact)

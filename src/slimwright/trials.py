@@ -9,16 +9,26 @@ from pathlib import Path
 
 from slimwright.bundle import Candidate
 from slimwright.cost import Budget, Cost, count
-from slimwright.data import Batch
+from slimwright.data import Dataset, whole
 from slimwright.graph import Net
 from slimwright.plan import MOST, Plan
 from slimwright.proof import net_scores, parity, share_right
 from slimwright.recipe import Recipe
 from slimwright.rewrites.fold import fold_batch_norm
-from slimwright.runtimes import onnxruntime
+from slimwright.runtimes import Artefact, Precision, Workshop
+from slimwright.targets import Effort, Target, measure
 
-RUNS, SECONDS = 200, 1.0
+RUNS, SECONDS, PROFILE_RUNS = 200, 1.0, 20
 PAYS = 0.97  # a candidate must take less than this share of the time of what it replaces, or it is taken back
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where candidates are made and measured."""
+
+    runtime: str
+    target: Target
+    workshop: Workshop
 
 
 @dataclass(frozen=True)
@@ -28,15 +38,16 @@ class Trial:
     name: str
     recipe: Recipe
     net: Net
-    path: Path
+    artefact: Artefact
     cost: Cost
     accuracy: float  # 0..1, validation part, in the runtime
     proven: bool  # the runtime's scores are those of the net
     plan: Plan | None = None
     predicted_ms: float | None = None
+    tensor_share: float = 1.0  # of the kernels' time, in kernels that multiply by weights
 
     @property
-    def precision(self) -> str:
+    def precision(self) -> Precision:
         """Either "fp32" or "int8"."""
         return self.recipe.precision()
 
@@ -45,7 +56,7 @@ class Trial:
         assert self.cost.latency_ms is not None and self.cost.size_bytes is not None
         return Candidate(
             name=self.name,
-            precision="int8" if self.precision == "int8" else "fp32",
+            precision=self.precision,
             predicted_latency_ms=self.predicted_ms,
             predicted_damage=self.plan.damage if self.plan else None,
             latency_ms=self.cost.latency_ms,
@@ -60,55 +71,59 @@ class Trial:
 class Trials:
     """Builds and measures candidates in `folder`, the original first; every latency is in terms of its median."""
 
-    def __init__(self, net: Net, *, budget: Budget, calibration: Batch, validation: Batch, folder: Path) -> None:
-        self.budget, self.calibration, self.validation, self.folder = budget, calibration, validation, folder
+    def __init__(self, net: Net, bench: Bench, *, budget: Budget, data: Dataset, folder: Path) -> None:
+        self.bench, self.budget, self.folder = bench, budget, folder
+        self.calibration, self.validation = whole(data, "calibration"), whole(data, "validation")
         self.made: list[Trial] = []
-        self._original_ms = 1.0
-        self.original_path = folder / "original.onnx"
         folded = fold_batch_norm(net)
-        onnxruntime.write_onnx(folded, self.original_path)
-        timed = onnxruntime.time_models({"original": self.original_path}, runs=RUNS, least_s=SECONDS)
-        self._original_ms = timed["original"].median_ms
-        self.original = self.add("original", Recipe.of(net), folded, self.original_path)
+        self._original = self.artefact(folded, "original", precision="fp32")
+        self._original_ms = self._times({"original": self._original})["original"]
+        self.original = self.add("original", Recipe.of(net), folded, self._original)
         self.limits = budget.absolute(self.original.cost)
 
-    def artefact(self, net: Net, name: str, *, precision: str, images: int | None = None) -> Path:
+    def artefact(self, net: Net, name: str, *, precision: Precision, images: int | None = None) -> Artefact:
         """Export a net, batch norms folded; INT8 is calibrated on the first `images` calibration images, or on all."""
-        path = self.folder / f"{name}-fp32.onnx"
-        onnxruntime.write_onnx(fold_batch_norm(net), path)
-        if precision == "fp32":
-            return path
-        quantized = self.folder / f"{name}-{precision}.onnx"
-        onnxruntime.quantize(path, quantized, self.calibration[0][:images])
-        return quantized
+        some = self.calibration[0][:images] if precision == "int8" else None
+        folder = self.folder / f"{name}-{precision}"
+        return self.bench.workshop.convert(fold_batch_norm(net), self.bench.runtime, precision, folder, images=some)
 
     def add(
         self,
         name: str,
         recipe: Recipe,
         net: Net,
-        path: Path,
+        artefact: Artefact,
         *,
         plan: Plan | None = None,
         predicted_ms: float | None = None,
     ) -> Trial:
         """Run a candidate over the validation part, time it, and keep it."""
         images, labels = self.validation
-        scores = onnxruntime.Session(path).scores(images)
-        proof = parity(scores, net_scores(net, images), recipe.precision())
+        effort = Effort(profile_runs=PROFILE_RUNS)
+        seen = measure(self.bench.target, {name: artefact}, effort, images=images)[name]
+        assert seen.scores is not None
+        proof = parity(seen.scores, net_scores(net, images), recipe.precision())
         trial = Trial(
-            name, recipe, net, path, self.cost(net, path), share_right(scores, labels), proof.passed, plan, predicted_ms
+            name=name,
+            recipe=recipe,
+            net=net,
+            artefact=artefact,
+            cost=self.cost(net, artefact),
+            accuracy=share_right(seen.scores, labels),
+            proven=proof.passed,
+            plan=plan,
+            predicted_ms=predicted_ms,
+            tensor_share=seen.tensor_share,
         )
         self.made.append(trial)
         return trial
 
-    def cost(self, net: Net, path: Path) -> Cost:
+    def cost(self, net: Net, artefact: Artefact) -> Cost:
         """Count a net and measure its artefact, interleaved with the original."""
         ratio = 1.0
-        if path != self.original_path:
-            both = {"original": self.original_path, "this": path}
-            timed = onnxruntime.time_models(both, runs=RUNS, least_s=SECONDS)
-            ratio = timed["this"].median_ms / timed["original"].median_ms
+        if artefact != self._original:
+            ms = self._times({"original": self._original, "this": artefact})
+            ratio = ms["this"] / ms["original"]
         counted = count(net)
         return Cost(
             counted.macs,
@@ -116,8 +131,13 @@ class Trials:
             counted.weight_bytes,
             counted.peak_activation_bytes,
             latency_ms=ratio * self._original_ms,
-            size_bytes=path.stat().st_size,
+            size_bytes=artefact.size_bytes,
         )
+
+    def _times(self, artefacts: Mapping[str, Artefact]) -> dict[str, float]:
+        """Median milliseconds of each."""
+        seen = measure(self.bench.target, artefacts, Effort(runs=RUNS, least_s=SECONDS))
+        return {name: one.latency.median_ms for name, one in seen.items() if one.latency}
 
     def drop(self, trial: Trial) -> float:
         """Accuracy lost on the validation part, in points."""

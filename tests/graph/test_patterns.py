@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,8 +6,7 @@ from torch.nn import functional as F
 from exact import small_net
 from example_nets import SHAPE
 from slimwright.graph import capture
-from slimwright.graph.patterns import with_attention_spelled_out, with_lrn
-from slimwright.runtimes import onnxruntime
+from slimwright.graph.patterns import with_lrn
 
 
 class Divided(nn.Module):
@@ -75,47 +72,3 @@ def test_the_chain_written_out_is_found_and_gives_the_same_bits() -> None:
 def test_a_net_without_one_is_the_same_object() -> None:
     net = small_net("Residual")
     assert with_lrn(net) is net
-
-
-class Attending(nn.Module):
-    """Attention over the positions of an image, in windows or not."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__()
-        self.qkv, self.what = nn.Conv2d(1, 12, 1), what
-        self.bias = nn.Parameter(torch.randn(1, 2, 36, 36))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.qkv(x)
-        parts = x.view(x.shape[0], 3, 2, 2, -1).transpose(3, 4)  # batch, what, heads, positions, channels
-        query, key, value = parts.unbind(1)
-        if self.what == "five dimensions":
-            query, key, value = (t.unsqueeze(1) for t in (query, key, value))
-        mask = self.bias if self.what == "a bias" else None
-        scale = 0.3 if self.what == "a scale" else None
-        made = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=scale, is_causal=self.what == "causal"
-        )
-        return made.flatten(1)
-
-
-@pytest.mark.parametrize("what", ["", "five dimensions", "a bias", "a scale"])
-def test_attention_spelled_out_is_the_same_to_rounding(what: str, tmp_path: Path) -> None:
-    net = capture(Attending(what), SHAPE)
-    plain = with_attention_spelled_out(net)
-    assert "attention" not in {node.op for node in plain.nodes} and {n.op for n in net.nodes} >= {"attention"}
-    image = torch.randn(1, *SHAPE)
-    with torch.no_grad():
-        wanted = net.to_module()(image)
-        torch.testing.assert_close(plain.to_module()(image), wanted, rtol=1e-5, atol=1e-6)
-    onnxruntime.write_onnx(net, tmp_path / "model.onnx")
-    torch.testing.assert_close(
-        torch.from_numpy(onnxruntime.Session(tmp_path / "model.onnx").run(image.numpy())), wanted, rtol=1e-4, atol=1e-5
-    )
-
-
-def test_causal_attention_stays_as_it_is() -> None:
-    net = capture(Attending("causal"), SHAPE)
-    assert with_attention_spelled_out(net).digest == net.digest
-    without = small_net("Residual")
-    assert with_attention_spelled_out(without) is without

@@ -25,11 +25,11 @@ class LoopbackSsh:
         self._loop = asyncio.new_event_loop()
         self._connections: list[Any] = []
         self._server: Any = None
+        self.port = 0
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,))
         self._thread.start()
         assert started.wait(10)
-        self.port: int = self._server.get_port()
         self.config = self.client("user", public["host"])
 
     def client(self, key: str, host_key: bytes, *, port: int | None = None) -> Path:
@@ -41,7 +41,8 @@ class LoopbackSsh:
         path.write_text(
             f"Host board\n HostName 127.0.0.1\n Port {port or self.port}\n User somebody\n"
             f" IdentityFile {self.folder / key}\n IdentitiesOnly yes\n IdentityAgent none\n"
-            f" UserKnownHostsFile {self.folder / name}.known\n GlobalKnownHostsFile /dev/null\n StrictHostKeyChecking yes\n"
+            f" UserKnownHostsFile {self.folder / name}.known\n GlobalKnownHostsFile /dev/null\n"
+            " StrictHostKeyChecking yes\n"
         )
         return path
 
@@ -67,6 +68,7 @@ class LoopbackSsh:
                 encoding=None,
             )
         )
+        self.port = self._server.get_port()
         started.set()
         self._loop.run_forever()
         self._server.close()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from loopback_ssh import LoopbackSsh
+
 from slimwright.errors import DeviceError, ProofError, RequestError
 from slimwright.runtimes.artefact import Artefact
 from slimwright.targets import Local, bootstrap, measure
@@ -110,7 +110,8 @@ def test_a_dropped_connection_ends_the_job_there(
 def test_a_client_that_is_killed_ends_the_job_there(server: LoopbackSsh, artefact: Artefact, home: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from slimwright.targets.ssh import Ssh\n"
-        "Ssh('board', python=sys.executable, folder=sys.argv[2], config=Path(sys.argv[1])).answer(sys.stdin.buffer.read(), 60)"
+        "board = Ssh('board', python=sys.executable, folder=sys.argv[2], config=Path(sys.argv[1]))\n"
+        "board.answer(sys.stdin.buffer.read(), 60)"
     )
     job = packed_job(artefact, 60.0)
     client = subprocess.Popen([sys.executable, "-c", program, server.config, home], stdin=subprocess.PIPE)
@@ -136,14 +137,19 @@ def test_a_board_without_numpy_says_how_to_install_it(
 ) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     bare = Ssh("board", python=str(tmp_path / "bare/bin/python"), folder=str(home), config=server.config)
-    with pytest.raises(RequestError, match=r"on board: numpy is not installed here .*bare/bin/python -m pip install numpy"):
+    with pytest.raises(
+        RequestError, match=r"on board: numpy is not installed here .*bare/bin/python -m pip install numpy"
+    ):
         measure(bare, {"small": artefact}, SHORT)
     assert emptied(home)
 
 
 @pytest.mark.parametrize(
     ("python", "says"),
-    [("/nowhere/python3", "board has no /nowhere/python3 that runs"), ("/etc/hosts", "board has no /etc/hosts that runs")],
+    [
+        ("/nowhere/python3", "board has no /nowhere/python3 that runs"),
+        ("/etc/hosts", "board has no /etc/hosts that runs"),
+    ],
 )
 def test_a_board_without_python_is_told_of(server: LoopbackSsh, python: str, says: str) -> None:
     with pytest.raises(DeviceError, match=says):

@@ -1,15 +1,13 @@
 """Latency of single layers, measured once per shape and kept on disk.
 
-A table belongs to one runtime, version, processor, precision and number of threads; its key holds all of them, so a
-cached time never answers for another machine. Between measured channel counts the time is interpolated linearly in
+A table belongs to one device, runtime, version, precision and number of threads; its key holds all of them, so a
+cached time never answers for another. Between measured channel counts the time is interpolated linearly in
 both directions, which a sweep over counts that are multiples of the runtime's step supports (`step`).
 """
 
 import hashlib
 import itertools
 import json
-import math
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,11 +30,18 @@ class LayerShape:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     input_size: tuple[int, int] = (1, 1)
+    activation: str = "relu"  # behind it: "none", "relu" or "relu6"
 
 
-Measure: TypeAlias = Callable[[LayerShape], float]  # -> milliseconds
+Measure: TypeAlias = Callable[[Sequence[LayerShape]], Sequence[float]]  # -> milliseconds
+
+
+def one_by_one(measure: Callable[[LayerShape], float]) -> Measure:
+    """Return what measures shapes one after the other."""
+    return lambda shapes: [measure(shape) for shape in shapes]
+
+
 SWEEP = (33, 34, 36, 40, 41, 42, 44, 48, 49, 50, 52, 56, 57, 58, 60, 64)  # closed under rounding up to 2, 4, 8, 16, 32
-ROUNDS = 3  # passes over all shapes; the least time counts, since a processor's clock drifts over seconds
 ROUNDING_LOSS = 1.03  # rounding counts up may cost this much on average; more, and the step is too large
 
 
@@ -45,7 +50,7 @@ class LatencyTable:
 
     def __init__(self, measure: Measure, path: Path | None, identity: Mapping[str, object]) -> None:
         self._measure = measure
-        self.identity = {"cpu": cpu_name(), **identity}
+        self.identity = dict(identity)
         key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
         self._path = path / f"latency-{key}.json" if path else None
         self._times: dict[str, float] = self._read()
@@ -60,11 +65,10 @@ class LatencyTable:
         return self._times[_key(shape)]
 
     def fill(self, shapes: Iterable[LayerShape]) -> None:
-        """Measure the missing ones of `shapes` in interleaved rounds, keeping each one's least time."""
+        """Measure the missing ones of `shapes`."""
         missing = [s for s in dict.fromkeys(shapes) if _key(s) not in self._times]
-        for _ in range(ROUNDS):
-            for shape in missing:
-                self._times[_key(shape)] = min(self._measure(shape), self._times.get(_key(shape), math.inf))
+        if missing:
+            self._times.update(zip(map(_key, missing), self._measure(missing), strict=True))
         self.measured += len(missing)
 
     def interpolated(self, shape: LayerShape, in_grid: Sequence[int], out_grid: Sequence[int]) -> float:
@@ -116,8 +120,9 @@ class LatencyTable:
 def shape_of(net: Net, node: Node) -> LayerShape:
     """Return the shape of a weighted layer."""
     weight = net.tensors[node.tensors["weight"]]
+    activation = _activation(net, node)
     if node.op == "linear":
-        return LayerShape("linear", weight.shape[1], weight.shape[0])
+        return LayerShape("linear", weight.shape[1], weight.shape[0], activation=activation)
     module = net.module_of(node)
     return LayerShape(
         "conv2d",
@@ -129,7 +134,23 @@ def shape_of(net: Net, node: Node) -> LayerShape:
         dilation=module.dilation,  # type: ignore[arg-type]
         groups=module.groups,  # type: ignore[arg-type]
         input_size=(net[node.source].shape[2], net[node.source].shape[3]),
+        activation=activation,
     )
+
+
+def _activation(net: Net, node: Node) -> str:
+    """What alone reads a layer, a batch norm between them apart: "relu", "relu6", or "none" of those."""
+    readers = [net[name] for name in net.readers[node.name]]
+    if len(readers) == 1 and readers[0].op in ("batch_norm", "batch_norm1d"):
+        readers = [net[name] for name in net.readers[readers[0].name]]
+    match readers:
+        case [reader] if reader.op in ("relu", "relu6"):
+            return reader.op
+        case [reader] if reader.op == "hardtanh":
+            bounds = reader.arguments["min_val"], reader.arguments["max_val"]
+            return "relu6" if bounds == (0, 6) else "none"
+        case _:
+            return "none"
 
 
 def with_channels(shape: LayerShape, inputs: int, outputs: int) -> LayerShape:
@@ -142,17 +163,6 @@ def with_channels(shape: LayerShape, inputs: int, outputs: int) -> LayerShape:
 
 def _key(shape: LayerShape) -> str:
     return json.dumps(asdict(shape), sort_keys=True)
-
-
-def cpu_name() -> str:
-    """Return the processor's model name, as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except FileNotFoundError:
-        return platform.processor() or platform.machine()
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    parts = [told.get(key, "") for key in ("model name", "cpu family", "model", "stepping")]
-    return " ".join(part for part in parts if part) or platform.machine()
 
 
 def _neighbours(count: int, grid: Sequence[int]) -> tuple[tuple[int, float], tuple[int, float]]:

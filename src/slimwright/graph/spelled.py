@@ -7,10 +7,19 @@
 
 **Attention** as products and a softmax, for exporters that know it only in some shapes.
 
+**The hard sigmoid** as min(max(x + 3, 0), 6) / 6, and **means over height and width** with a reshape behind them:
+ExecuTorch's decompositions of them are not XNNPACK's (1.4.1, measured 2026-11-21).
+
+**The logarithm of a sum of exponentials** as m + log(sum(exp(x - m))), m the largest: MNN reduces over every dimension,
+whichever is asked for (3.6.1, measured 2026-11-21).
+
 The last node of what replaces a layer has the layer's name. The same up to float32 rounding: 1e-6 of the result's
 largest value.
 Source: Krizhevsky et al. 2012, sec. 3.3; Vaswani et al. 2017, sec. 3.2.1.
 """
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,7 +56,45 @@ def with_attention_spelled_out(net: Net) -> Net:
     return net.edited(changed, added=[step for node in found for step in _weights_of(net, node)])
 
 
-CONV = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+def with_logsumexp_spelled_out(net: Net) -> Net:
+    """Return the net with every log-sum-exp in four or five steps, or the same net if there is none."""
+    found = [n for n in net.nodes if n.op == "aten.logsumexp.default"]
+    if not found:
+        return net
+    steps = {node.name: _log_of_sum(node) for node in found}
+    added = [step for nodes in steps.values() for step in nodes[:-1]]
+    return net.edited({name: nodes[-1] for name, nodes in steps.items()}, added=added)
+
+
+def with_hardsigmoid_spelled_out(net: Net) -> Net:
+    """Return the net with every hard sigmoid as a sum, a clamp and a product, or the same net if there is none."""
+    found = [n for n in net.nodes if n.op == "hardsigmoid"]
+    if not found:
+        return net
+    added, changed = [], {}
+    for node in found:
+        more, held = f"{node.name}_more", f"{node.name}_held"
+        added += [
+            Node(more, "add", {"self": node.arguments["self"], "other": 3.0, "alpha": 1}),
+            Node(held, "hardtanh", {"self": Ref(more), "min_val": 0.0, "max_val": 6.0}),
+        ]
+        changed[node.name] = Node(node.name, "mul", {"self": Ref(held), "other": 1 / 6})
+    return net.edited(changed, added=added)
+
+
+def with_means_spelled_out(net: Net) -> Net:
+    """Return the net with means that drop height and width as means that keep them and a reshape, or the same net."""
+    found = [n for n in net.nodes if n.op == "mean" and _drops_size(net, n)]
+    if not found:
+        return net
+    kept = [replace(n, name=f"{n.name}_kept", arguments={**n.arguments, "keepdim": True}) for n in found]
+    changed = {
+        n.name: Node(n.name, "reshape", {"self": Ref(f"{n.name}_kept"), "shape": (-1, *n.shape[1:])}) for n in found
+    }
+    return net.edited(changed, added=kept)
+
+
+CONV: Mapping[str, Value] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 
 
 def _normalised(node: Node) -> list[Node]:
@@ -82,6 +129,29 @@ def _band(node: Node, channels: int) -> dict[str, Tensor]:
     before, behind = int(size) // 2, (int(size) - 1) // 2
     band = torch.ones(channels, channels).tril(behind).triu(-before) * (alpha / size)
     return {f"{node.name}_sum.weight": band[:, :, None, None], f"{node.name}_sum.bias": torch.full((channels,), k)}
+
+
+def _drops_size(net: Net, node: Node) -> bool:
+    rank, dims = len(net[node.source].shape), node.arguments["dim"]
+    over = {d % rank for d in dims if isinstance(d, int)} if isinstance(dims, tuple) else set()
+    return rank == 4 and over == {2, 3} and not node.arguments["keepdim"]
+
+
+def _log_of_sum(node: Node) -> list[Node]:
+    """The nodes that stand for one log-sum-exp; the last has its name."""
+    x, dim, keep = (node.arguments[knob] for knob in ("self", "dim", "keepdim"))
+    name = {step: f"{node.name}_{step}" for step in ("most", "less", "exp", "sum", "log", "held")}
+    over = {"dim": dim, "keepdim": True}
+    steps = [
+        Node(name["most"], "aten.amax.default", {"self": x, **over}),
+        Node(name["less"], "sub", {"self": x, "other": Ref(name["most"]), "alpha": 1}),
+        Node(name["exp"], "aten.exp.default", {"self": Ref(name["less"])}),
+        Node(name["sum"], "sum", {"self": Ref(name["exp"]), **over, "dtype": None}),
+        Node(name["log"], "aten.log.default", {"self": Ref(name["sum"])}),
+    ]
+    last = node.name if keep else name["held"]
+    steps.append(Node(last, "add", {"self": Ref(name["log"]), "other": Ref(name["most"]), "alpha": 1}))
+    return steps if keep else [*steps, Node(node.name, "squeeze", {"self": Ref(last), "dim": dim})]
 
 
 def _is_plain(net: Net, node: Node) -> bool:

@@ -7,7 +7,7 @@ one (its output rank), or between two (Tucker's form); or made depthwise between
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -105,6 +105,20 @@ class Predictor:
         """Predicted milliseconds of each weighted layer."""
         return {name: sum(self._ms(name, piece) for piece in self.pieces(name, counts)) for name in self.shapes}
 
+    def latency(self, whole_ms: float, tensor_share: float = 1.0) -> Callable[[Counts], float]:
+        """Return what predicts the milliseconds of a choice, where the whole net was measured to take `whole_ms`.
+
+        `tensor_share` of those are its layers', and follow the table; the rest follow the bytes that other layers give.
+        """
+        layers_ms, others = sum(self.layer_ms(self.whole).values()), self._other_bytes(self.whole)
+
+        def predicted(counts: Counts) -> float:
+            layers = sum(self.layer_ms(counts).values()) / layers_ms
+            other = self._other_bytes(counts) / others if others else 1.0
+            return whole_ms * (tensor_share * layers + (1 - tensor_share) * other)
+
+        return predicted
+
     def macs(self, counts: Counts) -> int:
         """Multiply-accumulates, exactly for layers; products of values (attention) count as in the whole net."""
         return self.products + self._layer_macs(counts)
@@ -115,11 +129,16 @@ class Predictor:
 
     def peak_activation_bytes(self, counts: Counts) -> int:
         """The most activation memory that is live at once, exactly but for what is between factorised layers."""
-        smaller = {}
-        for name, whole in self.value_bytes.items():
-            gone = sum((self.whole[g] - counts[g]) * n for g, n in self.coupling.elements[name].items())
-            smaller[name] = whole - 4 * gone
-        return plan_memory(self.net, smaller).peak_bytes
+        return plan_memory(self.net, {name: self._bytes(name, counts) for name in self.value_bytes}).peak_bytes
+
+    def _bytes(self, name: str, counts: Counts) -> int:
+        """What a node's value takes."""
+        gone = sum((self.whole[g] - counts[g]) * n for g, n in self.coupling.elements[name].items())
+        return self.value_bytes[name] - 4 * gone
+
+    def _other_bytes(self, counts: Counts) -> int:
+        """What all nodes but weighted layers give."""
+        return sum(self._bytes(name, counts) for name in self.value_bytes if name not in self.shapes)
 
     def factors(self, counts: Counts) -> dict[str, Factors]:
         """How a choice factorises layers, those that it does."""

@@ -6,11 +6,12 @@ from typing import Any
 
 import altair as alt
 
-from slimwright.inspection import Inspection, Row, grouped, is_tensor_kernel
+from slimwright.inspection import Inspection, Row, grouped
 from slimwright.report.charts import Chart
 from slimwright.report.findings import op_name, size
 from slimwright.report.theme import Theme
 from slimwright.report.words import counted, megabytes, milliseconds
+from slimwright.runtimes.layers import is_tensor_kernel
 
 KINDS = ("tensor", "non-tensor")
 TAIL = "length(datum.label) > 36 ? '…' + slice(datum.label, -35) : datum.label"  # the end of a name tells it apart

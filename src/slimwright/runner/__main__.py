@@ -1,6 +1,6 @@
 """Entry of the runner.
 
-runner FOLDER                     do the job in a folder
+runner FOLDER [PARENT]            do the job in a folder; end with the process PARENT, which waits for it
 runner --pipe SECONDS LENGTH      read a packed job of LENGTH bytes from standard input, do it in a child, write the
                                   packed results; more bytes, now and then, say that somebody still waits
 runner --serve [OPTIONS]          do jobs for whoever knows the token (--serve --help)
@@ -33,7 +33,9 @@ def main() -> None:
             out.write(json.dumps(machine.about()).encode())
         case ["--pipe", seconds, length]:
             out.write(_answer(float(seconds), int(length)))
-        case [folder] if not folder.startswith("-"):
+        case [folder, *parent] if not folder.startswith("-") and len(parent) <= 1:
+            for number in parent:
+                threading.Thread(target=_end_with, args=(int(number),), daemon=True).start()
             _do(Path(folder))
         case _:
             sys.exit(__doc__)
@@ -54,7 +56,6 @@ def _do(folder: Path) -> None:
     from slimwright.runner import pipe
     from slimwright.runner.job import RESULT
 
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         from slimwright.runner import measure
     except ImportError as error:  # numpy, that is: nothing else is imported

@@ -42,7 +42,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Job:
-    """Sides to run in turn: `runs` rounds and at least `least_s` seconds; then, for their kernels, `profile_runs` times."""
+    """Sides to run in turn: `runs` rounds and at least `least_s` seconds; then `profile_runs` times for kernels."""
 
     sides: tuple[Side, ...]
     runs: int = 0

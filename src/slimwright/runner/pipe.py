@@ -22,6 +22,7 @@ from slimwright.runner.pack import packed, packed_files, unpack
 POLL_S = 0.5
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SILENCE_S = 60.0  # whoever sends a job down a pipe sends something more often than that, until the answer is there
+QUIET = {"ORT_DISABLE_TELEMETRY": "1"}  # from 1.29 on, ONNX Runtime reports its use, and leaves a file behind
 DISK_FULL = 74  # exit status of a child that could not write: EX_IOERR of sysexits.h
 
 
@@ -63,11 +64,12 @@ def done(folder: Path, seconds: float, gone: Callable[[], bool]) -> bytes | None
     """Do the job in `folder` in a child process; return what is its result where it crashed or took too long."""
     began_with = [sys.executable, "-P"] if sys.version_info >= (3, 11) else [sys.executable]
     child = subprocess.Popen(
-        [*began_with, *_entry(), str(folder)],
+        [*began_with, *_entry(), str(folder), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         cwd=folder,
+        env=os.environ | QUIET,
         start_new_session=True,
     )
     try:

@@ -150,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
             self._drain()
             self._answer(refused.status, _error(str(refused)))
         except pipe.Abandoned:
-            self._note("the client went away; the job was stopped")
+            return
         else:
             self._answer(200, found)
 
@@ -158,6 +158,7 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing of single requests; jobs are noted."""
 
     def _note(self, text: str) -> None:
+        """Print a line; only while at work, so that a process that ends has no thread that still prints."""
         print(f"{time.strftime('%H:%M:%S')} {self.client_address[0]}: {text}", file=sys.stderr, flush=True)
 
     def _admitted(self) -> int:
@@ -189,6 +190,9 @@ class Handler(BaseHTTPRequestHandler):
             found = pipe.answer(data, seconds, self._gone)
             self._note(f"a job of {length} bytes, done in {time.monotonic() - began:.1f} s")
             return found
+        except pipe.Abandoned:
+            self._note("nobody waits for it any more: the job was stopped")
+            raise
         finally:
             self.server.at_work.release()
 
@@ -236,8 +240,8 @@ class Handler(BaseHTTPRequestHandler):
 
 def serve(host: str, port: int, token: str) -> None:
     """Do jobs until stopped by Ctrl-C or SIGTERM. Raises OSError where the address cannot be had."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs start with SIGINT ignored
-        signal.signal(number, _interrupt)
+    for each in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs start with SIGINT ignored
+        signal.signal(each, _interrupt)
     with Agent(host, port, token) as agent:
         name, number = agent.server_address[:2]
         print(f"listening on {name!s}:{number}; stop with Ctrl-C", flush=True)

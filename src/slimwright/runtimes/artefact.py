@@ -1,6 +1,7 @@
 """A model as files that one runtime loads."""
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimwright.runner.job import Side
+from slimwright.runtimes.fallbacks import Fallback
 
 Array: TypeAlias = NDArray[np.float32]
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
@@ -22,11 +24,19 @@ class Artefact:
     precision: Precision
     files: tuple[Path, ...]
     shape: tuple[int, ...]  # of the image: [1, C, H, W]
+    fallbacks: tuple[Fallback, ...] = ()  # what the runtime's fast path did not take, as far as its converter tells
 
     @property
     def size_bytes(self) -> int:
         """All files together."""
         return sum(path.stat().st_size for path in self.files)
+
+    def copied(self, folder: Path, stem: str) -> "Artefact":
+        """Copy the files into `folder` under another name, each with its own suffix."""
+        made = tuple(folder / f"{stem}{path.suffix}" for path in self.files)
+        for path, copy in zip(self.files, made, strict=True):
+            shutil.copyfile(path, copy)
+        return replace(self, files=made)
 
     def side(self, name: str, number: int, threads: int) -> Side:
         """Describe this artefact as the `number`-th side of a job."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from slimwright.errors import ConversionError, RequestError
 from slimwright.graph import Net, save_net
 from slimwright.runtimes.artefact import Artefact, Precision
+from slimwright.runtimes.fallbacks import noted
 from slimwright.runtimes.known import converter_python, of
 
 TIMEOUT_S = 900.0
@@ -75,7 +76,7 @@ class Workshop:
             files = [folder / Path(made).name for made in answer["files"]]
             for path in files:
                 (scratch / path.name).replace(path)
-        return Artefact(runtime, precision, tuple(files), net.input.shape)
+            return Artefact(runtime, precision, tuple(files), net.input.shape, noted(scratch))
 
     def _answer(self, python: tuple[str, ...], scratch: Path, timeout_s: float) -> dict[str, list[str] | str]:
         process = self._processes.get(python) or self._processes.setdefault(python, _Process(python))

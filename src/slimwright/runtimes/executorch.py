@@ -1,14 +1,18 @@
 """ExecuTorch: lowered to XNNPACK; INT8 by static quantization of the exported program (PT2E), weights per channel."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
+from executorch.exir.dialects.edge._ops import EdgeOpOverload
+from torch.fx import Graph
 
 from slimwright.graph import Net
 from slimwright.runtimes.artefact import Array
+from slimwright.runtimes.fallbacks import Fallback, note
 
 
 def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
@@ -18,10 +22,25 @@ def export(net: Net, folder: Path, precision: str, images: Array | None) -> list
     if precision == "int8":
         assert images is not None
         program = torch.export.export(_quantized(program.module(), example, images), example)
-    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    note(folder, _left_over(lowered.exported_program().graph))
     with (folder / "model.pte").open("wb") as file:
-        lowered.write_to_file(file)
+        lowered.to_executorch().write_to_file(file)
     return ["model.pte"]
+
+
+def _left_over(graph: Graph) -> Iterator[Fallback]:
+    """The operators that XNNPACK did not take."""
+    for node in graph.nodes:
+        if node.op == "call_function" and isinstance(node.target, EdgeOpOverload):
+            yield Fallback(node.target.name().removeprefix("aten::"), _origin(node.meta.get("from_node", [])))
+
+
+def _origin(sources: Sequence[Any]) -> str:
+    """The node of the net that an exported one comes from; "" where a pass made it."""
+    while sources and sources[-1].from_node:
+        sources = sources[-1].from_node
+    return str(sources[-1].name) if sources else ""
 
 
 def _quantized(module: Any, example: tuple[torch.Tensor], images: Array) -> Any:

@@ -1,12 +1,17 @@
 """LiteRT: converted from the module; INT8 by static quantization, FP16 by weights in half precision."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import litert_torch
 import torch
+from ai_edge_litert.interpreter import Interpreter
 
 from slimwright.graph import Net
 from slimwright.runtimes.artefact import Array
+from slimwright.runtimes.fallbacks import Fallback, note
+
+DELEGATE = "DELEGATE"
 
 
 def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
@@ -17,7 +22,27 @@ def export(net: Net, folder: Path, precision: str, images: Array | None) -> list
         whole.rename(folder / "model.tflite")
     else:
         _quantize(whole, folder / "model.tflite", precision, images)
+    note(folder, _left_over(folder / "model.tflite"))
     return ["model.tflite"]
+
+
+def _left_over(path: Path) -> Iterator[Fallback]:
+    """The operators that are not in a delegate, which is XNNPACK: what a delegate's results come from is in it."""
+    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    steps = interpreter._get_ops_details()
+    makes = {int(value): step for step in steps if step["op_name"] != DELEGATE for value in step["outputs"]}
+    taken: set[int] = set()
+    for delegate in (step for step in steps if step["op_name"] == DELEGATE):
+        given, waiting = set(map(int, delegate["inputs"])), list(map(int, delegate["outputs"]))
+        while waiting:
+            step = makes.get(waiting.pop())
+            if step is not None and step["index"] not in taken:
+                taken.add(step["index"])
+                waiting += [int(value) for value in step["inputs"] if int(value) not in given]
+    for step in steps:
+        if step["op_name"] != DELEGATE and step["index"] not in taken:
+            yield Fallback(step["op_name"])
 
 
 def _quantize(whole: Path, path: Path, precision: str, images: Array | None) -> None:

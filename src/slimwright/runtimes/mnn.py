@@ -12,15 +12,22 @@ from slimwright.graph import Net
 from slimwright.runtimes import onnxruntime
 from slimwright.runtimes.artefact import Array
 
+# The converter itself: MNN.tools around it would install a package that reports every conversion to its maker.
+CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 OPTIONS = {"fp32": [], "fp16": ["--fp16"], "int8": ["--weightQuantBits", "8"]}
 
 
 def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
     """Write `model.mnn`."""
     (name,) = onnxruntime.export(net, folder, "fp32", None)
-    command = [sys.executable, "-P", "-m", "MNN.tools.mnnconvert", "-f", "ONNX", "--bizCode", "MNN"]
-    command += ["--modelFile", name, "--MNNModel", "model.mnn", *OPTIONS[precision]]
+    return [converted(folder / name, folder, precision).name]
+
+
+def converted(path: Path, folder: Path, precision: str = "fp32") -> Path:
+    """Write the model of an ONNX file. Raises RuntimeError with the converter's last words."""
+    command = [sys.executable, "-P", "-c", CONVERT, "-f", "ONNX", "--bizCode", "MNN"]
+    command += ["--modelFile", str(path), "--MNNModel", "model.mnn", *OPTIONS[precision]]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if not (folder / "model.mnn").exists():
         raise RuntimeError((done.stdout + done.stderr).strip().splitlines()[-1])
-    return ["model.mnn"]
+    return folder / "model.mnn"

@@ -1,5 +1,6 @@
 """ncnn: through pnnx, which traces the module. INT8 by `ncnn_int8`, on the FP32 files."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pnnx
@@ -7,6 +8,7 @@ import torch
 
 from slimwright.graph import Net
 from slimwright.runtimes.artefact import Array
+from slimwright.runtimes.fallbacks import Fallback, note
 from slimwright.runtimes.ncnn_int8 import quantize
 
 
@@ -17,9 +19,18 @@ def export(net: Net, folder: Path, precision: str, images: Array | None) -> list
     param, weights = folder / "m.ncnn.param", folder / "m.ncnn.bin"
     if not param.exists():
         raise RuntimeError("pnnx wrote no ncnn files")
+    note(folder, _unknown(param))
     if precision == "int8":
         assert images is not None
         quantize(param, weights, images)
     param.rename(folder / "model.param")
     weights.rename(folder / "model.bin")
     return ["model.param", "model.bin"]
+
+
+def _unknown(param: Path) -> Iterator[Fallback]:
+    """The operators for which pnnx found no layer of ncnn: those keep a name of torch's, with dots or colons."""
+    for line in param.read_text().splitlines()[2:]:
+        kind, _, rest = line.partition(" ")
+        if set(kind) & set(".:"):
+            yield Fallback(kind, rest.split()[0])

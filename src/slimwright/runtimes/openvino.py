@@ -12,6 +12,10 @@ from slimwright.runtimes.artefact import Array
 def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
     """Write `model.xml` and `model.bin`; FP16 stores weights in half precision."""
     (name,) = onnxruntime.export(net, folder, "int8" if precision == "int8" else "fp32", images)
-    model = openvino.convert_model(str(folder / name))
-    openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=precision == "fp16")
-    return ["model.xml", "model.bin"]
+    return [path.name for path in converted(folder / name, folder, half=precision == "fp16")]
+
+
+def converted(path: Path, folder: Path, *, half: bool = False) -> list[Path]:
+    """Write the model of an ONNX file, its weights stored in half precision if they are to be."""
+    openvino.save_model(openvino.convert_model(str(path)), str(folder / "model.xml"), compress_to_fp16=half)
+    return [folder / "model.xml", folder / "model.bin"]

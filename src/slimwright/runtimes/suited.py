@@ -7,18 +7,40 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from slimwright.graph import Net
-from slimwright.graph.spelled import with_attention_spelled_out, with_lrn_spelled_out
+from slimwright.graph.spelled import (
+    with_attention_spelled_out,
+    with_hardsigmoid_spelled_out,
+    with_logsumexp_spelled_out,
+    with_lrn_spelled_out,
+    with_means_spelled_out,
+)
+from slimwright.graph.windows import (
+    with_average_padding_apart,
+    with_crops_apart,
+    with_maximum_padding_apart,
+    with_plain_averages,
+)
 
 Rewrite: TypeAlias = Callable[[Net], Net]
 
-EVERYWHERE: tuple[Rewrite, ...] = (with_attention_spelled_out, with_lrn_spelled_out)
+EVERYWHERE: tuple[Rewrite, ...] = (
+    with_attention_spelled_out,
+    with_lrn_spelled_out,
+    with_plain_averages,
+    with_crops_apart,
+)
 FOR: Mapping[str, tuple[Rewrite, ...]] = {
     "onnxruntime": EVERYWHERE,
     "ort": EVERYWHERE,
     "ncnn": EVERYWHERE,
-    "mnn": EVERYWHERE,
-    "executorch": EVERYWHERE,
-    "litert": EVERYWHERE,
+    "mnn": (*EVERYWHERE, with_logsumexp_spelled_out),
+    "executorch": (
+        *EVERYWHERE,
+        with_average_padding_apart,
+        with_hardsigmoid_spelled_out,
+        with_means_spelled_out,
+    ),
+    "litert": (*EVERYWHERE, with_maximum_padding_apart),
     "openvino": EVERYWHERE,
 }
 

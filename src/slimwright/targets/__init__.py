@@ -4,6 +4,6 @@ Every target takes a packed job and gives packed results; what the job does is t
 """
 
 from slimwright.targets.local import Local
-from slimwright.targets.measuring import Measurement, Target, measure
+from slimwright.targets.measuring import Effort, Measurement, Target, measure
 
-__all__ = ["Local", "Measurement", "Target", "measure"]
+__all__ = ["Effort", "Local", "Measurement", "Target", "measure"]

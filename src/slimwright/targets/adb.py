@@ -18,6 +18,7 @@ from slimwright.errors import DeviceError, RequestError
 from slimwright.runner.machine import Described
 from slimwright.runtimes.artefact import Artefact
 from slimwright.targets.binaries import Reading, Run, binary_for
+from slimwright.targets.described import plain
 
 HOME = "/data/local/tmp"
 END = "--slimwright-end "  # before the exit status: older phones do not pass it on
@@ -234,4 +235,4 @@ def _failed(serial: str, said: str) -> DeviceError:
 
 
 def _last(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
+    return next((plain(line.strip()) for line in reversed(text.splitlines()) if line.strip()), "it said nothing")

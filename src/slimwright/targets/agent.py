@@ -25,7 +25,7 @@ from slimwright.runner.signing import (
     same,
     sha256,
 )
-from slimwright.targets.described import read_description
+from slimwright.targets.described import plain, read_description
 
 CONNECT_S, GRACE_S = 10.0, 60.0
 MOST_ANSWER = 1 << 30  # bytes
@@ -78,7 +78,7 @@ class Agent:
             raise DeviceError(f"{self.name} is no slimwright agent; is the port right?")
         if version != VERSION:
             raise DeviceError(
-                f"{self.name} speaks version {version!r}, and this is {VERSION!r}: "
+                f"{self.name} speaks version {plain(str(version))!r}, and this is {VERSION!r}: "
                 "write its runner anew with 'slimwright agent --write', copy it there, and start it again"
             )
         if busy:
@@ -129,6 +129,6 @@ def _what_broke(error: Exception) -> str:
 
 def _reason(body: bytes) -> str:
     try:
-        return str(json.loads(body)["error"])
+        return plain(str(json.loads(body)["error"]))
     except (ValueError, KeyError, TypeError, RecursionError):
         return "it does not say why"

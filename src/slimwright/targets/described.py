@@ -1,9 +1,11 @@
-"""What a device says of itself, read as untrusted input."""
+"""What a device says, read as untrusted input."""
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slimwright.errors import DeviceError
 from slimwright.runner.machine import Described
+
+MOST_SAID = 500  # characters
 
 
 class _Described(BaseModel):
@@ -33,3 +35,8 @@ def read_description(data: bytes, where: str) -> Described:
         byteorder=told.byteorder,
         runtimes=told.runtimes,
     )
+
+
+def plain(text: str) -> str:
+    """Return what a device says without what would steer a terminal, and not at any length."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:MOST_SAID]

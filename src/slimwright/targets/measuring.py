@@ -20,6 +20,8 @@ from slimwright.runner.pack import packed, unpack
 from slimwright.runner.sessions.session import Kernel
 from slimwright.runner.timing import Latency
 from slimwright.runtimes.artefact import Artefact, name_in_job
+from slimwright.runtimes.layers import is_tensor_kernel
+from slimwright.targets.described import plain
 
 TIMEOUT_S = 900.0
 
@@ -42,7 +44,7 @@ class Target(Protocol):
 class Effort:
     """How often to run, in turn with the other sides: `runs` rounds, at least `least_s` seconds in all."""
 
-    runs: int = 60
+    runs: int = 0
     least_s: float = 0.0
     warm_up: int = 10
     profile_runs: int = 0
@@ -69,6 +71,20 @@ class Measurement:
     def cold_start_ms(self) -> float:
         """From nothing loaded but the runtime to the first result."""
         return self.load_ms + self.first_run_ms
+
+    @property
+    def kernel_ms(self) -> dict[str, float]:
+        """Milliseconds of a run by kind of kernel."""
+        found: dict[str, float] = {}
+        for kernel in self.kernels:
+            found[kernel.kind] = found.get(kernel.kind, 0.0) + kernel.ms
+        return found
+
+    @property
+    def tensor_share(self) -> float:
+        """Share of the kernels' time in those that multiply by weights; 1 where there was no profile."""
+        tensor = sum(ms for kind, ms in self.kernel_ms.items() if is_tensor_kernel(kind))
+        return tensor / total if (total := sum(self.kernel_ms.values())) else 1.0
 
     @property
     def own_rss_bytes(self) -> int:
@@ -195,10 +211,11 @@ def _scores(path: Path, count: int, where: str) -> Tensor:
 
 def _raised(fault: _Fault, where: str) -> Exception:
     """The error for what a target wrote down as its result."""
+    told = f"on {where}: {plain(fault.message)}"
     match fault.kind:
         case "missing":
-            return RequestError(f"on {where}: {fault.message}")
+            return RequestError(told)
         case "load" | "run" | "crash":
-            return ProofError(f"on {where}: {fault.message}")
+            return ProofError(told)
         case _:
-            return DeviceError(f"on {where}: {fault.message}")
+            return DeviceError(told)

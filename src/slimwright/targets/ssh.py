@@ -21,7 +21,7 @@ from slimwright.errors import DeviceError, RequestError
 from slimwright.runner.machine import Described
 from slimwright.runner.pack import runner
 from slimwright.targets import bootstrap
-from slimwright.targets.described import read_description
+from slimwright.targets.described import plain, read_description
 
 CONNECT_S, GRACE_S, ABOUT_S, ALIVE_S = 10, 30.0, 60.0, 5
 SLOWEST_BYTES_PER_S = 50_000
@@ -118,7 +118,7 @@ class Ssh:
         _, mark, payload = heard.partition(bootstrap.MARK)
         if status == 0 and mark:
             return payload
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [plain(line.strip()) for line in text.splitlines() if line.strip()]
         last = lines[-1] if lines else "it said nothing"
         if status == bootstrap.TOLD:
             raise DeviceError(f"{self.name}: {last}")

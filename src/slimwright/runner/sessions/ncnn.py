@@ -31,12 +31,11 @@ class Session:
     def run(self, image: Array) -> Array:
         """[1, C, H, W] -> class scores [1, classes]."""
         extractor = self._net.create_extractor()
-        mat = ncnn.Mat(image[0])  # borrows the image's memory
-        extractor.input(self._input, mat)
+        extractor.input(self._input, _owned(image))
         code, scores = extractor.extract(self._output)
         if code:
             raise RuntimeError(f"ncnn gives code {code}")
-        return np.array(scores, dtype=np.float32)[None]
+        return np.array(scores, dtype=np.float32).reshape(1, -1)  # some networks keep the batch, others lose it
 
     def profile(self, image: Array, runs: int) -> list[Kernel]:
         """Each layer's time: every layer's value is asked for in turn, so each has just its own work left."""
@@ -44,8 +43,7 @@ class Session:
         taken: list[list[float]] = [[] for _ in self._layers]
         for _ in range(runs):
             extractor = net.create_extractor()
-            mat = ncnn.Mat(image[0])
-            extractor.input(self._input, mat)
+            extractor.input(self._input, _owned(image))
             for spent, (_, kind, blobs) in zip(taken, self._layers, strict=True):
                 began = time.perf_counter()
                 if kind != "Input" and extractor.extract(blobs[0], 1)[0]:
@@ -66,6 +64,11 @@ class Session:
         if net.load_param(str(self._files[0])) or net.load_model(str(self._files[1])):
             raise RuntimeError("the .param or .bin file is not one that ncnn can read")
         return net
+
+
+def _owned(image: Array) -> Any:
+    """A copy: ncnn crashes where a first layer works in place on memory that it does not own."""
+    return ncnn.Mat(image[0]).clone()
 
 
 def _layers(param: Path) -> list[tuple[str, str, list[str]]]:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from slimwright.runner.job import Job, write_job
+from slimwright.runner.job import IMAGES, Job, write_job
 from slimwright.runner.pack import packed
 from slimwright.runtimes.artefact import Artefact, name_in_job
 
@@ -39,12 +39,14 @@ def small_artefact(folder: Path) -> Artefact:
     return Artefact("onnxruntime", "fp32", (folder / "model.onnx",), SHAPE)
 
 
-def packed_job(artefact: Artefact, least_s: float) -> bytes:
+def packed_job(artefact: Artefact, least_s: float, *, images: bytes | None = None) -> bytes:
     """A job as it is sent to a device."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for path in artefact.files:
             shutil.copyfile(path, folder / name_in_job(0, path))
+        if images is not None:
+            (folder / IMAGES).write_bytes(images)
         write_job(Job((artefact.side("small", 0, 1),), runs=1, warm_up=0, least_s=least_s), folder)
         return packed(folder)
 
@@ -65,7 +67,7 @@ def job_processes(folder: Path) -> list[int]:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if len(words) > 2 and b"python" in words[0] and words[-2].startswith(str(folder).encode()) and b"--pipe" not in words:
+        if b"--pipe" not in words and any(word.startswith(str(folder).encode()) for word in words[2:]):
             found.append(int(process.name))
     return found
 

@@ -1,0 +1,51 @@
+"""Time single layers on a target, by the kernels that its runtime's profiler tells of."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from slimwright.cost.latency import LayerShape
+from slimwright.runner.sessions.session import SAME
+from slimwright.runtimes.layers import KERNELS, layer_artefact
+from slimwright.targets.measuring import Effort, Measurement, Target, measure
+
+AT_ONCE = 64  # layers in one job
+RUNS = 40
+ROUNDS = 3  # jobs for the same layers; the least time counts, since a processor's clock drifts over seconds
+
+
+def layer_timer(target: Target, runtime: str, threads: int = 1) -> Callable[[Sequence[LayerShape]], list[float]]:
+    """Return what measures layers: shapes -> milliseconds of each, where nothing disturbs it."""
+    runtime = SAME.get(runtime, runtime)
+
+    def times(shapes: Sequence[LayerShape]) -> list[float]:
+        found: list[float] = []
+        for start in range(0, len(shapes), AT_ONCE):
+            some = shapes[start : start + AT_ONCE]
+            with tempfile.TemporaryDirectory() as folder:
+                layers = {str(k): layer_artefact(shape, runtime, Path(folder) / str(k)) for k, shape in enumerate(some)}
+                seen = measure(target, layers, Effort(runs=0, profile_runs=RUNS, threads=threads))
+            for one in seen.values():
+                kernels = (k for k in one.kernels if any(word in k.kind for word in KERNELS[runtime]))
+                found.append(sum(kernel.ms for kernel in kernels))
+        return found
+
+    return times
+
+
+def _layer_ms(seen: Measurement, runtime: str) -> float:
+    """Milliseconds of the kernels that multiply by weights, not of the layout changes around them."""
+    return sum(kernel.ms for kernel in seen.kernels if any(word in kernel.kind for word in KERNELS[runtime]))
+
+
+def identity(target: Target, runtime: str, threads: int = 1) -> dict[str, object]:
+    """Return what a layer's measured time belongs to: device, runtime and version, threads, precision."""
+    about, runtime = target.about(), SAME.get(runtime, runtime)
+    return {
+        "cpu": about["cpu"],
+        "machine": about["machine"],
+        "runtime": runtime,
+        "version": about["runtimes"].get(runtime, ""),
+        "threads": threads,
+        "precision": "fp32",
+    }
