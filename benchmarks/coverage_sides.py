@@ -288,14 +288,14 @@ def _started(one: Architecture, progress: Progress) -> tuple[nn.Module, Tensor, 
 
 def _exported(write: Callable[[Path], None], scores: Tensor, image: Tensor, progress: Progress) -> None:
     """Write the pruned network as ONNX, run it in ONNX Runtime, and compare."""
-    from slimwright.runtimes.onnxruntime import Session
+    from onnx_runs import onnx_scores
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pruned.onnx"
         with progress.stage("export"):
             write(path)
         with progress.stage("run"):
-            error = _relative(Session(path).scores(image), scores)
+            error = _relative(onnx_scores(path, image), scores)
             progress.found({"exported": error <= EXPORTED, "export_error": error})
 
 

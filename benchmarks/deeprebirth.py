@@ -18,7 +18,6 @@ little faster through them than the original, so it gains what it has fewer; and
 """
 
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +26,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
+import onnx_runs
 from onnx_profile import block_ms, export_as_written, non_tensor_share, profiled, with_lrn_operators
 from results_table import Column, Row, environment, options, show, write
 from slim_googlenet import Choice, ScaleModel, Slim, merged
 from slimwright.cost import count
-from slimwright.cost.latency import LatencyTable
 from slimwright.data import Glyphs, glyphs
 from slimwright.graph import Net, capture
 from slimwright.graph.liveness import plan_memory
@@ -138,7 +137,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = glyphs(extent.data, SEED)
     full = captured("googlenet")
-    step = LatencyTable(onnxruntime.time_layer, None, {}).step()
+    step = onnx_runs.step()
     net = trained(data, extent.training, CACHE, printed("training"))
     model = ScaleModel(net, full, data, STEP, CACHE)
     accuracies, sizes = slimmed(model, extent)
@@ -323,9 +322,8 @@ def share_rows(paths: Mapping[str, Mapping[str, Path]], side: str, raw: Path, ru
 
 def total_rows(name: str, nets: Mapping[str, Net], paths: Mapping[str, Path], runs: int) -> Iterator[Row]:
     """Time and memory of each side, over the faster original."""
-    taken = cpu_ms(paths, runs)
+    taken = cpu_ms(paths, nets[ORIGINAL].input.shape, runs)
     before = min(taken[side] for side in paths if side.startswith(ORIGINAL))
-    empty = onnxruntime.peak_rss_bytes(None)
     for side, path in paths.items():
         net = nets.get(side, nets[ORIGINAL])
         macs = count(net).macs
@@ -338,26 +336,16 @@ def total_rows(name: str, nets: Mapping[str, Net], paths: Mapping[str, Path], ru
             "speedup": before / taken[side],
             "gmacs_per_s": macs / taken[side] * 1e-6,
             "arena_mb": plan_memory(net).arena_bytes / 1e6,
-            "rss_mb": (onnxruntime.peak_rss_bytes(path) - empty) / 1e6,
+            "rss_mb": onnx_runs.alone(path, net.input.shape).own_rss_bytes / 1e6,
         }
 
 
-def cpu_ms(paths: Mapping[str, Path], runs: int) -> dict[str, float]:
+def cpu_ms(paths: Mapping[str, Path], shape: tuple[int, ...], runs: int) -> dict[str, float]:
     """Median milliseconds of processor time of a run, on one thread, all models in turn.
 
     Not of the wall clock: where a machine does other things too, these interrupt long runs more often than short ones.
     """
-    sessions = {side: onnxruntime.Session(path) for side, path in paths.items()}
-    images = {side: np.zeros(session.shape, np.float32) for side, session in sessions.items()}
-    taken: dict[str, list[float]] = {side: [] for side in paths}
-    names = list(paths)
-    for _ in range(WARM_UP + runs):
-        for side in names:
-            start = time.process_time()
-            sessions[side].run(images[side])
-            taken[side].append((time.process_time() - start) * 1e3)
-        names = names[1:] + names[:1]  # no side always follows the same neighbour
-    return {side: float(np.median(times[WARM_UP:])) for side, times in taken.items()}
+    return {side: one.latency.cpu_ms for side, one in onnx_runs.in_turn(paths, shape, runs).items() if one.latency}
 
 
 def block_rows(paths: Mapping[str, Path], runs: int) -> list[Row]:

@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+import onnx_runs
 from paper_complexity import FACTORISED, alexnet_factors, captured
 from results_table import Column, Row, environment, options, show, write
 from slimwright.cost import Cost, count
-from slimwright.cost.latency import LatencyTable
 from slimwright.data import Dataset
 from slimwright.evidence import observe
 from slimwright.graph import Net
@@ -80,7 +80,7 @@ QUICK = Extent("glyphs:classes=10,train=1000,calibration=300,validation=100,test
 def main() -> None:
     chosen = options(__doc__ or "")
     extent = QUICK if chosen.quick else FULL
-    step = LatencyTable(onnxruntime.time_layer, None, {}).step()
+    step = onnx_runs.step()
     alexnets = [row for name, kind in FACTORISED.values() for row in alexnet_rows(name, kind, step, extent.runs)]
     show("AlexNet at the paper's ranks: counted, and timed on one thread", ALEXNETS, alexnets, sections=("network",))
     data = load_data(extent.data, SEED)
@@ -144,7 +144,9 @@ def timed(nets: Mapping[str, Net], runs: int) -> dict[str, float]:
         paths = {name: Path(folder) / f"{number}.onnx" for number, name in enumerate(nets)}
         for name, net in nets.items():
             onnxruntime.write_onnx(fold_batch_norm(net), paths[name])
-        return {name: latency.median_ms for name, latency in onnxruntime.time_models(paths, runs=runs).items()}
+        shape = next(iter(nets.values())).input.shape
+        taken = onnx_runs.in_turn(paths, shape, runs)
+        return {name: one.latency.median_ms for name, one in taken.items() if one.latency}
 
 
 def trained_rows(data: Dataset, extent: Extent, step: int) -> Iterator[Row]:

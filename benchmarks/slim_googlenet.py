@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimwright.cost.latency import LatencyTable
+from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.data import Dataset, whole
 from slimwright.errors import ModelError
 from slimwright.evidence import observe
@@ -122,7 +122,8 @@ class ScaleModel:
 
     def choose(self, most_macs: float, groups: Iterable[str]) -> Choice:
         """Choose how many channels `groups` keep so that the full network takes no more than `most_macs`."""
-        predictor = Predictor(self.outline, couple(self.outline), LatencyTable(lambda _: 0.0, None, {}), self.step)
+        table = LatencyTable(one_by_one(lambda _: 0.0), None, {})
+        predictor = Predictor(self.outline, couple(self.outline), table, self.step)
         free = set(groups) & self.orders.keys()
         sizes = {name: s if name in free else s[:1] for name, s in predictor.sizes.items()}
         damage = {name: self._damage(name, s[0]) if name in free else _none for name, s in sizes.items()}

@@ -14,7 +14,7 @@ import torch
 
 from results_table import Column, Row, environment, options, show, write
 from slimwright.cost import count
-from slimwright.cost.latency import LatencyTable
+from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.evidence import observe
 from slimwright.graph import capture, couple
 from slimwright.plan import Predictor, problem, solve
@@ -52,7 +52,7 @@ def main() -> None:
     batches = [(batch, torch.zeros(len(batch), dtype=torch.int64)) for batch in images.split(32)]
     evidence = timed("observe", lambda: observe(net, batches, classes=1, seed=SEED))
     orders = timed("removal orders", lambda: removals(net, evidence, coupling))
-    predictor = Predictor(net, coupling, LatencyTable(lambda _: 0.0, None, {}), STEP)
+    predictor = Predictor(net, coupling, LatencyTable(one_by_one(lambda _: 0.0), None, {}), STEP)
     task = problem(orders, predictor, lambda counts: {"macs": float(predictor.macs(counts))})
     plan = timed("plan", lambda: solve(task, {"macs": 0.5 * count(net).macs}))
     draft = Draft.of(net).cut({name: order.keep(plan.counts[name]) for name, order in orders.items()}, coupling)

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from slimwright.choices import Choices
 from slimwright.cost import count
-from slimwright.cost.latency import LatencyTable
+from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.data import Batch
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Coupling, Net, cut
@@ -53,7 +53,7 @@ class Subject:
     def choices(self) -> Choices:
         """What a plan chooses from, for all shares."""
         ranks = factorisable(self.net, self.evidence, STEP)
-        predictor = Predictor(self.net, self.coupling, LatencyTable(_untimed, None, {}), STEP, ranks=ranks)
+        predictor = Predictor(self.net, self.coupling, LatencyTable(one_by_one(_untimed), None, {}), STEP, ranks=ranks)
         orders = removals(self.net, self.evidence, self.coupling)
         return Choices(self.net, self.coupling, orders, rank_damages(predictor, self.evidence), predictor)
 

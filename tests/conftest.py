@@ -1,6 +1,9 @@
 """What tests share: few threads, seeded generators, unhurried hypothesis, and the data and nets that many read."""
 
+import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ settings.register_profile(
     "slimwright", deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("slimwright")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before anything imports it
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,3 +58,15 @@ def residual() -> Net:
 @pytest.fixture(scope="session")
 def separable() -> Net:
     return capture(hand_made("Separable"), SHAPE)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk that is full after a few kilobytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", disk], check=True)

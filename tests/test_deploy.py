@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from onnx_runs import onnx_scores
 from slimwright import Budget, Bundle, Net, Settings, capture, load_bundle, shrink
 from slimwright.data import ArrayData, digits, whole
 from slimwright.errors import BudgetError, DataError, RequestError
 from slimwright.graph import load_net
 from slimwright.progress import Event
 from slimwright.proof import net_scores, share_right
-from slimwright.runtimes.onnxruntime import Session
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def test_a_bundle_holds_all_that_it_promises(bundle: Bundle) -> None:
 def test_the_result_meets_the_budget_and_the_summary_tells_the_truth(bundle: Bundle, data: ArrayData) -> None:
     summary = bundle.summary
     images, labels = whole(data, "test")
-    assert summary.accuracy == share_right(Session(bundle.path / "model.onnx").scores(images), labels)
-    assert summary.accuracy_original == share_right(Session(bundle.path / "original.onnx").scores(images), labels)
+    assert summary.accuracy == share_right(onnx_scores(bundle.path / "model.onnx", images), labels)
+    assert summary.accuracy_original == share_right(onnx_scores(bundle.path / "original.onnx", images), labels)
     assert summary.size_bytes == (bundle.path / "model.onnx").stat().st_size
     assert summary.within_budget
     assert bundle.manifest.result.macs <= 0.5 * bundle.manifest.original.macs
@@ -61,7 +61,7 @@ def test_the_result_meets_the_budget_and_the_summary_tells_the_truth(bundle: Bun
 def test_the_saved_net_is_the_one_that_was_exported(bundle: Bundle, data: ArrayData) -> None:
     images, _ = whole(data, "validation")
     expected = net_scores(load_net(bundle.path / "net"), images)
-    found = Session(bundle.path / "model.onnx").scores(images)
+    found = onnx_scores(bundle.path / "model.onnx", images)
     tolerance = bundle.manifest.proof.tolerance
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 

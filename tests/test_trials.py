@@ -1,11 +1,11 @@
 """Which candidate is shipped: plain values in, a choice out."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from slimwright.cost import Cost
 from slimwright.graph import Net
 from slimwright.recipe import Fold, Recipe
+from slimwright.runtimes import Artefact
 from slimwright.trials import Trial, most_accurate, pays
 
 LIMITS = {"latency_ms": 5.0}
@@ -14,7 +14,7 @@ ORIGINAL = Trial(
     name="original",
     recipe=Recipe(original="", steps=(Fold(),)),
     net=NOTHING,
-    path=Path(),
+    artefact=Artefact("onnxruntime", "fp32", (), (1, 1, 1, 1)),
     cost=Cost(macs=100, params=10, weight_bytes=40, peak_activation_bytes=8, latency_ms=10.0, size_bytes=1000),
     accuracy=0.95,
     proven=True,

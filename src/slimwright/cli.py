@@ -9,6 +9,7 @@ import os
 # Threads that wait shall sleep, not spin: on a busy machine spinning makes small operations ten times slower. The
 # setting must stand before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime from 1.29 on reports its use to its maker
 
 import dataclasses
 import json
@@ -296,6 +297,44 @@ def export(
         out_console.print(listing.exported(result, out_console.width))
         out_console.print(f"in {out}", soft_wrap=True)
     raise typer.Exit(0 if all(artefact.passed for artefact in result.artefacts) else 1)
+
+
+@app.command(
+    epilog="Examples:\n\n  slimwright doctor mobilenet-v2\n\n"
+    "  slimwright doctor model.onnx --runtime executorch --runtime litert --precision fp32 --precision int8\n\n"
+    "  slimwright doctor mynets:resnet --image 3x96x96 --json"
+)
+def doctor(
+    model: ModelArgument,
+    runtime: Annotated[
+        list[str] | None, typer.Option(help="look at this one only, else at all; may be repeated")
+    ] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="fp32 (as is), fp16 or int8; may be repeated")] = None,
+    image: Annotated[str | None, typer.Option(help="channels x height x width, if not the network's own")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="look at its images, not at random ones, and calibrate INT8 on them")
+    ] = None,
+    weights: WeightsOption = None,
+    seed: Annotated[int, typer.Option(help="of the data's split")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Try a network in every runtime: does it convert, run, stay equal, what is slow, and what to change."""
+    from slimwright.doctor import examine
+    from slimwright.doctor_listing import diagnosed, diagnosis_data
+    from slimwright.sources import load_data
+    from slimwright.subjects import image_shape, subjects
+
+    with _progress() as tell:
+        found = load_data(data, seed) if data else None
+        (subject,) = subjects([model], data=found, image=image_shape(image) if image else None, weights=weights)
+        seen = examine(
+            subject.net, model, runtimes=runtime or (), precisions=precision or ("fp32",), data=found, tell=tell
+        )
+    if as_json:
+        print(json.dumps(diagnosis_data(seen), indent=1))
+    else:
+        out_console.print(diagnosed(seen, out_console.width))
+    raise typer.Exit(0 if seen.well else 1)
 
 
 @app.command(epilog="Example:\n\n  slimwright verify bundle/ --data digits")

@@ -29,6 +29,7 @@ from slimwright.runner.timing import Latency
 from slimwright.runtimes import RUNTIMES, Artefact, Precision, Workshop
 from slimwright.runtimes.fallbacks import Fallback
 from slimwright.runtimes.known import converter_python, of
+from slimwright.runtimes.layers import is_tensor_kernel
 from slimwright.runtimes.suited import suited
 from slimwright.swaps import Swap, swaps_of
 from slimwright.targets import Effort, Local, Target, measure
@@ -69,6 +70,12 @@ class Visit:
     def equal(self) -> bool:
         """True if the scores were the net's; not for what is not a number."""
         return self.error is not None and self.error <= self.tolerance
+
+    @property
+    def other_share(self) -> float:
+        """Share of the kernels' time outside those that multiply by weights; 0 where there was no profile."""
+        total = sum(kernel.ms for kernel in self.kernels)
+        return sum(k.ms for k in self.kernels if not is_tensor_kernel(k.kind)) / total if total else 0.0
 
     @property
     def well(self) -> bool:
@@ -245,7 +252,8 @@ class _Room:
             before, after = seen["net"].latency, seen["swapped"].latency
             assert before is not None and after is not None
             yield Tried(swap, runtime, before.median_ms, after.median_ms)
-        tell(Event("try", len(steps), len(steps)))
+        if steps:
+            tell(Event("try", len(steps), len(steps)))
 
     def converted(self, net: Net, runtime: str, precision: Precision, name: str) -> Artefact:
         """Return the artefact of a net, made once for each name."""
@@ -265,7 +273,7 @@ def _wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> list[tuple[st
     pairs = [(name, p) for name in names for p in dict.fromkeys(precisions) if p in of(name).precisions]
     if not pairs:
         of(names[0], precisions[0])
-    return pairs  # type: ignore[return-value]
+    return pairs
 
 
 def _images(net: Net, data: Dataset | None) -> tuple[Tensor, Tensor]:

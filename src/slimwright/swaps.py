@@ -49,7 +49,9 @@ def _swaps(net: Net) -> Iterator[Swap]:
     for op, called in LEFT_OUT.items():
         if names := _of(net, op):
             without = net.edited(removed={name: net[name].source for name in names})
-            yield Swap(f"without its {called}", "batch norm in their place folds into the layers before", names, without)
+            yield Swap(
+                f"without its {called}", "batch norm in their place folds into the layers before", names, without
+            )
     for op, called in MADE_PLAIN.items():
         if names := _of(net, op):
             plain = {name: _relu(net[name]) for name in names}

@@ -3,7 +3,7 @@
 All of it comes from single layers, measured.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from slimwright.cost import count_layers
@@ -99,8 +99,3 @@ def _kind(shape: LayerShape) -> str:
     if shape.groups < shape.in_channels:
         return f"{size} convolutions in groups"
     return f"depthwise {size} convolutions"
-
-
-def longest(kinds: Sequence[Kind]) -> list[Kind]:
-    """Return kinds in the order of the time that they take, most first."""
-    return sorted(kinds, key=lambda kind: -kind.time_share)

@@ -12,7 +12,7 @@ from exact import EVERY, assert_cut_is_masked, small_net
 from example_nets import SHAPE, lively, net_of
 from random_nets import Command, commands, random_net
 from slimwright.cost import count
-from slimwright.cost.latency import LatencyTable
+from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.errors import RequestError
 from slimwright.graph import ChannelGroup, Coupling, Net, capture, choose, couple, cut, plan_memory
 from slimwright.graph.channels import is_depthwise
@@ -57,7 +57,7 @@ def assert_predicted_exactly(net: Net, keep: dict[str, Ids]) -> None:
     """What is predicted from counts alone equals what the cut net really costs."""
     coupling = couple(net)
     small, counts = cut(net, keep, coupling), {name: len(kept) for name, kept in keep.items()}
-    predictor = Predictor(net, coupling, LatencyTable(lambda shape: 1.0, None, {}), 1)
+    predictor = Predictor(net, coupling, LatencyTable(one_by_one(lambda shape: 1.0), None, {}), 1)
     assert predictor.macs(counts) == count(small).macs
     assert (
         predictor.peak_activation_bytes(counts) == plan_memory(small).peak_bytes == count(small).peak_activation_bytes

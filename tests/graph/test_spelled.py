@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from example_nets import SHAPE
 from exact import small_net
+from example_nets import SHAPE
 from slimwright.graph import Net, capture
 from slimwright.graph.spelled import (
     with_attention_spelled_out,

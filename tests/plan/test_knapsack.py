@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from example_nets import SHAPE, hand_made
 from slimwright.cost import count
-from slimwright.cost.latency import LatencyTable, LayerShape
+from slimwright.cost.latency import LatencyTable, LayerShape, one_by_one
 from slimwright.graph import capture, couple, cut
 from slimwright.plan import CP_RANK, IN_RANK, OUT_RANK, Predictor, Problem, problem, solve
 from slimwright.rewrites.draft import Draft
@@ -110,7 +110,7 @@ def test_limits_that_are_met_already_change_nothing() -> None:
 def test_a_group_without_a_removal_order_stays_whole() -> None:
     net = capture(hand_made("Concat"), SHAPE)
     coupling = couple(net)
-    predictor = Predictor(net, coupling, LatencyTable(lambda _: 1.0, None, {}), 1)
+    predictor = Predictor(net, coupling, LatencyTable(one_by_one(lambda _: 1.0), None, {}), 1)
     first, *others = (group.name for group in coupling.groups)
     removal = Removal(np.arange(4), np.array([0.0, 1.0, 2.0, 3.0, np.inf]))
     task = problem({first: removal}, predictor, lambda counts: {"macs": predictor.macs(counts)})
@@ -124,7 +124,8 @@ def test_a_group_without_a_removal_order_stays_whole() -> None:
 def test_sizes_are_the_whole_and_multiples_of_the_step_and_its_halves(step: int, sizes: list[int]) -> None:
     net = capture(hand_made("Residual"), SHAPE)
     coupling = couple(net)
-    assert Predictor(net, coupling, LatencyTable(lambda _: 1.0, None, {}), step).sizes[coupling.groups[0].name] == sizes
+    predictor = Predictor(net, coupling, LatencyTable(one_by_one(lambda _: 1.0), None, {}), step)
+    assert predictor.sizes[coupling.groups[0].name] == sizes
 
 
 def milliseconds(shape: LayerShape) -> float:
@@ -136,7 +137,7 @@ def milliseconds(shape: LayerShape) -> float:
 def test_latency_is_predicted_exactly_where_it_is_linear(name: str) -> None:
     net = capture(hand_made(name), SHAPE)
     coupling = couple(net)
-    predictor = Predictor(net, coupling, LatencyTable(milliseconds, None, {}), 1)
+    predictor = Predictor(net, coupling, LatencyTable(one_by_one(milliseconds), None, {}), 1)
     predictor.measure()
     measured = predictor.table.measured
     for share in (1.0, 0.7, 0.4):
@@ -158,7 +159,7 @@ RANKS = {"input": {IN_RANK: 2}, "output": {OUT_RANK: 3}, "tucker2": {IN_RANK: 2,
 def test_a_factorised_layer_is_predicted_as_its_pieces(kind: str, share: float) -> None:
     net = capture(hand_made("Residual"), SHAPE)
     coupling = couple(net)
-    predictor = Predictor(net, coupling, LatencyTable(milliseconds, None, {}), 1, ranks=["conv2d_1"])
+    predictor = Predictor(net, coupling, LatencyTable(one_by_one(milliseconds), None, {}), 1, ranks=["conv2d_1"])
     predictor.measure()
     measured = predictor.table.measured
     kept = {group.name: max(1, round(group.size * share)) for group in coupling.groups}
@@ -178,7 +179,7 @@ def test_a_factorised_layer_is_predicted_as_its_pieces(kind: str, share: float) 
 
 def test_a_rank_that_would_win_nothing_is_none() -> None:
     net = capture(hand_made("Residual"), SHAPE)
-    predictor = Predictor(net, couple(net), LatencyTable(milliseconds, None, {}), 1, ranks=["conv2d_1"])
+    predictor = Predictor(net, couple(net), LatencyTable(one_by_one(milliseconds), None, {}), 1, ranks=["conv2d_1"])
     before, behind = f"{IN_RANK}conv2d_1", f"{OUT_RANK}conv2d_1"
     assert predictor.sizes[behind] == predictor.sizes[before] == [6, 5, 4, 3, 2, 1]  # 5 x (54 + 6) < 54 x 6 weights
     assert predictor.factors(predictor.whole) == {}
@@ -194,7 +195,7 @@ def test_ranks_and_channels_are_chosen_together() -> None:
     """The rank costs nothing down to 2, channels cost: the plan takes the rank first."""
     net = capture(hand_made("Residual"), SHAPE)
     coupling = couple(net)
-    predictor = Predictor(net, coupling, LatencyTable(milliseconds, None, {}), 1, ranks=["conv2d_1"])
+    predictor = Predictor(net, coupling, LatencyTable(one_by_one(milliseconds), None, {}), 1, ranks=["conv2d_1"])
     removal = Removal(np.arange(6), np.array([0.0, 1, 2, 3, 4, 5, np.inf]))
     orders, free = {group.name: removal for group in coupling.groups}, {f"{OUT_RANK}conv2d_1": np.array([9.0, 8.0, 0])}
     task = problem(orders, predictor, lambda counts: {"macs": predictor.macs(counts)}, ranks=free)

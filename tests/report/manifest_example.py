@@ -138,6 +138,9 @@ def _original() -> Side:
         peak_activation_bytes=196_608,
         arena_bytes=196_608,
         peak_rss_bytes=49_300_000,
+        cold_start_ms=21.0,
+        planned_bytes=None,
+        files=["original.onnx"],
         kernel_ms={"Conv": 0.47, "FusedConv": 0.031, "MaxPool": 0.012, "Gemm": 0.004},
     )
 
@@ -153,6 +156,9 @@ def _result() -> Side:
         peak_activation_bytes=131_072,
         arena_bytes=139_264,
         peak_rss_bytes=45_100_000,
+        cold_start_ms=17.5,
+        planned_bytes=None,
+        files=["model.onnx"],
         kernel_ms={"QLinearConv": 0.198, "MaxPool": 0.011, "QGemm": 0.003, "QuantizeLinear": 0.009},
     )
 

@@ -12,8 +12,8 @@ from slimwright.errors import ModelError, ProofError
 from slimwright.graph import Net
 from slimwright.proof import net_scores
 from slimwright.rewrites.fold import fold_batch_norm
-from slimwright.runtimes import onnxruntime
 from slimwright.runner.timing import interleaved
+from slimwright.runtimes import onnxruntime
 
 
 @pytest.fixture(scope="module")

@@ -110,6 +110,7 @@ class _Process:
             stderr=self._said,
             bufsize=0,
             start_new_session=True,
+            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
         )
         self.fate = ""
 

@@ -24,10 +24,9 @@ def layer_timer(target: Target, runtime: str, threads: int = 1) -> Callable[[Seq
             some = shapes[start : start + AT_ONCE]
             with tempfile.TemporaryDirectory() as folder:
                 layers = {str(k): layer_artefact(shape, runtime, Path(folder) / str(k)) for k, shape in enumerate(some)}
-                seen = measure(target, layers, Effort(runs=0, profile_runs=RUNS, threads=threads))
-            for one in seen.values():
-                kernels = (k for k in one.kernels if any(word in k.kind for word in KERNELS[runtime]))
-                found.append(sum(kernel.ms for kernel in kernels))
+                effort = Effort(profile_runs=RUNS, threads=threads)
+                rounds = [measure(target, layers, effort).values() for _ in range(ROUNDS)]
+            found += [min(_layer_ms(one, runtime) for one in seen) for seen in zip(*rounds, strict=True)]
         return found
 
     return times
