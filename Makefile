@@ -4,7 +4,7 @@ BIN := .venv/bin
 export SLIMWRIGHT_CACHE ?= out/cache
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check bench bench-structured bench-coverage setup setup-runtimes setup-bench clean
+.PHONY: demo test check bench bench-structured bench-coverage setup setup-runtimes setup-arm64 setup-bench clean
 
 demo: setup
 	$(BIN)/slimwright shrink resnet8-wide --data digits --latency 0.33x --max-drop 1.0 --runtime onnxruntime --out out/demo
@@ -46,6 +46,21 @@ setup-bench: .venv/installed-bench
 	$(PYTHON) -m venv .venv/converters/litert
 	.venv/converters/litert/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-e ".[litert-converter]"
+	touch $@
+
+# An arm64 Python with the runtimes' arm64 wheels, to run in user-mode emulation (Debian packages mmdebstrap and
+# qemu-user-static). ONNX Runtime 1.31 crashes at import there; 1.27 does not.
+ARM64_WHEELS := numpy==2.4.6 onnxruntime==1.27.0 ncnn==1.0.20261020 MNN==3.6.1
+ARM64_PACKAGES := python3.11,libstdc++6,libgomp1,libgcc-s1,zlib1g,libffi8,libexpat1,libssl3,libbz2-1.0,liblzma5
+setup-arm64: out/arm64/installed
+
+out/arm64/installed: .venv/installed
+	rm -rf out/arm64 && mkdir -p out/arm64
+	mmdebstrap --quiet --variant=extract --architectures=arm64 --include=$(ARM64_PACKAGES) bookworm out/arm64
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+		--python-version 3.11 --implementation cp --abi cp311 $(foreach v,2_28 2_27 2_17,--platform manylinux_$(v)_aarch64) \
+		--platform manylinux2014_aarch64 -d out/arm64/wheels $(ARM64_WHEELS)
+	for wheel in out/arm64/wheels/*.whl; do $(BIN)/python -m zipfile -e $$wheel out/arm64/opt/site || exit 1; done
 	touch $@
 
 # torchvision asks for a newer torch, and timm for torchvision; the networks of the survey run on this one.

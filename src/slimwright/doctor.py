@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from slimwright.runner.sessions.session import Kernel
 from slimwright.runner.timing import Latency
 from slimwright.runtimes import RUNTIMES, Artefact, Precision, Workshop
 from slimwright.runtimes.fallbacks import Fallback
+from slimwright.runtimes.half import largest_values
 from slimwright.runtimes.known import converter_python, of
 from slimwright.runtimes.layers import is_tensor_kernel
 from slimwright.runtimes.suited import suited
@@ -164,31 +164,6 @@ def rewritten(net: Net, runtime: str) -> dict[str, tuple[str, ...]]:
     return {op: tuple(paths) for op, paths in found.items()}
 
 
-def largest_values(net: Net, images: Tensor) -> dict[str, float]:
-    """Return the largest absolute value of each node over images [N, C, H, W]; infinite where one is no number."""
-    watching = _Watching(net.to_module())
-    with torch.no_grad():
-        watching.run(images)
-    most = dict(zip((node.name for node in net.nodes), watching.most, strict=True))
-    return {name: value for name, value in most.items() if value is not None}
-
-
-class _Watching(torch.fx.Interpreter):
-    """Runs a module, and keeps the largest absolute value of each step in turn; None for what is no tensor."""
-
-    def __init__(self, module: torch.fx.GraphModule) -> None:
-        super().__init__(module)
-        self.most: list[float | None] = []
-
-    def run_node(self, n: torch.fx.Node) -> Any:
-        """Run one step and look at what it gives."""
-        value = super().run_node(n)
-        if n.op != "output":
-            counts = isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0
-            self.most.append(float(value.abs().max().nan_to_num(nan=torch.inf)) if counts else None)
-        return value
-
-
 @dataclass(frozen=True)
 class _Room:
     """Where a network is converted and run."""
@@ -210,7 +185,8 @@ class _Room:
         try:
             artefact = self.converted(net, runtime, precision, "net")
         except ConversionError as error:
-            return Visit(runtime, precision, str(error), rewritten=changed)
+            why = str(error).removeprefix(f"{of(runtime).title}, {precision}: ")
+            return Visit(runtime, precision, why, rewritten=changed)
         took = time.perf_counter() - began
         visit = Visit(
             runtime,

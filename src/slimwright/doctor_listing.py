@@ -114,7 +114,7 @@ def _said(found: Sequence[Finding], most: int) -> Table:
     table.add_column()
     for finding in found:
         mark, style = MARKS[finding.grade]
-        table.add_row(Text(mark, style=style), Text(finding.what[:1].upper() + finding.what[1:]))
+        table.add_row(Text(mark, style=style), Text(finding.what))
         if finding.nodes:
             table.add_row("", Text(f"in {_some(finding.nodes, most)}", style="dim"))
         if finding.advice:

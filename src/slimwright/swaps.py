@@ -78,7 +78,9 @@ def _shuffles(net: Net) -> dict[str, tuple[str, ...]]:
     for node in net.nodes:
         chain = _back(net, node, (_is(VIEWS), _is(TURNS), _is(VIEWS)))
         if chain and net[chain[0]].shape == node.shape and len(node.shape) == 4:
-            found[node.name] = chain
+            split, turned = (net[step].shape for step in chain[1:3])
+            if len(split) == 5 and split[3:] == node.shape[2:] and turned == (1, split[2], split[1], *split[3:]):
+                found[node.name] = chain
     return found
 
 

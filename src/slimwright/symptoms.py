@@ -3,6 +3,7 @@
 Every number in a finding was measured or counted in this diagnosis.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,12 +15,12 @@ from slimwright.doctor import Diagnosis, Tried, Visit
 from slimwright.graph import Net
 from slimwright.graph.net import Node
 from slimwright.graph.ops import op_of
-from slimwright.report.words import megabytes, significant
+from slimwright.report.words import GAP, megabytes, milliseconds
+from slimwright.runtimes.half import HALF_MOST
 from slimwright.runtimes.layers import is_tensor_kernel
 from slimwright.widths import STEP, Kind, kinds, roundings
 
 Grade = Literal["broken", "slow", "note"]
-HALF_MOST = 65504.0  # the largest number of IEEE 754 binary16
 SHARE = 0.08  # of the time, from which on something is told
 GAIN = 0.03  # of the time, from which on a swap has made a difference; less is noise
 TIMES = 2.0  # a kind of layer is slow where its share of the time is this many times that of the work
@@ -63,7 +64,7 @@ FAMILIES = (  # the first that fits
            "ReLU right behind a convolution is computed inside it"),
     Family("sums and products", ("add", "mul", "sub", "div", "sum", "binaryop", "unaryop", "eltwise", "sqrt", "pow",
                                  "reciproc", "exp", "log", "graph"),
-           ("add", "mul", "sub", "sum", "lrn", "aten.div.Tensor"), "fewer branches that are added or multiplied"),
+           ("add", "mul", "sub", "sum", "aten.div.Tensor"), "fewer branches that are added or multiplied"),
 )  # fmt: skip
 
 FUSED = ("relu", "relu6", "hardtanh")  # behind a convolution or a linear layer
@@ -109,6 +110,8 @@ def _broken(found: Diagnosis) -> Iterator[Finding]:
 def _off(visit: Visit) -> str:
     if visit.error is None:
         return visit.why
+    if not math.isfinite(visit.error):
+        return "They are no numbers"
     return f"The largest error is {visit.error:.2g} of the largest score; at most {visit.tolerance:g} is rounding"
 
 
@@ -165,7 +168,14 @@ def _families(found: Diagnosis) -> Iterator[Finding]:
                 found.net.paths[n.name] for n in found.net.nodes if n.op in family.ops and not _fused(found.net, n)
             )
             where = ", ".join(f"{_percent(share)} in {name}" for share, name in told)
-            yield Finding("slow", f"{family.name}: {where}, of the time", paths, family.advice)
+            yield Finding("slow", f"{family.name}: {where}, of the time", paths, family.advice if paths else "")
+
+
+def _belongs(net: Net, node: Node, family: Family) -> bool:
+    """True for what a family's kernels come from; convolutions in groups are taken apart, which moves data."""
+    if node.op == "conv2d" and family.name == "moving data":
+        return 1 < int(str(node.arguments["groups"])) < net[node.source].shape[1]
+    return node.op in family.ops and not _fused(net, node)
 
 
 def _fused(net: Net, node: Node) -> bool:
@@ -187,14 +197,18 @@ def _family(kind: str) -> Family | None:
 
 def _kinds(found: Diagnosis) -> Iterator[Finding]:
     """Layers that take much more of the time than of the work."""
+    where: dict[str, list[str]] = {}
+    seen: dict[str, Kind] = {}
     for runtime, times in found.layer_ms.items():
         for kind in kinds(found.net, times):
             if kind.time_share >= SHARE and kind.time_share >= TIMES * kind.mac_share:
-                shares = (
-                    f"{_percent(kind.mac_share)} of the multiply-accumulates, {_percent(kind.time_share)} of their time"
-                )
-                paths = tuple(found.net.paths[name] for name in kind.nodes)
-                yield Finding("slow", f"{runtime}: {len(kind.nodes)} {kind.name} are {shares}", paths, _against(kind))
+                where.setdefault(kind.name, []).append(f"{_percent(kind.time_share)} in {runtime}")
+                seen[kind.name] = kind
+    for name, shares in where.items():
+        kind = seen[name]
+        work = f"{len(kind.nodes)} {name}: {_percent(kind.mac_share)} of the multiply-accumulates"
+        paths = tuple(found.net.paths[node] for node in kind.nodes)
+        yield Finding("slow", f"{work}, but of the layers' time {', '.join(shares)}", paths, _against(kind))
 
 
 def _against(kind: Kind) -> str:
@@ -217,8 +231,8 @@ def _widths(found: Diagnosis) -> Iterator[Finding]:
         if free:
             best = free[0]
             paths = tuple(found.net.paths[name] for each in free for name in each.nodes)
-            times_ms = f"{significant(best.before_ms)} ms and {significant(best.after_ms)} ms"
-            such = f"such as {_channels(best.before)} as {_channels(best.after)}: {times_ms}"
+            as_is = f"{_channels(best.before)} takes {milliseconds(best.before_ms)}"
+            such = f"such as the one with {as_is}, and would with {_channels(best.after)} {milliseconds(best.after_ms)}"
             advice = f"channels in multiples of {STEP}"
             yield Finding("slow", f"{what}{len(paths)} of them take no longer with more, {such}", paths, advice)
         elif every:
@@ -236,7 +250,8 @@ def _of_the_model(found: Diagnosis) -> Iterator[Finding]:
     held = sum(net.tensors[node.tensors["weight"]].nbytes for node in linear)
     if held >= HEAVY * weights:
         what = f"linear layers hold {_percent(held / weights)} of the weights, {megabytes(held)}"
-        advice = "average over the image before the first of them, or factorise it (low rank)"
+        places = any(len(shape) == 4 and max(shape[2:]) > 1 for node in linear for shape in _flattened(net, node))
+        advice = "average over the image before the first of them" if places else "factorise them (low rank)"
         yield Finding("note", what, tuple(net.paths[node.name] for node in linear), advice)
     sizes = tuple(net.paths[node.name] for node in net.nodes if op_of(node.op).channels == "scalar")
     if sizes:
@@ -246,8 +261,16 @@ def _of_the_model(found: Diagnosis) -> Iterator[Finding]:
     if large:
         name = max(large, key=lambda each: large[each])
         what = f"values reach {large[name]:,.0f}; half precision ends at {HALF_MOST:,.0f}"
-        advice = "batch norm, or training, keeps values small; until then no fp16"
+        advice = "batch norm, or training, keeps values small; an fp16 export scales them down until then"
         yield Finding("note", what, tuple(net.paths[each] for each in large), advice)
+
+
+def _flattened(net: Net, node: Node) -> Iterator[tuple[int, ...]]:
+    """The shape of what a layer reads, before it was flattened."""
+    before = net[node.source]
+    while before.op in ("flatten", "reshape", "dropout") and len(before.shape) == 2:
+        before = net[before.source]
+        yield before.shape
 
 
 def _rewritten(found: Diagnosis) -> Iterator[Finding]:
@@ -264,9 +287,14 @@ def _rewritten(found: Diagnosis) -> Iterator[Finding]:
         yield Finding("note", what, paths)
 
 
+def _plain(op: str) -> str:
+    """The operator without what is particular to ATen: "aten.roll.default" -> "roll"."""
+    return op.removeprefix("aten.").partition(".")[0]
+
+
 def _times(number: int) -> str:
     return "once" if number == 1 else f"{number} times"
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1f} %"
+    return f"{100 * share:.{0 if share >= 0.01 else 1}f}{GAP}%"

@@ -115,7 +115,9 @@ def test_causal_attention_stays_as_it_is() -> None:
     assert with_attention_spelled_out(net) is net
 
 
-@pytest.mark.parametrize(("dim", "keep"), [((1,), False), ((1,), True), ((2, 3), False), ((-1,), True), ((1, 3), False)])
+@pytest.mark.parametrize(
+    ("dim", "keep"), [((1,), False), ((1,), True), ((2, 3), False), ((-1,), True), ((1, 3), False)]
+)
 def test_a_log_sum_exp_spelled_out_is_the_same_where_exponentials_overflow(dim: tuple[int, ...], keep: bool) -> None:
     net = capture(Doing(lambda x: torch.logsumexp(x, dim, keep)), SHAPE)
     spelled = with_logsumexp_spelled_out(net)

@@ -10,14 +10,21 @@ from torch.nn import functional as F
 from exact import small_net
 from slimwright.graph import Net, capture
 from slimwright.graph.windows import (
-    with_average_padding_apart,
+    with_averages_as_convolutions,
+    with_crops_apart,
+    with_maximum_padding_apart,
+    with_plain_averages,
+    with_strided_averages_as_convolutions,
+)
+
+SHAPE = (3, 9, 8)
+EVERY = (
+    with_strided_averages_as_convolutions,
+    with_averages_as_convolutions,
     with_crops_apart,
     with_maximum_padding_apart,
     with_plain_averages,
 )
-
-SHAPE = (3, 9, 8)
-EVERY = (with_average_padding_apart, with_crops_apart, with_maximum_padding_apart, with_plain_averages)
 
 
 def net_of(*layers: nn.Module, shape: tuple[int, int, int] = SHAPE) -> Net:
@@ -37,10 +44,11 @@ def difference(net: Net, other: Net) -> float:
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), ((3, 5), 1, (1, 2)), (2, 2, (0, 1))])
-def test_average_poolings_that_count_zeros_get_them_from_a_padding(kernel: int, stride: int, padding: int) -> None:
+def test_average_poolings_that_count_zeros_are_convolutions(kernel: int, stride: int, padding: int) -> None:
     net = net_of(nn.AvgPool2d(kernel, stride, padding), nn.ReLU())
-    apart = with_average_padding_apart(net)
-    assert ops(apart) == ["input", "conv2d", "constant_pad_nd", "avg_pool2d", "relu"]
+    apart = with_averages_as_convolutions(net)
+    assert ops(apart) == ["input", "conv2d", "conv2d", "relu"]
+    assert apart.nodes[2].fixed == ("weight",)  # no weights to train
     assert difference(net, apart) <= 1e-6
 
 
@@ -55,7 +63,22 @@ def test_average_poolings_that_count_zeros_get_them_from_a_padding(kernel: int, 
 )
 def test_average_poolings_that_count_otherwise_stay(pool: nn.Module) -> None:
     net = net_of(pool)
-    assert with_average_padding_apart(net) is net
+    assert with_averages_as_convolutions(net) is net
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), ((3, 5), (1, 3), (1, 2)), (2, 2, 1)])
+def test_strided_averages_that_leave_padding_out_are_convolutions_and_products(
+    kernel: int, stride: int, padding: int
+) -> None:
+    net = net_of(nn.AvgPool2d(kernel, stride, padding, count_include_pad=False), nn.ReLU())
+    apart = with_strided_averages_as_convolutions(net)
+    assert sorted(ops(apart)) == ["constant", "conv2d", "conv2d", "input", "mul", "relu"]
+    assert difference(net, apart) <= 1e-6
+
+
+def test_averages_in_steps_of_one_stay() -> None:
+    net = net_of(nn.AvgPool2d(3, 1, 1, count_include_pad=False))
+    assert with_strided_averages_as_convolutions(net) is net
 
 
 class Inception(nn.Module):

@@ -1,7 +1,8 @@
 """Poolings and paddings in forms that more runtimes take.
 
-    average pooling that counts its padding      a padding with zeros, and a pooling without any
-    maximum pooling of what is never negative    the same: zero never wins over what a window holds besides
+    average pooling that counts its padding      a depthwise convolution whose weights are all one over their number
+    that leaves it out, in strides               the same, times the places of a window over those in the image
+    maximum pooling of what is never negative    a padding with zeros, and a pooling without any: zero never wins
     adaptive pooling to a size that divides      an average pooling; to the size that there is, nothing
     padding by less than nothing                 a slice, and a padding by what is left
 
@@ -9,8 +10,11 @@ All give the same bits, but for averages, which are the same up to float32 round
 gives its name to the last.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from slimwright.graph.net import Net, Node, Ref, Value
 from slimwright.graph.ops import pair_of
@@ -23,18 +27,52 @@ KEEP_SIGNS = (
 )  # fmt: skip
 
 
-def with_average_padding_apart(net: Net) -> Net:
-    """Return the net with the padding of average poolings that count it as a node before them, or the same net."""
-    unpadded: Mapping[str, Value] = {"padding": (0, 0), "count_include_pad": False}
+def with_averages_as_convolutions(net: Net) -> Net:
+    """Return the net with average poolings that count their padding as depthwise convolutions, or the same net.
+
+    A padding before a pooling would do, but XNNPACK does not load that in eight bits (ExecuTorch 1.4.1, 2026-11-21).
+    """
     found = [n for n in net.nodes if n.op == "avg_pool2d" and _counts_padding(n)]
-    return _with_zeros_before(net, found, unpadded)
+    if not found:
+        return net
+    weights = {f"{n.name}_average.weight": _average(n, net[n.source].shape[1]) for n in found}
+    return net.edited({n.name: _convolution(n, net[n.source].shape[1]) for n in found}, tensors=weights)
+
+
+def with_strided_averages_as_convolutions(net: Net) -> Net:
+    """Return the net with average poolings in strides that leave padding out as convolutions and products, or the same.
+
+    LiteRT's quantizer fails on the sums that its converter makes of them (0.10.0, measured 2026-11-21).
+    """
+    found = [n for n in net.nodes if n.op == "avg_pool2d" and _leaves_padding_out(n)]
+    if not found:
+        return net
+    added: list[Node] = []
+    tensors: dict[str, Tensor] = {}
+    changed = {}
+    for node in found:
+        average, map_of = f"{node.name}_counted", f"{node.name}_more"
+        channels = net[node.source].shape[1]
+        tensors |= {f"{average}_average.weight": _average(node, channels), map_of: _places_over_held(net, node)}
+        added += [
+            _convolution(replace(node, name=average), channels),
+            Node(map_of, "constant", {}, {"value": map_of}),
+        ]
+        changed[node.name] = Node(node.name, "mul", {"self": Ref(average), "other": Ref(map_of)})
+    return net.edited(changed, added=added, tensors=tensors)
 
 
 def with_maximum_padding_apart(net: Net) -> Net:
     """Return the net with zeros put around what is never negative before it is pooled, or the same net."""
     signless = _never_negative(net)
     found = [n for n in net.nodes if n.op == "max_pool2d" and n.source in signless and _is_padded(n)]
-    return _with_zeros_before(net, found, {"padding": (0, 0)})
+    if not found:
+        return net
+    changed = {
+        node.name: replace(node, arguments={**node.arguments, "self": Ref(f"{node.name}_pad"), "padding": (0, 0)})
+        for node in found
+    }
+    return net.edited(changed, added=[_zeros_around(node) for node in found])
 
 
 def with_plain_averages(net: Net) -> Net:
@@ -68,14 +106,17 @@ def with_crops_apart(net: Net) -> Net:
     return net.edited(changed, added=added) if changed else net
 
 
-def _with_zeros_before(net: Net, found: list[Node], unpadded: Mapping[str, Value]) -> Net:
-    if not found:
-        return net
-    changed = {
-        node.name: replace(node, arguments={**node.arguments, "self": Ref(f"{node.name}_pad"), **unpadded})
-        for node in found
-    }
-    return net.edited(changed, added=[_zeros_around(node) for node in found])
+def _convolution(node: Node, channels: int) -> Node:
+    stride, padding = (pair_of(node.arguments[knob]) for knob in ("stride", "padding"))
+    knobs: dict[str, Value] = {"stride": stride, "padding": padding, "dilation": (1, 1), "groups": channels}
+    tensors = {"weight": f"{node.name}_average.weight"}
+    return Node(node.name, "conv2d", {"input": node.arguments["self"], **knobs}, tensors, fixed=("weight",))
+
+
+def _average(node: Node, channels: int) -> Tensor:
+    """The weight [channels, 1, kH, kW] of a convolution that averages."""
+    height, width = pair_of(node.arguments["kernel_size"])
+    return torch.full((channels, 1, height, width), 1 / (height * width))
 
 
 def _zeros_around(node: Node) -> Node:
@@ -85,7 +126,21 @@ def _zeros_around(node: Node) -> Node:
 
 
 def _counts_padding(node: Node) -> bool:
-    return bool(_is_padded(node) and node.arguments["count_include_pad"] and not node.arguments["divisor_override"])
+    knobs = node.arguments
+    return bool(_is_padded(node) and knobs["stride"] and knobs["count_include_pad"] and not knobs["divisor_override"])
+
+
+def _leaves_padding_out(node: Node) -> bool:
+    knobs = node.arguments
+    strides = bool(knobs["stride"]) and max(pair_of(knobs["stride"])) > 1
+    return bool(_is_padded(node) and strides and not knobs["count_include_pad"] and not knobs["divisor_override"])
+
+
+def _places_over_held(net: Net, node: Node) -> Tensor:
+    """[1, 1, H, W]: at each place, the places of a window over those that lie within the image."""
+    size, stride, padding = (pair_of(node.arguments[knob]) for knob in ("kernel_size", "stride", "padding"))
+    inside = torch.ones(1, 1, *net[node.source].shape[2:])
+    return 1 / functional.avg_pool2d(inside, size, stride, padding)
 
 
 def _is_padded(node: Node) -> bool:

@@ -23,7 +23,7 @@ from slimwright.graph.net import Net
 from slimwright.rewrites.low_rank import Factors, Kind
 from slimwright.rewrites.ranks import damages, rank_for_ratio
 
-GRID_POINTS = 4  # channel counts measured per layer and direction; between them latency is interpolated
+GRID_POINTS = 6  # channel counts measured per layer and direction; between them latency is interpolated
 MOST_SIZES = 24  # sizes to choose from per group
 LEAST_STEPS = 4  # a layer's channels, in steps, below which a rank of its own does not pay
 MOST_CP_TAPS = 2304  # finding the terms of a layer that reads 256 channels in 3x3 takes half a minute, of 512 minutes
@@ -110,11 +110,11 @@ class Predictor:
 
         `tensor_share` of those are its layers', and follow the table; the rest follow the bytes that other layers give.
         """
-        layers_ms, others = sum(self.layer_ms(self.whole).values()), self._other_bytes(self.whole)
+        layers_ms, others = sum(self.layer_ms(self.whole).values()), self.other_bytes(self.whole)
 
         def predicted(counts: Counts) -> float:
             layers = sum(self.layer_ms(counts).values()) / layers_ms
-            other = self._other_bytes(counts) / others if others else 1.0
+            other = self.other_bytes(counts) / others if others else 1.0
             return whole_ms * (tensor_share * layers + (1 - tensor_share) * other)
 
         return predicted
@@ -136,7 +136,7 @@ class Predictor:
         gone = sum((self.whole[g] - counts[g]) * n for g, n in self.coupling.elements[name].items())
         return self.value_bytes[name] - 4 * gone
 
-    def _other_bytes(self, counts: Counts) -> int:
+    def other_bytes(self, counts: Counts) -> int:
         """What all nodes but weighted layers give."""
         return sum(self._bytes(name, counts) for name in self.value_bytes if name not in self.shapes)
 
@@ -261,7 +261,7 @@ class Predictor:
         groups = self.removed_per_channel.get((name, role), {})
         if len(groups) != 1:
             reachable = (
-                sorted({whole, *(max(whole * i // GRID_POINTS, 1) for i in range(1, GRID_POINTS))})
+                sorted({round(size) for size in np.geomspace(max(whole / 8, 1), whole, GRID_POINTS)})
                 if groups
                 else [whole]
             )
@@ -301,8 +301,9 @@ def rank_damages(predictor: Predictor, evidence: Evidence) -> dict[str, NDArray[
 
 
 def _spread(numbers: Sequence[int]) -> list[int]:
-    """A few of them, from the first to the last."""
-    return [numbers[round(i * (len(numbers) - 1) / (GRID_POINTS - 1))] for i in range(GRID_POINTS)]
+    """A few of them, from the first to the last, each about as many times the one before: caches fill by factors."""
+    wanted = np.geomspace(numbers[0], numbers[-1], GRID_POINTS)
+    return sorted({min(numbers, key=lambda number: abs(number - aim)) for aim in wanted.tolist()})
 
 
 def sizes(whole: int, step: int) -> list[int]:

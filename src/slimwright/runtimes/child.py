@@ -20,6 +20,7 @@ import torch
 
 from slimwright.graph import load_net
 from slimwright.runtimes.convert import ANSWER, IMAGES, LOG, REQUEST
+from slimwright.runtimes.half import within_half
 from slimwright.runtimes.known import RUNTIMES
 from slimwright.runtimes.suited import suited
 
@@ -62,6 +63,8 @@ def _convert(folder: Path) -> None:
         request = json.loads((folder / REQUEST).read_text())
         exporter = importlib.import_module(f"slimwright.runtimes.{request['runtime']}")
         net = suited(load_net(folder / "net"), request["runtime"])
+        if request["precision"] == "fp16":
+            net = within_half(net)
         images = np.load(folder / IMAGES, allow_pickle=False) if (folder / IMAGES).exists() else None
         answer = {"files": exporter.export(net, folder, request["precision"], images)}
     except Exception as error:  # converters raise errors of many unrelated kinds

@@ -112,6 +112,7 @@ class _Process:
             start_new_session=True,
             env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
         )
+        self._fork: int | None = None  # the conversion under way
         self.fate = ""
 
     def run(self, folder: Path, timeout_s: float) -> str | None:
@@ -120,18 +121,11 @@ class _Process:
         until = time.monotonic() + timeout_s
         with suppress(BrokenPipeError):
             self._child.stdin.write(f"{folder}\n".encode())
-        pid = self._number(until)
-        if pid is None:
-            if self._child.poll() is None:
-                return f"the converter was stopped after {timeout_s:g} s"
-            self._said.seek(0)
-            lines = self._said.read().decode(errors="replace").strip().splitlines()
-            return f"the converters could not be loaded: {lines[-1] if lines else 'no message'}"
-        status = self._number(until)
+        self._fork = self._number(until)
+        status = None if self._fork is None else self._number(until)
         if status is None:
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)  # and whatever it started
-            return f"the converter was stopped after {timeout_s:g} s"
+            return self._gone(until, timeout_s)
+        self._end_fork()
         self.fate = f"was killed by {signal.Signals(-status).name}" if status < 0 else "ended early"
         return None
 
@@ -139,10 +133,29 @@ class _Process:
         """End the process and all of its children."""
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
+        self._end_fork()
         self._child.wait()
         for pipe in (self._child.stdin, self._child.stdout, self._said):
             assert pipe is not None
             pipe.close()
+
+    def _end_fork(self) -> None:
+        """End a conversion and whatever it started; it is in a group of its own."""
+        if self._fork is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._fork, signal.SIGKILL)
+        self._fork = None
+
+    def _gone(self, until: float, timeout_s: float) -> str:
+        """Say why this process answers no more: time is up, or it has ended."""
+        if time.monotonic() >= until:
+            return f"the converter was stopped after {timeout_s:g} s"
+        status = self._child.wait()
+        if status < 0:
+            return f"the converters' process was killed by {signal.Signals(-status).name}"
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        return f"the converters could not be loaded: {lines[-1] if lines else 'no message'}"
 
     def _number(self, until: float) -> int | None:
         """The next line that the process says, a number; None where it ends, or says nothing in time."""

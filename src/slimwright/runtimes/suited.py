@@ -15,10 +15,11 @@ from slimwright.graph.spelled import (
     with_means_spelled_out,
 )
 from slimwright.graph.windows import (
-    with_average_padding_apart,
+    with_averages_as_convolutions,
     with_crops_apart,
     with_maximum_padding_apart,
     with_plain_averages,
+    with_strided_averages_as_convolutions,
 )
 
 Rewrite: TypeAlias = Callable[[Net], Net]
@@ -36,11 +37,11 @@ FOR: Mapping[str, tuple[Rewrite, ...]] = {
     "mnn": (*EVERYWHERE, with_logsumexp_spelled_out),
     "executorch": (
         *EVERYWHERE,
-        with_average_padding_apart,
+        with_averages_as_convolutions,
         with_hardsigmoid_spelled_out,
         with_means_spelled_out,
     ),
-    "litert": (*EVERYWHERE, with_maximum_padding_apart),
+    "litert": (*EVERYWHERE, with_maximum_padding_apart, with_strided_averages_as_convolutions),
     "openvino": EVERYWHERE,
 }
 

@@ -1,6 +1,7 @@
 """The one small interface of all runtimes on a device."""
 
 import importlib
+from collections.abc import Callable
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,11 @@ class Session(Protocol):
     def run(self, image: Array) -> Array:
         """[1, C, H, W] -> class scores [1, classes]."""
 
-    def profile(self, image: Array, runs: int) -> list[Kernel]:
-        """Return the kernels in the order of execution; empty where the runtime has no profiler."""
+    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
+        """Return the kernels in the order of execution; empty where the runtime has no profiler.
+
+        `before` is called before each run.
+        """
 
 
 def load_runtime(runtime: str) -> type:

@@ -1,0 +1,159 @@
+"""How well layer latencies, measured once, predict pruned networks that were never run.
+
+For each network and runtime: measure its layers on a grid of channel counts, the whole network, and a few random prunings
+to calibrate with. Then prune it at random otherwise, predict, build and measure, interleaved with the whole. nn-Meter's measure: the share of networks whose
+prediction is within 10 % (Zhang et al. 2021, MobiSys). Weights do not matter for time and are random.
+"""
+
+import random
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from results_table import Column, Row, environment, options, show, write
+from slimwright.cost.latency import LatencyTable
+from slimwright.graph import Coupling, Net, capture, couple, cut
+from slimwright.plan import Predictor
+from slimwright.plan.calibrated import calibrated
+from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.runtimes import Workshop
+from slimwright.targets import Effort, Local, measure
+from slimwright.targets.layers import identity, layer_timer
+from slimwright.zoo import ZOO, build
+
+SEED = 0
+RUNTIMES = ("onnxruntime", "ncnn")
+NETWORKS = {  # image side
+    "resnet20": 32,
+    "vgg11-cifar": 32,
+    "resnet18": 96,
+    "mobilenet-v1-0.5": 128,
+    "mobilenet-v2-0.5": 128,
+    "squeezenet1.1": 128,
+    "googlenet-bn": 96,
+}
+CALIBRATING, PRUNED = 9, 12  # of each network: to fit to, and to predict
+WITHIN = 0.10
+SHARES = (0.25, 0.95)  # of a group's channels that stay, drawn for each network and then for each group around it
+EFFORT = Effort(runs=40, least_s=1.5)
+COLUMNS = (
+    Column("runtime", "runtime"),
+    Column("network", "network"),
+    Column("whole_ms", "whole, ms", "{:.3f}"),
+    Column("nets", "pruned nets"),
+    Column("least_ms", "fastest, ms", "{:.3f}"),
+    Column("within", "within 10 %", "{:.0%}"),
+    Column("median_error", "median error", "{:.1%}"),
+    Column("worst_error", "worst", "{:+.1%}"),
+    Column("scaled_within", "uncalibrated", "{:.0%}"),
+    Column("macs_within", "by MACs alone", "{:.0%}"),
+)
+
+
+def main() -> None:
+    chosen = options(__doc__ or "")
+    networks = dict(list(NETWORKS.items())[:2]) if chosen.quick else NETWORKS
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    rows: list[Row] = []
+    with Workshop() as workshop, tempfile.TemporaryDirectory() as folder:
+        for runtime in RUNTIMES:
+            for name, side in networks.items():
+                net = small_net(name, side)
+                errors = list(pruned(net, runtime, workshop, Path(folder), 4 if chosen.quick else PRUNED))
+                rows.append(summed_up(runtime, name, errors))
+                said = ", ".join(f"{one['error']:+.1%}" for one in errors)
+                say(f"{runtime}, {name}: {said}")
+    show("Pruned networks: predicted from layers, against measured", COLUMNS, rows, sections=("runtime",))
+    headline = {f"within_10_percent_{runtime}": share_within(rows, runtime) for runtime in RUNTIMES}
+    print(headline)
+    if chosen.json:
+        versions = environment("slimwright", "torch", "onnxruntime", "ncnn", seed=SEED)
+        write(chosen.json, headline=headline, rows=rows, environment=versions)
+
+
+def small_net(name: str, side: int) -> Net:
+    """A network of the zoo for images of this side, with 10 classes, its batch norms folded."""
+    channels = ZOO[name].image_shape[0]
+    return fold_batch_norm(capture(build(name, classes=10, seed=SEED), (channels, side, side)))
+
+
+def pruned(net: Net, runtime: str, workshop: Workshop, folder: Path, count: int) -> Iterator[dict[str, float]]:
+    """Predict and measure `count` random prunings of a net, after `CALIBRATING` others that predictions are fitted to."""
+    place, coupling = Local(), couple(net)
+    table = LatencyTable(layer_timer(place, runtime), None, identity(place, runtime))
+    predictor = Predictor(net, coupling, table, table.step())
+    predictor.measure()
+    whole = workshop.convert(net, runtime, "fp32", folder / "whole")
+    alone = measure(place, {"whole": whole}, Effort(runs=60, least_s=2.0, profile_runs=40))["whole"]
+    assert alone.latency is not None
+    whole_ms = alone.latency.median_ms
+
+    def taken(number: int) -> tuple[Mapping[str, int], float]:
+        """Counts of a random pruning, and the milliseconds it took beside the whole."""
+        counts = drawn(predictor, random.Random(number))
+        artefact = workshop.convert(cut(net, kept(coupling, counts), coupling), runtime, "fp32", folder / "pruned")
+        seen = measure(place, {"whole": whole, "pruned": artefact}, EFFORT)
+        before, after = seen["whole"].latency, seen["pruned"].latency
+        assert before is not None and after is not None
+        return counts, after.median_ms / before.median_ms * whole_ms
+
+    predicted = calibrated(predictor, [(predictor.whole, whole_ms), *map(taken, range(CALIBRATING))])
+    scaled = predictor.latency(whole_ms, alone.tensor_share)
+    for number in range(CALIBRATING, CALIBRATING + count):
+        counts, found_ms = taken(number)
+        by_macs = predictor.macs(counts) / predictor.macs(predictor.whole) * whole_ms
+        yield {
+            "whole_ms": whole_ms,
+            "measured_ms": found_ms,
+            "error": predicted(counts) / found_ms - 1,
+            "scaled_error": scaled(counts) / found_ms - 1,
+            "macs_error": by_macs / found_ms - 1,
+        }
+
+
+def kept(coupling: Coupling, counts: Mapping[str, int]) -> dict[str, NDArray[np.int64]]:
+    """Channels that stay of each group that is cut: the first ones, since weights are random."""
+    return {g.name: np.arange(counts[g.name]) for g in coupling.groups if counts[g.name] < g.size}
+
+
+def drawn(predictor: Predictor, rng: random.Random) -> dict[str, int]:
+    """A size for every group: around a share that is drawn for the whole network."""
+    share = rng.uniform(*SHARES)
+    counts = {}
+    for name, sizes in predictor.sizes.items():
+        wanted = sizes[0] * min(max(share + rng.uniform(-0.25, 0.25), 0.1), 1.0)
+        counts[name] = min(sizes, key=lambda size: abs(size - wanted))
+    return counts
+
+
+def summed_up(runtime: str, name: str, errors: list[dict[str, float]]) -> Row:
+    """One line of the table."""
+    found = np.array([one["error"] for one in errors])
+    scaled, by_macs = (np.array([one[key] for one in errors]) for key in ("scaled_error", "macs_error"))
+    return {
+        "runtime": runtime,
+        "network": name,
+        "whole_ms": errors[0]["whole_ms"],
+        "nets": len(errors),
+        "least_ms": min(one["measured_ms"] for one in errors),
+        "within": float((np.abs(found) <= WITHIN).mean()),
+        "median_error": float(np.median(np.abs(found))),
+        "worst_error": float(found[np.abs(found).argmax()]),
+        "scaled_within": float((np.abs(scaled) <= WITHIN).mean()),
+        "macs_within": float((np.abs(by_macs) <= WITHIN).mean()),
+        "errors": found.round(4).tolist(),
+    }
+
+
+def share_within(rows: list[Mapping[str, object]], runtime: str) -> float:
+    """Share of all networks of a runtime within 10 %."""
+    errors = np.concatenate([row["errors"] for row in rows if row["runtime"] == runtime])  # type: ignore[arg-type]
+    return round(float((np.abs(errors) <= WITHIN).mean()), 3)
+
+
+if __name__ == "__main__":
+    main()

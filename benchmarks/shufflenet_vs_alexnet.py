@@ -1,0 +1,95 @@
+"""ShuffleNet 0.5x (g = 3) against AlexNet in every runtime, one thread, at the paper's three image sizes.
+
+Zhang et al. 2018 (arXiv 1707.01083, table 8) measured 12 to 14 times on a phone; by multiply-accumulates it is 18. Weights
+do not matter for time and are random. The two networks take turns in one process; each artefact is compared with its
+graph first.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from results_table import Column, Row, environment, options, show, write
+from slimwright.cost import count
+from slimwright.errors import SlimwrightError
+from slimwright.graph import Net, capture
+from slimwright.proof import net_scores, parity
+from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.runtimes import RUNTIMES, Workshop
+from slimwright.runtimes.known import installed
+from slimwright.targets import Effort, Local, measure
+from slimwright.zoo import build
+
+SIZES = ((224, 224), (480, 640), (720, 1280))
+PAPER = {(224, 224): 12.1, (480, 640): 13.2, (720, 1280): 14.0}  # 184.0 / 15.2, 1156.7 / 87.4, 3633.9 / 260.1 ms
+NETWORKS = {"shufflenet": "shufflenet-g3-0.5x", "alexnet": "alexnet"}
+SEED = 0
+COLUMNS = (
+    Column("size", "image"),
+    Column("runtime", "runtime"),
+    Column("alexnet_ms", "AlexNet, ms", "{:.2f}"),
+    Column("shufflenet_ms", "ShuffleNet, ms", "{:.2f}"),
+    Column("ratio", "ratio", "{:.1f}x"),
+    Column("macs_ratio", "by MACs", "{:.1f}x"),
+    Column("paper", "paper's phone", "{:.1f}x"),
+    Column("error", "largest error", "{:.0e}"),
+)
+
+
+def main() -> None:
+    chosen = options(__doc__ or "")
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    rows = list(measured(SIZES[:1] if chosen.quick else SIZES, 20 if chosen.quick else 40, say))
+    show("ShuffleNet 0.5x against AlexNet, one thread", COLUMNS, rows, sections=("size",))
+    headline = {}
+    for height, width in SIZES[: 1 if chosen.quick else 3]:
+        of_size = [row for row in rows if row["size"] == f"{height}x{width}"]
+        headline[f"best_ratio_{height}"] = round(max(float(row["ratio"]) for row in of_size), 2)
+    print(headline)
+    if chosen.json:
+        packages = ("slimwright", "torch", "onnxruntime", "ncnn", "MNN", "executorch", "ai-edge-litert", "openvino")
+        write(chosen.json, headline=headline, rows=rows, environment=environment(*packages, seed=SEED))
+
+
+def measured(sizes: tuple[tuple[int, int], ...], runs: int, say: object) -> Iterator[Row]:
+    """One row for each size and runtime that is installed; a runtime that fails is told of and left out."""
+    assert callable(say)
+    with Workshop() as workshop, tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            nets = {key: fold_batch_norm(capture(build(name, seed=SEED), (3, *size))) for key, name in NETWORKS.items()}
+            for runtime in (name for name in RUNTIMES if installed(name) and name != "ort"):
+                try:
+                    yield row(nets, size, runtime, workshop, Path(folder), runs)
+                except SlimwrightError as error:
+                    say(f"{runtime} at {size[0]}x{size[1]}: {error}")
+
+
+def row(nets: dict[str, Net], size: tuple[int, int], runtime: str, workshop: Workshop, folder: Path, runs: int) -> Row:
+    """Convert both, compare with their graphs, and time them in turn."""
+    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(SEED))
+    place, artefacts, worst = Local(), {}, 0.0
+    for key, net in nets.items():
+        artefacts[key] = workshop.convert(net, runtime, "fp32", folder / key / runtime)
+        scores = measure(place, {key: artefacts[key]}, Effort(), images=image)[key].scores
+        assert scores is not None
+        worst = max(worst, parity(scores, net_scores(net, image), "fp32").max_relative_error)
+    seen = measure(place, artefacts, Effort(runs=runs, warm_up=3))
+    alexnet, shufflenet = (seen[key].latency for key in ("alexnet", "shufflenet"))
+    assert alexnet is not None and shufflenet is not None
+    return {
+        "size": f"{size[0]}x{size[1]}",
+        "runtime": runtime,
+        "alexnet_ms": alexnet.median_ms,
+        "shufflenet_ms": shufflenet.median_ms,
+        "ratio": alexnet.median_ms / shufflenet.median_ms,
+        "macs_ratio": count(nets["alexnet"]).macs / count(nets["shufflenet"]).macs,
+        "paper": PAPER[size],
+        "error": worst,
+    }
+
+
+if __name__ == "__main__":
+    main()
