@@ -1,13 +1,14 @@
 """How well layer latencies, measured once, predict pruned networks that were never run.
 
-For each network and runtime: measure its layers on a grid of channel counts, the whole network, and a few random prunings
-to calibrate with. Then prune it at random otherwise, predict, build and measure, interleaved with the whole. nn-Meter's measure: the share of networks whose
-prediction is within 10 % (Zhang et al. 2021, MobiSys). Weights do not matter for time and are random.
+For each network and runtime: measure its layers on a grid of channel counts, the whole network, and a few random
+prunings to calibrate with. Then prune it at random otherwise, predict, build and measure, interleaved with the whole.
+nn-Meter's measure: the share of networks whose prediction is within 10 % (Zhang et al. 2021, MobiSys). Weights do not
+matter for time and are random.
 """
 
 import random
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def small_net(name: str, side: int) -> Net:
 
 
 def pruned(net: Net, runtime: str, workshop: Workshop, folder: Path, count: int) -> Iterator[dict[str, float]]:
-    """Predict and measure `count` random prunings of a net, after `CALIBRATING` others that predictions are fitted to."""
+    """Predict and measure `count` random prunings of a net, after others that predictions are calibrated with."""
     place, coupling = Local(), couple(net)
     table = LatencyTable(layer_timer(place, runtime), None, identity(place, runtime))
     predictor = Predictor(net, coupling, table, table.step())
@@ -149,9 +150,9 @@ def summed_up(runtime: str, name: str, errors: list[dict[str, float]]) -> Row:
     }
 
 
-def share_within(rows: list[Mapping[str, object]], runtime: str) -> float:
+def share_within(rows: Sequence[Row], runtime: str) -> float:
     """Share of all networks of a runtime within 10 %."""
-    errors = np.concatenate([row["errors"] for row in rows if row["runtime"] == runtime])  # type: ignore[arg-type]
+    errors = np.concatenate([row["errors"] for row in rows if row["runtime"] == runtime])
     return round(float((np.abs(errors) <= WITHIN).mean()), 3)
 
 

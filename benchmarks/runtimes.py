@@ -1,9 +1,9 @@
 """The papers' networks in every runtime and precision: what converts, how exact it is, what it takes.
 
 At the papers' image sizes, with random weights: time does not depend on them, but the accuracy of INT8 does, and is not
-judged here (`slimwright export` judges it on data). Proven means: converted, loaded and run in a fresh process, and within
-the tolerance of its precision of what the graph computes on random images. Every artefact has a turn in each of the rounds, in
-a process of its own; the median round counts.
+judged here (`slimwright export` judges it on data). Proven means: converted, loaded and run in a fresh process, and
+within the tolerance of its precision of what the graph computes on random images. Every artefact has a turn in each of
+the rounds, in a process of its own; the median round counts.
 """
 
 import statistics

@@ -1,8 +1,8 @@
 """ShuffleNet 0.5x (g = 3) against AlexNet in every runtime, one thread, at the paper's three image sizes.
 
-Zhang et al. 2018 (arXiv 1707.01083, table 8) measured 12 to 14 times on a phone; by multiply-accumulates it is 18. Weights
-do not matter for time and are random. The two networks take turns in one process; each artefact is compared with its
-graph first.
+Zhang et al. 2018 (arXiv 1707.01083, table 8) measured 12 to 14 times on a phone; by multiply-accumulates it is 18.
+Weights do not matter for time and are random. The two networks take turns in one process; each artefact is compared
+with its graph first.
 """
 
 import tempfile

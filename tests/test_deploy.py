@@ -136,7 +136,7 @@ def test_a_job_that_is_stopped_leaves_nothing_behind(net: Net, data: ArrayData, 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(net: Net, data: ArrayData, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(RequestError, match="is not a bundle"):
+    with pytest.raises(RequestError, match="was not made by this command"):
         shrink(net, data=data, budget=Budget(macs="0.5x"), out=tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from exact import small_net
 from example_nets import net_of
 from slimwright.cost.latency import LatencyTable, LayerShape, one_by_one, shape_of, with_channels
 from slimwright.graph import Net
@@ -127,10 +128,6 @@ def test_a_damaged_cache_is_measured_again(damage: str, tmp_path: Path) -> None:
     assert len(LatencyTable(one_by_one(watch), tmp_path, {"runtime": "one"})) == 1
 
 
-def test_the_identity_names_the_processor() -> None:
-    assert LatencyTable(one_by_one(Stopwatch()), None, {"threads": 1}).identity["cpu"]
-
-
 def shapes(net: Net) -> list[LayerShape]:
     return [shape_of(net, node) for node in net.weighted()]
 
@@ -145,8 +142,31 @@ def test_shapes_of_layers() -> None:
         shape=(2, 6, 6),
     )
     assert shapes(net) == [
-        LayerShape("conv2d", 2, 4, (3, 3), (2, 2), (1, 1), input_size=(6, 6)),
-        LayerShape("conv2d", 4, 4, (3, 5), padding=(2, 4), dilation=(2, 2), groups=4, input_size=(3, 3)),
-        LayerShape("conv2d", 4, 3, input_size=(3, 3)),
-        LayerShape("linear", 27, 5),
+        LayerShape("conv2d", 2, 4, (3, 3), (2, 2), (1, 1), input_size=(6, 6), activation="none"),
+        LayerShape("conv2d", 4, 4, (3, 5), (1, 1), (2, 4), (2, 2), 4, input_size=(3, 3), activation="none"),
+        LayerShape("conv2d", 4, 3, input_size=(3, 3), activation="none"),
+        LayerShape("linear", 27, 5, activation="none"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("behind", "activation"),
+    [
+        ([nn.ReLU()], "relu"),
+        ([nn.BatchNorm2d(3), nn.ReLU()], "relu"),
+        ([nn.ReLU6()], "relu6"),
+        ([nn.BatchNorm2d(3), nn.Hardtanh(0, 6)], "relu6"),
+        ([nn.Hardtanh(0, 5)], "none"),
+        ([nn.SiLU()], "none"),
+        ([nn.BatchNorm2d(3), nn.MaxPool2d(2), nn.ReLU()], "none"),
+        ([], "none"),
+    ],
+)
+def test_an_activation_right_behind_a_layer_is_part_of_its_shape(behind: list[nn.Module], activation: str) -> None:
+    (shape,) = shapes(net_of(nn.Conv2d(2, 3, 1), *behind, nn.Flatten(), shape=(2, 4, 4)))
+    assert shape.activation == activation
+
+
+def test_an_activation_that_is_not_alone_in_reading_a_layer_is_no_part_of_it() -> None:
+    found = {shape.in_channels: shape.activation for shape in shapes(small_net("Residual"))}
+    assert found == {1: "relu", 6: "none"}  # the convolution into the sum, and the linear layer

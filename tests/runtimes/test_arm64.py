@@ -53,7 +53,13 @@ class Emulated:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             unpack(data, folder)
-            command = [EMULATOR, "-cpu", "cortex-a76", "-L", ROOT, ROOT / "usr/bin/python3.11", self._runner, folder]
+            command = [
+                EMULATOR,
+                "-cpu",
+                "cortex-a76",
+                "-L",
+                *map(str, (ROOT, ROOT / "usr/bin/python3.11", self._runner, folder)),
+            ]
             found = {"PYTHONHOME": str(ROOT / "usr"), "PYTHONPATH": str(ROOT / "opt/site")}
             subprocess.run(command, env={**os.environ, **found}, timeout=seconds, check=True, capture_output=True)
             return packed(folder)

@@ -1,4 +1,4 @@
-"""Every runtime at every precision: a net that knows digits is converted, loaded in a fresh process, and still knows."""
+"""Every runtime at every precision: a net that knows digits is converted, run in a fresh process, and still knows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -156,7 +156,7 @@ def layers_of(param: Path) -> dict[str, tuple[str, bool]]:
 
 @pytest.mark.skipif(not installed("ncnn"), reason="ncnn or pnnx is not installed")
 @pytest.mark.parametrize(
-    ("name", "kept"), [("Separable", ["ConvolutionDepthWise"]), ("Grouped", ["ConvolutionDepthWise"]), ("Flat", [])]
+    ("name", "kept"), [("Separable", ["ConvolutionDepthWise"]), ("Grouped", ["ConvolutionDepthWise"]), ("Residual", [])]
 )
 def test_ncnn_quantizes_all_but_groups_of_several_channels(
     name: str, kept: list[str], workshop: Workshop, tmp_path: Path

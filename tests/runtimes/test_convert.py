@@ -149,9 +149,12 @@ def test_a_failure_leaves_the_files_of_before(workshop: Workshop, tmp_path: Path
 def test_a_converter_that_crashes_takes_nothing_along(workshop: Workshop, tmp_path: Path) -> None:
     works(workshop, tmp_path)
     before = workshops()
-    with once_converting(lambda pid: os.kill(pid, signal.SIGSEGV)) as killed:
-        with pytest.raises(ConversionError, match=r"^ncnn .*, fp32: the converter was killed by SIGSEGV: "):
-            workshop.convert(NET, "ncnn", "fp32", tmp_path / "crashed")
+    told = r"^ncnn .*, fp32: the converter was killed by SIGSEGV: "
+    with (
+        once_converting(lambda pid: os.kill(pid, signal.SIGSEGV)) as killed,
+        pytest.raises(ConversionError, match=told),
+    ):
+        workshop.convert(NET, "ncnn", "fp32", tmp_path / "crashed")
     assert names(tmp_path / "crashed") == [] and gone(killed)
     works(workshop, tmp_path)
     assert workshops() == before  # the same process: nothing was loaded again
@@ -159,9 +162,9 @@ def test_a_converter_that_crashes_takes_nothing_along(workshop: Workshop, tmp_pa
 
 def test_a_converter_that_hangs_is_stopped(workshop: Workshop, tmp_path: Path) -> None:
     works(workshop, tmp_path)  # loaded, so that the time goes to the conversion
-    with once_converting(lambda pid: os.kill(pid, signal.SIGSTOP)) as hung:
-        with pytest.raises(ConversionError, match="^ncnn .*, fp32: the converter was stopped after 1.5 s$"):
-            workshop.convert(NET, "ncnn", "fp32", tmp_path / "hung", timeout_s=1.5)
+    told = r"^ncnn .*, fp32: the converter was stopped after 1\.5 s$"
+    with once_converting(lambda pid: os.kill(pid, signal.SIGSTOP)) as hung, pytest.raises(ConversionError, match=told):
+        workshop.convert(NET, "ncnn", "fp32", tmp_path / "hung", timeout_s=1.5)
     assert hung and gone(hung)
     assert names(tmp_path / "hung") == []
 
@@ -182,9 +185,8 @@ def test_what_a_crashed_converter_started_ends_with_it(workshop: Workshop, tmp_p
 
 
 def test_too_little_time_to_load_is_told_too(tmp_path: Path) -> None:
-    with Workshop() as hurried:
-        with pytest.raises(ConversionError, match=r"the converter was stopped after 0\.01 s"):
-            hurried.convert(NET, "ncnn", "fp32", tmp_path, timeout_s=0.01)
+    with Workshop() as hurried, pytest.raises(ConversionError, match=r"the converter was stopped after 0\.01 s"):
+        hurried.convert(NET, "ncnn", "fp32", tmp_path, timeout_s=0.01)
     assert names(tmp_path) == []
 
 
@@ -261,7 +263,7 @@ def test_a_converter_that_is_not_installed_is_named_with_the_command_for_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     known = replace(RUNTIMES["mnn"], needs=("onnx", "no_such_converter"))
-    monkeypatch.setitem(RUNTIMES, "mnn", known)  # type: ignore[arg-type]
+    monkeypatch.setitem(RUNTIMES, "mnn", known)
     assert not installed("mnn")
     with pytest.raises(
         RequestError, match=r"MNN .*not installed \(no_such_converter\): pip install 'slimwright\[mnn\]'"

@@ -32,8 +32,8 @@ SOME = ("strided", "depthwise")  # where a converter makes each layer
 
 def weights_of(files: Sequence[Path], shape: LayerShape, runtime: str) -> torch.Tensor:
     """The weight that a layer was written with."""
-    sizes = (shape.out_channels, shape.in_channels // shape.groups)
-    sizes += () if shape.op == "linear" else shape.kernel
+    sizes = [shape.out_channels, shape.in_channels // shape.groups]
+    sizes += [] if shape.op == "linear" else shape.kernel
     if runtime == "ncnn":
         held = np.frombuffer(files[1].read_bytes(), "<f4", int(np.prod(sizes)), 4)
     else:

@@ -67,7 +67,7 @@ def test_int8_weights_have_a_scale_for_each_output_channel(exported: Path, image
     graph = onnx.load(tmp_path / "int8.onnx").graph
     held = {one.name: one for one in graph.initializer}
     sizes = [
-        (list(held[node.input[0]].dims)[0], list(held[node.input[1]].dims))
+        (held[node.input[0]].dims[0], list(held[node.input[1]].dims))
         for node in graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in held and len(held[node.input[0]].dims) == 4
     ]
@@ -106,7 +106,7 @@ def test_int8_takes_the_place_of_what_it_was_made_from(residual: Net, images: Te
 def test_what_onnx_has_no_operator_for_is_told_by_its_first_cause(tmp_path: Path) -> None:
     class Bessel(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return torch.special.bessel_j0(x).flatten(1)
+            return torch.special.bessel_j0(x).flatten(1)  # type: ignore[no-any-return]
 
     with pytest.raises(ProofError, match=r"^torch\.onnx cannot export the net: .*bessel_j0"):
         onnxruntime.write_onnx(capture(Bessel().eval(), SHAPE), tmp_path / "net.onnx")

@@ -91,7 +91,7 @@ def test_images_of_another_shape_are_told_of(small: Artefact) -> None:
 
 
 def test_a_job_that_takes_too_long_is_stopped(small: Artefact) -> None:
-    with pytest.raises(DeviceError, match="on this machine: the job was stopped after 0.2 s"):
+    with pytest.raises(DeviceError, match=r"on this machine: the job was stopped after 0\.2 s"):
         measure(Local(), {"small": small}, Effort(runs=1, least_s=60), timeout_s=0.2)
 
 
