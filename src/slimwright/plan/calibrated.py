@@ -5,8 +5,8 @@ non-tensor layers are in no table. So the latency of a choice is taken as
 
     a * (its layers, from the table) + b * (weights of 3x3 layers) + c * (other weights) + d * (what others write) + e
 
-with the factors, none negative, that fit the measured networks best in relative error. 3x3 layers of stride 1 stand apart
-because runtimes transform their weights to larger ones (Winograd). Approximate: `benchmarks/predictor.py`.
+with the factors, none negative, that fit the measured networks best in relative error. 3x3 layers of stride 1 stand
+apart because runtimes transform their weights to larger ones (Winograd). Approximate: `benchmarks/predictor.py`.
 """
 
 from collections.abc import Callable, Sequence

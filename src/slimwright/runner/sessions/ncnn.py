@@ -48,7 +48,7 @@ class Session:
             before()
             extractor = net.create_extractor()
             extractor.input(self._input, _owned(image))
-            for spent, (_, kind, blobs) in zip(taken, self._layers, strict=True):
+            for spent, (_, _, blobs) in zip(taken, self._layers, strict=True):
                 began = time.perf_counter()
                 if extractor.extract(blobs[0], 1)[0]:
                     raise RuntimeError(f"ncnn cannot compute {blobs[0]}")

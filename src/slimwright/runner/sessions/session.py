@@ -1,8 +1,8 @@
 """The one small interface of all runtimes on a device."""
 
 import importlib
-from collections.abc import Callable
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
