@@ -1,6 +1,10 @@
 """What tests share: few threads, seeded generators, unhurried hypothesis, and the data and nets that many read."""
 
 import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as in cli.py
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +24,6 @@ settings.register_profile(
     "slimwright", deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("slimwright")
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before anything imports it
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -102,7 +102,7 @@ def test_several_models_are_compared_and_what_is_missing_is_explained(home: Path
     assert rows["mynets:unexportable"][-3:] == ["—", "—", "—"]
     text = " ".join(done.stdout.split())
     assert "resnet8: its weights are not trained" in text
-    assert "mynets:unexportable: torch.onnx cannot export the net" in text
+    assert "mynets:unexportable: ONNX Runtime (.onnx), fp32: " in text
     assert "runs in turn, one image, one thread" in text
     assert (home / "compared.html").read_text().count('data-testid="layers-') == 3
 

@@ -24,7 +24,7 @@ from slimwright.choices import Choices
 from slimwright.cost import Budget
 from slimwright.cost.latency import LatencyTable
 from slimwright.data import Dataset, fingerprint, whole
-from slimwright.errors import DataError, ProofError
+from slimwright.errors import DataError, ProofError, RequestError
 from slimwright.evidence import Evidence, load_evidence, observe
 from slimwright.evidence.sums import FORMAT as EVIDENCE
 from slimwright.graph import Coupling, Net, capture, couple, save_net
@@ -36,8 +36,10 @@ from slimwright.proof import card_of, layers_of, measured, memory_of, net_scores
 from slimwright.recipe import Factorise, Prune, Recipe, Solve, Tune, apply
 from slimwright.report import write_report
 from slimwright.rewrites.prune import removals
+from slimwright.runner.sessions.session import SAME
 from slimwright.runtimes import Workshop
 from slimwright.runtimes.known import converter_python, of
+from slimwright.runtimes.layers import KERNELS
 from slimwright.targets import Local, Target
 from slimwright.targets.layers import identity, layer_timer
 from slimwright.trials import PAYS, Bench, Trial, Trials, pays
@@ -76,6 +78,12 @@ def shrink(
     """
     settings, out = settings or Settings(), Path(out)
     converter_python(settings.runtime)
+    if SAME.get(settings.runtime, settings.runtime) not in KERNELS:
+        has = ", ".join(KERNELS)
+        raise RequestError(
+            f"shrink plans by the times of single layers, which {settings.runtime} does not tell; take {has}, and "
+            f"`slimwright export` the result for {settings.runtime}"
+        )
     net = model if isinstance(model, Net) else capture(model, data.image_shape)
     if net.input.shape[1:] != tuple(data.image_shape):
         raise DataError(

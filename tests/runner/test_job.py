@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimwright.runner.job import MOST_EVICTED, MOST_RUNS, MOST_VALUES, Job, JobError, Side, read_job, write_job
+from slimwright.runner.job import MOST_RUNS, MOST_VALUES, Job, JobError, Side, read_job, write_job
 
 SIDE: dict[str, Any] = {
     "name": "a",
@@ -19,7 +19,7 @@ SIDE: dict[str, Any] = {
     "shape": [1, 3, 8, 8],
     "threads": 1,
 }
-TIMES = {"runs": 5, "warm_up": 1, "least_s": 0.5, "profile_runs": 0, "evict_bytes": 0, "energy_s": 0.0}
+TIMES = {"runs": 5, "warm_up": 1, "least_s": 0.5, "profile_runs": 0, "energy_s": 0.0}
 JOB: dict[str, Any] = {"sides": [SIDE], **TIMES}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -96,7 +96,6 @@ def test_a_side_out_of_bounds_is_refused(changed: dict[str, object], folder: Pat
         {"least_s": float("inf")},
         {"least_s": 1e9},
         {"energy_s": None},
-        {"evict_bytes": MOST_EVICTED + 1},
         {"warm_up": []},
         {"sides": SIDE},
         {"sides": [SIDE] * 513},

@@ -23,7 +23,8 @@ from slimwright.graph.net import Net
 from slimwright.rewrites.low_rank import Factors, Kind
 from slimwright.rewrites.ranks import damages, rank_for_ratio
 
-GRID_POINTS = 6  # channel counts measured per layer and direction; between them latency is interpolated
+GRID_POINTS = 5  # channel counts measured per layer and direction; between them latency is interpolated
+RANK_POINTS = 3  # ranks likewise
 MOST_SIZES = 24  # sizes to choose from per group
 LEAST_STEPS = 4  # a layer's channels, in steps, below which a rank of its own does not pay
 MOST_CP_TAPS = 2304  # finding the terms of a layer that reads 256 channels in 3x3 takes half a minute, of 512 minutes
@@ -252,7 +253,7 @@ class Predictor:
     def _rank_grid(self, item: str) -> list[int]:
         """The ranks at which the layers of an item are measured."""
         ranks = sorted(self.sizes.get(item, [0])[1:])
-        return ranks if len(ranks) <= GRID_POINTS else _spread(ranks)
+        return ranks if len(ranks) <= RANK_POINTS else _spread(ranks, RANK_POINTS)
 
     def _grid(self, name: str, role: str) -> list[int]:
         """A few counts from the least to the whole, each one that a choice can lead to."""
@@ -268,7 +269,7 @@ class Predictor:
         else:
             ((group, positions),) = groups.items()
             reachable = sorted(whole - (self.whole[group] - size) * positions for size in self.sizes[group])
-        return reachable if len(reachable) <= GRID_POINTS else _spread(reachable)
+        return reachable if len(reachable) <= GRID_POINTS else _spread(reachable, GRID_POINTS)
 
 
 def factorisable(net: Net, evidence: Evidence, step: int) -> list[str]:
@@ -300,9 +301,9 @@ def rank_damages(predictor: Predictor, evidence: Evidence) -> dict[str, NDArray[
     return found
 
 
-def _spread(numbers: Sequence[int]) -> list[int]:
+def _spread(numbers: Sequence[int], points: int) -> list[int]:
     """A few of them, from the first to the last, each about as many times the one before: caches fill by factors."""
-    wanted = np.geomspace(numbers[0], numbers[-1], GRID_POINTS)
+    wanted = np.geomspace(numbers[0], numbers[-1], points)
     return sorted({min(numbers, key=lambda number: abs(number - aim)) for aim in wanted.tolist()})
 
 

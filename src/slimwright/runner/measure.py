@@ -61,13 +61,11 @@ def _measured(job: Job, folder: Path) -> list[dict[str, Any]]:
         times = interleaved(runs, runs=job.runs, warm_up=job.warm_up, least_s=job.least_s)
         for k, entry in enumerate(found):
             entry["latency"] = asdict(times[str(k)])
-    evict = np.zeros(job.evict_bytes // 8).sum if job.evict_bytes else lambda: None
     peak = machine.peak_rss_bytes()
     for k, (side, session, image) in enumerate(zip(job.sides, sessions, inputs, strict=True)):
         found[k] |= {"empty_rss_bytes": empty, "peak_rss_bytes": peak, "temperature_c": machine.temperature_c()}
         if job.profile_runs:
-            kernels = session.profile(image, job.profile_runs, evict)
-            found[k]["kernels"] = [asdict(kernel) for kernel in kernels]
+            found[k]["kernels"] = [asdict(kernel) for kernel in session.profile(image, job.profile_runs)]
         if job.energy_s:
             found[k]["energy_mj"] = _energy_mj(runs[str(k)], job.energy_s)
         if (folder / IMAGES).exists():

@@ -58,7 +58,7 @@ def converters_home() -> Path:
 
 def converter_python(runtime: str) -> Sequence[str]:
     """The Python that runs the converter. Raises RequestError, with the command that installs what is missing."""
-    known = RUNTIMES[runtime]
+    known = of(runtime)
     if known.apart and importlib.util.find_spec(known.needs[0]) is None:
         home = converters_home() / runtime
         python = home / "bin" / "python"

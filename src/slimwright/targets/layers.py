@@ -11,7 +11,6 @@ from slimwright.targets.measuring import Effort, Measurement, Target, measure
 
 AT_ONCE = 64  # layers in one job
 RUNS = 40
-EVICTED = 4 << 20  # bytes: inside a network a layer finds its weights in the last level of cache, not in its core's own
 ROUNDS = 3  # jobs for the same layers; the least time counts, since a processor's clock drifts over seconds
 
 
@@ -25,7 +24,7 @@ def layer_timer(target: Target, runtime: str, threads: int = 1) -> Callable[[Seq
             some = shapes[start : start + AT_ONCE]
             with tempfile.TemporaryDirectory() as folder:
                 layers = {str(k): layer_artefact(shape, runtime, Path(folder) / str(k)) for k, shape in enumerate(some)}
-                effort = Effort(profile_runs=RUNS, evict_bytes=EVICTED, threads=threads)
+                effort = Effort(profile_runs=RUNS, threads=threads)
                 rounds = [measure(target, layers, effort).values() for _ in range(ROUNDS)]
             found += [min(_layer_ms(one, runtime) for one in seen) for seen in zip(*rounds, strict=True)]
         return found
@@ -48,5 +47,4 @@ def identity(target: Target, runtime: str, threads: int = 1) -> dict[str, object
         "version": about["runtimes"].get(runtime, ""),
         "threads": threads,
         "precision": "fp32",
-        "evicted": EVICTED,
     }

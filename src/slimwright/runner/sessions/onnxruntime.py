@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,13 @@ class Session:
         scores: Array = self._session.run(None, {self._input: image})[0]
         return scores
 
-    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
+    def profile(self, image: Array, runs: int) -> list[Kernel]:
         """Each kernel's time, from the runtime's own profiler."""
         with tempfile.TemporaryDirectory() as folder:
             options = _options(self._threads)
             options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
             session = self._opened(options)
             for _ in range(runs):
-                before()
                 session.run(None, {self._input: image})
             events = json.loads(Path(session.end_profiling()).read_text())
         taken = [event for event in events if event["name"].endswith("_kernel_time")]

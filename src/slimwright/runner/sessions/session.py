@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -37,11 +36,8 @@ class Session(Protocol):
     def run(self, image: Array) -> Array:
         """[1, C, H, W] -> class scores [1, classes]."""
 
-    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
-        """Return the kernels in the order of execution; empty where the runtime has no profiler.
-
-        `before` is called before each run.
-        """
+    def profile(self, image: Array, runs: int) -> list[Kernel]:
+        """Return the kernels in the order of execution; empty where the runtime has no profiler."""
 
 
 def load_runtime(runtime: str) -> type:
