@@ -11,6 +11,7 @@ from exact import small_net
 from slimwright.graph import Net, capture
 from slimwright.graph.windows import (
     with_averages_as_convolutions,
+    with_averages_of_what_is_there,
     with_crops_apart,
     with_maximum_padding_apart,
     with_plain_averages,
@@ -163,3 +164,17 @@ def test_other_paddings_stay(pad: tuple[int, ...], mode: str) -> None:
 def test_a_net_without_any_is_the_same_object(rewrite: Callable[[Net], Net]) -> None:
     net = small_net("Concat")
     assert rewrite(net) is net
+
+
+def test_averages_that_round_up_leave_out_padding_that_is_not_there() -> None:
+    net = net_of(nn.AvgPool2d(2, ceil_mode=True))
+    told = with_averages_of_what_is_there(net)
+    assert told.nodes[2].arguments["count_include_pad"] is False
+    assert difference(net, told) == 0
+    for pool in (
+        nn.AvgPool2d(2),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True),
+        nn.AvgPool2d(2, ceil_mode=True, divisor_override=3),
+    ):
+        left = net_of(pool)
+        assert with_averages_of_what_is_there(left) is left

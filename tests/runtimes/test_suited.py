@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exact import small_net
-from example_nets import SHAPE
+from example_nets import SHAPE, hand_made
 from slimwright.graph import Net, capture
 from slimwright.proof import net_scores, parity
 from slimwright.rewrites.fold import fold_batch_norm
@@ -135,3 +135,10 @@ def test_values_too_large_for_half_precision_come_out_right(workshop: Workshop, 
     model = nn.Sequential(first, nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), last)
     net = capture(model, (1, 8, 8))
     assert error_in(workshop.convert(net, "onnxruntime", "fp16", tmp_path / "made"), net) <= 0.01
+
+
+def test_ncnn_averages_what_is_there_where_a_pooling_rounds_up(workshop: Workshop, tmp_path: Path) -> None:
+    if not installed("ncnn"):
+        pytest.skip("ncnn or its converter is not installed")
+    net = capture(hand_made("Flat"), SHAPE)
+    assert error_in(workshop.convert(net, "ncnn", "fp32", tmp_path), net) <= 1e-5

@@ -75,6 +75,20 @@ def with_maximum_padding_apart(net: Net) -> Net:
     return net.edited(changed, added=[_zeros_around(node) for node in found])
 
 
+def with_averages_of_what_is_there(net: Net) -> Net:
+    """Return the net with poolings that round up and have no padding told to leave padding out, or the same net.
+
+    Where nothing is padded both count the same. ncnn counts the places beyond the edge where padding is to be counted.
+    """
+    changed = {
+        node.name: replace(node, arguments={**node.arguments, "count_include_pad": False})
+        for node in net.nodes
+        if node.op == "avg_pool2d" and node.arguments["ceil_mode"] and node.arguments["count_include_pad"]
+        if not any(pair_of(node.arguments["padding"])) and not node.arguments["divisor_override"]
+    }
+    return net.edited(changed) if changed else net
+
+
 def with_plain_averages(net: Net) -> Net:
     """Return the net with adaptive poolings as average poolings where sizes divide, or the same net.
 

@@ -16,6 +16,7 @@ from slimwright.graph.spelled import (
 )
 from slimwright.graph.windows import (
     with_averages_as_convolutions,
+    with_averages_of_what_is_there,
     with_crops_apart,
     with_maximum_padding_apart,
     with_plain_averages,
@@ -33,7 +34,7 @@ EVERYWHERE: tuple[Rewrite, ...] = (
 FOR: Mapping[str, tuple[Rewrite, ...]] = {
     "onnxruntime": EVERYWHERE,
     "ort": EVERYWHERE,
-    "ncnn": EVERYWHERE,
+    "ncnn": (*EVERYWHERE, with_averages_of_what_is_there),
     "mnn": (*EVERYWHERE, with_logsumexp_spelled_out),
     "executorch": (
         *EVERYWHERE,
