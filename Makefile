@@ -40,12 +40,11 @@ setup-bench: .venv/installed-bench
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[onnxruntime,dev]"
 	touch $@
 
-# LiteRT's converter asks for other versions than the rest does: it has an environment of its own.
+# LiteRT's converter asks for other versions than the rest does: it has an environment of its own, without constraints.
 .venv/installed-runtimes: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[runtimes,dev]"
 	$(PYTHON) -m venv .venv/converters/litert
-	.venv/converters/litert/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-e ".[litert-converter]"
+	.venv/converters/litert/bin/python -m pip install --quiet --disable-pip-version-check -e ".[litert-converter]"
 	touch $@
 
 # An arm64 Python with the runtimes' arm64 wheels, to run in user-mode emulation (Debian packages mmdebstrap and
