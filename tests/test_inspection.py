@@ -130,7 +130,16 @@ def test_accuracy_is_that_of_the_test_part(residual_subject: Subject) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "tensor"),
-    [("FusedConv", True), ("QLinearMatMul", True), ("Gemm", True), ("ReorderInput", False), ("MaxPool", False)],
+    [
+        *(("FusedConv", True), ("QLinearMatMul", True), ("Gemm", True), ("ReorderInput", False), ("MaxPool", False)),
+        *(
+            ("ConvolutionDepthwise", True),
+            ("InnerProduct", True),
+            ("FullyConnected", True),
+            ("MultiHeadAttention", True),
+        ),
+        *(("ConvertTensor", False), ("Convert", False), ("Raster", False)),  # changes of layout or of precision
+    ],
 )
 def test_kernels_that_multiply_by_weights_are_those_of_tensor_layers(kind: str, tensor: bool) -> None:
     assert is_tensor_kernel(kind) is tensor

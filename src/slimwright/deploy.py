@@ -36,10 +36,10 @@ from slimwright.proof import card_of, layers_of, measured, memory_of, net_scores
 from slimwright.recipe import Factorise, Prune, Recipe, Solve, Tune, apply
 from slimwright.report import write_report
 from slimwright.rewrites.prune import removals
-from slimwright.runner.sessions.session import SAME
+from slimwright.runner.machine import loaded_by
 from slimwright.runtimes import Workshop
 from slimwright.runtimes.known import converter_python, of
-from slimwright.runtimes.layers import KERNELS
+from slimwright.runtimes.layers import TIMED
 from slimwright.targets import Local, Target
 from slimwright.targets.layers import identity, layer_timer
 from slimwright.trials import PAYS, Bench, Trial, Trials, pays
@@ -78,8 +78,8 @@ def shrink(
     """
     settings, out = settings or Settings(), Path(out)
     converter_python(settings.runtime)
-    if SAME.get(settings.runtime, settings.runtime) not in KERNELS:
-        has = ", ".join(KERNELS)
+    if loaded_by(settings.runtime) not in TIMED:
+        has = ", ".join(TIMED)
         raise RequestError(
             f"shrink plans by the times of single layers, which {settings.runtime} does not tell; take {has}, and "
             f"`slimwright export` the result for {settings.runtime}"

@@ -13,7 +13,7 @@ from layer_outputs import Floats, outputs
 from slimwright.cost.latency import LayerShape
 from slimwright.errors import RequestError
 from slimwright.runtimes.known import RUNTIMES, installed
-from slimwright.runtimes.layers import KERNELS, layer_artefact
+from slimwright.runtimes.layers import TIMED, layer_artefact
 
 SIZE = (9, 11)
 CONVS = {
@@ -61,7 +61,7 @@ def with_activations(shapes: Iterable[LayerShape]) -> list[LayerShape]:
     return [replace(shape, activation=activation) for shape in shapes for activation in ACTIVATIONS]
 
 
-@pytest.mark.parametrize("runtime", KERNELS)
+@pytest.mark.parametrize("runtime", TIMED)
 def test_a_layer_computes_what_it_does_in_torch(runtime: str, tmp_path: Path) -> None:
     if not installed(runtime):
         pytest.skip(f"{RUNTIMES[runtime].title} is not installed")
@@ -79,7 +79,7 @@ def test_a_layer_computes_what_it_does_in_torch(runtime: str, tmp_path: Path) ->
         assert (artefact.runtime, artefact.precision) == (runtime, "fp32")
 
 
-@pytest.mark.parametrize("runtime", [*sorted(set(RUNTIMES) - set(KERNELS)), "abacus"])
+@pytest.mark.parametrize("runtime", [*sorted(set(RUNTIMES) - set(TIMED)), "abacus"])
 def test_runtimes_without_a_profiler_are_refused_with_those_that_have_one(runtime: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=rf"cannot be timed in {runtime}; they can in onnxruntime, .*ncnn"):
         layer_artefact(LINEAR, runtime, tmp_path / "layer")

@@ -6,7 +6,7 @@ from slimwright.cost.latency import LayerShape
 from slimwright.errors import RequestError
 from slimwright.runner.machine import runtime_version
 from slimwright.runtimes.known import RUNTIMES, installed
-from slimwright.runtimes.layers import KERNELS
+from slimwright.runtimes.layers import TIMED
 from slimwright.targets import Local
 from slimwright.targets.layers import identity, layer_timer
 
@@ -18,7 +18,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("runtime", KERNELS)
+@pytest.mark.parametrize("runtime", TIMED)
 def test_every_kind_of_layer_takes_time(runtime: str) -> None:
     if not installed(runtime):
         pytest.skip(f"{RUNTIMES[runtime].title} is not installed")

@@ -3,8 +3,8 @@
 Each has an activation behind it if its shape says so, fused where the runtime fuses it.
 """
 
+import re
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +13,17 @@ from slimwright.cost.latency import LayerShape
 from slimwright.errors import RequestError
 from slimwright.runtimes.artefact import Artefact
 
-KERNELS: Mapping[str, tuple[str, ...]] = {  # as the runtimes call what multiplies by weights, or parts of those names
-    "onnxruntime": ("Conv", "Gemm", "MatMul"),
-    "openvino": ("Convolution", "FullyConnected", "MatMul"),
-    "mnn": ("Convolution", "ConvolutionDepthwise", "MatMul"),
-    "ncnn": ("Convolution", "InnerProduct"),
-}
+TIMED = ("onnxruntime", "openvino", "mnn", "ncnn")  # runtimes that tell of their kernels
+# What multiplies by weights, as the runtimes call it, or a part of that: FusedConv, QLinearMatMul. "Convert" and
+# "ConvertTensor" change a layout or a precision.
+TENSOR_KERNEL = re.compile("Conv(?!ert)|Gemm|MatMul|FullyConnected|InnerProduct|Attention|Einsum")
 NCNN_ACTIVATIONS = {"none": "", "relu": " 9=1", "relu6": " 9=3 -23310=2,0.0,6.0"}
 
 
 def layer_artefact(shape: LayerShape, runtime: str, folder: Path) -> Artefact:
     """Write one layer for a runtime into `folder`. Raises RequestError for a runtime whose layers cannot be timed."""
-    if runtime not in KERNELS:
-        raise RequestError(f"single layers cannot be timed in {runtime}; they can in {', '.join(KERNELS)}")
+    if runtime not in TIMED:
+        raise RequestError(f"single layers cannot be timed in {runtime}; they can in {', '.join(TIMED)}")
     folder.mkdir(parents=True)
     size = (1, shape.in_channels) if shape.op == "linear" else (1, shape.in_channels, *shape.input_size)
     if runtime == "ncnn":
@@ -46,7 +44,7 @@ def layer_artefact(shape: LayerShape, runtime: str, folder: Path) -> Artefact:
 
 def is_tensor_kernel(kind: str) -> bool:
     """True for a kind of kernel that multiplies by weights, in any runtime, alone or fused with what follows."""
-    return any(word in kind for words in KERNELS.values() for word in words) or kind in ("Attention", "Einsum")
+    return TENSOR_KERNEL.search(kind) is not None
 
 
 def _weight(shape: LayerShape) -> np.ndarray:

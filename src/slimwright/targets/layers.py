@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slimwright.cost.latency import LayerShape
-from slimwright.runner.sessions.session import SAME
-from slimwright.runtimes.layers import KERNELS, layer_artefact
+from slimwright.runner.machine import loaded_by
+from slimwright.runtimes.layers import is_tensor_kernel, layer_artefact
 from slimwright.targets.measuring import Effort, Measurement, Target, measure
 
 AT_ONCE = 64  # layers in one job
@@ -16,7 +16,7 @@ ROUNDS = 3  # jobs for the same layers; the least time counts, since a processor
 
 def layer_timer(target: Target, runtime: str, threads: int = 1) -> Callable[[Sequence[LayerShape]], list[float]]:
     """Return what measures layers: shapes -> milliseconds of each, where nothing disturbs it."""
-    runtime = SAME.get(runtime, runtime)
+    runtime = loaded_by(runtime)
 
     def times(shapes: Sequence[LayerShape]) -> list[float]:
         found: list[float] = []
@@ -26,20 +26,20 @@ def layer_timer(target: Target, runtime: str, threads: int = 1) -> Callable[[Seq
                 layers = {str(k): layer_artefact(shape, runtime, Path(folder) / str(k)) for k, shape in enumerate(some)}
                 effort = Effort(profile_runs=RUNS, threads=threads)
                 rounds = [measure(target, layers, effort).values() for _ in range(ROUNDS)]
-            found += [min(_layer_ms(one, runtime) for one in seen) for seen in zip(*rounds, strict=True)]
+            found += [min(_layer_ms(one) for one in seen) for seen in zip(*rounds, strict=True)]
         return found
 
     return times
 
 
-def _layer_ms(seen: Measurement, runtime: str) -> float:
+def _layer_ms(seen: Measurement) -> float:
     """Milliseconds of the kernels that multiply by weights, not of the layout changes around them."""
-    return sum(kernel.ms for kernel in seen.kernels if any(word in kernel.kind for word in KERNELS[runtime]))
+    return sum(kernel.ms for kernel in seen.kernels if is_tensor_kernel(kernel.kind))
 
 
 def identity(target: Target, runtime: str, threads: int = 1) -> dict[str, object]:
     """Return what a layer's measured time belongs to: device, runtime and version, threads, precision."""
-    about, runtime = target.about(), SAME.get(runtime, runtime)
+    about, runtime = target.about(), loaded_by(runtime)
     return {
         "cpu": about["cpu"],
         "machine": about["machine"],
