@@ -34,6 +34,8 @@ COLUMNS = (
     Column("shufflenet_ms", "ShuffleNet, ms", "{:.2f}"),
     Column("ratio", "ratio", "{:.1f}x"),
     Column("macs_ratio", "by MACs", "{:.1f}x"),
+    Column("alexnet_rate", "AlexNet, G MACs/s", "{:.0f}"),
+    Column("shufflenet_rate", "ShuffleNet", "{:.0f}"),
     Column("paper", "paper's phone", "{:.1f}x"),
     Column("error", "largest error", "{:.0e}"),
 )
@@ -79,13 +81,16 @@ def row(nets: dict[str, Net], size: tuple[int, int], runtime: str, workshop: Wor
     seen = measure(place, artefacts, Effort(runs=runs, warm_up=3))
     alexnet, shufflenet = (seen[key].latency for key in ("alexnet", "shufflenet"))
     assert alexnet is not None and shufflenet is not None
+    macs = {key: count(net).macs for key, net in nets.items()}
     return {
         "size": f"{size[0]}x{size[1]}",
         "runtime": runtime,
         "alexnet_ms": alexnet.median_ms,
         "shufflenet_ms": shufflenet.median_ms,
         "ratio": alexnet.median_ms / shufflenet.median_ms,
-        "macs_ratio": count(nets["alexnet"]).macs / count(nets["shufflenet"]).macs,
+        "macs_ratio": macs["alexnet"] / macs["shufflenet"],
+        "alexnet_rate": macs["alexnet"] / alexnet.median_ms * 1e-6,
+        "shufflenet_rate": macs["shufflenet"] / shufflenet.median_ms * 1e-6,
         "paper": PAPER[size],
         "error": worst,
     }

@@ -25,8 +25,7 @@ from slimwright.outputs import appearing
 from slimwright.progress import Event, Tell, silent
 from slimwright.proof import net_scores, parity, share_right
 from slimwright.rewrites.fold import fold_batch_norm
-from slimwright.runner.machine import Described
-from slimwright.runner.sessions.session import SAME
+from slimwright.runner.machine import Described, loaded_by
 from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop
 from slimwright.runtimes.known import installed, of
 from slimwright.targets import Local, Measurement, Target, measure
@@ -34,7 +33,7 @@ from slimwright.targets.measuring import Effort
 
 EXPORT = "export.json"
 ROUNDS = 3
-EFFORT = Effort(runs=60, least_s=1.0)
+EFFORT = Effort(runs=60, least_s=1.0, energy_s=1.0)
 RANDOM_IMAGES = 16  # where there is no data, parity is looked at on these
 Wanted = tuple[str, Precision]
 
@@ -237,7 +236,7 @@ def _judged(entry: Exported, seen: list[Measurement] | str | None, check: _Check
     measured = {
         "passed": proof.passed,
         "why": "" if proof.passed else _fault(proof),
-        "runtime_version": about["runtimes"].get(SAME.get(entry.runtime, entry.runtime)),
+        "runtime_version": about["runtimes"].get(loaded_by(entry.runtime)),
         "proof": proof,
         "accuracy": check.accuracy(first.scores),
         "latency": Timing(**vars(typical)),

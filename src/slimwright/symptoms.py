@@ -164,9 +164,8 @@ def _families(found: Diagnosis) -> Iterator[Finding]:
         shares = {f"{v.runtime} {v.precision}": _share(v, family) for v in profiled}
         told = sorted(((share, where) for where, share in shares.items() if share >= SHARE), reverse=True)
         if told:
-            paths = tuple(
-                found.net.paths[n.name] for n in found.net.nodes if n.op in family.ops and not _fused(found.net, n)
-            )
+            net = found.net
+            paths = tuple(net.paths[node.name] for node in net.nodes if _belongs(net, node, family))
             where = ", ".join(f"{_percent(share)} in {name}" for share, name in told)
             yield Finding("slow", f"{family.name}: {where}, of the time", paths, family.advice if paths else "")
 
@@ -281,10 +280,7 @@ def _rewritten(found: Diagnosis) -> Iterator[Finding]:
             where.setdefault((op, paths), []).append(visit.runtime)
     for (op, paths), names in where.items():
         runtimes = ", ".join(dict.fromkeys(names))
-        what = (
-            f"{op.removeprefix('aten.').partition('.')[0]} is put in an equal form for {runtimes}, {_times(len(paths))}"
-        )
-        yield Finding("note", what, paths)
+        yield Finding("note", f"{_plain(op)} is put in an equal form for {runtimes}, {_times(len(paths))}", paths)
 
 
 def _plain(op: str) -> str:

@@ -14,8 +14,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from slimwright.runner.machine import FORMATS, PACKAGES
+
 JOB, RESULT, IMAGES = "job.json", "result.json", "images.npy"
-RUNTIMES = ("onnxruntime", "ort", "ncnn", "mnn", "executorch", "litert", "openvino")
+RUNTIMES = (*PACKAGES, *FORMATS)
 MOST_SIDES, MOST_RUNS, MOST_SECONDS, MOST_THREADS = 512, 100_000, 3600.0, 256
 MOST_VALUES = 1 << 28  # of one image: 1 GiB as float32
 

@@ -15,6 +15,12 @@ PACKAGES = {
     "litert": "ai-edge-litert",
     "openvino": "openvino",
 }
+FORMATS = {"ort": "onnxruntime"}  # that a runtime loads beside its own
+
+
+def loaded_by(runtime: str) -> str:
+    """Return the runtime that loads artefacts named after `runtime`, or after a format."""
+    return FORMATS.get(runtime, runtime)
 
 
 class Described(TypedDict):

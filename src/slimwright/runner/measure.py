@@ -25,7 +25,7 @@ MOST_ENERGY_UJ = 1 << 48
 def do(folder: Path) -> None:
     """Do the job in `folder`, and write `result.json` and the scores there; a failure is written down as well."""
     try:
-        result = {"sides": _measured(read_job(folder), folder), "about": machine.about()}
+        result: dict[str, object] = {"sides": _measured(read_job(folder), folder)}
     except JobError as error:
         result = {"error": {"kind": error.kind, "message": str(error)}}
     temporary = folder / f".{RESULT}"

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from slimwright.errors import ConversionError, RequestError
 from slimwright.graph import Net, save_net
+from slimwright.runner.pipe import QUIET
 from slimwright.runtimes.artefact import Artefact, Precision
 from slimwright.runtimes.fallbacks import noted
 from slimwright.runtimes.known import converter_python, of
@@ -110,7 +111,7 @@ class _Process:
             stderr=self._said,
             bufsize=0,
             start_new_session=True,
-            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+            env=os.environ | QUIET,
         )
         self._fork: int | None = None  # the conversion under way
         self.fate = ""

@@ -25,10 +25,9 @@ from slimwright.runner.signing import (
     same,
     sha256,
 )
-from slimwright.targets.described import plain, read_description
+from slimwright.targets.described import MOST_ANSWER, plain, read_description
 
 CONNECT_S, GRACE_S = 10.0, 60.0
-MOST_ANSWER = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from slimwright.errors import DeviceError
 from slimwright.runner.machine import Described
 
 MOST_SAID = 500  # characters
+MOST_ANSWER = 1 << 30  # bytes
 
 
 class _Described(BaseModel):

@@ -20,12 +20,11 @@ from typing import IO
 from slimwright.errors import DeviceError, RequestError
 from slimwright.runner.machine import Described
 from slimwright.runner.pack import runner
+from slimwright.runner.serve import SLOWEST_BYTES_PER_S
 from slimwright.targets import bootstrap
-from slimwright.targets.described import plain, read_description
+from slimwright.targets.described import MOST_ANSWER, plain, read_description
 
 CONNECT_S, GRACE_S, ABOUT_S, ALIVE_S = 10, 30.0, 60.0, 5
-SLOWEST_BYTES_PER_S = 50_000
-MOST_ANSWER = 1 << 30  # bytes
 OPTIONS = {
     "BatchMode": "yes",  # nobody is there to type a password
     "ConnectTimeout": str(CONNECT_S),

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimwright.runner.job import JobError, Side
-from slimwright.runner.machine import PACKAGES
+from slimwright.runner.machine import PACKAGES, loaded_by
 
 Array = NDArray[np.float32]
-SAME = {"ort": "onnxruntime"}  # formats that one runtime loads
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class Session(Protocol):
 def load_runtime(runtime: str) -> type:
     """Import a runtime and return its session class. Raises JobError where it is not installed."""
     try:
-        module = importlib.import_module(f"slimwright.runner.sessions.{SAME.get(runtime, runtime)}")
+        module = importlib.import_module(f"slimwright.runner.sessions.{loaded_by(runtime)}")
     except ImportError as error:
-        fix = f"{sys.executable} -m pip install {PACKAGES[SAME.get(runtime, runtime)]}"
+        fix = f"{sys.executable} -m pip install {PACKAGES[loaded_by(runtime)]}"
         raise JobError("missing", f"{runtime} is not installed here ({error}); install it with: {fix}") from error
     found: type = module.Session
     return found
