@@ -57,8 +57,6 @@ PAPER_MS = {  # table 5, Galaxy S5: original, merged, merged and low-rank
     "4d": (36.88, 24.67, 10.05), "4e": (48.24, 28.08, 14.08), "5a": (24.64, 10.69, 5.36), "5b": (24.92, 14.58, 6.65),
     "loss3": (3.014, 2.97, 2.902),
 }  # fmt: skip
-WARM_UP = 5
-
 SHARES = (
     Column("network", "network"),
     Column("optimised", "optimised"),

@@ -5,11 +5,9 @@ DeepRebirth, arXiv 1708.04728). With optimisations on, a ReLU is computed inside
 part of it; without, every operator of the file is a kernel of its own.
 """
 
-import json
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +17,11 @@ import torch
 from onnx import ModelProto, NodeProto, helper
 
 from slimwright.graph import Net
+from slimwright.runner.sessions import Kernel
+from slimwright.runner.sessions.onnxruntime import profiled_kernels
+from slimwright.runtimes.layers import is_tensor_kernel
 
-TENSOR = frozenset({"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul"})
 GOOGLENET = ("3a", "3b", "", "4a", "4b", "4c", "4d", "4e", "", "5a", "5b")  # the names of its blocks; "": a pooling
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One kernel of a run: its name, its kind, and the mean milliseconds of the fastest quarter of the runs.
-
-    Kernels are not interrupted alike, and whatever else the machine does only ever slows them down.
-    """
-
-    name: str
-    op: str
-    ms: float
 
 
 def profiled(paths: Mapping[str, Path], runs: int, *, optimised: bool = True) -> dict[str, list[Kernel]]:
@@ -46,7 +34,7 @@ def profiled(paths: Mapping[str, Path], runs: int, *, optimised: bool = True) ->
             for session in sessions.values():
                 entry = session.get_inputs()[0]
                 session.run(None, {entry.name: np.zeros(entry.shape, np.float32)})
-        return {name: _kernels(Path(session.end_profiling()), runs) for name, session in sessions.items()}
+        return {name: profiled_kernels(Path(session.end_profiling()), runs) for name, session in sessions.items()}
 
 
 def _session(path: Path, prefix: Path, optimised: bool) -> ort.InferenceSession:
@@ -58,20 +46,9 @@ def _session(path: Path, prefix: Path, optimised: bool) -> ort.InferenceSession:
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _kernels(profile: Path, runs: int) -> list[Kernel]:
-    events = [event for event in json.loads(profile.read_text()) if event["name"].endswith("_kernel_time")]
-    each = len(events) // runs
-    taken = np.sort(np.reshape([event["dur"] for event in events], (runs, each)), axis=0)
-    fastest = taken[: -(-runs // 4)].mean(axis=0) * 1e-3
-    return [
-        Kernel(event["name"].removesuffix("_kernel_time"), event["args"]["op_name"], float(ms))
-        for event, ms in zip(events[:each], fastest, strict=True)
-    ]
-
-
 def non_tensor_share(kernels: list[Kernel]) -> float:
     """Return the share of the time in kernels of non-tensor layers, 0 to 1."""
-    return sum(k.ms for k in kernels if k.op not in TENSOR) / sum(k.ms for k in kernels)
+    return sum(k.ms for k in kernels if not is_tensor_kernel(k.kind)) / sum(k.ms for k in kernels)
 
 
 def block_ms(kernels: list[Kernel], path: Path) -> dict[str, float]:

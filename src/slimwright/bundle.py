@@ -29,11 +29,13 @@ HASHED = (RECIPE, "net/net.json", "net/net.safetensors")  # and the artefacts' f
 Outcome = Literal["kept", "taken back", "not chosen", "left whole"]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What a file says of itself: read back, its fields must be these."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Timing(_Record):
+class Timing(Record):
     """Measured time of one image, in milliseconds: on the clock, and of the processor."""
 
     median_ms: float
@@ -43,7 +45,7 @@ class Timing(_Record):
     cpu_ms: float  # median
 
 
-class Side(_Record):
+class Side(Record):
     """One of the two models, counted and measured."""
 
     accuracy: float  # 0..1 on the test part, in the runtime
@@ -61,7 +63,7 @@ class Side(_Record):
     files: list[str]  # the artefact's, its main file first
 
 
-class Candidate(_Record):
+class Candidate(Record):
     """A model that was tried. `predicted_latency_ms` and `predicted_damage` are the plan's, the rest was measured."""
 
     name: str
@@ -76,7 +78,7 @@ class Candidate(_Record):
     chosen: bool
 
 
-class Decision(_Record):
+class Decision(Record):
     """Something that was proposed or could have been, and what became of it.
 
     "taken back": measured, and it does not pay or does not hold. "not chosen": it works, another does better.
@@ -88,7 +90,7 @@ class Decision(_Record):
     why: str
 
 
-class Layer(_Record):
+class Layer(Record):
     """One weighted layer, before and after; all counts exact."""
 
     name: str
@@ -103,14 +105,14 @@ class Layer(_Record):
     output_bytes_after: int
 
 
-class Memory(_Record):
+class Memory(Record):
     """Live activation bytes while each node of a net runs, for one image."""
 
     nodes: list[str]
     live_bytes: list[int]
 
 
-class Proof(_Record):
+class Proof(Record):
     """The artefact's scores against its net's, on the same images."""
 
     images: int
@@ -122,7 +124,7 @@ class Proof(_Record):
     passed: bool
 
 
-class Summary(_Record):
+class Summary(Record):
     """What most people want to know."""
 
     accuracy_original: float
@@ -136,7 +138,7 @@ class Summary(_Record):
     misses: list[str]  # each limit that was missed, and by how much
 
 
-class DataCard(_Record):
+class DataCard(Record):
     """What the device must do to an image, and what the scores mean."""
 
     name: str
@@ -146,7 +148,7 @@ class DataCard(_Record):
     sizes: dict[str, int]
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """Everything that is known about a bundle."""
 
     format: Literal["slimwright-bundle"] = "slimwright-bundle"

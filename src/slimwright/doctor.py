@@ -28,7 +28,7 @@ from slimwright.runner.timing import Latency
 from slimwright.runtimes import RUNTIMES, Artefact, Precision, Workshop
 from slimwright.runtimes.fallbacks import Fallback
 from slimwright.runtimes.half import largest_values
-from slimwright.runtimes.known import converter_python, of
+from slimwright.runtimes.known import converter_python, of, pairs
 from slimwright.runtimes.layers import is_tensor_kernel
 from slimwright.runtimes.suited import suited
 from slimwright.swaps import Swap, swaps_of
@@ -131,7 +131,7 @@ def examine(
     that there is not, and where none of the runtimes is installed.
     """
     net, place = fold_batch_norm(net), Local()
-    wanted = _wanted(runtimes or tuple(RUNTIMES), precisions)
+    wanted = pairs(runtimes or tuple(RUNTIMES), precisions)
     images = _images(net, data)
     with Workshop() as workshop, tempfile.TemporaryDirectory(prefix="slimwright-") as scratch:
         room = _Room(workshop, place, Path(scratch), images)
@@ -238,18 +238,6 @@ class _Room:
             calibration, folder = self.images[1] if precision == "int8" else None, self.folder / "-".join(key)
             self.made[key] = self.workshop.convert(net, runtime, precision, folder, images=calibration)
         return self.made[key]
-
-
-def _wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, Precision]]:
-    """The pairs to look at; of several, what a runtime does not have is left out."""
-    for precision in precisions:
-        if not any(precision in known.precisions for known in RUNTIMES.values()):
-            raise RequestError(f"there is no precision '{precision}'; there is fp32, fp16, int8")
-    names = list(dict.fromkeys(runtimes))
-    pairs = [(name, p) for name in names for p in dict.fromkeys(precisions) if p in of(name).precisions]
-    if not pairs:
-        of(names[0], precisions[0])
-    return pairs
 
 
 def _images(net: Net, data: Dataset | None) -> tuple[Tensor, Tensor]:

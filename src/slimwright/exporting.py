@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 from torch import Tensor
 
-from slimwright.bundle import Proof, Timing, as_json, sha256_of
+from slimwright.bundle import Proof, Record, Timing, as_json, sha256_of
 from slimwright.data import Dataset, whole
 from slimwright.errors import ConversionError, ProofError, RequestError
 from slimwright.graph import Net
@@ -27,7 +27,7 @@ from slimwright.proof import net_scores, parity, share_right
 from slimwright.rewrites.fold import fold_batch_norm
 from slimwright.runner.machine import Described, loaded_by
 from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop
-from slimwright.runtimes.known import installed, of
+from slimwright.runtimes.known import installed, pairs
 from slimwright.targets import Local, Measurement, Target, measure
 from slimwright.targets.measuring import Effort
 
@@ -38,18 +38,14 @@ RANDOM_IMAGES = 16  # where there is no data, parity is looked at on these
 Wanted = tuple[str, Precision]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Exported(_Record):
+class Exported(Record):
     """One artefact: what it is, what was measured, and whether it passed. What was not reached is None."""
 
     runtime: str
     precision: Precision
     passed: bool
     why: str  # it did not pass; "" where it did
-    files: dict[str, str] = {}  # SHA-256 by path in the export's folder
+    files: dict[str, str] = Field(default_factory=dict)  # SHA-256 by path in the export's folder
     size_bytes: int | None = None
     conversion_s: float | None = None
     runtime_version: str | None = None
@@ -64,7 +60,7 @@ class Exported(_Record):
     temperature_c: float | None = None
 
 
-class Export(_Record):
+class Export(Record):
     """What `export.json` holds."""
 
     format: Literal["slimwright-export"] = "slimwright-export"
@@ -97,12 +93,8 @@ def wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> tuple[Wanted, 
     for precision in precisions:
         if precision not in (*PRECISIONS, "all"):
             raise RequestError(f"there is no precision '{precision}'; there is {', '.join(PRECISIONS)}, or all")
-    names = [name for name in RUNTIMES if installed(name)] if "all" in runtimes else list(dict.fromkeys(runtimes))
-    asked: list[Precision] = [p for p in PRECISIONS if p in precisions or "all" in precisions]
-    pairs = [(name, precision) for name in names for precision in asked if precision in of(name).precisions]
-    if not pairs:
-        of(names[0] if names else "", asked[0])
-    return tuple(pairs)
+    names = [name for name in RUNTIMES if installed(name)] if "all" in runtimes else runtimes
+    return tuple(pairs(names, [p for p in PRECISIONS if p in precisions or "all" in precisions]))
 
 
 def export(

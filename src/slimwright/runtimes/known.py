@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimwright.errors import RequestError
-from slimwright.runtimes.artefact import Precision
+from slimwright.runtimes.artefact import PRECISIONS, Precision
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,22 @@ def of(runtime: str, precision: str = "fp32") -> Runtime:
         has = ", ".join(RUNTIMES[runtime].precisions)
         raise RequestError(f"{RUNTIMES[runtime].title} has no {precision} here; it has {has}")
     return RUNTIMES[runtime]
+
+
+def pairs(runtimes: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, Precision]]:
+    """Return every pair of them, each once; of several, what a runtime does not have is left out.
+
+    Raises RequestError for a runtime or a precision that there is not, and where nothing is left.
+    """
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise RequestError(f"there is no precision '{precision}'; there is {', '.join(PRECISIONS)}")
+    names = list(dict.fromkeys(runtimes))
+    asked = dict.fromkeys(precisions)
+    found = [(name, precision) for name in names for precision in of(name).precisions if precision in asked]
+    if not found:
+        of(names[0] if names else "", precisions[0])
+    return found
 
 
 def installed(runtime: str) -> bool:

@@ -37,16 +37,20 @@ class Session:
             session = self._opened(options)
             for _ in range(runs):
                 session.run(None, {self._input: image})
-            events = json.loads(Path(session.end_profiling()).read_text())
-        taken = [event for event in events if event["name"].endswith("_kernel_time")]
-        each = len(taken) // runs
-        ms = np.reshape([event["dur"] for event in taken], (runs, each)).T * 1e-3
-        names = [event["name"].removesuffix("_kernel_time") for event in taken[:each]]
-        kinds = [event["args"]["op_name"] for event in taken[:each]]
-        return [Kernel(name, kind, undisturbed(took)) for name, kind, took in zip(names, kinds, ms, strict=True)]
+            return profiled_kernels(Path(session.end_profiling()), runs)
 
     def _opened(self, options: Any) -> Any:
         return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+
+
+def profiled_kernels(profile: Path, runs: int) -> list[Kernel]:
+    """Return the kernels in the file that ONNX Runtime's profiler wrote over `runs` runs."""
+    taken = [event for event in json.loads(profile.read_text()) if event["name"].endswith("_kernel_time")]
+    each = len(taken) // runs
+    ms = np.reshape([event["dur"] for event in taken], (runs, each)).T * 1e-3
+    names = [event["name"].removesuffix("_kernel_time") for event in taken[:each]]
+    kinds = [event["args"]["op_name"] for event in taken[:each]]
+    return [Kernel(name, kind, undisturbed(took)) for name, kind, took in zip(names, kinds, ms, strict=True)]
 
 
 def _options(threads: int) -> Any:
