@@ -1,9 +1,10 @@
 """How well layer latencies, measured once, predict pruned networks that were never run.
 
-For each network and runtime: measure its layers on a grid of channel counts, the whole network, and a few random
-prunings to calibrate with. Then prune it at random otherwise, predict, build and measure, interleaved with the whole.
-nn-Meter's measure: the share of networks whose prediction is within 10 % (Zhang et al. 2021, MobiSys). Weights do not
-matter for time and are random.
+For each network and runtime: measure its layers on a grid of channel counts, undisturbed and with the caches emptied,
+and the whole network. Then prune it at random, predict, build, and measure in turns with the whole. nn-Meter's measure:
+the share of networks whose prediction is within 10 % (Zhang et al. 2021, MobiSys). Weights do not matter for time and
+are random. The form of `LatencyTable.missed` was found on other prunings of the networks in `FOUND_ON`; the rest had
+no part in it.
 """
 
 import random
@@ -19,16 +20,16 @@ from results_table import Column, Row, environment, options, show, write
 from slimwright.cost.latency import LatencyTable
 from slimwright.graph import Coupling, Net, capture, couple, cut
 from slimwright.plan import Predictor
-from slimwright.plan.calibrated import calibrated
 from slimwright.rewrites.fold import fold_batch_norm
 from slimwright.runtimes import Workshop
+from slimwright.runtimes.layers import TRANSFORMED
 from slimwright.targets import Effort, Local, measure
 from slimwright.targets.layers import identity, layer_timer
 from slimwright.zoo import ZOO, build
 
 SEED = 0
 RUNTIMES = ("onnxruntime", "ncnn")
-NETWORKS = {  # image side
+FOUND_ON = {  # image side
     "resnet20": 32,
     "vgg11-cifar": 32,
     "resnet18": 96,
@@ -37,27 +38,30 @@ NETWORKS = {  # image side
     "squeezenet1.1": 128,
     "googlenet-bn": 96,
 }
-CALIBRATING, PRUNED = 9, 12  # of each network: to fit to, and to predict
+UNSEEN = {"resnet56": 32, "dropnet-vgg19": 32, "squeezenet1.0": 160, "mobilenet-v1-0.75": 160}
+PRUNED = 8  # of each network
+SEED_OF_PRUNINGS = 1000
 WITHIN = 0.10
 SHARES = (0.25, 0.95)  # of a group's channels that stay, drawn for each network and then for each group around it
 EFFORT = Effort(runs=40, least_s=1.5)
 COLUMNS = (
     Column("runtime", "runtime"),
     Column("network", "network"),
+    Column("seen", "seen"),
     Column("whole_ms", "whole, ms", "{:.3f}"),
     Column("nets", "pruned nets"),
     Column("least_ms", "fastest, ms", "{:.3f}"),
     Column("within", "within 10 %", "{:.0%}"),
     Column("median_error", "median error", "{:.1%}"),
     Column("worst_error", "worst", "{:+.1%}"),
-    Column("scaled_within", "uncalibrated", "{:.0%}"),
+    Column("warm_within", "caches left out", "{:.0%}"),
     Column("macs_within", "by MACs alone", "{:.0%}"),
 )
 
 
 def main() -> None:
     chosen = options(__doc__ or "")
-    networks = dict(list(NETWORKS.items())[:2]) if chosen.quick else NETWORKS
+    networks = dict(list(FOUND_ON.items())[:2]) if chosen.quick else FOUND_ON | UNSEEN
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
     rows: list[Row] = []
     with Workshop() as workshop, tempfile.TemporaryDirectory() as folder:
@@ -70,6 +74,9 @@ def main() -> None:
                 say(f"{runtime}, {name}: {said}")
     show("Pruned networks: predicted from layers, against measured", COLUMNS, rows, sections=("runtime",))
     headline = {f"within_10_percent_{runtime}": share_within(rows, runtime) for runtime in RUNTIMES}
+    if not chosen.quick:
+        unseen = [row for row in rows if row["network"] in UNSEEN]
+        headline |= {f"of_unseen_networks_{runtime}": share_within(unseen, runtime) for runtime in RUNTIMES}
     print(headline)
     if chosen.json:
         versions = environment("slimwright", "torch", "onnxruntime", "ncnn", seed=SEED)
@@ -83,37 +90,43 @@ def small_net(name: str, side: int) -> Net:
 
 
 def pruned(net: Net, runtime: str, workshop: Workshop, folder: Path, count: int) -> Iterator[dict[str, float]]:
-    """Predict and measure `count` random prunings of a net, after others that predictions are calibrated with."""
+    """Predict and measure `count` random prunings of a net."""
     place, coupling = Local(), couple(net)
     table = LatencyTable(layer_timer(place, runtime), None, identity(place, runtime))
-    predictor = Predictor(net, coupling, table, table.step())
+    predictor = Predictor(net, coupling, table, table.step(), transformed=TRANSFORMED.get(runtime, 1.0))
     predictor.measure()
     whole = workshop.convert(net, runtime, "fp32", folder / "whole")
     alone = measure(place, {"whole": whole}, Effort(runs=60, least_s=2.0, profile_runs=40))["whole"]
     assert alone.latency is not None
     whole_ms = alone.latency.median_ms
-
-    def taken(number: int) -> tuple[Mapping[str, int], float]:
-        """Counts of a random pruning, and the milliseconds it took beside the whole."""
-        counts = drawn(predictor, random.Random(number))
+    predicted = predictor.latency(whole_ms, alone.tensor_share)
+    warm = Predictor(net, coupling, Warm(table), predictor.step).latency(whole_ms, alone.tensor_share)
+    for number in range(count):
+        counts = drawn(predictor, random.Random(SEED_OF_PRUNINGS + number))
         artefact = workshop.convert(cut(net, kept(coupling, counts), coupling), runtime, "fp32", folder / "pruned")
         seen = measure(place, {"whole": whole, "pruned": artefact}, EFFORT)
         before, after = seen["whole"].latency, seen["pruned"].latency
         assert before is not None and after is not None
-        return counts, after.median_ms / before.median_ms * whole_ms
-
-    predicted = calibrated(predictor, [(predictor.whole, whole_ms), *map(taken, range(CALIBRATING))])
-    scaled = predictor.latency(whole_ms, alone.tensor_share)
-    for number in range(CALIBRATING, CALIBRATING + count):
-        counts, found_ms = taken(number)
+        found_ms = after.median_ms / before.median_ms * whole_ms
         by_macs = predictor.macs(counts) / predictor.macs(predictor.whole) * whole_ms
         yield {
             "whole_ms": whole_ms,
             "measured_ms": found_ms,
             "error": predicted(counts) / found_ms - 1,
-            "scaled_error": scaled(counts) / found_ms - 1,
+            "warm_error": warm(counts) / found_ms - 1,
             "macs_error": by_macs / found_ms - 1,
         }
+
+
+class Warm(LatencyTable):
+    """A table whose layers always find their weights in a cache."""
+
+    def __init__(self, table: LatencyTable) -> None:
+        super().__init__(lambda shapes, evicted: [table.time(shape, evicted) for shape in shapes], None, {})
+
+    def missed(self, used: float) -> float:
+        """Nothing."""
+        return 0.0
 
 
 def kept(coupling: Coupling, counts: Mapping[str, int]) -> dict[str, NDArray[np.int64]]:
@@ -134,17 +147,18 @@ def drawn(predictor: Predictor, rng: random.Random) -> dict[str, int]:
 def summed_up(runtime: str, name: str, errors: list[dict[str, float]]) -> Row:
     """One line of the table."""
     found = np.array([one["error"] for one in errors])
-    scaled, by_macs = (np.array([one[key] for one in errors]) for key in ("scaled_error", "macs_error"))
+    warm, by_macs = (np.array([one[key] for one in errors]) for key in ("warm_error", "macs_error"))
     return {
         "runtime": runtime,
         "network": name,
+        "seen": "no" if name in UNSEEN else "other prunings",
         "whole_ms": errors[0]["whole_ms"],
         "nets": len(errors),
         "least_ms": min(one["measured_ms"] for one in errors),
         "within": float((np.abs(found) <= WITHIN).mean()),
         "median_error": float(np.median(np.abs(found))),
         "worst_error": float(found[np.abs(found).argmax()]),
-        "scaled_within": float((np.abs(scaled) <= WITHIN).mean()),
+        "warm_within": float((np.abs(warm) <= WITHIN).mean()),
         "macs_within": float((np.abs(by_macs) <= WITHIN).mean()),
         "errors": found.round(4).tolist(),
     }

@@ -65,16 +65,15 @@ def main() -> None:
     chosen = options(__doc__ or "")
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
     names = ("customnet2",) if chosen.quick else NETWORKS
-    entries: list[Entry] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            entries += of_network(name, Path(folder), 1 if chosen.quick else ROUNDS)
-            for entry in entries:
-                if entry.network == name and not entry.proven:
-                    say(f"{name}, {entry.runtime} {entry.precision}: {entry.why or f'error {entry.error:.2g}'}")
-    rows = [row(entry) for entry in entries]
+    rows: list[Row] = []
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            for entry in of_network(name, Path(folder), 1 if chosen.quick else ROUNDS):
+                rows.append(row(entry))
+                failed = "" if entry.proven else f": {entry.why or f'error {entry.error:.2g}'}"
+                say(f"{name}, {entry.runtime} {entry.precision}{failed}")
     show("Networks, runtimes, precisions; one thread", COLUMNS, rows, sections=("network",))
-    headline = {"artefacts": len(entries), "proven": sum(entry.proven for entry in entries)}
+    headline = {"artefacts": len(rows), "proven": sum(row["proven"] == "yes" for row in rows)}
     print(headline)
     if chosen.json:
         packages = ("slimwright", "torch", "onnxruntime", "ncnn", "MNN", "executorch", "ai-edge-litert", "openvino")

@@ -24,13 +24,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from slimwright.errors import RequestError, SlimwrightError
 from slimwright.progress import Event
 
 if TYPE_CHECKING:
-    from slimwright.bundle import Bundle, Side
     from slimwright.targets import Target
 
 app = typer.Typer(
@@ -88,7 +86,7 @@ def shrink(
     as_json: JsonOption = False,
 ) -> None:
     """Find the most accurate model within a budget, and prove it on the runtime."""
-    from slimwright import deploy
+    from slimwright import deploy, listing
     from slimwright.cost import Budget
     from slimwright.sources import load_data, load_model
 
@@ -110,7 +108,7 @@ def shrink(
     if as_json:
         print(bundle.summary.model_dump_json(indent=1))
     else:
-        _print_summary(bundle)
+        out_console.print(listing.summary(bundle), soft_wrap=True)
     raise typer.Exit(0 if bundle.summary.within_budget else 1)
 
 
@@ -186,6 +184,7 @@ def apply(
     as_json: JsonOption = False,
 ) -> None:
     """Take the steps of a recipe, any techniques in any order, and save the net; quantization is left to `shrink`."""
+    from slimwright import listing
     from slimwright import recipe as recipes
     from slimwright.cost import count
     from slimwright.graph import save_net
@@ -207,10 +206,7 @@ def apply(
     if as_json:
         print(json.dumps(sides, indent=1))
         return
-    table = Table("", "original", "result", title=f"{model}: {', '.join(step.step for step in wanted.steps)}")
-    for key, form in (("macs", "{:,}"), ("params", "{:,}"), ("validation_accuracy", "{:.2%}")):
-        table.add_row(key.replace("_", " "), *(form.format(side[key]) for side in sides.values()))
-    out_console.print(table)
+    out_console.print(listing.applied(f"{model}: {', '.join(step.step for step in wanted.steps)}", sides))
     out_console.print(f"saved in {out}", soft_wrap=True)
 
 
@@ -320,7 +316,7 @@ def doctor(
 ) -> None:
     """Try a network in every runtime: does it convert, run, stay equal, what is slow, and what to change."""
     from slimwright.doctor import examine
-    from slimwright.doctor_listing import diagnosed, diagnosis_data
+    from slimwright.doctor.listing import diagnosed, diagnosis_data
     from slimwright.sources import load_data
     from slimwright.subjects import image_shape, subjects
 
@@ -346,7 +342,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Run a bundle's proof again, here or on a device: parity, accuracy, latency, memory, budget."""
-    from slimwright import proof
+    from slimwright import listing, proof
     from slimwright.bundle import load_bundle
     from slimwright.sources import load_data
 
@@ -359,10 +355,7 @@ def verify(
     if as_json:
         print(json.dumps({"passed": passed, "checks": [dataclasses.asdict(check) for check in checks]}, indent=1))
     else:
-        table = Table("check", "promised", "found now", "", title=f"{bundle}: {'proven' if passed else 'NOT proven'}")
-        for check in checks:
-            table.add_row(check.what, check.promised, check.found, "[green]ok[/]" if check.passed else "[red]failed[/]")
-        out_console.print(table)
+        out_console.print(listing.checked(f"{bundle}: {'proven' if passed else 'NOT proven'}", checks))
     raise typer.Exit(0 if passed else 1)
 
 
@@ -452,43 +445,6 @@ def _target(spec: str, token_file: Path | None) -> "Target":
     except OSError as error:
         raise RequestError(f"cannot read the token in {token_file}: {error.strerror}") from error
     return target(spec, token=token)
-
-
-def _print_summary(bundle: "Bundle") -> None:
-    summary, manifest = bundle.summary, bundle.manifest
-    before, after = manifest.original, manifest.result
-    table = Table("", "original", "result", "", title=f"{manifest.model} on {manifest.runtime}, one thread")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    points = 100 * (after.accuracy - before.accuracy)
-    table.add_row("accuracy (test)", f"{before.accuracy:.2%}", f"{after.accuracy:.2%}", f"{points:+.2f} points")
-    table.add_row("latency, median", *_ms(before, after), f"{summary.latency_ratio:.2f}x")
-    rows = (("model file", "size_bytes"), ("peak activations", "peak_activation_bytes"))
-    for name, key in rows:
-        table.add_row(name, *(f"{getattr(s, key) / 1e3:,.0f} kB" for s in (before, after)), _share(before, after, key))
-    table.add_row(
-        "peak memory, process",
-        *(f"{s.peak_rss_bytes / 1e6:.1f} MB" for s in (before, after)),
-        _share(before, after, "peak_rss_bytes"),
-    )
-    table.add_row("MACs", *(f"{s.macs / 1e6:.2f} M" for s in (before, after)), _share(before, after, "macs"))
-    out_console.print(table)
-    precision = bundle.recipe.precision().upper()
-    chosen = next(candidate.name for candidate in manifest.candidates if candidate.chosen)
-    if summary.within_budget:
-        out_console.print(f"[green]within budget[/]: '{chosen}' ({precision}), in {bundle.path}", soft_wrap=True)
-    else:
-        out_console.print(f"[red]budget missed[/]: {'; '.join(summary.misses)}")
-        out_console.print(f"the nearest model found is '{chosen}' ({precision}), in {bundle.path}", soft_wrap=True)
-    out_console.print(f"open {bundle.path / 'report.html'}", soft_wrap=True)
-
-
-def _ms(before: "Side", after: "Side") -> tuple[str, str]:
-    return f"{before.latency.median_ms:.3f} ms", f"{after.latency.median_ms:.3f} ms"
-
-
-def _share(before: "Side", after: "Side", key: str) -> str:
-    return f"{getattr(after, key) / getattr(before, key):.2f}x"
 
 
 def _escaped(text: str) -> str:

@@ -39,7 +39,7 @@ from slimwright.rewrites.prune import removals
 from slimwright.runner.machine import loaded_by
 from slimwright.runtimes import Workshop
 from slimwright.runtimes.known import converter_python, of
-from slimwright.runtimes.layers import TIMED
+from slimwright.runtimes.layers import TIMED, TRANSFORMED
 from slimwright.targets import Local, Target
 from slimwright.targets.layers import identity, layer_timer
 from slimwright.trials import PAYS, Bench, Trial, Trials, pays
@@ -172,7 +172,14 @@ class _Job:
         table = LatencyTable(layer_timer(target, runtime), self.settings.cache, identity(target, runtime))
         self.tell(Event("plan", 0, 2, "find the channel step"))
         step = table.step()
-        predictor = Predictor(self.net, self.coupling, table, step, ranks=factorisable(self.net, evidence, step))
+        predictor = Predictor(
+            self.net,
+            self.coupling,
+            table,
+            step,
+            ranks=factorisable(self.net, evidence, step),
+            transformed=TRANSFORMED.get(loaded_by(runtime), 1.0),
+        )
         if timed:
             self.tell(Event("plan", 0, 2, "measure layers"))
             predictor.measure()

@@ -1,14 +1,17 @@
-"""Inspections for a terminal: the layers of one network, or several networks side by side."""
+"""What commands tell, as tables for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from rich.box import SIMPLE, SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from slimwright.bundle import Bundle
 from slimwright.exporting import Export, Exported
 from slimwright.inspection import Inspection, Row
+from slimwright.proof import Check
 from slimwright.report.findings import NONE, columns, compared, findings, fixed, notes, op_name, reasons, shown, size
 from slimwright.report.words import counted, megabytes
 
@@ -55,6 +58,55 @@ def comparison(found: Sequence[Inspection]) -> RenderableType:
         cells = compared(each)
         table.add_row(Text(each.name), *(cells[name] for name in columns(found)))
     return Group(table, *(Text(f"{name}: {why}") for name, why in reasons(found)), Text(notes(found), style="dim"))
+
+
+def summary(bundle: Bundle) -> RenderableType:
+    """Return both sides of a bundle, and whether the budget is met."""
+    manifest = bundle.manifest
+    before, after = manifest.original, manifest.result
+    table = _plain(f"{manifest.model} on {manifest.runtime}, one thread", "", "original", "result", "")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    points = 100 * (after.accuracy - before.accuracy)
+    table.add_row("accuracy (test)", f"{before.accuracy:.2%}", f"{after.accuracy:.2%}", f"{points:+.2f} points")
+    for what, key, form, unit in (
+        ("latency, median", "latency.median_ms", "{:.3f} ms", 1.0),
+        ("model file", "size_bytes", "{:,.0f} kB", 1e3),
+        ("peak activations", "peak_activation_bytes", "{:,.0f} kB", 1e3),
+        ("peak memory, process", "peak_rss_bytes", "{:.1f} MB", 1e6),
+        ("MACs", "macs", "{:.2f} M", 1e6),
+    ):
+        old, new = (attrgetter(key)(side) for side in (before, after))
+        table.add_row(what, form.format(old / unit), form.format(new / unit), f"{new / old:.2f}x")
+    chosen = next(candidate.name for candidate in manifest.candidates if candidate.chosen)
+    model = f"'{chosen}' ({bundle.recipe.precision().upper()}), in {bundle.path}"
+    if bundle.summary.within_budget:
+        verdict = [Text.assemble(("within budget", "green"), f": {model}")]
+    else:
+        verdict = [Text.assemble(("budget missed", "red"), f": {'; '.join(bundle.summary.misses)}")]
+        verdict.append(Text(f"the nearest model found is {model}"))
+    return Group(table, *verdict, Text(f"open {bundle.path / 'report.html'}"))
+
+
+def applied(title: str, sides: Mapping[str, Mapping[str, float]]) -> RenderableType:
+    """Return what a recipe was given and what it gave: MACs, params and validation_accuracy of each side."""
+    table = _plain(title, "", *sides)
+    for key, form in (("macs", "{:,}"), ("params", "{:,}"), ("validation_accuracy", "{:.2%}")):
+        table.add_row(key.replace("_", " "), *(form.format(side[key]) for side in sides.values()))
+    return table
+
+
+def checked(title: str, checks: Sequence[Check]) -> RenderableType:
+    """Return what a bundle promised beside what was found now."""
+    table = _plain(title, "check", "promised", "found now", "")
+    for check in checks:
+        passed = Text("ok", "green") if check.passed else Text("failed", "red")
+        table.add_row(Text(check.what), Text(check.promised), Text(check.found), passed)
+    return table
+
+
+def _plain(title: str, *columns: str) -> Table:
+    return Table(*columns, title=Text(title, style="table.title"))
 
 
 def exported(found: Export, width: int) -> RenderableType:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from exact import small_net
 from example_nets import net_of
-from slimwright.cost.latency import LatencyTable, LayerShape, one_by_one, shape_of, with_channels
+from slimwright.cost.latency import COLD, MOST_MISSED, LatencyTable, LayerShape, one_by_one, shape_of, with_channels
 from slimwright.graph import Net
 
 CONV = LayerShape("conv2d", 16, 16, (3, 3), padding=(1, 1), input_size=(8, 8))
@@ -66,6 +67,43 @@ def test_a_depthwise_layer_is_only_measured_in_shapes_that_exist() -> None:
         (4, 8, 4),
         (8, 16, 8),
     }
+
+
+def with_cache(size: int, slower: float = 2.0) -> Callable[[Sequence[LayerShape], int], list[float]]:
+    """A device whose layers take `slower` times more once `size` bytes were read, and part of that before."""
+    return lambda shapes, evicted: [1 + slower * min(evicted / (2 * size), 1.0) for _ in shapes]
+
+
+@given(used=st.floats(0, 1e9), more=st.floats(1, 10))
+def test_the_more_a_run_uses_the_less_of_it_is_in_a_cache(used: float, more: float) -> None:
+    table = LatencyTable(with_cache(8 << 20), None, {})
+    assert 0 <= table.missed(used) <= table.missed(used * more) <= MOST_MISSED
+
+
+def test_half_of_what_slows_a_layer_half_as_much_slows_a_network_half_as_much() -> None:
+    for size in (4 << 20, 8 << 20, 16 << 20):
+        assert LatencyTable(with_cache(size), None, {}).missed(size / 2) == pytest.approx(MOST_MISSED / 2)
+
+
+def test_a_device_without_caches_misses_nothing() -> None:
+    assert LatencyTable(with_cache(8 << 20, slower=0.01), None, {}).missed(1e9) == 0.0
+    noisy = iter([1.2, 1.4, 0.9, 1.3, 1.1, 1.0, 1.02, 1.0])
+    assert LatencyTable(lambda shapes, _: [next(noisy) for _ in shapes], None, {}).missed(1e9) == 0.0
+
+
+def test_what_uses_little_needs_no_measuring() -> None:
+    def never(shapes: Sequence[LayerShape], evicted: int) -> list[float]:
+        raise AssertionError("a layer was measured")
+
+    assert LatencyTable(never, None, {}).missed(1e6) == 0.0
+
+
+def test_times_with_and_without_a_cache_are_kept_apart(tmp_path: Path) -> None:
+    table = LatencyTable(with_cache(8 << 20), tmp_path, {})
+    assert (table.time(CONV), table.time(CONV, COLD)) == (1.0, 3.0)
+    table.save()
+    again = LatencyTable(with_cache(1 << 20), tmp_path, {})
+    assert (again.time(CONV), again.time(CONV, COLD), again.measured) == (1.0, 3.0, 0)
 
 
 def test_each_shape_is_measured_once() -> None:

@@ -12,6 +12,7 @@ from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable, LayerShape, one_by_one
 from slimwright.graph import capture, couple, cut
 from slimwright.plan import CP_RANK, IN_RANK, OUT_RANK, Predictor, Problem, problem, solve
+from slimwright.plan.predictor import is_winograd
 from slimwright.rewrites.draft import Draft
 from slimwright.rewrites.low_rank import Factors, factorise
 from slimwright.rewrites.prune import Removal
@@ -149,6 +150,42 @@ def test_latency_is_predicted_exactly_where_it_is_linear(name: str) -> None:
             read = weight.shape[1] * int(str(node.arguments.get("groups", 1)))
             assert predicted[node.name] == pytest.approx(1 + 2 * read + 3 * weight.shape[0]), node.name
     assert predictor.table.measured == measured  # nothing was measured beyond the grid
+
+
+class Half(LatencyTable):
+    """A device where half of what a large network needs is in no cache, which makes a layer three times slower."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda shapes, cold: [milliseconds(s) * (3 if cold else 1) for s in shapes], None, {})
+
+    def missed(self, used: float) -> float:
+        return 0.5 if used > LARGE else 0.0
+
+
+LARGE = 3_000  # between what the whole net uses, and what it uses with a channel left in each group
+
+
+def test_a_large_net_is_predicted_between_undisturbed_and_cold_layers() -> None:
+    net = capture(hand_made("Residual"), SHAPE)
+    coupling = couple(net)
+    predictor = Predictor(net, coupling, Half(), 1)
+    plain = Predictor(net, coupling, LatencyTable(one_by_one(milliseconds), None, {}), 1)
+    predictor.measure()
+    measured, least = predictor.table.measured, {group.name: 1 for group in coupling.groups}
+    assert predictor.used_bytes(least) < LARGE < predictor.used_bytes(predictor.whole)
+    assert predictor.layer_ms(least) == plain.layer_ms(least)
+    assert predictor.layer_ms(predictor.whole) == {n: 2 * ms for n, ms in plain.layer_ms(plain.whole).items()}
+    assert predictor.table.measured == measured  # cold layers, too, were measured before
+
+
+def test_what_a_run_uses_is_weights_in_the_runtimes_form_and_values() -> None:
+    net = capture(hand_made("Residual"), SHAPE)
+    table = LatencyTable(one_by_one(milliseconds), None, {})
+    plain, winograd = (Predictor(net, couple(net), table, 1, transformed=times) for times in (1.0, 4.0))
+    counts = plain.whole
+    assert plain.used_bytes(counts) == plain.weight_bytes(counts) + plain.other_bytes(counts)
+    taken = [net.tensors[n.tensors["weight"]].numel() for n in net.weighted() if is_winograd(plain.shapes[n.name])]
+    assert taken and winograd.used_bytes(counts) - plain.used_bytes(counts) == 3 * 4 * sum(taken)
 
 
 RANKS = {"input": {IN_RANK: 2}, "output": {OUT_RANK: 3}, "tucker2": {IN_RANK: 2, OUT_RANK: 1}, "cp": {CP_RANK: 3}}

@@ -22,15 +22,16 @@ SHAPES = [
 def test_every_kind_of_layer_takes_time(runtime: str) -> None:
     if not installed(runtime):
         pytest.skip(f"{RUNTIMES[runtime].title} is not installed")
-    times = layer_timer(Local(), runtime)(SHAPES)
-    assert len(times) == len(SHAPES)
-    assert all(0 < ms < 100 for ms in times), times
+    timer = layer_timer(Local(), runtime)
+    for times in (timer(SHAPES, 0), timer(SHAPES[:1], 1 << 20)):
+        assert all(0 < ms < 100 for ms in times), times
+    assert len(timer(SHAPES, 0)) == len(SHAPES)
 
 
 @pytest.mark.parametrize("runtime", ["executorch", "litert"])
 def test_what_tells_of_no_kernels_is_refused(runtime: str) -> None:
     with pytest.raises(RequestError, match=f"cannot be timed in {runtime}"):
-        layer_timer(Local(), runtime)(SHAPES[:1])
+        layer_timer(Local(), runtime)(SHAPES[:1], 0)
 
 
 def test_nothing_to_time_takes_no_job() -> None:
@@ -38,7 +39,7 @@ def test_nothing_to_time_takes_no_job() -> None:
         def answer(self, data: bytes, seconds: float) -> bytes:
             raise AssertionError("a job was sent")
 
-    assert layer_timer(Nowhere(), "ncnn")([]) == []
+    assert layer_timer(Nowhere(), "ncnn")([], 0) == []
 
 
 def test_a_time_belongs_to_a_machine_a_runtime_its_version_and_its_threads() -> None:

@@ -3,15 +3,23 @@
 A table belongs to one device, runtime, version, precision and number of threads; its key holds all of them, so a
 cached time never answers for another. Between measured channel counts the time is interpolated linearly in
 both directions, which a sweep over counts that are multiples of the runtime's step supports (`step`).
+
+A layer that is timed alone finds its weights in a cache; inside a network that uses more than the caches hold, they
+come from memory. So layers are timed twice, undisturbed and with the caches emptied before (`COLD`), and `missed` says
+how far a network of some size is from one to the other.
 """
 
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
+
+import numpy as np
 
 from slimwright.graph.net import Net, Node
 from slimwright.graph.store import replacing
@@ -33,15 +41,22 @@ class LayerShape:
     activation: str = "relu"  # behind it: "none", "relu" or "relu6"
 
 
-Measure: TypeAlias = Callable[[Sequence[LayerShape]], Sequence[float]]  # -> milliseconds
+Measure: TypeAlias = Callable[[Sequence[LayerShape], int], Sequence[float]]  # bytes read before -> milliseconds
 
 
 def one_by_one(measure: Callable[[LayerShape], float]) -> Measure:
-    """Return what measures shapes one after the other."""
-    return lambda shapes: [measure(shape) for shape in shapes]
+    """Return what measures shapes one after the other, and does not know of caches."""
+    return lambda shapes, _: [measure(shape) for shape in shapes]
 
 
 SWEEP = (33, 34, 36, 40, 41, 42, 44, 48, 49, 50, 52, 56, 57, 58, 60, 64)  # closed under rounding up to 2, 4, 8, 16, 32
+EVICTING = tuple(1 << power for power in range(20, 27))  # bytes read before a layer is timed: 1 MiB to 64 MiB
+COLD = EVICTING[-1]
+PROBE = LayerShape("linear", 512, 512)  # a mebibyte of weights, each used once
+LEAST_SLOWER = 0.1  # where emptied caches slow it less, there is nothing to tell from
+MOST_MISSED = 0.7  # an emptied cache lacks more than weights: code, too, which a network's layers have in common
+STEEPNESS = 2.5
+LEAST_MISSED = 0.02  # below this, layers are timed as they are
 ROUNDING_LOSS = 1.03  # rounding counts up may cost this much on average; more, and the step is too large
 
 
@@ -59,26 +74,49 @@ class LatencyTable:
     def __len__(self) -> int:
         return len(self._times)
 
-    def time(self, shape: LayerShape) -> float:
-        """Return the measured milliseconds of a layer."""
-        self.fill([shape])
-        return self._times[_key(shape)]
+    def time(self, shape: LayerShape, evicted: int = 0) -> float:
+        """Return the measured milliseconds of a layer, `evicted` bytes having been read before."""
+        self.fill([shape], evicted)
+        return self._times[_key(shape, evicted)]
 
-    def fill(self, shapes: Iterable[LayerShape]) -> None:
+    def fill(self, shapes: Iterable[LayerShape], evicted: int = 0) -> None:
         """Measure the missing ones of `shapes`."""
-        missing = [s for s in dict.fromkeys(shapes) if _key(s) not in self._times]
+        missing = {key: s for s in shapes if (key := _key(s, evicted)) not in self._times}
         if missing:
-            self._times.update(zip(map(_key, missing), self._measure(missing), strict=True))
+            self._times.update(zip(missing, self._measure([*missing.values()], evicted), strict=True))
         self.measured += len(missing)
 
-    def interpolated(self, shape: LayerShape, in_grid: Sequence[int], out_grid: Sequence[int]) -> float:
+    def missed(self, used: float) -> float:
+        """Return how far the layers of a network of which a run uses `used` bytes are from undisturbed (0) to cold (1).
+
+        Measured on one layer, behind reads of more and more bytes: half of what it takes to slow that half as much as
+        can be is where a network's layers are half as slow as they get. The form was found on networks that were
+        measured whole (`benchmarks/predictor.py`).
+        """
+        if used < EVICTING[0]:
+            return 0.0
+        found = MOST_MISSED / (1 + (self._half_slowing / 2 / used) ** STEEPNESS)
+        return found if found >= LEAST_MISSED else 0.0
+
+    @cached_property
+    def _half_slowing(self) -> float:
+        """Bytes read before `PROBE` that slow it half as much as can be; infinite where nothing does."""
+        slower = np.array([self.time(PROBE, size) for size in EVICTING]) / self.time(PROBE) - 1
+        if slower[-1] < LEAST_SLOWER:
+            return math.inf
+        rising = np.maximum.accumulate(slower.clip(0, slower[-1]))
+        return float(2 ** np.interp(slower[-1] / 2, rising, np.log2(EVICTING)))
+
+    def interpolated(
+        self, shape: LayerShape, in_grid: Sequence[int], out_grid: Sequence[int], evicted: int = 0
+    ) -> float:
         """Return milliseconds from the four measured neighbours on the grids of channel counts."""
         total = 0.0
         for (inputs, a), (outputs, b) in itertools.product(
             _neighbours(shape.in_channels, in_grid), _neighbours(shape.out_channels, out_grid)
         ):
             if a * b:
-                total += a * b * self.time(with_channels(shape, inputs, outputs))
+                total += a * b * self.time(with_channels(shape, inputs, outputs), evicted)
         return total
 
     def step(self) -> int:
@@ -161,8 +199,8 @@ def with_channels(shape: LayerShape, inputs: int, outputs: int) -> LayerShape:
     return replace(shape, in_channels=inputs, out_channels=outputs)
 
 
-def _key(shape: LayerShape) -> str:
-    return json.dumps(asdict(shape), sort_keys=True)
+def _key(shape: LayerShape, evicted: int) -> str:
+    return json.dumps(asdict(shape) | ({"evicted_bytes": evicted} if evicted else {}), sort_keys=True)
 
 
 def _neighbours(count: int, grid: Sequence[int]) -> tuple[tuple[int, float], tuple[int, float]]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimwright.cost.count import count
-from slimwright.cost.latency import LatencyTable, LayerShape, shape_of, with_channels
+from slimwright.cost.latency import COLD, LatencyTable, LayerShape, shape_of, with_channels
 from slimwright.evidence import Evidence
 from slimwright.graph.channels import Coupling
 from slimwright.graph.liveness import plan_memory, value_bytes
@@ -53,18 +53,27 @@ class Piece:
 class Predictor:
     """Predicts the costs of a net as a function of the channels that its groups keep, and of ranks.
 
-    `ranks` names layers that may be factorised.
+    `ranks` names layers that may be factorised. `transformed` is what the runtime holds of a 3x3 layer of stride 1, in
+    terms of its weights.
     """
 
     def __init__(
-        self, net: Net, coupling: Coupling, table: LatencyTable, step: int, *, ranks: Iterable[str] = ()
+        self,
+        net: Net,
+        coupling: Coupling,
+        table: LatencyTable,
+        step: int,
+        *,
+        ranks: Iterable[str] = (),
+        transformed: float = 1.0,
     ) -> None:
         self.net, self.coupling, self.table, self.step = net, coupling, table, step
+        self.transformed = transformed
         self.sizes = {
             group.name: [group.size] if group.name in coupling.balanced else sizes(group.size, step)
             for group in coupling.groups
         }
-        self._known_ms: dict[tuple[str, str, int, int], float] = {}
+        self._known_ms: dict[tuple[str, str, int, int, int], float] = {}
         self.shapes = {node.name: shape_of(net, node) for node in net.weighted()}
         self.pixels = {
             node.name: math.prod(node.shape) // self.shapes[node.name].out_channels for node in net.weighted()
@@ -93,18 +102,33 @@ class Predictor:
         self.value_bytes = {node.name: value_bytes(net, node.name) for node in net.nodes}
 
     def measure(self) -> None:
-        """Measure every layer, and what it may be factorised into, at the points of their grids, once."""
-        self.table.fill(
+        """Measure every layer, and what it may be factorised into, at the points of their grids, once.
+
+        Where a run uses more than the caches hold, also with the caches emptied.
+        """
+        shapes = [
             with_channels(piece.shape, inputs, outputs)
             for name in self.shapes
             for piece in self._kinds(name)
             for inputs in piece.grids[0]
             for outputs in piece.grids[1]
-        )
+        ]
+        self.table.fill(shapes)
+        if self.table.missed(self.used_bytes(self.whole)):
+            self.table.fill(shapes, COLD)
 
     def layer_ms(self, counts: Counts) -> dict[str, float]:
         """Predicted milliseconds of each weighted layer."""
-        return {name: sum(self._ms(name, piece) for piece in self.pieces(name, counts)) for name in self.shapes}
+        missed = self.table.missed(self.used_bytes(counts))
+        return {name: sum(self._ms(name, piece, missed) for piece in self.pieces(name, counts)) for name in self.shapes}
+
+    def used_bytes(self, counts: Counts) -> float:
+        """What a run uses: weights, in the form in which the runtime holds them, and values."""
+        return self.other_bytes(counts) + 4 * sum(
+            piece.weights * (self.transformed if is_winograd(piece.shape) else 1.0)
+            for name in self.shapes
+            for piece in self.pieces(name, counts)
+        )
 
     def latency(self, whole_ms: float, tensor_share: float = 1.0) -> Callable[[Counts], float]:
         """Return what predicts the milliseconds of a choice, where the whole net was measured to take `whole_ms`.
@@ -215,10 +239,14 @@ class Predictor:
     def _layer_macs(self, counts: Counts) -> int:
         return sum(p.weights * p.pixels for name in self.shapes for p in self.pieces(name, counts))
 
-    def _ms(self, name: str, piece: Piece) -> float:
-        key = (name, piece.kind, piece.shape.in_channels, piece.shape.out_channels)
+    def _ms(self, name: str, piece: Piece, missed: float) -> float:
+        undisturbed = self._ms_at(name, piece, 0)
+        return undisturbed + missed * max(self._ms_at(name, piece, COLD) - undisturbed, 0) if missed else undisturbed
+
+    def _ms_at(self, name: str, piece: Piece, evicted: int) -> float:
+        key = (name, piece.kind, piece.shape.in_channels, piece.shape.out_channels, evicted)
         if key not in self._known_ms:
-            self._known_ms[key] = self.table.interpolated(piece.shape, *piece.grids)
+            self._known_ms[key] = self.table.interpolated(piece.shape, *piece.grids, evicted)
         return self._known_ms[key]
 
     def _shape(self, name: str, counts: Counts) -> LayerShape:
@@ -270,6 +298,11 @@ class Predictor:
             ((group, positions),) = groups.items()
             reachable = sorted(whole - (self.whole[group] - size) * positions for size in self.sizes[group])
         return reachable if len(reachable) <= GRID_POINTS else _spread(reachable, GRID_POINTS)
+
+
+def is_winograd(shape: LayerShape) -> bool:
+    """True for a layer whose weights a runtime may transform (Lavin and Gray 2016): 3x3 of stride 1, not grouped."""
+    return shape.kernel == (3, 3) and shape.stride == shape.dilation == (1, 1) and shape.groups == 1
 
 
 def factorisable(net: Net, evidence: Evidence, step: int) -> list[str]:

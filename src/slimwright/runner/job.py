@@ -20,6 +20,7 @@ JOB, RESULT, IMAGES = "job.json", "result.json", "images.npy"
 RUNTIMES = (*PACKAGES, *FORMATS)
 MOST_SIDES, MOST_RUNS, MOST_SECONDS, MOST_THREADS = 512, 100_000, 3600.0, 256
 MOST_VALUES = 1 << 28  # of one image: 1 GiB as float32
+MOST_EVICTED = 1 << 30
 
 
 class JobError(Exception):
@@ -51,6 +52,7 @@ class Job:
     warm_up: int = 5
     least_s: float = 0.0
     profile_runs: int = 0
+    evict_bytes: int = 0  # read through before each profiled run, so that the caches hold something else
     energy_s: float = 0.0  # for each side, where the device has an energy counter
 
 
@@ -70,6 +72,7 @@ def read_job(folder: Path) -> Job:
             warm_up=int(_number(found, "warm_up", MOST_RUNS)),
             least_s=_number(found, "least_s", MOST_SECONDS),
             profile_runs=int(_number(found, "profile_runs", MOST_RUNS)),
+            evict_bytes=int(_number(found, "evict_bytes", MOST_EVICTED)),
             energy_s=_number(found, "energy_s", MOST_SECONDS),
         )
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:

@@ -17,7 +17,7 @@ from slimwright.runner import machine
 from slimwright.runner.job import IMAGES, RESULT, Job, JobError, Side, read_job
 from slimwright.runner.sessions import Session, open_session
 from slimwright.runner.sessions.session import Array, first_line, load_runtime
-from slimwright.runner.timing import interleaved
+from slimwright.runner.timing import evictor, interleaved
 
 MOST_ENERGY_UJ = 1 << 48
 
@@ -61,11 +61,12 @@ def _measured(job: Job, folder: Path) -> list[dict[str, Any]]:
         times = interleaved(runs, runs=job.runs, warm_up=job.warm_up, least_s=job.least_s)
         for k, entry in enumerate(found):
             entry["latency"] = asdict(times[str(k)])
-    peak = machine.peak_rss_bytes()
+    peak, evict = machine.peak_rss_bytes(), evictor(job.evict_bytes)
     for k, (side, session, image) in enumerate(zip(job.sides, sessions, inputs, strict=True)):
         found[k] |= {"empty_rss_bytes": empty, "peak_rss_bytes": peak, "temperature_c": machine.temperature_c()}
         if job.profile_runs:
-            found[k]["kernels"] = [asdict(kernel) for kernel in session.profile(image, job.profile_runs)]
+            kernels = session.profile(image, job.profile_runs, evict)
+            found[k]["kernels"] = [asdict(kernel) for kernel in kernels]
         if job.energy_s:
             found[k]["energy_mj"] = _energy_mj(runs[str(k)], job.energy_s)
         if (folder / IMAGES).exists():

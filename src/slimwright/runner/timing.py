@@ -1,10 +1,16 @@
-"""Time several callables against each other: interleaved, after warm-up, so that noise hits all of them alike."""
+"""Time several callables against each other: in turns, after warm-up, so that noise hits all of them alike.
+
+A turn is several runs, of which the first is left out: it finds the caches full of what the side before it used, and
+would make a small network pay for a large one beside it.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+TURN = 5  # runs that count
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,7 @@ class Latency:
 def interleaved(
     sides: Mapping[str, Callable[[], object]], *, runs: int = 60, warm_up: int = 10, least_s: float = 0.0
 ) -> dict[str, Latency]:
-    """Run every side in turn, `runs` rounds and at least `least_s` seconds in all; return each side's latency."""
+    """Run every side in turns, at least `runs` times and `least_s` seconds in all; return each side's latency."""
     for _ in range(warm_up):
         for side in sides.values():
             side()
@@ -30,12 +36,22 @@ def interleaved(
     names = list(sides)
     while len(taken[names[0]]) < runs or time.perf_counter() - began < least_s:
         for name in names:
-            start, cpu = time.perf_counter(), time.process_time()
-            sides[name]()
-            wall = time.perf_counter() - start
-            taken[name].append((wall * 1e3, (time.process_time() - cpu) * 1e3))
+            side, times = sides[name], taken[name]
+            if len(names) > 1:
+                side()
+            for _ in range(TURN):
+                start, cpu = time.perf_counter(), time.process_time()
+                side()
+                wall = time.perf_counter() - start
+                times.append((wall * 1e3, (time.process_time() - cpu) * 1e3))
         names = names[1:] + names[:1]  # no side always follows the same neighbour
     return {name: _latency(times) for name, times in taken.items()}
+
+
+def evictor(size: int) -> Callable[[], object]:
+    """Return what reads through `size` bytes, so that they are what the caches hold."""
+    held = np.ones(size // 8)
+    return lambda: held[::8].sum()  # a value of each line of 64 bytes
 
 
 def undisturbed(times: Sequence[float]) -> float:

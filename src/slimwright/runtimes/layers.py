@@ -1,6 +1,7 @@
 """Single layers as artefacts, made without a converter: what the latency of a layer shape is measured on.
 
-Each has an activation behind it if its shape says so, fused where the runtime fuses it.
+Each has an activation behind it if its shape says so, fused where the runtime fuses it, and a ReLU before it: inside a
+network, a layer is given values in the runtime's own layout, and finds them in a cache.
 """
 
 import re
@@ -17,6 +18,9 @@ TIMED = ("onnxruntime", "openvino", "mnn", "ncnn")  # runtimes that tell of thei
 # What multiplies by weights, as the runtimes call it, or a part of that: FusedConv, QLinearMatMul. "Convert" and
 # "ConvertTensor" change a layout or a precision.
 TENSOR_KERNEL = re.compile("Conv(?!ert)|Gemm|MatMul|FullyConnected|InnerProduct|Attention|Einsum")
+# What a runtime holds of a 3x3 layer of stride 1, in terms of its weights: Winograd's F(4x4, 3x3) has 36 values for 9,
+# F(6x6, 3x3) has 64 (Lavin and Gray 2016, CVPR). As the resident memory of more and more layers shows.
+TRANSFORMED = {"ncnn": 36 / 9, "mnn": 64 / 9}
 NCNN_ACTIVATIONS = {"none": "", "relu": " 9=1", "relu6": " 9=3 -23310=2,0.0,6.0"}
 
 
@@ -58,13 +62,14 @@ def _write_onnx(shape: LayerShape, size: tuple[int, ...], path: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     if shape.op == "linear":
-        nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)]
+        nodes = [helper.make_node("Gemm", ["r", "w", "b"], ["y"], transB=1)]
     else:
         layer = helper.make_node(
-            "Conv", ["x", "w", "b"], ["y"], kernel_shape=list(shape.kernel), strides=list(shape.stride),
+            "Conv", ["r", "w", "b"], ["y"], kernel_shape=list(shape.kernel), strides=list(shape.stride),
             pads=[*shape.padding, *shape.padding], dilations=list(shape.dilation), group=shape.groups,
         )  # fmt: skip
         nodes = [layer]
+    nodes.insert(0, helper.make_node("Relu", ["x"], ["r"]))
     constants = {"w": _weight(shape), "b": np.zeros(shape.out_channels, np.float32)}
     if shape.activation == "relu":
         nodes.append(helper.make_node("Relu", ["y"], ["z"]))
@@ -81,7 +86,6 @@ def _write_onnx(shape: LayerShape, size: tuple[int, ...], path: Path) -> None:
 
 
 def _ncnn(shape: LayerShape, folder: Path) -> list[Path]:
-    """One layer behind a ReLU: inside a network, layers are given values in ncnn's packed layout, not an image's."""
     weight, act = _weight(shape), NCNN_ACTIVATIONS[shape.activation]
     if shape.op == "linear":
         line = f"InnerProduct layer 1 1 a out0 0={shape.out_channels} 1=1 2={weight.size}{act}"

@@ -10,21 +10,23 @@ from slimwright.runtimes.layers import is_tensor_kernel, layer_artefact
 from slimwright.targets.measuring import Effort, Measurement, Target, measure
 
 AT_ONCE = 64  # layers in one job
-RUNS = 40
+RUNS, COLD_RUNS = 40, 6  # the latter where caches are emptied before each, which takes longer than most layers
+FORM = 2  # of how layers are timed; times that were taken otherwise are not used
 ROUNDS = 3  # jobs for the same layers; the least time counts, since a processor's clock drifts over seconds
 
 
-def layer_timer(target: Target, runtime: str, threads: int = 1) -> Callable[[Sequence[LayerShape]], list[float]]:
-    """Return what measures layers: shapes -> milliseconds of each, where nothing disturbs it."""
+def layer_timer(target: Target, runtime: str, threads: int = 1) -> Callable[[Sequence[LayerShape], int], list[float]]:
+    """Return what measures layers: shapes and bytes read before -> milliseconds of each, where nothing disturbs it."""
     runtime = loaded_by(runtime)
 
-    def times(shapes: Sequence[LayerShape]) -> list[float]:
+    def times(shapes: Sequence[LayerShape], evicted: int) -> list[float]:
         found: list[float] = []
         for start in range(0, len(shapes), AT_ONCE):
             some = shapes[start : start + AT_ONCE]
             with tempfile.TemporaryDirectory() as folder:
                 layers = {str(k): layer_artefact(shape, runtime, Path(folder) / str(k)) for k, shape in enumerate(some)}
-                effort = Effort(profile_runs=RUNS, threads=threads)
+                runs = COLD_RUNS if evicted else RUNS
+                effort = Effort(profile_runs=runs, evict_bytes=evicted, threads=threads)
                 rounds = [measure(target, layers, effort).values() for _ in range(ROUNDS)]
             found += [min(_layer_ms(one) for one in seen) for seen in zip(*rounds, strict=True)]
         return found
@@ -47,4 +49,5 @@ def identity(target: Target, runtime: str, threads: int = 1) -> dict[str, object
         "version": about["runtimes"].get(runtime, ""),
         "threads": threads,
         "precision": "fp32",
+        "form": FORM,
     }

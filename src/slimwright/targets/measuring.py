@@ -48,6 +48,7 @@ class Effort:
     least_s: float = 0.0
     warm_up: int = 10
     profile_runs: int = 0
+    evict_bytes: int = 0  # before each profiled run; see `Job`
     energy_s: float = 0.0
     threads: int = 1
 
@@ -161,6 +162,7 @@ def measure(
             warm_up=effort.warm_up,
             least_s=effort.least_s,
             profile_runs=effort.profile_runs,
+            evict_bytes=effort.evict_bytes,
             energy_s=effort.energy_s,
         )
         write_job(job, folder)

@@ -1,7 +1,7 @@
 """ExecuTorch with the XNNPACK delegate: a .pte file. Its wheel brings torch into the process."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,6 @@ class Session:
         scores: Array = self._method.execute([torch.from_numpy(image)])[0].numpy()
         return np.array(scores, dtype=np.float32)
 
-    def profile(self, image: Array, runs: int) -> list[Kernel]:
+    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
         """Nothing: the wheel is built without the event tracer."""
         return []

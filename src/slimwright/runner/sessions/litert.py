@@ -1,6 +1,6 @@
 """LiteRT on the CPU (XNNPACK): a .tflite file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,6 @@ class Session:
         scale, zero_point = self._output["quantization"]
         return (scores - zero_point) * np.float32(scale) if scale else scores
 
-    def profile(self, image: Array, runs: int) -> list[Kernel]:
+    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
         """Nothing: the interpreter tells of no kernels."""
         return []

@@ -1,7 +1,7 @@
 """MNN on the CPU: an .mnn file."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Session:
         scores = expr.convert(self._net.forward([given])[0], expr.NCHW)
         return np.array(scores.read(), dtype=np.float32).reshape(1, -1)
 
-    def profile(self, image: Array, runs: int) -> list[Kernel]:
+    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
         """Each operator's time, taken by callbacks before and after it."""
         interpreter, session = self._interpreter()
         entry = interpreter.getSessionInput(session)
@@ -64,6 +64,7 @@ class Session:
 
         for _ in range(runs):
             step = 0
+            before()
             entry.copyFrom(held)  # each time: MNN reuses the buffer of its input
             interpreter.runSessionWithCallBackInfo(session, begin, end)
         return [Kernel(name, kind, undisturbed(spent)) for (name, kind), spent in zip(names, taken, strict=True)]

@@ -5,7 +5,7 @@ the processor can, computes in half precision. INT8 layers are marked in the .pa
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Session:
             raise RuntimeError(f"ncnn gives code {code}")
         return np.array(scores, dtype=np.float32).reshape(1, -1)  # some networks keep the batch, others lose it
 
-    def profile(self, image: Array, runs: int) -> list[Kernel]:
+    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
         """Each layer's time: every layer's value is asked for in turn, so each has just its own work left.
 
         Asking again for a value that is there takes what asking itself takes, which is subtracted.
@@ -45,6 +45,7 @@ class Session:
         net = self._loaded(light=False)
         taken: list[list[float]] = [[] for _ in self._layers]
         for _ in range(runs):
+            before()
             extractor = net.create_extractor()
             extractor.input(self._input, _owned(image))
             for spent, (_, _, blobs) in zip(taken, self._layers, strict=True):

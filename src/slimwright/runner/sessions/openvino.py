@@ -1,6 +1,6 @@
 """OpenVINO on the CPU: an .xml and a .bin file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ class Session:
         self._request.infer([image], share_inputs=True)
         return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
 
-    def profile(self, image: Array, runs: int) -> list[Kernel]:
+    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
         """Each executed kernel's time, from the runtime's own counters."""
         request = self._compiled(profiling=True).create_infer_request()
         taken: dict[tuple[str, str], list[float]] = {}
         for _ in range(runs):
+            before()
             request.infer([image])
             for entry in request.profiling_info:
                 if str(entry.status).endswith("EXECUTED"):

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,8 +36,11 @@ class Session(Protocol):
     def run(self, image: Array) -> Array:
         """[1, C, H, W] -> class scores [1, classes]."""
 
-    def profile(self, image: Array, runs: int) -> list[Kernel]:
-        """Return the kernels in the order of execution; empty where the runtime has no profiler."""
+    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
+        """Return the kernels in the order of execution; `before` is called ahead of each run.
+
+        Empty where the runtime has no profiler.
+        """
 
 
 def load_runtime(runtime: str) -> type:

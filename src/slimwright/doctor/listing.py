@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from slimwright.doctor import Diagnosis, Visit
+from slimwright.doctor.examining import Diagnosis, Visit
+from slimwright.doctor.symptoms import Finding, findings
 from slimwright.report.findings import NONE, size
 from slimwright.report.words import megabytes, significant
-from slimwright.symptoms import Finding, findings
 
 WIDE = 100  # columns of a terminal from which nothing has to be left out
 SHOWN, SHOWN_WIDE = 3, 5  # layers named with a finding; --json names all

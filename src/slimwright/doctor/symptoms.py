@@ -11,14 +11,14 @@ from typing import Literal
 
 from slimwright.cost import count
 from slimwright.cost.latency import LayerShape
-from slimwright.doctor import Diagnosis, Tried, Visit
+from slimwright.doctor.examining import Diagnosis, Tried, Visit
+from slimwright.doctor.widths import STEP, Kind, kinds, roundings
 from slimwright.graph import Net
 from slimwright.graph.net import Node
 from slimwright.graph.ops import op_of
 from slimwright.report.words import GAP, megabytes, milliseconds
 from slimwright.runtimes.half import HALF_MOST
 from slimwright.runtimes.layers import is_tensor_kernel
-from slimwright.widths import STEP, Kind, kinds, roundings
 
 Grade = Literal["broken", "slow", "note"]
 SHARE = 0.08  # of the time, from which on something is told

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from slimwright.cost.latency import LayerShape
 from slimwright.data import Dataset, whole
+from slimwright.doctor.swaps import Swap, swaps_of
+from slimwright.doctor.widths import shapes_to_time
 from slimwright.errors import ConversionError, ProofError, RequestError
 from slimwright.graph import Net
 from slimwright.progress import Event, Tell, silent
@@ -31,10 +33,8 @@ from slimwright.runtimes.half import largest_values
 from slimwright.runtimes.known import converter_python, of, pairs
 from slimwright.runtimes.layers import is_tensor_kernel
 from slimwright.runtimes.suited import suited
-from slimwright.swaps import Swap, swaps_of
 from slimwright.targets import Effort, Local, Target, measure
 from slimwright.targets.layers import layer_timer
-from slimwright.widths import shapes_to_time
 
 IMAGES, CALIBRATION = 4, 8  # to compare on, and to calibrate INT8 on
 RUNNING = Effort(runs=20, least_s=0.5, profile_runs=10)
@@ -148,7 +148,7 @@ def examine(
     for runtime in (r for r in LAYERS_IN if r in well):
         tell(Event("layers", 0, 1, runtime))
         shapes = shapes_to_time(net)
-        layers[runtime] = dict(zip(shapes, layer_timer(place, runtime)(shapes), strict=True))
+        layers[runtime] = dict(zip(shapes, layer_timer(place, runtime)(shapes, 0), strict=True))
         tell(Event("layers", 1, 1, runtime))
     largest = largest_values(net, images[0])
     return Diagnosis(name, net, data.name if data else None, tuple(visits), trials, layers, largest)

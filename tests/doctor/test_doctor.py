@@ -13,17 +13,17 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from slimwright.cli import app
-from slimwright.doctor import Diagnosis, Visit, examine, rewritten
-from slimwright.doctor_listing import diagnosed, diagnosis_data
+from slimwright.doctor.examining import Diagnosis, Visit, examine, rewritten
+from slimwright.doctor.listing import diagnosed, diagnosis_data
+from slimwright.doctor.swaps import swaps_of
+from slimwright.doctor.symptoms import findings
+from slimwright.doctor.widths import kinds, rounded_up, roundings, shapes_to_time
 from slimwright.errors import RequestError
 from slimwright.graph import Net, capture, save_net
 from slimwright.report.words import GAP
 from slimwright.runner.sessions.session import Kernel
 from slimwright.runtimes.fallbacks import Fallback
 from slimwright.runtimes.known import installed
-from slimwright.swaps import swaps_of
-from slimwright.symptoms import findings
-from slimwright.widths import kinds, rounded_up, roundings, shapes_to_time
 
 SHAPE = (3, 16, 16)
 RUNTIME = "ncnn" if installed("ncnn") else "onnxruntime"  # the first converts faster
