@@ -54,6 +54,12 @@ def trained(digit_data: ArrayData) -> nn.Module:
 
 
 @pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What jobs keep for each other: layer latencies above all."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
 def residual() -> Net:
     return capture(hand_made("Residual"), SHAPE)
 

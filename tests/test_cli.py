@@ -48,9 +48,10 @@ def no_data():
 
 
 @pytest.fixture(scope="module")
-def home(trained: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(trained: nn.Module, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the user's code, trained weights, and a few files that are no models."""
     folder = tmp_path_factory.mktemp("home")
+    (folder / "cache").symlink_to(cache)
     (folder / "mynets.py").write_text(USER_CODE)
     model = trained
     safetensors.torch.save_file(model.state_dict(), folder / "weights.safetensors")

@@ -21,14 +21,14 @@ pytestmark = pytest.mark.skipif(not installed("ncnn"), reason="ncnn or pnnx is n
 
 
 @pytest.fixture(scope="module")
-def bundle(digit_data: ArrayData, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(digit_data: ArrayData, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Of a net that is quickly trained, with half its work."""
     layers = nn.Sequential(
         nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(256, 10),
     )  # fmt: skip
     net = fit(layers, digit_data, Schedule(epochs=2))
-    settings = Settings(runtime="ncnn", tune_epochs=0)
+    settings = Settings(runtime="ncnn", tune_epochs=0, cache=cache)
     out = tmp_path_factory.mktemp("bundles") / "ncnn"
     return shrink(net, data=digit_data, budget=Budget(macs="0.5x", max_accuracy_drop=100), out=out, settings=settings)
 

@@ -75,7 +75,7 @@ def shrink(
     macs: Annotated[str | None, typer.Option(help="most multiply-accumulates: 20M, or 0.5x")] = None,
     max_drop: Annotated[float, typer.Option(help="most accuracy lost, in percentage points")] = 1.0,
     runtime: Annotated[
-        str, typer.Option(help="what the result will run in: onnxruntime, ncnn, mnn, openvino, ...")
+        str, typer.Option(help="that the result is for: onnxruntime, ort, ncnn, mnn, executorch, litert or openvino")
     ] = "onnxruntime",
     target: TargetOption = "local",
     token_file: TokenOption = None,

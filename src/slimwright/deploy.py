@@ -36,10 +36,10 @@ from slimwright.proof import card_of, layers_of, measured, memory_of, net_scores
 from slimwright.recipe import Factorise, Prune, Recipe, Solve, Tune, apply
 from slimwright.report import write_report
 from slimwright.rewrites.prune import removals
-from slimwright.runner.machine import loaded_by
+from slimwright.runner.machine import PACKAGES, loaded_by
 from slimwright.runtimes import Workshop
 from slimwright.runtimes.known import converter_python, of
-from slimwright.runtimes.layers import TIMED, TRANSFORMED
+from slimwright.runtimes.layers import TRANSFORMED, timed_by
 from slimwright.targets import Local, Target
 from slimwright.targets.layers import identity, layer_timer
 from slimwright.trials import PAYS, Bench, Trial, Trials, pays
@@ -78,11 +78,11 @@ def shrink(
     """
     settings, out = settings or Settings(), Path(out)
     converter_python(settings.runtime)
-    if loaded_by(settings.runtime) not in TIMED:
-        has = ", ".join(TIMED)
+    stands_in = timed_by(settings.runtime)
+    if stands_in != loaded_by(settings.runtime) and stands_in not in settings.target.about()["runtimes"]:
         raise RequestError(
-            f"shrink plans by the times of single layers, which {settings.runtime} does not tell; take {has}, and "
-            f"`slimwright export` the result for {settings.runtime}"
+            f"{settings.runtime} does not tell what single layers take, so shrink times them in {stands_in}, which is "
+            f"not installed on {settings.target.name}: python -m pip install {PACKAGES[stands_in]}"
         )
     net = model if isinstance(model, Net) else capture(model, data.image_shape)
     if net.input.shape[1:] != tuple(data.image_shape):
@@ -168,7 +168,7 @@ class _Job:
 
     def _choices(self, evidence: Evidence, *, timed: bool) -> Choices:
         """Price channels and ranks. The channel step and, if latency has a limit, layers are measured, or cached."""
-        runtime, target = self.bench.runtime, self.bench.target
+        runtime, target = timed_by(self.bench.runtime), self.bench.target
         table = LatencyTable(layer_timer(target, runtime), self.settings.cache, identity(target, runtime))
         self.tell(Event("plan", 0, 2, "find the channel step"))
         step = table.step()
@@ -178,7 +178,7 @@ class _Job:
             table,
             step,
             ranks=factorisable(self.net, evidence, step),
-            transformed=TRANSFORMED.get(loaded_by(runtime), 1.0),
+            transformed=TRANSFORMED.get(runtime, 1.0),
         )
         if timed:
             self.tell(Event("plan", 0, 2, "measure layers"))

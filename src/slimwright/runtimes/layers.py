@@ -12,9 +12,11 @@ import numpy as np
 
 from slimwright.cost.latency import LayerShape
 from slimwright.errors import RequestError
+from slimwright.runner.machine import loaded_by
 from slimwright.runtimes.artefact import Artefact
 
 TIMED = ("onnxruntime", "openvino", "mnn", "ncnn")  # runtimes that tell of their kernels
+STANDING_IN = "onnxruntime"  # for those that do not: a first guess, which measuring whole networks corrects
 # What multiplies by weights, as the runtimes call it, or a part of that: FusedConv, QLinearMatMul. "Convert" and
 # "ConvertTensor" change a layout or a precision.
 TENSOR_KERNEL = re.compile("Conv(?!ert)|Gemm|MatMul|FullyConnected|InnerProduct|Attention|Einsum")
@@ -44,6 +46,12 @@ def layer_artefact(shape: LayerShape, runtime: str, folder: Path) -> Artefact:
 
             files = [mnn.converted(files[0], folder)]
     return Artefact(runtime, "fp32", tuple(files), size)
+
+
+def timed_by(runtime: str) -> str:
+    """Return the runtime whose layers are timed to plan for another: its own, or the one that stands in for it."""
+    runtime = loaded_by(runtime)
+    return runtime if runtime in TIMED else STANDING_IN
 
 
 def is_tensor_kernel(kind: str) -> bool:

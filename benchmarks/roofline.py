@@ -1,0 +1,113 @@
+"""How far the roofline is from the truth on this machine: networks of the zoo in ONNX Runtime, one thread, FP32.
+
+The machine's profile is measured first: the rate of a large matrix product, and that at which memory is read; the cache
+is what the system tells of. So the roofline is that of one core here, whatever machine this is.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from results_table import Column, Row, environment, options, show, write
+from slimwright.cost.device import Device
+from slimwright.cost.roofline import estimate
+from slimwright.graph import capture
+from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.runner.machine import cpu_name
+from slimwright.runtimes import Workshop
+from slimwright.targets import Effort, Local, measure
+from slimwright.zoo import ZOO, build
+
+NETWORKS = ("squeezenet1.1", "resnet20", "resnet56", "mobilenet-v2", "shufflenet-g3-0.5x", "googlenet", "alexnet")
+SEED = 0
+SIDE = 1024  # of the matrices that are multiplied
+READ = 1 << 28  # bytes
+TRIES = 10  # the fastest counts
+LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
+COLUMNS = (
+    Column("network", "network"),
+    Column("predicted_ms", "roofline, ms", "{:.2f}"),
+    Column("measured_ms", "measured, ms", "{:.2f}"),
+    Column("ratio", "ratio", "{:.1f}"),
+    Column("memory_share", "waiting for memory", "{:.0%}"),
+)
+
+
+def main() -> None:
+    chosen = options(__doc__ or "")
+    torch.set_num_threads(1)
+    device = this_machine()
+    rows: list[Row] = []
+    with Workshop() as workshop, tempfile.TemporaryDirectory() as folder:
+        for name in NETWORKS[:2] if chosen.quick else NETWORKS:
+            net = fold_batch_norm(capture(build(name, seed=SEED), ZOO[name].image_shape))
+            found = estimate(net, device)
+            artefact = workshop.convert(net, "onnxruntime", "fp32", Path(folder) / name)
+            taken = measure(Local(), {name: artefact}, Effort(runs=60, least_s=2.0))[name].latency
+            assert taken is not None
+            rows.append(
+                {
+                    "network": name,
+                    "predicted_ms": found.predicted_latency_ms,
+                    "measured_ms": taken.median_ms,
+                    "ratio": taken.median_ms / found.predicted_latency_ms,
+                    "memory_share": found.memory_share,
+                }
+            )
+    rate, bandwidth = device.macs_per_s("fp32") / 1e9, device.memory_bytes_per_s.value / 1e9
+    show(f"{device.processor}: {rate:.0f} G MACs/s, {bandwidth:.0f} GB/s, measured; one thread", COLUMNS, rows)
+    ratios = [float(row["ratio"]) for row in rows]
+    headline = {"least_ratio": round(min(ratios), 2), "largest_ratio": round(max(ratios), 2)}
+    print(headline)
+    if chosen.json:
+        peaks = {"macs_per_s": device.macs_per_s("fp32"), "memory_bytes_per_s": device.memory_bytes_per_s.value}
+        versions = environment("slimwright", "torch", "onnxruntime", seed=SEED)
+        write(chosen.json, headline=headline, rows=rows, environment={**versions, **peaks})
+
+
+def this_machine() -> Device:
+    """Profile one core of this machine."""
+    a, b = (torch.randn(SIDE, SIDE) for _ in range(2))
+    held = np.ones(READ // 8)
+    facts = {
+        "name": "this-machine",
+        "title": "this machine",
+        "kind": "board",
+        "processor": cpu_name(),
+        "scope": "one core",
+        "memory_bytes_per_s": fact(READ / fastest(held.sum), "measured: the sum of a large array"),
+        "ram_bytes": fact(1e12, "estimate: enough"),
+        "cores": [
+            {
+                "name": "core",
+                "count": {"value": 1, "source": "measured: one is used"},
+                "macs_per_s": {"fp32": fact(SIDE**3 / fastest(lambda: a @ b), "measured: a large matrix product")},
+            }
+        ],
+    }
+    if LAST_CACHE.exists():
+        facts["cache_bytes"] = fact(int(LAST_CACHE.read_text().strip().removesuffix("K")) * 1024, "datasheet: sysfs")
+    return Device.model_validate(facts)
+
+
+def fact(value: float, source: str) -> dict[str, object]:
+    """A number with its source."""
+    return {"value": value, "source": source}
+
+
+def fastest(run: Callable[[], object]) -> float:
+    """Seconds of the fastest of some runs."""
+    taken = []
+    for _ in range(TRIES):
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+if __name__ == "__main__":
+    main()
