@@ -55,7 +55,7 @@ COLD = EVICTING[-1]
 PROBE = LayerShape("linear", 512, 512)  # a mebibyte of weights, each used once
 LEAST_SLOWER = 0.1  # where emptied caches slow it less, there is nothing to tell from
 MOST_MISSED = 0.7  # an emptied cache lacks more than weights: code, too, which a network's layers have in common
-STEEPNESS = 2.5
+STEEPNESS = 3.0
 LEAST_MISSED = 0.02  # below this, layers are timed as they are
 ROUNDING_LOSS = 1.03  # rounding counts up may cost this much on average; more, and the step is too large
 
@@ -104,7 +104,7 @@ class LatencyTable:
         slower = np.array([self.time(PROBE, size) for size in EVICTING]) / self.time(PROBE) - 1
         if slower[-1] < LEAST_SLOWER:
             return math.inf
-        rising = np.maximum.accumulate(slower.clip(0, slower[-1]))
+        rising = np.minimum.accumulate(slower[::-1])[::-1].clip(0)  # what disturbs a measurement only ever slows it
         return float(2 ** np.interp(slower[-1] / 2, rising, np.log2(EVICTING)))
 
     def interpolated(
