@@ -55,8 +55,11 @@ def trained(digit_data: ArrayData) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What jobs keep for each other: layer latencies above all."""
-    return tmp_path_factory.mktemp("cache")
+    """What jobs keep for each other, in all processes of a test run: layer latencies above all."""
+    base = tmp_path_factory.getbasetemp()
+    found = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    found.mkdir(exist_ok=True)
+    return found
 
 
 @pytest.fixture(scope="session")
