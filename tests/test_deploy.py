@@ -16,7 +16,6 @@ from slimwright.graph import load_net
 from slimwright.progress import Event
 from slimwright.proof import net_scores, share_right
 from slimwright.runner.machine import Described
-from slimwright.runtimes.known import installed
 from slimwright.targets import Local
 
 
@@ -115,20 +114,6 @@ def test_fine_tuning_helps_where_the_accuracy_budget_is_missed(
     before = next(c for c in found.manifest.candidates if c.name == tuned[0].name.removesuffix(", tuned"))
     assert tuned[0].validation_accuracy > before.validation_accuracy
     assert "fine-tuning" in {decision.what for decision in found.manifest.decisions}
-
-
-@pytest.mark.skipif(not installed("executorch"), reason="ExecuTorch is not installed")
-def test_a_runtime_without_a_profiler_is_planned_for_by_another_and_measured_itself(
-    net: Net, data: ArrayData, cache: Path, tmp_path: Path
-) -> None:
-    budget = Budget(latency_ms="0.8x", macs="0.5x", max_accuracy_drop=20)
-    settings = Settings(runtime="executorch", cache=cache, tune_epochs=0)
-    found = shrink(net, data=data, budget=budget, out=tmp_path / "b", settings=settings)
-    assert found.manifest.runtime == found.artefact("result").runtime == "executorch"
-    assert found.manifest.result.files == ["model.pte"] and found.manifest.proof.passed
-    assert found.manifest.result.macs <= 0.5 * found.manifest.original.macs
-    planned = [c for c in found.manifest.candidates if c.predicted_latency_ms is not None]
-    assert planned and all(c.latency_ms > 0 for c in planned)
 
 
 def test_what_stands_in_for_a_profiler_must_be_there(net: Net, data: ArrayData, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TURN = 5  # runs that count
+TURN = 5  # runs of a turn that count, at most
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ def interleaved(
             side()
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     began = time.perf_counter()
-    names = list(sides)
+    names, turn = list(sides), min(runs or TURN, TURN)
     while len(taken[names[0]]) < runs or time.perf_counter() - began < least_s:
         for name in names:
             side, times = sides[name], taken[name]
             if len(names) > 1:
                 side()
-            for _ in range(TURN):
+            for _ in range(turn):
                 start, cpu = time.perf_counter(), time.process_time()
                 side()
                 wall = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The main job for another runtime than the first, and what is refused of the bundle that comes of it."""
+"""The main job for other runtimes than the first, and what is refused of the bundle that comes of it."""
 
 import json
 import os
@@ -14,23 +14,39 @@ from slimwright import Budget, Bundle, Settings, load_bundle, shrink
 from slimwright.bundle import sha256_of
 from slimwright.data import ArrayData
 from slimwright.errors import BundleError
-from slimwright.runtimes.known import installed
+from slimwright.runtimes.known import RUNTIMES, installed
 from slimwright.train import Schedule, fit
-
-pytestmark = pytest.mark.skipif(not installed("ncnn"), reason="ncnn or pnnx is not installed")
 
 
 @pytest.fixture(scope="module")
-def bundle(digit_data: ArrayData, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Of a net that is quickly trained, with half its work."""
+def small(digit_data: ArrayData) -> nn.Module:
+    """A net that is quickly trained."""
     layers = nn.Sequential(
         nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(256, 10),
     )  # fmt: skip
-    net = fit(layers, digit_data, Schedule(epochs=2))
-    settings = Settings(runtime="ncnn", tune_epochs=0, cache=cache)
-    out = tmp_path_factory.mktemp("bundles") / "ncnn"
-    return shrink(net, data=digit_data, budget=Budget(macs="0.5x", max_accuracy_drop=100), out=out, settings=settings)
+    return fit(layers, digit_data, Schedule(epochs=2))
+
+
+def halved(net: nn.Module, runtime: str, data: ArrayData, cache: Path, out: Path) -> Bundle:
+    """The net with half its work."""
+    if not installed(runtime):
+        pytest.skip(f"{RUNTIMES[runtime].title} is not installed")
+    settings = Settings(runtime=runtime, tune_epochs=0, cache=cache)
+    return shrink(net, data=data, budget=Budget(macs="0.5x", max_accuracy_drop=100), out=out, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def bundle(small: nn.Module, digit_data: ArrayData, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return halved(small, "ncnn", digit_data, cache, tmp_path_factory.mktemp("bundles") / "ncnn")
+
+
+def test_a_runtime_without_a_profiler_is_planned_for_by_another_and_measured_itself(
+    small: nn.Module, digit_data: ArrayData, cache: Path, tmp_path: Path
+) -> None:
+    manifest = halved(small, "executorch", digit_data, cache, tmp_path / "b").manifest
+    assert (manifest.runtime, manifest.result.files) == ("executorch", ["model.pte"]) and manifest.proof.passed
+    assert manifest.result.macs <= 0.5 * manifest.original.macs and manifest.result.latency.median_ms > 0
 
 
 def test_a_bundle_for_ncnn_holds_the_files_that_ncnn_loads(bundle: Bundle) -> None:
