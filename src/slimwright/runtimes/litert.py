@@ -12,6 +12,7 @@ from slimwright.runtimes.artefact import Array
 from slimwright.runtimes.fallbacks import Fallback, note
 
 DELEGATE = "DELEGATE"
+IN_FLOAT = ("RSQRT", "SQRT")  # of a response norm: XNNPACK has no INT8 kernels for them, and LiteRT's own are slow
 
 
 def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
@@ -46,17 +47,19 @@ def _left_over(path: Path) -> Iterator[Fallback]:
 
 
 def _quantize(whole: Path, path: Path, precision: str, images: Array | None) -> None:
-    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer import qtyping, quantizer, recipe
 
     job = quantizer.Quantizer(str(whole))
     if precision == "int8":
         assert images is not None
         job.load_quantization_recipe(recipe.static_wi8_ai8())
+        for name in IN_FLOAT:
+            job.update_quantization_recipe(
+                regex=".*", operation_name=qtyping.TFLOperationName(name), algorithm_key="no_quantize"
+            )
         calibrated = job.calibrate({"serving_default": [{"args_0": image[None]} for image in images]})
         job.quantize(calibrated).export_model(str(path))
     else:
-        from ai_edge_quantizer import qtyping
-
         job.update_quantization_recipe(
             regex=".*",
             operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
