@@ -1,30 +1,37 @@
 """How far the roofline is from the truth on this machine: networks of the zoo in ONNX Runtime, one thread, FP32.
 
-The machine's profile is measured first: the rate of a large matrix product, and that at which memory is read; the cache
-is what the system tells of. So the roofline is that of one core here, whatever machine this is.
+The machine's profile is measured first: the rate of the fastest of some wide layers in the same runtime, and that at
+which memory is read; the cache is what the system tells of. So the roofline is that of one core here, whatever machine
+this is.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from results_table import Column, Row, environment, options, show, write
 from slimwright.cost.device import Device
+from slimwright.cost.latency import LayerShape
 from slimwright.cost.roofline import estimate
 from slimwright.graph import capture
 from slimwright.rewrites.fold import fold_batch_norm
 from slimwright.runner.machine import cpu_name
 from slimwright.runtimes import Workshop
 from slimwright.targets import Effort, Local, measure
+from slimwright.targets.layers import layer_timer
 from slimwright.zoo import ZOO, build
 
 NETWORKS = ("squeezenet1.1", "resnet20", "resnet56", "mobilenet-v2", "shufflenet-g3-0.5x", "googlenet", "alexnet")
 SEED = 0
-SIDE = 1024  # of the matrices that are multiplied
+WIDE = (
+    LayerShape("conv2d", 512, 512, input_size=(28, 28)),
+    LayerShape("conv2d", 256, 256, (3, 3), padding=(1, 1), input_size=(28, 28)),
+    LayerShape("conv2d", 128, 128, (3, 3), padding=(1, 1), input_size=(56, 56)),
+)
 READ = 1 << 28  # bytes
 TRIES = 10  # the fastest counts
 LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
@@ -39,7 +46,6 @@ COLUMNS = (
 
 def main() -> None:
     chosen = options(__doc__ or "")
-    torch.set_num_threads(1)
     device = this_machine()
     rows: list[Row] = []
     with Workshop() as workshop, tempfile.TemporaryDirectory() as folder:
@@ -71,7 +77,8 @@ def main() -> None:
 
 def this_machine() -> Device:
     """Profile one core of this machine."""
-    a, b = (torch.randn(SIDE, SIDE) for _ in range(2))
+    taken = layer_timer(Local(), "onnxruntime")(WIDE, 0)
+    rate = max(macs(shape) / ms * 1e3 for shape, ms in zip(WIDE, taken, strict=True))
     held = np.ones(READ // 8)
     facts = {
         "name": "this-machine",
@@ -85,13 +92,18 @@ def this_machine() -> Device:
             {
                 "name": "core",
                 "count": {"value": 1, "source": "measured: one is used"},
-                "macs_per_s": {"fp32": fact(SIDE**3 / fastest(lambda: a @ b), "measured: a large matrix product")},
+                "macs_per_s": {"fp32": fact(rate, "measured: a wide layer")},
             }
         ],
     }
     if LAST_CACHE.exists():
         facts["cache_bytes"] = fact(int(LAST_CACHE.read_text().strip().removesuffix("K")) * 1024, "datasheet: sysfs")
     return Device.model_validate(facts)
+
+
+def macs(shape: LayerShape) -> int:
+    """Multiply-accumulates of a convolution of stride 1 that keeps its image's size."""
+    return shape.in_channels * shape.out_channels * math.prod(shape.kernel) * math.prod(shape.input_size)
 
 
 def fact(value: float, source: str) -> dict[str, object]:
