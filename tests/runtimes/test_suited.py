@@ -109,7 +109,7 @@ def test_executorch_tells_what_it_left_out(workshop: Workshop, tmp_path: Path) -
 def test_litert_takes_a_response_norm_in_eight_bits(workshop: Workshop, normed: Net, tmp_path: Path) -> None:
     made = workshop.convert(normed, "litert", "int8", tmp_path / "int8", images=torch.randn(8, *SHAPE))
     assert error_in(made, normed) <= 0.3
-    assert {fallback.op for fallback in made.fallbacks} >= {"RSQRT", "SQRT"}  # XNNPACK has no eight-bit ones
+    assert not {fallback.op for fallback in made.fallbacks} & {"RSQRT", "SQRT"}  # XNNPACK takes those in float alone
 
 
 @pytest.mark.parametrize("runtime", ["mnn", "ncnn"])
