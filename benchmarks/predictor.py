@@ -8,6 +8,7 @@ no part in it.
 """
 
 import random
+import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from results_table import Column, Row, environment, options, show, write
-from slimwright.cost.latency import LatencyTable
+from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.graph import Coupling, Net, capture, couple, cut
 from slimwright.plan import Predictor
 from slimwright.rewrites.fold import fold_batch_norm
@@ -77,6 +78,8 @@ def main() -> None:
     if not chosen.quick:
         unseen = [row for row in rows if row["network"] in UNSEEN]
         headline |= {f"of_unseen_networks_{runtime}": share_within(unseen, runtime) for runtime in RUNTIMES}
+    for way in ("warm", "macs"):
+        headline |= {f"{way}_within_{runtime}": mean_within(rows, runtime, way) for runtime in RUNTIMES}
     print(headline)
     if chosen.json:
         versions = environment("slimwright", "torch", "onnxruntime", "ncnn", seed=SEED)
@@ -100,7 +103,9 @@ def pruned(net: Net, runtime: str, workshop: Workshop, folder: Path, count: int)
     assert alone.latency is not None
     whole_ms = alone.latency.median_ms
     predicted = predictor.latency(whole_ms, alone.tensor_share)
-    warm = Predictor(net, coupling, Warm(table), predictor.step).latency(whole_ms, alone.tensor_share)
+    warm = Predictor(net, coupling, LatencyTable(one_by_one(table.time), None, {}), predictor.step).latency(
+        whole_ms, alone.tensor_share
+    )
     for number in range(count):
         counts = drawn(predictor, random.Random(SEED_OF_PRUNINGS + number))
         artefact = workshop.convert(cut(net, kept(coupling, counts), coupling), runtime, "fp32", folder / "pruned")
@@ -116,17 +121,6 @@ def pruned(net: Net, runtime: str, workshop: Workshop, folder: Path, count: int)
             "warm_error": warm(counts) / found_ms - 1,
             "macs_error": by_macs / found_ms - 1,
         }
-
-
-class Warm(LatencyTable):
-    """A table whose layers always find their weights in a cache."""
-
-    def __init__(self, table: LatencyTable) -> None:
-        super().__init__(lambda shapes, evicted: [table.time(shape, evicted) for shape in shapes], None, {})
-
-    def missed(self, used: float) -> float:
-        """Nothing."""
-        return 0.0
 
 
 def kept(coupling: Coupling, counts: Mapping[str, int]) -> dict[str, NDArray[np.int64]]:
@@ -168,6 +162,11 @@ def share_within(rows: Sequence[Row], runtime: str) -> float:
     """Share of all networks of a runtime within 10 %."""
     errors = np.concatenate([row["errors"] for row in rows if row["runtime"] == runtime])
     return round(float((np.abs(errors) <= WITHIN).mean()), 3)
+
+
+def mean_within(rows: Sequence[Row], runtime: str, way: str) -> float:
+    """The same by another way of predicting; every row has equally many networks."""
+    return round(statistics.mean(float(row[f"{way}_within"]) for row in rows if row["runtime"] == runtime), 3)
 
 
 if __name__ == "__main__":

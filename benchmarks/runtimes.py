@@ -8,6 +8,7 @@ the rounds, in a process of its own; the median round counts.
 
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from slimwright.errors import SlimwrightError
 from slimwright.graph import Net, capture
 from slimwright.proof import TOLERANCE, net_scores, parity
 from slimwright.rewrites.fold import fold_batch_norm
-from slimwright.runtimes import RUNTIMES, Artefact, Precision, Workshop
+from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort, Local, Measurement, measure
 from slimwright.zoo import ZOO, build
@@ -73,7 +74,7 @@ def main() -> None:
                 failed = "" if entry.proven else f": {entry.why or f'error {entry.error:.2g}'}"
                 say(f"{name}, {entry.runtime} {entry.precision}{failed}")
     show("Networks, runtimes, precisions; one thread", COLUMNS, rows, sections=("network",))
-    headline = {"artefacts": len(rows), "proven": sum(row["proven"] == "yes" for row in rows)}
+    headline = {"artefacts": len(rows), "proven": sum(row["proven"] == "yes" for row in rows), **of_precisions(rows)}
     print(headline)
     if chosen.json:
         packages = ("slimwright", "torch", "onnxruntime", "ncnn", "MNN", "executorch", "ai-edge-litert", "openvino")
@@ -141,6 +142,18 @@ def row(entry: Entry) -> Row:
         "start_ms": statistics.median(m.cold_start_ms for m in entry.seen) if entry.seen else missing,
         "why": entry.why,
     }
+
+
+def of_precisions(rows: Sequence[Row]) -> dict[str, float]:
+    """The largest error of each precision, and in how many of the networks and runtimes INT8 is slower than FP32."""
+    taken = {(row["network"], *str(row["artefact"]).split()): row for row in rows}
+    found: dict[str, float] = {
+        f"largest_error_{precision}": max(float(row["error"]) for key, row in taken.items() if key[2] == precision)
+        for precision in PRECISIONS
+    }
+    pairs = [(row, taken[*key[:2], "fp32"]) for key, row in taken.items() if key[2] == "int8"]
+    slower = sum(float(small["latency_ms"]) > float(plain["latency_ms"]) for small, plain in pairs)
+    return found | {"int8_tried": len(pairs), "int8_slower": slower}
 
 
 if __name__ == "__main__":

@@ -129,6 +129,21 @@ def test_without_data_parity_is_on_random_images_and_there_is_no_accuracy(tmp_pa
     assert (found.data, found.net_accuracy, one.accuracy) == (None, None, None)
 
 
+def test_eight_bits_are_calibrated_on_the_calibration_part(data: ArrayData, tmp_path: Path) -> None:
+    parts = dict(data.parts.items())
+    images, labels = parts["calibration"]
+    request = replace(ONE, wanted=(("ncnn", "int8"),))
+
+    def weights(name: str, **changed: tuple[Tensor, Tensor]) -> bytes:
+        other = ArrayData(data.name, data.labels, parts | changed)  # type: ignore[arg-type]
+        (one,) = export(NET, request, data=other, out=tmp_path / name).artefacts
+        assert one.passed and one.proof is not None and one.proof.max_relative_error > 1e-5
+        return (tmp_path / name / "ncnn-int8" / "model.bin").read_bytes()
+
+    once = weights("once")
+    assert weights("others", train=(9 * images, labels), validation=(9 * images, labels)) == once
+
+
 def test_eight_bits_without_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="INT8 is calibrated on images"):
         export(NET, replace(ONE, wanted=(("ncnn", "int8"),)), data=None, out=tmp_path / "out")

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -43,11 +44,17 @@ class Piece:
     grids: tuple[Sequence[int], Sequence[int]]
     pixels: int  # output positions of an image
 
-    @property
+    @cached_property
     def weights(self) -> int:
         """Elements of its weight matrix."""
         shape = self.shape
         return shape.out_channels * (shape.in_channels // shape.groups) * math.prod(shape.kernel)
+
+    @cached_property
+    def is_winograd(self) -> bool:
+        """True where a runtime may transform the weights (Lavin and Gray 2016): 3x3 of stride 1, not grouped."""
+        shape = self.shape
+        return shape.kernel == (3, 3) and shape.stride == shape.dilation == (1, 1) and shape.groups == 1
 
 
 class Predictor:
@@ -119,13 +126,19 @@ class Predictor:
 
     def layer_ms(self, counts: Counts) -> dict[str, float]:
         """Predicted milliseconds of each weighted layer."""
-        missed = self.table.missed(self.used_bytes(counts))
-        return {name: sum(self._ms(name, piece, missed) for piece in self.pieces(name, counts)) for name in self.shapes}
+        return self._layer_ms(counts, self.used_bytes(counts))
 
     def used_bytes(self, counts: Counts) -> float:
         """What a run uses: weights, in the form in which the runtime holds them, and values."""
-        return self.other_bytes(counts) + 4 * sum(
-            piece.weights * (self.transformed if is_winograd(piece.shape) else 1.0)
+        return self.other_bytes(counts) + self._held_bytes(counts)
+
+    def _layer_ms(self, counts: Counts, used: float) -> dict[str, float]:
+        missed = self.table.missed(used)
+        return {name: sum(self._ms(name, piece, missed) for piece in self.pieces(name, counts)) for name in self.shapes}
+
+    def _held_bytes(self, counts: Counts) -> float:
+        return 4 * sum(
+            piece.weights * (self.transformed if piece.is_winograd else 1.0)
             for name in self.shapes
             for piece in self.pieces(name, counts)
         )
@@ -138,8 +151,9 @@ class Predictor:
         layers_ms, others = sum(self.layer_ms(self.whole).values()), self.other_bytes(self.whole)
 
         def predicted(counts: Counts) -> float:
-            layers = sum(self.layer_ms(counts).values()) / layers_ms
-            other = self.other_bytes(counts) / others if others else 1.0
+            written = self.other_bytes(counts)
+            layers = sum(self._layer_ms(counts, written + self._held_bytes(counts)).values()) / layers_ms
+            other = written / others if others else 1.0
             return whole_ms * (tensor_share * layers + (1 - tensor_share) * other)
 
         return predicted
@@ -298,11 +312,6 @@ class Predictor:
             ((group, positions),) = groups.items()
             reachable = sorted(whole - (self.whole[group] - size) * positions for size in self.sizes[group])
         return reachable if len(reachable) <= GRID_POINTS else _spread(reachable, GRID_POINTS)
-
-
-def is_winograd(shape: LayerShape) -> bool:
-    """True for a layer whose weights a runtime may transform (Lavin and Gray 2016): 3x3 of stride 1, not grouped."""
-    return shape.kernel == (3, 3) and shape.stride == shape.dilation == (1, 1) and shape.groups == 1
 
 
 def factorisable(net: Net, evidence: Evidence, step: int) -> list[str]:
