@@ -103,9 +103,8 @@ def pruned(net: Net, runtime: str, workshop: Workshop, folder: Path, count: int)
     assert alone.latency is not None
     whole_ms = alone.latency.median_ms
     predicted = predictor.latency(whole_ms, alone.tensor_share)
-    warm = Predictor(net, coupling, LatencyTable(one_by_one(table.time), None, {}), predictor.step).latency(
-        whole_ms, alone.tensor_share
-    )
+    always_cached = LatencyTable(one_by_one(table.time), None, {})
+    warm = Predictor(net, coupling, always_cached, predictor.step).latency(whole_ms, alone.tensor_share)
     for number in range(count):
         counts = drawn(predictor, random.Random(SEED_OF_PRUNINGS + number))
         artefact = workshop.convert(cut(net, kept(coupling, counts), coupling), runtime, "fp32", folder / "pruned")
