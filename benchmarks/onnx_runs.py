@@ -7,17 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimwright.cost.latency import LatencyTable
 from slimwright.runner.job import Side
 from slimwright.runner.sessions.onnxruntime import Session
 from slimwright.runtimes import Artefact
 from slimwright.targets import Effort, Local, Measurement, measure
-from slimwright.targets.layers import layer_timer
+from slimwright.targets.layers import layer_table
 
 
 def step() -> int:
     """Return the channel step that this machine's ONNX Runtime likes."""
-    return LatencyTable(layer_timer(Local(), "onnxruntime"), None, {}).step()
+    return layer_table(Local(), "onnxruntime").step()
 
 
 def onnx_scores(path: Path, images: Tensor) -> Tensor:

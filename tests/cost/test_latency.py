@@ -85,8 +85,16 @@ def test_half_of_what_slows_a_layer_half_as_much_slows_a_network_half_as_much() 
         assert LatencyTable(with_cache(size), None, {}).missed(size / 2) == pytest.approx(MOST_MISSED / 2)
 
 
+def test_what_a_device_tells_of_its_caches_is_taken_for_it() -> None:
+    table = LatencyTable(with_cache(8 << 20), None, {}, cache_bytes=32 << 20)
+    assert table.missed(16 << 20) == pytest.approx(MOST_MISSED / 2)
+    assert table.measured == 2
+
+
 def test_a_device_without_caches_misses_nothing() -> None:
-    assert LatencyTable(with_cache(8 << 20, slower=0.01), None, {}).missed(1e9) == 0.0
+    for cache_bytes in (0, 8 << 20):
+        table = LatencyTable(with_cache(8 << 20, slower=0.01), None, {}, cache_bytes=cache_bytes)
+        assert table.missed(1e9) == 0.0
     noisy = iter([1.2, 1.4, 0.9, 1.3, 1.1, 1.0, 1.02, 1.0])
     assert LatencyTable(lambda shapes, _: [next(noisy) for _ in shapes], None, {}).missed(1e9) == 0.0
 

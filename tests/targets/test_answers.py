@@ -156,8 +156,15 @@ def test_json_that_is_no_result_is_refused(text: str) -> None:
 
 def test_a_description_is_read_and_nothing_more() -> None:
     told = {"cpu": "c", "machine": "arm64", "cores": 4, "system": "s", "python": "3.12", "byteorder": "little"}
-    whole = told | {"runtimes": {"ncnn": "1"}}
+    whole = told | {"cache_bytes": 1 << 20, "runtimes": {"ncnn": "1"}}
     assert Board(json.dumps(whole).encode()).about() == whole
-    for wrong in (told, whole | {"cores": 0}, whole | {"runtimes": {"ncnn": 1}}, whole | {"more": 1}):
+    for wrong in (
+        told,
+        whole | {"cores": 0},
+        whole | {"cache_bytes": -1},
+        whole | {"runtimes": {"ncnn": 1}},
+        whole | {"more": 1},
+    ):
         with pytest.raises(DeviceError, match="describes no device"):
             Board(json.dumps(wrong).encode()).about()
+    assert Board(json.dumps(told | {"runtimes": {}}).encode()).about()["cache_bytes"] == 0

@@ -61,10 +61,15 @@ ROUNDING_LOSS = 1.03  # rounding counts up may cost this much on average; more, 
 
 
 class LatencyTable:
-    """Measured milliseconds per layer shape; missing shapes are measured on demand and written to `path`."""
+    """Measured milliseconds per layer shape; missing shapes are measured on demand and written to `path`.
 
-    def __init__(self, measure: Measure, path: Path | None, identity: Mapping[str, object]) -> None:
-        self._measure = measure
+    `cache_bytes` is what the last level of the device's caches holds, where that is known.
+    """
+
+    def __init__(
+        self, measure: Measure, path: Path | None, identity: Mapping[str, object], *, cache_bytes: int = 0
+    ) -> None:
+        self._measure, self._cache_bytes = measure, cache_bytes
         self.identity = dict(identity)
         key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
         self._path = path / f"latency-{key}.json" if path else None
@@ -89,21 +94,25 @@ class LatencyTable:
     def missed(self, used: float) -> float:
         """Return how far the layers of a network of which a run uses `used` bytes are from undisturbed (0) to cold (1).
 
-        Measured on one layer, behind reads of more and more bytes: half of what it takes to slow that half as much as
-        can be is where a network's layers are half as slow as they get. The form was found on networks that were
-        measured whole (`benchmarks/predictor.py`).
+        Half of what the caches hold is where a network's layers are half as slow as they get. The form was found on
+        networks that were measured whole (`benchmarks/predictor.py`).
         """
         if used < EVICTING[0]:
             return 0.0
-        found = MOST_MISSED / (1 + (self._half_slowing / 2 / used) ** STEEPNESS)
+        found = MOST_MISSED / (1 + (self._held / 2 / used) ** STEEPNESS)
         return found if found >= LEAST_MISSED else 0.0
 
     @cached_property
-    def _half_slowing(self) -> float:
-        """Bytes read before `PROBE` that slow it half as much as can be; infinite where nothing does."""
-        slower = np.array([self.time(PROBE, size) for size in EVICTING]) / self.time(PROBE) - 1
-        if slower[-1] < LEAST_SLOWER:
+    def _held(self) -> float:
+        """Bytes that the caches hold, infinite where emptying them slows nothing.
+
+        Where the device does not tell: what is read before `PROBE` to slow it half as much as can be.
+        """
+        if self.time(PROBE, COLD) < (1 + LEAST_SLOWER) * self.time(PROBE):
             return math.inf
+        if self._cache_bytes:
+            return self._cache_bytes
+        slower = np.array([self.time(PROBE, size) for size in EVICTING]) / self.time(PROBE) - 1
         rising = np.minimum.accumulate(slower[::-1])[::-1].clip(0)  # what disturbs a measurement only ever slows it
         return float(2 ** np.interp(slower[-1] / 2, rising, np.log2(EVICTING)))
 

@@ -29,6 +29,7 @@ class Described(TypedDict):
     cpu: str
     machine: str
     cores: int
+    cache_bytes: int  # of the last level, 0 where the system does not tell
     system: str
     python: str
     byteorder: str
@@ -36,11 +37,12 @@ class Described(TypedDict):
 
 
 def about() -> Described:
-    """Describe this machine: processor, cores, system, Python, and the version of each runtime that is installed."""
+    """Describe this machine: processor, cores, cache, system, Python, and each runtime that is installed."""
     return {
         "cpu": cpu_name(),
         "machine": platform.machine(),
         "cores": os.cpu_count() or 1,
+        "cache_bytes": cache_bytes(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "byteorder": sys.byteorder,
@@ -66,6 +68,17 @@ def cpu_name() -> str:
     x86 = [told.get(key, "") for key in ("model name", "cpu family", "model", "stepping")]
     arm = [told.get(key, "") for key in ("Hardware", "CPU implementer", "CPU part", "CPU variant", "CPU revision")]
     return " ".join(part for part in (x86 if x86[0] else arm) if part) or platform.machine()
+
+
+def cache_bytes(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
+    """Return the size of the last level of the first core's caches, or 0 where the system does not tell."""
+    found = [0]
+    for size in root.glob("index*/size"):
+        try:
+            found.append(int(size.read_text().strip().removesuffix("K")) * 1024)
+        except (OSError, ValueError):
+            continue
+    return max(found)
 
 
 def peak_rss_bytes() -> int:

@@ -76,6 +76,7 @@ class Adb:
             "cpu": " ".join(part for part in (told.get("ro.soc.manufacturer", ""), chip) if part),
             "machine": told.get("ro.product.cpu.abi", ""),
             "cores": int(cores[1]) if cores else 1,
+            "cache_bytes": 0,
             "system": f"Android {told.get('ro.build.version.release', '')}, {maker} {told.get('ro.product.model', '')}",
             "python": "",
             "byteorder": "little",  # of every processor that Android runs on

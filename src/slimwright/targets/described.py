@@ -15,6 +15,7 @@ class _Described(BaseModel):
     cpu: str
     machine: str
     cores: int = Field(gt=0)
+    cache_bytes: int = Field(default=0, ge=0)
     system: str
     python: str
     byteorder: str
@@ -31,6 +32,7 @@ def read_description(data: bytes, where: str) -> Described:
         cpu=told.cpu,
         machine=told.machine,
         cores=told.cores,
+        cache_bytes=told.cache_bytes,
         system=told.system,
         python=told.python,
         byteorder=told.byteorder,

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from slimwright.cost.latency import LayerShape
+from slimwright.cost.latency import LatencyTable, LayerShape
 from slimwright.runner.machine import loaded_by
 from slimwright.runtimes.layers import is_tensor_kernel, layer_artefact
 from slimwright.targets.measuring import Effort, Measurement, Target, measure
@@ -13,6 +13,12 @@ AT_ONCE = 64  # layers in one job
 RUNS, COLD_RUNS = 40, 6  # the latter where caches are emptied before each, which takes longer than most layers
 FORM = 2  # of how layers are timed; times that were taken otherwise are not used
 ROUNDS = 3  # jobs for the same layers; the least time counts, since a processor's clock drifts over seconds
+
+
+def layer_table(target: Target, runtime: str, folder: Path | None = None) -> LatencyTable:
+    """Return the table of a target's and a runtime's layers, kept in `folder`."""
+    cache_bytes = target.about()["cache_bytes"]
+    return LatencyTable(layer_timer(target, runtime), folder, identity(target, runtime), cache_bytes=cache_bytes)
 
 
 def layer_timer(target: Target, runtime: str, threads: int = 1) -> Callable[[Sequence[LayerShape], int], list[float]]:
