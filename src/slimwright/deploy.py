@@ -22,7 +22,6 @@ from slimwright import bundle as bundles
 from slimwright.bundle import Bundle, Decision, Manifest, Outcome
 from slimwright.choices import Choices
 from slimwright.cost import Budget
-from slimwright.cost.latency import LatencyTable
 from slimwright.data import Dataset, fingerprint, whole
 from slimwright.errors import DataError, ProofError, RequestError
 from slimwright.evidence import Evidence, load_evidence, observe
@@ -41,7 +40,7 @@ from slimwright.runtimes import Workshop
 from slimwright.runtimes.known import converter_python, of
 from slimwright.runtimes.layers import TRANSFORMED, timed_by
 from slimwright.targets import Local, Target
-from slimwright.targets.layers import identity, layer_timer
+from slimwright.targets.layers import layer_table
 from slimwright.trials import PAYS, Bench, Trial, Trials, pays
 
 VERSIONED = ("slimwright", "torch", "onnx")
@@ -169,7 +168,7 @@ class _Job:
     def _choices(self, evidence: Evidence, *, timed: bool) -> Choices:
         """Price channels and ranks. The channel step and, if latency has a limit, layers are measured, or cached."""
         runtime, target = timed_by(self.bench.runtime), self.bench.target
-        table = LatencyTable(layer_timer(target, runtime), self.settings.cache, identity(target, runtime))
+        table = layer_table(target, runtime, self.settings.cache)
         self.tell(Event("plan", 0, 2, "find the channel step"))
         step = table.step()
         predictor = Predictor(
@@ -185,7 +184,7 @@ class _Job:
             predictor.measure()
         table.save()
         self.tell(Event("plan", 1, 2, f"{len(table)} layer shapes known, channels in steps of {step}"))
-        orders = removals(self.net, evidence, self.coupling)
+        orders = removals(self.net, evidence, self.coupling, predictor.ladders)
         return Choices(self.net, self.coupling, orders, rank_damages(predictor, evidence), predictor)
 
     def _planned(
@@ -262,8 +261,8 @@ class _Job:
             label = self.net.paths[group.name.partition("[")[0]]
             left = best.plan.counts[group.name] if best.plan else group.size
             why = "the plan leaves it whole" if best.plan else "the chosen candidate is not pruned"
-            if group.name in self.coupling.balanced:
-                why = "a grouped layer needs equal parts of it, which planning does not do yet"
+            if group.name in self.coupling.balanced and len(choices.predictor.sizes[group.name]) == 1:
+                why = "grouped layers need equal parts of it and of other channels at once, which planning does not do"
             elif group.name not in choices.orders:
                 why = "its reader is too large to observe"
             elif left < group.size:

@@ -11,6 +11,7 @@ from example_nets import SHAPE, net_of
 from random_nets import Command, commands, random_net
 from slimwright.errors import RequestError
 from slimwright.graph import Coupling, Net, choose, couple
+from slimwright.graph.balance import ladders
 from slimwright.graph.moves import Ids
 
 BALANCED = ("ShuffleV1", "NextBottleneck", "GroupNorms", "Standardised", "SplitAttention")
@@ -151,3 +152,31 @@ def test_counts_of_balanced_groups_are_multiples_too(share: float, multiple: int
 def test_a_share_beyond_one_and_no_multiple_are_refused(share: float, multiple: int) -> None:
     with pytest.raises(RequestError, match=r"shares must lie in 0\.\.1"):
         choose(couple(small_net("Dense")), share, multiple=multiple)
+
+
+@pytest.mark.parametrize("name", BALANCED)
+def test_every_rung_of_a_ladder_can_be_cut_to(name: str) -> None:
+    coupling = couple(small_net(name))
+    found = ladders(coupling, lambda size, parts: range(size, 0, -1))
+    assert found.keys() == coupling.balanced
+    sizes = {group.name: group.size for group in coupling.groups}
+    for group, ladder in found.items():
+        assert ladder.sizes[0] == sizes[group] == sum(map(len, ladder.cells))
+        for size in ladder.sizes:
+            whole = {other: np.arange(size) for other, size in sizes.items()}
+            assert_it_can_be_cut(coupling, whole | {group: ladder.first(size)})
+            assert len(ladder.first(size)) == size
+        for before, after in itertools.pairwise(ladder.rungs):
+            assert sum(after) < sum(before) and all(np.less_equal(after, before))
+
+
+def test_a_ladder_goes_down_as_evenly_as_was_asked() -> None:
+    coupling = couple(grouped(12, 3))
+    found = ladders(coupling, lambda size, parts: [size, size - parts, size - 1, parts])
+    assert [ladder.sizes for ladder in found.values()] == [[12, 9, 3]] * 2
+
+
+def test_groups_that_equal_parts_bind_together_have_no_ladder_down() -> None:
+    coupling = couple(small_net("ShuffleV1"))
+    together = [ladder for ladder in ladders(coupling, lambda size, _: [size // 2]).values() if len(ladder.rungs) == 1]
+    assert 0 < len(together) < len(coupling.balanced)

@@ -15,6 +15,7 @@ from slimwright.plan import CP_RANK, IN_RANK, OUT_RANK, Predictor, Problem, prob
 from slimwright.rewrites.draft import Draft
 from slimwright.rewrites.low_rank import Factors, factorise
 from slimwright.rewrites.prune import Removal
+from slimwright.zoo import build
 
 Costs = Callable[[Mapping[str, int]], Mapping[str, float]]
 
@@ -241,3 +242,32 @@ def test_ranks_and_channels_are_chosen_together() -> None:
     (factors,) = predictor.factors(plan.counts).values()
     assert plan.feasible and plan.damage == 0 and factors.kind == "output" and 2 <= factors.ranks[0] <= 3
     assert all(plan.counts[name] == 6 for name in orders)
+
+
+def test_a_grouped_layer_is_measured_at_multiples_of_its_groups() -> None:
+    asked: list[LayerShape] = []
+
+    def milliseconds(shape: LayerShape) -> float:
+        asked.append(shape)
+        return 1.0
+
+    net = capture(build("shufflenet-g3", classes=10), (3, 64, 64))
+    Predictor(net, couple(net), LatencyTable(one_by_one(milliseconds), None, {}), 8).measure()
+    grouped = [shape for shape in asked if 1 < shape.groups < shape.in_channels]
+    assert len({shape.in_channels for shape in grouped}) > 5
+    assert all(shape.in_channels % 3 == shape.out_channels % 3 == 0 for shape in grouped)
+
+
+def test_channels_of_equal_parts_are_planned_in_equal_parts() -> None:
+    """Channels cost, each as much as the other: within half of the multiply-accumulates both parts keep as many."""
+    net = capture(hand_made("Grouped"), SHAPE)
+    coupling = couple(net)
+    predictor = Predictor(net, coupling, LatencyTable(one_by_one(milliseconds), None, {}), 1)
+    assert {name: predictor.sizes[name] for name in coupling.balanced} == {"conv2d": [4, 2], "conv2d_1": [6, 4, 2]}
+    orders = {group.name: Removal(np.arange(group.size), np.arange(group.size + 1.0)) for group in coupling.groups}
+    task = problem(orders, predictor, lambda counts: {"macs": predictor.macs(counts)})
+    plan = solve(task, {"macs": 0.5 * count(net).macs})
+    assert plan.feasible and plan.counts["conv2d_1"] < 6
+    keep = {name: np.arange(plan.counts[name]) for name in orders if name not in coupling.balanced}
+    keep |= {name: ladder.first(plan.counts[name]) for name, ladder in predictor.ladders.items()}
+    assert count(cut(net, keep, coupling)).macs == plan.predicted["macs"] <= 0.5 * count(net).macs

@@ -7,6 +7,7 @@ from example_nets import SHAPE, hand_made, net_of
 from slimwright.errors import DataError
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net, capture, couple
+from slimwright.graph.balance import ladders
 from slimwright.rewrites import prune
 from slimwright.rewrites.prune import Removal, removal, removals
 
@@ -112,3 +113,46 @@ def test_thin_evidence_promises_less(monkeypatch: pytest.MonkeyPatch) -> None:
     enough = removal(net, many.all(), group)
     monkeypatch.setattr(prune, "THIN_RIDGE", 0.5)
     assert removal(net, many.all(), group).damage.tolist() == enough.damage.tolist()
+
+
+def test_down_a_ladder_the_least_of_what_may_go_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two parts of three channels, each read by outputs of its own: one of each at a time, the cheapest two first."""
+    monkeypatch.setattr(prune, "RIDGE", 1e-12)
+    torch.manual_seed(3)
+    net = net_of(nn.Conv2d(1, 6, 6), nn.ReLU(), nn.Conv2d(6, 4, 1, groups=2), nn.Flatten(), shape=SHAPE)
+    seen, images = observed(net)
+    (group,) = couple(net).groups
+    ladder = ladders(couple(net), lambda size, parts: range(size, 0, -parts))[group.name]
+    found = removal(net, seen.all(), group, ladder)
+
+    def lost(dropped: list[int]) -> float:
+        x = torch.relu(net.to_module().get_submodule("0")(images)).flatten(1).detach().double()
+        x = x - x.mean(0)
+        weight, errors = net.tensors["2.weight"].flatten(1).double(), []
+        for part in (0, 1):
+            inside = x[:, 3 * part : 3 * part + 3]
+            left = [c - 3 * part for c in range(3 * part, 3 * part + 3) if c not in dropped]
+            y = inside @ weight[2 * part : 2 * part + 2].T
+            fitted = inside[:, left] @ torch.linalg.lstsq(inside[:, left], y, driver="gelsd").solution
+            errors.append((y - fitted).square().mean(0))
+        fisher = 0.5 * seen.layers["conv2d_1"].fisher[0] / seen.images[0]
+        return float((torch.cat(errors) * fisher).sum())
+
+    for gone in (2, 4):
+        dropped = sorted(found.order[:gone].tolist())
+        assert [c // 3 for c in dropped] == [0] * (gone // 2) + [1] * (gone // 2)
+        assert found.damage[gone] == pytest.approx(lost(dropped), rel=1e-4)
+    assert lost(found.order[:2].tolist()) == pytest.approx(
+        min(lost([a, b]) for a in range(3) for b in range(3, 6)), rel=1e-4
+    )
+    assert np.isinf(found.damage[[1, 3, 5, 6]]).all() and sorted(found.order.tolist()) == list(range(6))
+
+
+def test_groups_of_equal_parts_have_an_order_with_a_ladder_only() -> None:
+    net = capture(hand_made("Grouped"), SHAPE)
+    seen, _ = observed(net)
+    coupling = couple(net)
+    free = {group.name for group in coupling.groups} - coupling.balanced
+    assert removals(net, seen, coupling).keys() == free
+    down = ladders(coupling, lambda size, parts: [size, parts])
+    assert removals(net, seen, coupling, down).keys() == free | coupling.balanced

@@ -7,7 +7,8 @@ counts nearest to the wanted share win. Within a cell the channels with the high
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,60 @@ from slimwright.graph.moves import Ids
 
 SECONDS = 5.0  # for one integer program; what is found by then counts
 Cell = tuple[ChannelGroup, Ids]  # a group, and channels of it
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The counts to which a group may be cut where layers need equal parts of it: the whole first, then ever fewer."""
+
+    cells: tuple[Ids, ...]  # channels that all demands treat alike
+    rungs: tuple[tuple[int, ...], ...]  # of each cell, how many stay
+
+    @property
+    def sizes(self) -> list[int]:
+        """Channels that stay at each rung."""
+        return [sum(rung) for rung in self.rungs]
+
+    def first(self, size: int) -> Ids:
+        """The first channels of each cell at the rung of that size."""
+        rung = self.rungs[self.sizes.index(size)]
+        return np.sort(np.concatenate([members[:stay] for members, stay in zip(self.cells, rung, strict=True)]))
+
+
+def ladders(coupling: Coupling, sizes: Callable[[int, int], Sequence[int]]) -> dict[str, Ladder]:
+    """Return where to go down with each group of which layers need equal parts.
+
+    `sizes` gives the counts wanted of a group of some size in some parts; those that can be and are nearest are the
+    rungs. A group that equal parts bind to others has its whole alone.
+    """
+    found = {}
+    for cells, balances in _bound_together(coupling, [g for g in coupling.groups if g.name in coupling.balanced]):
+        groups = {group.name: group for group, _ in cells}
+        for name, group in groups.items():
+            rungs = [tuple(len(members) for of, members in cells if of is group)]
+            parts = max(len(balance.parts) for balance in balances)
+            for size in sizes(group.size, parts) if len(groups) == 1 else ():
+                rung = _proportional(rungs[0], size, group.size)
+                if rung is None or not _is_equal(coupling, cells, balances, rung):
+                    rung = tuple(_counts(coupling, cells, balances, {name: size / group.size}, 1))
+                if sum(rung) < sum(rungs[-1]) and all(np.less_equal(rung, rungs[-1])):
+                    rungs.append(rung)
+            found[name] = Ladder(tuple(members for of, members in cells if of is group), tuple(rungs))
+    return found
+
+
+def _proportional(whole: Sequence[int], size: int, of: int) -> tuple[int, ...] | None:
+    """The same share of every cell, None where that is no number of channels."""
+    return None if any(count * size % of for count in whole) else tuple(count * size // of for count in whole)
+
+
+def _is_equal(coupling: Coupling, cells: Sequence[Cell], balances: Sequence[Balance], counts: Sequence[int]) -> bool:
+    """True where every part of every demand keeps as many, at least one, if cells keep so many channels."""
+    share = np.ones(coupling.components)
+    for (group, members), count in zip(cells, counts, strict=True):
+        share[group.components[members]] = count / len(members)
+    levels = [share[balance.parts].sum(1) for balance in balances]
+    return all(level.min() > 1 - 1e-9 and np.ptp(level) < 1e-9 for level in levels)
 
 
 def choose(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from slimwright.cost.count import count
 from slimwright.cost.latency import COLD, LatencyTable, LayerShape, shape_of, with_channels
 from slimwright.evidence import Evidence
+from slimwright.graph.balance import ladders
 from slimwright.graph.channels import Coupling
 from slimwright.graph.liveness import plan_memory, value_bytes
 from slimwright.graph.net import Net
@@ -76,10 +77,9 @@ class Predictor:
     ) -> None:
         self.net, self.coupling, self.table, self.step = net, coupling, table, step
         self.transformed = transformed
-        self.sizes = {
-            group.name: [group.size] if group.name in coupling.balanced else sizes(group.size, step)
-            for group in coupling.groups
-        }
+        self.sizes = {group.name: sizes(group.size, step) for group in coupling.groups}
+        self.ladders = ladders(coupling, lambda size, parts: equal_sizes(size, parts, step))
+        self.sizes |= {name: ladder.sizes for name, ladder in self.ladders.items()}
         self._known_ms: dict[tuple[str, str, int, int, int], float] = {}
         self.shapes = {node.name: shape_of(net, node) for node in net.weighted()}
         self.pixels = {
@@ -300,14 +300,12 @@ class Predictor:
     def _grid(self, name: str, role: str) -> list[int]:
         """A few counts from the least to the whole, each one that a choice can lead to."""
         shape = self.shapes[name]
+        unit = shape.groups if shape.groups < shape.in_channels else 1
         whole = shape.in_channels if role == "in" else shape.out_channels
         groups = self.removed_per_channel.get((name, role), {})
         if len(groups) != 1:
-            reachable = (
-                sorted({round(size) for size in np.geomspace(max(whole / 8, 1), whole, GRID_POINTS)})
-                if groups
-                else [whole]
-            )
+            spread = np.geomspace(max(whole / 8, 1), whole, GRID_POINTS) if groups else [whole]
+            reachable = sorted({max(round(size / unit), 1) * unit for size in spread})
         else:
             ((group, positions),) = groups.items()
             reachable = sorted(whole - (self.whole[group] - size) * positions for size in self.sizes[group])
@@ -347,6 +345,12 @@ def _spread(numbers: Sequence[int], points: int) -> list[int]:
     """A few of them, from the first to the last, each about as many times the one before: caches fill by factors."""
     wanted = np.geomspace(numbers[0], numbers[-1], points)
     return sorted({min(numbers, key=lambda number: abs(number - aim)) for aim in wanted.tolist()})
+
+
+def equal_sizes(whole: int, parts: int, step: int) -> list[int]:
+    """Return what to ask for of a group that so many parts share equally: multiples of their number, by `sizes`."""
+    each = whole // parts
+    return [count * parts for count in sizes(each, min(step, max(each // LEAST_STEPS, 1)))]
 
 
 def sizes(whole: int, step: int) -> list[int]:

@@ -10,6 +10,7 @@ over layers neglects how errors combine. Where the evidence is thin for the weig
 these images would promise too much: the ridge is larger.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slimwright.evidence import THIN, Evidence
+from slimwright.evidence.windows import groups_of
+from slimwright.graph.balance import Ladder
 from slimwright.graph.channels import ChannelGroup, Coupling, Cut
 from slimwright.graph.net import Net
 
@@ -31,89 +34,126 @@ class Removal:
     """The order in which a group's channels go, first one first, and the predicted damage of each prefix."""
 
     order: NDArray[np.int64]  # [size]
-    damage: NDArray[np.float64]  # [size + 1] nats after removing 0, 1, ... channels; the last is infinite
+    damage: NDArray[np.float64]  # [size + 1] nats after removing 0, 1, ... channels; infinite where that cannot be
 
     def keep(self, count: int) -> NDArray[np.int64]:
         """The `count` channels that go last, in ascending order."""
         return np.sort(self.order[len(self.order) - count :])
 
 
-def removals(net: Net, evidence: Evidence, coupling: Coupling) -> dict[str, Removal]:
+def removals(
+    net: Net, evidence: Evidence, coupling: Coupling, ladders: Mapping[str, Ladder] | None = None
+) -> dict[str, Removal]:
     """Return the removal order of every group whose readers were observed; evidence may hold several classes.
 
-    Groups of which a layer needs equal parts (grouped convolutions and norms) have none yet: they stay whole.
+    Groups of which a layer needs equal parts (grouped convolutions and norms) go down their `ladders`, and have no
+    order without.
     """
     seen = evidence.summed_for(net)
+    ladders = ladders or {}
     return {
-        group.name: removal(net, seen, group)
+        group.name: removal(net, seen, group, ladders.get(group.name))
         for group in coupling.groups
-        if group.name not in coupling.balanced
-        and all(place.node in seen.layers for place in group.of("in"))
+        if (group.name not in coupling.balanced or _goes_down(ladders.get(group.name)))
+        and all(place.node in seen.layers and _in_one_part(net, place) for place in group.of("in"))
         and any(group.of("in"))
     }
 
 
-def removal(net: Net, evidence: Evidence, group: ChannelGroup) -> Removal:
-    """Return one group's removal order and damage, with compensation; `evidence` is summed over classes."""
+def removal(net: Net, evidence: Evidence, group: ChannelGroup, ladder: Ladder | None = None) -> Removal:
+    """Return one group's removal order and damage, with compensation; `evidence` is summed over classes.
+
+    Down a ladder only the counts of its rungs can be; those between cost infinitely much.
+    """
     readers = [_Reader(net, evidence, place) for place in group.of("in")]
-    left = list(range(group.size))
-    order, damage, total = [], [0.0], 0.0
-    while len(left) > 1:
-        loss = torch.stack([reader.losses(left) for reader in readers]).sum(0)
-        at = int(loss.argmin())
-        total += max(float(loss[at]), 0.0)
-        order.append(left.pop(at))
-        damage.append(total)
-        for reader in readers:
-            reader.remove(order[-1])
-    return Removal(np.array(order + left), np.array([*damage, np.inf]))
+    ladder = ladder or Ladder((np.arange(group.size),), tuple((size,) for size in range(group.size, 0, -1)))
+    cell = np.empty(group.size, int)
+    for number, members in enumerate(ladder.cells):
+        cell[members] = number
+    left, count = list(range(group.size)), np.array(ladder.rungs[0])
+    order: list[int] = []
+    damage, total = np.full(group.size + 1, np.inf), 0.0
+    damage[0] = 0.0
+    for rung in ladder.rungs[1:]:
+        while (over := count > rung).any():
+            open_ = left if over.all() else [channel for channel in left if over[cell[channel]]]
+            loss = torch.stack([reader.losses(open_) for reader in readers]).sum(0)
+            at = int(loss.argmin())
+            total += max(float(loss[at]), 0.0)
+            order.append(open_[at])
+            left.remove(order[-1])
+            count[cell[order[-1]]] -= 1
+            for reader in readers:
+                reader.remove(order[-1])
+        damage[len(order)] = total
+    return Removal(np.array(order + left), damage)
+
+
+def _goes_down(ladder: Ladder | None) -> bool:
+    return ladder is not None and len(ladder.rungs) > 1
+
+
+def _in_one_part(net: Net, place: Cut) -> bool:
+    """True where each channel is read by one group of a grouped layer only."""
+    parts = place.positions // _inputs_per_part(net, place.node)
+    return bool((parts == parts[:, :1]).all())
+
+
+def _inputs_per_part(net: Net, name: str) -> int:
+    """Input channels of each group of a layer."""
+    return int(net.tensors[net[name].tensors["weight"]].shape[1])
 
 
 class _Reader:
-    """One layer that reads a group: its weights and inverse covariance, as channels go."""
+    """One layer that reads a group: its weights and inverse covariance, in each of its own G parts, as channels go."""
 
     def __init__(self, net: Net, evidence: Evidence, place: Cut) -> None:
         sums = evidence.layers[place.node]
         node = net[place.node]
-        weight = net.tensors[node.tensors["weight"]].double().flatten(1)  # [O, D]
-        per_position = weight.shape[1] // net.tensors[node.tensors["weight"]].shape[1]  # kernel taps
+        weight = net.tensors[node.tensors["weight"]].double().flatten(1)
+        inputs, parts = _inputs_per_part(net, place.node), groups_of(node)
+        per_position = weight.shape[1] // inputs  # kernel taps
         importance = 0.5 * sums.fisher[0] / evidence.images[0]  # [O] nats per squared output error
-        self.weight = weight * importance.sqrt()[:, None]
-        mean = sums.total[0, 0] / sums.count[0]
-        covariance = sums.gram[0, 0] / sums.count[0] - torch.outer(mean, mean)
-        thin = sums.count[0] < THIN * len(mean)
-        ridge = (THIN_RIDGE if thin else RIDGE) * covariance.diagonal().mean().clamp_min(1e-12)
-        self.inverse = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
+        self.weight = (weight * importance.sqrt()[:, None]).reshape(parts, -1, weight.shape[1])  # [G, O / G, D]
+        mean = sums.total[0] / sums.count[0]  # [G, D]
+        covariance = sums.gram[0] / sums.count[0] - mean[:, :, None] * mean[:, None, :]
+        thin = sums.count[0] < THIN * mean.shape[1]
+        ridge = (THIN_RIDGE if thin else RIDGE) * covariance.diagonal(0, 1, 2).mean(1).clamp_min(1e-12)
+        eye = torch.eye(mean.shape[1], dtype=torch.float64)
+        self.inverse = torch.linalg.inv(covariance + ridge[:, None, None] * eye)  # [G, D, D]
         taps = torch.arange(per_position)
-        first = torch.from_numpy(place.positions) * per_position  # [size, positions]
-        self.blocks = (first[:, :, None] + taps).flatten(1)  # [size, columns]
-        self.there = torch.ones(len(covariance), dtype=torch.bool)
+        positions = torch.from_numpy(place.positions)  # [size, positions]
+        self.part = positions[:, 0] // inputs  # [size]
+        self.blocks = (positions[:, :, None] % inputs * per_position + taps).flatten(1)  # [size, columns]
+        self.there = torch.ones(len(eye), dtype=torch.bool)
 
     def losses(self, channels: list[int]) -> Tensor:
         """What removing each of the channels alone would cost now."""
-        at = self.blocks[channels]  # [n, k]
+        at, part = self.blocks[channels], self.part[channels]  # [n, k], [n]
         if at.shape[1] == 1:
-            losses: Tensor = self.weight[:, at[:, 0]].square().sum(0) / self.inverse.diagonal()[at[:, 0]]
+            losses: Tensor = self.weight[part, :, at[:, 0]].square().sum(1) / self.inverse[part, at[:, 0], at[:, 0]]
             return losses
-        inner = self.inverse[at[:, :, None], at[:, None, :]]  # [n, k, k]
-        weight = self.weight[:, at].permute(1, 2, 0)  # [n, k, O]
+        inner = self.inverse[part[:, None, None], at[:, :, None], at[:, None, :]]  # [n, k, k]
+        weight = self.weight[part[:, None], :, at]  # [n, k, O / G]
         losses = (weight * torch.linalg.solve(inner, weight)).sum((1, 2))
         return losses
 
     def remove(self, channel: int) -> None:
         """Take a channel out; the others make up for it."""
-        at = self.blocks[channel]
-        across = self.inverse[:, at]  # [D, k]
-        gain = torch.linalg.solve(self.inverse[at[:, None], at], across.T)  # [k, D]
-        self.weight.addmm_(self.weight[:, at], gain, alpha=-1)
-        self.inverse.addmm_(across, gain, alpha=-1)
-        self.there[at] = False
-        if int(self.there.sum()) < DENSE * len(self.there):
-            self._close_ranks()
+        at, part = self.blocks[channel], int(self.part[channel])
+        weight, inverse = self.weight[part], self.inverse[part]
+        across = inverse[:, at]  # [D, k]
+        gain = torch.linalg.solve(inverse[at[:, None], at], across.T)  # [k, D]
+        weight.addmm_(weight[:, at], gain, alpha=-1)
+        inverse.addmm_(across, gain, alpha=-1)
+        if len(self.inverse) == 1:
+            self.there[at] = False
+            if int(self.there.sum()) < DENSE * len(self.there):
+                self._close_ranks()
 
     def _close_ranks(self) -> None:
-        """Let go of the columns that are not there any more."""
+        """Let go of the columns that are not there any more; for a layer that is not grouped."""
         left = self.there.nonzero()[:, 0]
-        self.weight, self.inverse = self.weight[:, left], self.inverse[left][:, left]
+        self.weight, self.inverse = self.weight[:, :, left], self.inverse[:, left][:, :, left]
         self.blocks = (self.there.cumsum(0) - 1)[self.blocks]
         self.there = torch.ones(len(left), dtype=torch.bool)
