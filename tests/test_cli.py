@@ -151,7 +151,10 @@ def test_a_missed_budget_ends_with_status_1_and_the_best_model(home: Path) -> No
     arguments = ("shrink", "mynets:small", "--weights", "weights.safetensors", "--data", "digits", "--macs", "10")
     done = slimwright(home, *arguments, "--max-drop", "100", "--tune-epochs", "0", "--out", "tiny", "--json")
     assert done.returncode == 1, done.stderr
-    assert not json.loads(done.stdout)["within_budget"]
+    summary = json.loads(done.stdout)
+    assert not summary["within_budget"] and "over its limit" in summary["misses"][0]
+    manifest = json.loads((home / "tiny" / "manifest.json").read_text())
+    assert manifest["result"]["macs"] < 0.1 * manifest["original"]["macs"]
     assert (home / "tiny" / "model.onnx").exists()
 
 
