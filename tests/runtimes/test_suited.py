@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from exact import small_net
 from example_nets import SHAPE, hand_made
-from slimwright.graph import Net, capture
+from slimwright.graph import Net, capture, choose, couple, cut
 from slimwright.proof import net_scores, parity
 from slimwright.rewrites.fold import fold_batch_norm
 from slimwright.runtimes import RUNTIMES, Artefact, Workshop
@@ -119,6 +119,19 @@ def test_logarithms_of_sums_and_paddings_that_take_away_run(
     if not installed(runtime):
         pytest.skip(f"{runtime} is not installed")
     assert error_in(workshop.convert(together, runtime, "fp32", tmp_path / "made"), together) <= 1e-4
+
+
+def test_ncnn_takes_a_shuffle_of_channels_that_were_cut(workshop: Workshop, tmp_path: Path) -> None:
+    pytest.importorskip("pnnx")
+    whole = small_net("ShuffleV1")
+    net = fold_batch_norm(cut(whole, choose(couple(whole), 0.6, seed=1)))
+    assert "gather" in {node.op for node in net.nodes}
+    other, images = suited(net, "ncnn"), torch.randn(4, *SHAPE)
+    assert "gather" not in {node.op for node in other.nodes} and suited(other, "ncnn") is other
+    assert torch.equal(net_scores(other, images), net_scores(net, images))
+    assert error_in(workshop.convert(net, "ncnn", "fp32", tmp_path / "fp32"), net) <= 1e-5
+    eight_bits = workshop.convert(net, "ncnn", "int8", tmp_path / "int8", images=torch.randn(64, *SHAPE))
+    assert error_in(eight_bits, net) <= 0.3
 
 
 def test_ncnn_takes_layers_that_are_called_by_numbers(workshop: Workshop, tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ ExecuTorch's decompositions of them are not XNNPACK's (1.4.1, measured 2026-11-2
 **The logarithm of a sum of exponentials** as m + log(sum(exp(x - m))), m the largest: MNN reduces over every dimension,
 whichever is asked for (3.6.1, measured 2026-11-21).
 
+**Channels that are picked**, which is what a channel shuffle becomes once channels are cut, as a 1x1 convolution whose
+weights are one and zero: ncnn has no layer for them (pnnx 20261020, measured 2026-11-22). The same bits.
+
 The last node of what replaces a layer has the layer's name. The same up to float32 rounding: 1e-6 of the result's
 largest value.
 Source: Krizhevsky et al. 2012, sec. 3.3; Vaswani et al. 2017, sec. 3.2.1.
@@ -23,6 +26,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from slimwright.graph.net import Net, Node, Ref, Value
 
@@ -64,6 +68,21 @@ def with_logsumexp_spelled_out(net: Net) -> Net:
     steps = {node.name: _log_of_sum(node) for node in found}
     added = [step for nodes in steps.values() for step in nodes[:-1]]
     return net.edited({name: nodes[-1] for name, nodes in steps.items()}, added=added)
+
+
+def with_picks_as_convolutions(net: Net) -> Net:
+    """Return the net with every pick among channels of a picture as a 1x1 convolution, or the same net."""
+    found = [n for n in net.nodes if n.op == "gather" and n.arguments["dim"] == 1 and len(n.shape) == 4]
+    if not found:
+        return net
+    tensors, changed = {}, {}
+    for node in found:
+        picked = one_hot(net.tensors[node.tensors["index"]], net[node.source].shape[1])
+        weight = f"{node.name}_picked.weight"
+        tensors[weight] = picked.to(torch.float32)[:, :, None, None]
+        arguments = {"input": node.arguments["self"], **CONV}
+        changed[node.name] = Node(node.name, "conv2d", arguments, {"weight": weight}, fixed=("weight",))
+    return net.edited(changed, tensors=tensors)
 
 
 def with_hardsigmoid_spelled_out(net: Net) -> Net:

@@ -13,6 +13,7 @@ from slimwright.graph.spelled import (
     with_logsumexp_spelled_out,
     with_lrn_spelled_out,
     with_means_spelled_out,
+    with_picks_as_convolutions,
 )
 from slimwright.graph.windows import (
     with_averages_as_convolutions,
@@ -34,7 +35,7 @@ EVERYWHERE: tuple[Rewrite, ...] = (
 FOR: Mapping[str, tuple[Rewrite, ...]] = {
     "onnxruntime": EVERYWHERE,
     "ort": EVERYWHERE,
-    "ncnn": (*EVERYWHERE, with_averages_of_what_is_there),
+    "ncnn": (*EVERYWHERE, with_averages_of_what_is_there, with_picks_as_convolutions),
     "mnn": (*EVERYWHERE, with_logsumexp_spelled_out),
     "executorch": (
         *EVERYWHERE,
