@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
-from exact import small_net
+from exact import assert_cut_is_masked, small_net
 from example_nets import SHAPE, net_of
 from random_nets import Command, commands, random_net
 from slimwright.errors import RequestError
@@ -161,7 +161,7 @@ def test_every_rung_of_a_ladder_can_be_cut_to(name: str) -> None:
     assert found.keys() == coupling.balanced
     sizes = {group.name: group.size for group in coupling.groups}
     for group, ladder in found.items():
-        assert ladder.sizes[0] == sizes[group] == sum(map(len, ladder.cells))
+        assert ladder.sizes[0] == sizes[group] == sum(members.size for members in ladder.cells)
         for size in ladder.sizes:
             whole = {other: np.arange(size) for other, size in sizes.items()}
             assert_it_can_be_cut(coupling, whole | {group: ladder.first(size)})
@@ -180,3 +180,37 @@ def test_groups_that_equal_parts_bind_together_have_no_ladder_down() -> None:
     coupling = couple(small_net("ShuffleV1"))
     together = [ladder for ladder in ladders(coupling, lambda size, _: [size // 2]).values() if len(ladder.rungs) == 1]
     assert 0 < len(together) < len(coupling.balanced)
+
+
+@pytest.mark.parametrize("name", ["ShuffleV1", "Shuffled"])
+def test_what_a_ladder_leaves_of_a_shuffle_is_a_shuffle(name: str) -> None:
+    net = small_net(name) if name == "ShuffleV1" else shuffled(12, 3)
+    coupling = couple(net)
+    down = {group: ladder for group, ladder in ladders(coupling, range_down).items() if len(ladder.rungs) > 1}
+    assert down
+    for group, ladder in down.items():
+        for size in ladder.sizes[1:]:
+            small = assert_cut_is_masked(net, {group: ladder.first(size)}, coupling)
+            assert "gather" not in {node.op for node in small.nodes}
+
+
+def range_down(size: int, parts: int) -> range:
+    return range(size, 0, -1)
+
+
+class Shuffle(nn.Module):
+    """Channels in rows, read by columns."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (self.rows, -1)).transpose(1, 2).flatten(1, 2)  # type: ignore[no-any-return]
+
+
+def shuffled(channels: int, groups: int) -> Net:
+    """Two grouped convolutions with a shuffle between them."""
+    first, last = (nn.Conv2d(channels, channels, 1, groups=groups) for _ in range(2))
+    layers = [nn.Conv2d(1, channels, 1), first, nn.ReLU(), Shuffle(groups), last, nn.Conv2d(channels, 3, 6)]
+    return net_of(*layers, shape=SHAPE)

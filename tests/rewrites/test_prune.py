@@ -10,6 +10,7 @@ from slimwright.graph import Net, capture, couple
 from slimwright.graph.balance import ladders
 from slimwright.rewrites import prune
 from slimwright.rewrites.prune import Removal, removal, removals
+from structures import structure
 
 
 def one_reader(channels: int = 5) -> Net:
@@ -156,3 +157,19 @@ def test_groups_of_equal_parts_have_an_order_with_a_ladder_only() -> None:
     assert removals(net, seen, coupling).keys() == free
     down = ladders(coupling, lambda size, parts: [size, parts])
     assert removals(net, seen, coupling, down).keys() == free | coupling.balanced
+
+
+def test_channels_of_a_column_go_together() -> None:
+    """Rows of a shuffle are the parts of a grouped convolution: one channel of each goes at a time."""
+    net = capture(structure("ShuffleV1"), SHAPE)
+    seen, _ = observed(net)
+    down = ladders(couple(net), lambda size, parts: range(size, 0, -1))
+    orders = removals(net, seen, couple(net), down)
+    assert orders
+    for name, found in orders.items():
+        units = {tuple(sorted(unit.tolist())) for members in down[name].cells for unit in members}
+        each = down[name].cells[0].shape[1]
+        gone = found.order.reshape(-1, each)
+        assert each > 1 and {tuple(sorted(unit)) for unit in gone.tolist()} == units
+        assert np.isfinite(found.damage[[len(found.order) - size for size in down[name].sizes]]).all()
+        assert np.isfinite(found.damage).sum() == len(down[name].rungs)

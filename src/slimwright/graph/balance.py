@@ -4,6 +4,9 @@ Grouped convolutions need equal counts per group, not equal positions. Over resi
 concatenations the demands of several layers meet in the same channels, so counts are found by a small integer program:
 *cells* are the channels of a group that all demands treat alike; each demand says that its parts keep equally many; the
 counts nearest to the wanted share win. Within a cell the channels with the highest scores stay.
+
+A *ladder* goes down in units: single channels, or where a shuffle lays them out in rows and columns one of each row, so
+that what is left can be shuffled again, and no gather, which many runtimes have no fast kernel for, takes its place.
 """
 
 from collections import defaultdict
@@ -22,25 +25,26 @@ from slimwright.graph.identities import Balance
 from slimwright.graph.moves import Ids
 
 SECONDS = 5.0  # for one integer program; what is found by then counts
-Cell = tuple[ChannelGroup, Ids]  # a group, and channels of it
+Cell = tuple[ChannelGroup, Ids]  # a group, and units of its channels: [units, channels of each]
 
 
 @dataclass(frozen=True)
 class Ladder:
     """The counts to which a group may be cut where layers need equal parts of it: the whole first, then ever fewer."""
 
-    cells: tuple[Ids, ...]  # channels that all demands treat alike
-    rungs: tuple[tuple[int, ...], ...]  # of each cell, how many stay
+    cells: tuple[Ids, ...]  # units of channels that go together, [units, channels of each], that demands treat alike
+    rungs: tuple[tuple[int, ...], ...]  # of each cell, how many units stay
 
     @property
     def sizes(self) -> list[int]:
         """Channels that stay at each rung."""
-        return [sum(rung) for rung in self.rungs]
+        each = [members.shape[1] for members in self.cells]
+        return [sum(stay * of for stay, of in zip(rung, each, strict=True)) for rung in self.rungs]
 
     def first(self, size: int) -> Ids:
         """The first channels of each cell at the rung of that size."""
         rung = self.rungs[self.sizes.index(size)]
-        return np.sort(np.concatenate([members[:stay] for members, stay in zip(self.cells, rung, strict=True)]))
+        return np.sort(np.concatenate([members[:stay].flat for members, stay in zip(self.cells, rung, strict=True)]))
 
 
 def ladders(coupling: Coupling, sizes: Callable[[int, int], Sequence[int]]) -> dict[str, Ladder]:
@@ -50,7 +54,9 @@ def ladders(coupling: Coupling, sizes: Callable[[int, int], Sequence[int]]) -> d
     rungs. A group that equal parts bind to others has its whole alone.
     """
     found = {}
-    for cells, balances in _bound_together(coupling, [g for g in coupling.groups if g.name in coupling.balanced]):
+    balanced = [group for group in coupling.groups if group.name in coupling.balanced]
+    units = {group.name: _in_columns(coupling, group) for group in balanced}
+    for cells, balances in _bound_together(coupling, balanced, units):
         groups = {group.name: group for group, _ in cells}
         for name, group in groups.items():
             rungs = [tuple(len(members) for of, members in cells if of is group)]
@@ -59,10 +65,29 @@ def ladders(coupling: Coupling, sizes: Callable[[int, int], Sequence[int]]) -> d
                 rung = _proportional(rungs[0], size, group.size)
                 if rung is None or not _is_equal(coupling, cells, balances, rung):
                     rung = tuple(_counts(coupling, cells, balances, {name: size / group.size}, 1))
-                if sum(rung) < sum(rungs[-1]) and all(np.less_equal(rung, rungs[-1])):
+                if rung != rungs[-1] and all(np.less_equal(rung, rungs[-1])):
                     rungs.append(rung)
             found[name] = Ladder(tuple(members for of, members in cells if of is group), tuple(rungs))
     return found
+
+
+def _in_columns(coupling: Coupling, group: ChannelGroup) -> list[Ids]:
+    """The channels of a group, those together that stand in one column where a value lays them out in two dimensions.
+
+    Columns run along the shorter dimension, and in a square across the channels that follow each other.
+    """
+    place = np.full(coupling.components, -1)
+    place[group.components] = np.arange(group.size)
+    links = [(channel, channel) for channel in range(group.size)]
+    for components in coupling.values.values():
+        laid_out = place[components].squeeze() if components.size else np.zeros(0)
+        if laid_out.ndim == 2 and (laid_out >= 0).all():
+            high, wide = laid_out.shape
+            upright = high < wide or (high == wide and laid_out[0, 1] < laid_out[1, 0])
+            rows = laid_out if upright else laid_out.T
+            links += [(first, other) for row in rows[1:] for first, other in zip(rows[0], row, strict=True)]
+    _, label = connected_components(coo_array((np.ones(len(links)), tuple(np.array(links).T))), False)
+    return [np.flatnonzero(label == number) for number in np.unique(label)]
 
 
 def _proportional(whole: Sequence[int], size: int, of: int) -> tuple[int, ...] | None:
@@ -108,14 +133,17 @@ def choose(
     rank = {g.name: np.asarray(given.get(g.name, rng.random(g.size)), np.float64) for g in coupling.groups}
     groups = [group for group in coupling.groups if group.name in shares]
     counts: list[tuple[Cell, int]] = [
-        ((group, np.arange(group.size)), _rounded(group.size, shares[group.name], multiple))
+        ((group, np.arange(group.size)[:, None]), _rounded(group.size, shares[group.name], multiple))
         for group in groups
         if group.name not in coupling.balanced
     ]
-    for cells, balances in _bound_together(coupling, [g for g in groups if g.name in coupling.balanced]):
+    balanced = [group for group in groups if group.name in coupling.balanced]
+    singles = {group.name: list(np.arange(group.size)[:, None]) for group in balanced}
+    for cells, balances in _bound_together(coupling, balanced, singles):
         counts += zip(cells, _counts(coupling, cells, balances, shares, multiple), strict=True)
     kept: dict[str, list[int]] = defaultdict(list)
-    for (group, members), count in counts:
+    for (group, units), count in counts:
+        members = units[:, 0]
         best = members[np.argsort(-rank[group.name][members], kind="stable")[:count]]
         kept[group.name] += best.tolist()
     keep = {name: np.sort(np.array(channels, np.int64)) for name, channels in kept.items()}
@@ -130,7 +158,9 @@ def _rounded(size: int, share: float, multiple: int) -> int:
     return min(stepped, size, key=lambda count: abs(count - size * share))
 
 
-def _bound_together(coupling: Coupling, groups: Sequence[ChannelGroup]) -> list[tuple[list[Cell], list[Balance]]]:
+def _bound_together(
+    coupling: Coupling, groups: Sequence[ChannelGroup], units: Mapping[str, Sequence[Ids]]
+) -> list[tuple[list[Cell], list[Balance]]]:
     """The cells of each set of groups that demands bind together, and those demands."""
     if not groups:
         return []
@@ -145,21 +175,19 @@ def _bound_together(coupling: Coupling, groups: Sequence[ChannelGroup]) -> list[
     for number in np.unique(label):
         inside = [group for group, at in zip(groups, label, strict=True) if at == number]
         balances = [b for b, m in zip(coupling.balances, members, strict=True) if len(m) and label[m[0]] == number]
-        found.append(([cell for group in inside for cell in _cells(coupling, group, balances)], balances))
+        cells = [cell for group in inside for cell in _cells(coupling, group, balances, units[group.name])]
+        found.append((cells, balances))
     return found
 
 
-def _cells(coupling: Coupling, group: ChannelGroup, balances: Sequence[Balance]) -> list[Cell]:
-    """The channels of a group, put together where every demand counts them in the same parts."""
-    signature: list[list[tuple[int, ...]]] = [[] for _ in range(group.size)]
-    for balance in balances:
-        table = _times(coupling, balance)[:, group.components]  # [parts, size]
-        for channel in range(group.size):
-            signature[channel].append(tuple(table[:, channel].tolist()))
-    alike: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
-    for channel, said in enumerate(signature):
-        alike[tuple(said)].append(channel)
-    return [(group, np.array(channels)) for channels in alike.values()]
+def _cells(coupling: Coupling, group: ChannelGroup, balances: Sequence[Balance], units: Sequence[Ids]) -> list[Cell]:
+    """The units of a group, put together where every demand counts them in the same parts."""
+    tables = [_times(coupling, balance)[:, group.components] for balance in balances]  # [parts, size]
+    alike: dict[tuple[int, ...], list[Ids]] = defaultdict(list)
+    for unit in units:
+        counted = [count for table in tables for count in table[:, unit].sum(1).tolist()]
+        alike[len(unit), *counted].append(unit)
+    return [(group, np.array(alike_units)) for alike_units in alike.values()]
 
 
 def _times(coupling: Coupling, balance: Balance) -> Ids:
@@ -235,7 +263,9 @@ class _Program:
         for group, members in self.cells:
             free[group.components[members]] = True
         for part in table:
-            row = {at: float(part[group.components[members[0]]]) for at, (group, members) in enumerate(self.cells)}
+            row = {
+                at: float(part[group.components[members[0]]].sum()) for at, (group, members) in enumerate(self.cells)
+            }
             always = float(part[~free].sum())
             self._demand({**row, 2 * len(self.cells) + number: -1.0}, -always, -always)
 

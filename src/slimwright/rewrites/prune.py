@@ -10,7 +10,7 @@ over layers neglects how errors combine. Where the evidence is thin for the weig
 these images would promise too much: the ridge is larger.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,27 +66,40 @@ def removal(net: Net, evidence: Evidence, group: ChannelGroup, ladder: Ladder | 
     Down a ladder only the counts of its rungs can be; those between cost infinitely much.
     """
     readers = [_Reader(net, evidence, place) for place in group.of("in")]
-    ladder = ladder or Ladder((np.arange(group.size),), tuple((size,) for size in range(group.size, 0, -1)))
-    cell = np.empty(group.size, int)
-    for number, members in enumerate(ladder.cells):
-        cell[members] = number
-    left, count = list(range(group.size)), np.array(ladder.rungs[0])
+    whole = tuple((size,) for size in range(group.size, 0, -1))
+    ladder = ladder or Ladder((np.arange(group.size)[:, None],), whole)
+    units = [(cell, unit.tolist()) for cell, members in enumerate(ladder.cells) for unit in members]
+    count = np.array(ladder.rungs[0])
     order: list[int] = []
     damage, total = np.full(group.size + 1, np.inf), 0.0
     damage[0] = 0.0
     for rung in ladder.rungs[1:]:
         while (over := count > rung).any():
-            open_ = left if over.all() else [channel for channel in left if over[cell[channel]]]
-            loss = torch.stack([reader.losses(open_) for reader in readers]).sum(0)
-            at = int(loss.argmin())
-            total += max(float(loss[at]), 0.0)
-            order.append(open_[at])
-            left.remove(order[-1])
-            count[cell[order[-1]]] -= 1
-            for reader in readers:
-                reader.remove(order[-1])
+            open_ = units if over.all() else [unit for unit in units if over[unit[0]]]
+            at = _least(readers, [channels for _, channels in open_])
+            cell, channels = open_[at]
+            for channel in channels:
+                total += max(float(_losses(readers, [channel])), 0.0)
+                order.append(channel)
+                for reader in readers:
+                    reader.remove(channel)
+            units.remove(open_[at])
+            count[cell] -= 1
         damage[len(order)] = total
-    return Removal(np.array(order + left), damage)
+    return Removal(np.array(order + [channel for _, channels in units for channel in channels]), damage)
+
+
+def _losses(readers: Sequence["_Reader"], channels: list[int]) -> Tensor:
+    """What removing each of the channels alone would cost now, all readers together."""
+    return torch.stack([reader.losses(channels) for reader in readers]).sum(0)
+
+
+def _least(readers: Sequence["_Reader"], units: Sequence[list[int]]) -> int:
+    """The place of the unit whose channels, each by itself, would cost the least."""
+    loss = _losses(readers, [channel for unit in units for channel in unit])
+    if len(loss) > len(units):
+        loss = torch.stack([part.sum() for part in loss.split([len(unit) for unit in units])])
+    return int(loss.argmin())
 
 
 def _goes_down(ladder: Ladder | None) -> bool:
