@@ -10,13 +10,13 @@ demo: setup
 	$(BIN)/slimwright shrink resnet8-wide --data digits --latency 0.33x --max-drop 1.0 --runtime onnxruntime --out out/demo
 
 test: setup-runtimes
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile  # many tests wait for other processes
 
 check: setup-bench
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile  # many tests wait for other processes
 
 bench: setup-bench
 	for name in prune_without_training low_rank solve_speed dropnet deeprebirth; do \
