@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export SLIMWRIGHT_CACHE ?= out/cache
 export OMP_WAIT_POLICY ?= PASSIVE
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile  # many tests wait for other processes
 
 .PHONY: demo test check bench bench-structured bench-coverage setup setup-runtimes setup-arm64 setup-bench clean
 
@@ -10,13 +11,13 @@ demo: setup
 	$(BIN)/slimwright shrink resnet8-wide --data digits --latency 0.33x --max-drop 1.0 --runtime onnxruntime --out out/demo
 
 test: setup-runtimes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile  # many tests wait for other processes
+	$(PYTEST)
 
 check: setup-bench
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile  # many tests wait for other processes
+	$(PYTEST)
 
 bench: setup-bench
 	for name in prune_without_training low_rank solve_speed dropnet deeprebirth; do \

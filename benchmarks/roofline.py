@@ -19,7 +19,7 @@ from slimwright.cost.latency import LayerShape
 from slimwright.cost.roofline import estimate
 from slimwright.graph import capture
 from slimwright.rewrites.fold import fold_batch_norm
-from slimwright.runner.machine import cpu_name
+from slimwright.runner.machine import cache_bytes, cpu_name
 from slimwright.runtimes import Workshop
 from slimwright.targets import Effort, Local, measure
 from slimwright.targets.layers import layer_timer
@@ -34,7 +34,6 @@ WIDE = (
 )
 READ = 1 << 28  # bytes
 TRIES = 10  # the fastest counts
-LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 COLUMNS = (
     Column("network", "network"),
     Column("predicted_ms", "roofline, ms", "{:.2f}"),
@@ -96,8 +95,8 @@ def this_machine() -> Device:
             }
         ],
     }
-    if LAST_CACHE.exists():
-        facts["cache_bytes"] = fact(int(LAST_CACHE.read_text().strip().removesuffix("K")) * 1024, "datasheet: sysfs")
+    if held_bytes := cache_bytes():
+        facts["cache_bytes"] = fact(held_bytes, "datasheet: sysfs")
     return Device.model_validate(facts)
 
 

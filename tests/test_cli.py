@@ -73,10 +73,13 @@ def home(trained: nn.Module, cache: Path, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
+def environment(home: Path) -> dict[str, str]:
+    return {"SLIMWRIGHT_CACHE": str(home / "cache"), "COLUMNS": "120", "NO_COLOR": "1"}
+
+
 def slimwright(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"SLIMWRIGHT_CACHE": str(home / "cache"), "COLUMNS": "120", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "slimwright", *arguments]
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    command, env = [sys.executable, "-m", "slimwright", *arguments], os.environ | environment(home)
+    return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -233,14 +236,13 @@ WRONG = {
 }
 
 
-def in_a_fork(home: str, arguments: tuple[str, ...], stream: str) -> None:
+def in_a_fork(home: Path, arguments: tuple[str, ...], streams: dict[int, Path]) -> None:
     """The command line, in a process of its own."""
-    out = os.open(stream, os.O_WRONLY | os.O_CREAT)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
+    for number, path in streams.items():
+        os.dup2(os.open(path, os.O_WRONLY), number)
     os.chdir(home)
-    sys.path.insert(0, home)
-    os.environ |= {"SLIMWRIGHT_CACHE": f"{home}/cache", "COLUMNS": "120", "NO_COLOR": "1"}
+    sys.path.insert(0, str(home))
+    os.environ |= environment(home)
     sys.argv = ["slimwright", *arguments]
     cli.main()
 
@@ -251,11 +253,14 @@ def test_a_wrong_request_ends_with_status_2_and_one_clear_error(home: Path, tmp_
     arguments, named = WRONG[case]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["slimwright.cli", "slimwright.deploy", "slimwright.sources", "torch.export"])
-    process = context.Process(target=in_a_fork, args=(str(home), arguments, str(tmp_path / "said")))
+    stdout, stderr = tmp_path / "stdout", tmp_path / "stderr"
+    for stream in (stdout, stderr):
+        stream.touch()
+    process = context.Process(target=in_a_fork, args=(home, arguments, {1: stdout, 2: stderr}))
     process.start()
     process.join(300)
-    said = (tmp_path / "said").read_text()
-    assert process.exitcode == 2, said
+    said = stderr.read_text()
+    assert process.exitcode == 2, stdout.read_text() + said
     assert said.count("error:") == 1
     assert named in said
     assert "Traceback" not in said

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from exact import assert_cut_is_masked, small_net
 from example_nets import SHAPE, net_of
@@ -13,6 +13,7 @@ from slimwright.errors import RequestError
 from slimwright.graph import Coupling, Net, choose, couple
 from slimwright.graph.balance import ladders
 from slimwright.graph.moves import Ids
+from slimwright.zoo.shufflenet import Shuffle
 
 BALANCED = ("ShuffleV1", "NextBottleneck", "GroupNorms", "Standardised", "SplitAttention")
 
@@ -21,6 +22,10 @@ def grouped(channels: int, groups: int) -> Net:
     """A grouped convolution between two pointwise ones."""
     inner = nn.Conv2d(channels, channels, 3, groups=groups, padding=1)
     return net_of(nn.Conv2d(1, channels, 1), inner, nn.ReLU(), nn.Conv2d(channels, 3, 6), shape=SHAPE)
+
+
+def range_down(size: int, parts: int) -> range:
+    return range(size, 0, -1)
 
 
 def parts_kept(coupling: Coupling, keep: dict[str, Ids]) -> list[list[int]]:
@@ -157,7 +162,7 @@ def test_a_share_beyond_one_and_no_multiple_are_refused(share: float, multiple: 
 @pytest.mark.parametrize("name", BALANCED)
 def test_every_rung_of_a_ladder_can_be_cut_to(name: str) -> None:
     coupling = couple(small_net(name))
-    found = ladders(coupling, lambda size, parts: range(size, 0, -1))
+    found = ladders(coupling, range_down)
     assert found.keys() == coupling.balanced
     sizes = {group.name: group.size for group in coupling.groups}
     for group, ladder in found.items():
@@ -192,21 +197,6 @@ def test_what_a_ladder_leaves_of_a_shuffle_is_a_shuffle(name: str) -> None:
         for size in ladder.sizes[1:]:
             small = assert_cut_is_masked(net, {group: ladder.first(size)}, coupling)
             assert "gather" not in {node.op for node in small.nodes}
-
-
-def range_down(size: int, parts: int) -> range:
-    return range(size, 0, -1)
-
-
-class Shuffle(nn.Module):
-    """Channels in rows, read by columns."""
-
-    def __init__(self, rows: int) -> None:
-        super().__init__()
-        self.rows = rows
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (self.rows, -1)).transpose(1, 2).flatten(1, 2)  # type: ignore[no-any-return]
 
 
 def shuffled(channels: int, groups: int) -> Net:

@@ -62,9 +62,8 @@ def ladders(coupling: Coupling, sizes: Callable[[int, int], Sequence[int]]) -> d
             rungs = [tuple(len(members) for of, members in cells if of is group)]
             parts = max(len(balance.parts) for balance in balances)
             for size in sizes(group.size, parts) if len(groups) == 1 else ():
-                rung = _proportional(rungs[0], size, group.size)
-                if rung is None or not _is_equal(coupling, cells, balances, rung):
-                    rung = tuple(_counts(coupling, cells, balances, {name: size / group.size}, 1))
+                rung = _proportional(coupling, group, cells, balances, size)
+                rung = rung or tuple(_counts(coupling, cells, balances, {name: size / group.size}, 1))
                 if rung != rungs[-1] and all(np.less_equal(rung, rungs[-1])):
                     rungs.append(rung)
             found[name] = Ladder(tuple(members for of, members in cells if of is group), tuple(rungs))
@@ -90,18 +89,18 @@ def _in_columns(coupling: Coupling, group: ChannelGroup) -> list[Ids]:
     return [np.flatnonzero(label == number) for number in np.unique(label)]
 
 
-def _proportional(whole: Sequence[int], size: int, of: int) -> tuple[int, ...] | None:
-    """The same share of every cell, None where that is no number of channels."""
-    return None if any(count * size % of for count in whole) else tuple(count * size // of for count in whole)
-
-
-def _is_equal(coupling: Coupling, cells: Sequence[Cell], balances: Sequence[Balance], counts: Sequence[int]) -> bool:
-    """True where every part of every demand keeps as many, at least one, if cells keep so many channels."""
+def _proportional(
+    coupling: Coupling, group: ChannelGroup, cells: Sequence[Cell], balances: Sequence[Balance], size: int
+) -> tuple[int, ...] | None:
+    """The same share of each of a group's cells; None where that is no number of units or leaves parts unequal."""
+    if any(len(members) * size % group.size for _, members in cells):
+        return None
     share = np.ones(coupling.components)
-    for (group, members), count in zip(cells, counts, strict=True):
-        share[group.components[members]] = count / len(members)
+    share[group.components] = size / group.size
     levels = [share[balance.parts].sum(1) for balance in balances]
-    return all(level.min() > 1 - 1e-9 and np.ptp(level) < 1e-9 for level in levels)
+    if any(level.min() < 1 - 1e-9 or np.ptp(level) > 1e-9 for level in levels):
+        return None
+    return tuple(len(members) * size // group.size for _, members in cells)
 
 
 def choose(

@@ -28,6 +28,7 @@ from slimwright.rewrites.ranks import damages, rank_for_ratio
 GRID_POINTS = 5  # channel counts measured per layer and direction; between them latency is interpolated
 RANK_POINTS = 3  # ranks likewise
 MOST_SIZES = 24  # sizes to choose from per group
+LEAST_RUNGS = 4  # of a group that parts share equally, where it is wide enough
 LEAST_STEPS = 4  # a layer's channels, in steps, below which a rank of its own does not pay
 MOST_CP_TAPS = 2304  # finding the terms of a layer that reads 256 channels in 3x3 takes half a minute, of 512 minutes
 IN_RANK, OUT_RANK, CP_RANK = "input rank of ", "output rank of ", "CP rank of "
@@ -350,7 +351,7 @@ def _spread(numbers: Sequence[int], points: int) -> list[int]:
 def equal_sizes(whole: int, parts: int, step: int) -> list[int]:
     """Return what to ask for of a group that so many parts share equally: multiples of their number, by `sizes`."""
     each = whole // parts
-    return [count * parts for count in sizes(each, min(step, max(each // LEAST_STEPS, 1)))]
+    return [count * parts for count in sizes(each, min(step, max(each // LEAST_RUNGS, 1)))]
 
 
 def sizes(whole: int, step: int) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slimwright.cost.latency import LatencyTable, LayerShape
-from slimwright.runner.machine import loaded_by
+from slimwright.runner.machine import Described, loaded_by
 from slimwright.runtimes.layers import is_tensor_kernel, layer_artefact
 from slimwright.targets.measuring import Effort, Measurement, Target, measure
 
@@ -17,8 +17,9 @@ ROUNDS = 3  # jobs for the same layers; the least time counts, since a processor
 
 def layer_table(target: Target, runtime: str, folder: Path | None = None) -> LatencyTable:
     """Return the table of a target's and a runtime's layers, kept in `folder`."""
-    cache_bytes = target.about()["cache_bytes"]
-    return LatencyTable(layer_timer(target, runtime), folder, identity(target, runtime), cache_bytes=cache_bytes)
+    about = target.about()
+    found = identity(about, runtime)
+    return LatencyTable(layer_timer(target, runtime), folder, found, cache_bytes=about["cache_bytes"])
 
 
 def layer_timer(target: Target, runtime: str, threads: int = 1) -> Callable[[Sequence[LayerShape], int], list[float]]:
@@ -45,9 +46,9 @@ def _layer_ms(seen: Measurement) -> float:
     return sum(kernel.ms for kernel in seen.kernels if is_tensor_kernel(kernel.kind))
 
 
-def identity(target: Target, runtime: str, threads: int = 1) -> dict[str, object]:
+def identity(about: Described, runtime: str, threads: int = 1) -> dict[str, object]:
     """Return what a layer's measured time belongs to: device, runtime and version, threads, precision."""
-    about, runtime = target.about(), loaded_by(runtime)
+    runtime = loaded_by(runtime)
     return {
         "cpu": about["cpu"],
         "machine": about["machine"],
