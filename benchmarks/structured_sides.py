@@ -45,27 +45,37 @@ class Subject:
     net: Net
     coupling: Coupling
     evidence: Evidence
-    calibration: Batch
-    held_out: Tensor  # images of the validation part
+    calibration: Batch  # on the device that computes
+    held_out: Tensor  # images of the validation part, there too
     seed: int
+
+    @property
+    def device(self) -> str:
+        """The device of torch that computes."""
+        return str(self.held_out.device)
+
+    def whole(self) -> nn.Module:
+        """The net as a module, where it computes."""
+        return self.net.to_module().to(self.device)
 
     @cached_property
     def choices(self) -> Choices:
         """What a plan chooses from, for all shares."""
         ranks = factorisable(self.net, self.evidence, STEP)
         predictor = Predictor(self.net, self.coupling, LatencyTable(one_by_one(_untimed), None, {}), STEP, ranks=ranks)
-        orders = removals(self.net, self.evidence, self.coupling)
-        return Choices(self.net, self.coupling, orders, rank_damages(predictor, self.evidence), predictor)
+        orders = removals(self.net, self.evidence, self.coupling, device=self.device)
+        damages = rank_damages(predictor, self.evidence, device=self.device)
+        return Choices(self.net, self.coupling, orders, damages, predictor)
 
 
 def by_slimwright(subject: Subject, share: float) -> Net:
     """Channels and ranks by plan, then solved: of some plans the net whose scores on held-out images stray least."""
     with torch.no_grad():
-        wanted = subject.net.to_module()(subject.held_out).log_softmax(1)
+        wanted = subject.whole()(subject.held_out).log_softmax(1)
 
     def strayed(net: Net) -> float:
         with torch.no_grad():
-            found = net.to_module()(subject.held_out).log_softmax(1)
+            found = net.to_module().to(subject.device)(subject.held_out).log_softmax(1)
         return float(F.kl_div(found, wanted, reduction="batchmean", log_target=True))
 
     return min((_planned(subject, share, weight) for weight in CHANNEL_WEIGHTS), key=strayed)
@@ -79,15 +89,16 @@ def _planned(subject: Subject, share: float, channel_weight: float | None) -> Ne
     plan = solve(task, {"macs": share * count(net).macs})
     draft = Draft.of(net).cut(choices.keep(plan), subject.coupling)
     factors = predictor.factors(plan.counts)
-    seen = evidence_on(draft.net, subject.calibration, subject.seed) if factors else None
-    return refit(draft.changed(factorise(draft.net, factors, seen), {}), subject.calibration[0]).net
+    seen = evidence_on(draft.net, subject) if factors else None
+    thin = factorise(draft.net, factors, seen, device=subject.device)
+    return refit(draft.changed(thin, {}), subject.calibration[0], device=subject.device).net
 
 
-def evidence_on(net: Net, calibration: Batch, seed: int) -> Evidence:
+def evidence_on(net: Net, subject: Subject) -> Evidence:
     """Evidence of a net on the calibration images, added up over classes."""
-    images, labels = calibration
+    images, labels = (part.cpu() for part in subject.calibration)
     batches = zip(images.split(64), torch.zeros_like(labels).split(64), strict=True)
-    return observe(net, batches, classes=1, seed=seed)
+    return observe(net, batches, classes=1, seed=subject.seed, device=subject.device)
 
 
 def _untimed(_: object) -> float:
@@ -106,12 +117,13 @@ def by_rule(subject: Subject, share: float, rule: str, scope: str, *, solved: bo
     if not solved:
         return pruned(left)
     keep = keep_by_score(subject.coupling, found, left, scope=scope, seed=subject.seed)  # type: ignore[arg-type]
-    return refit(Draft.of(subject.net).cut(keep, subject.coupling), subject.calibration[0]).net
+    draft = Draft.of(subject.net).cut(keep, subject.coupling)
+    return refit(draft, subject.calibration[0], device=subject.device).net
 
 
 def by_peer(subject: Subject, share: float, importance: str, scope: str) -> nn.Module:
     """Channels by torch-pruning."""
-    whole, image = subject.net.to_module(), subject.calibration[0][:1]
+    whole, image = subject.whole(), subject.calibration[0][:1]
 
     def pruned(left: float) -> nn.Module:
         return by_torch_pruning(whole, subject.calibration, 1 - left, importance=importance, scope=scope)
@@ -122,7 +134,7 @@ def by_peer(subject: Subject, share: float, importance: str, scope: str) -> nn.M
 
 def by_tensorly(subject: Subject, share: float, kind: str) -> nn.Module:
     """Every convolution above 1x1 decomposed by TensorLy (Kossaifi et al. 2019), at the same share of its ranks."""
-    whole = subject.net.to_module()
+    whole = subject.whole()
     tensorly.set_backend("pytorch")
     image, before = subject.calibration[0][:1], count(subject.net).macs
 
@@ -133,7 +145,7 @@ def by_tensorly(subject: Subject, share: float, kind: str) -> nn.Module:
                 made = (_tucker if kind == "Tucker" else _polyadic)(module, left, fast=fast, seed=subject.seed)
                 parent, _, last = name.rpartition(".")
                 setattr(small.get_submodule(parent), last, made)
-        return small.eval()
+        return small.eval().to(subject.device)
 
     left = bisected(lambda left: macs_of(decomposed(left, fast=True), image) / before, share)
     return decomposed(left, fast=False)

@@ -6,7 +6,8 @@ images (the better of the two counts for it); and after the same fine-tuning: sa
 Which variant of torch-pruning is tuned beside its defaults is chosen on the validation part. The test part is
 read once per model, for this table alone; "best peer" is the best of them there, in their favour.
 
-Rows are kept as they come: a run that was killed goes on where it stopped.
+Rows are kept as they come: a run that was killed goes on where it stopped. `--jobs` processes take a network, a data
+set and a share at a time, and `--device cuda` lets a graphics card compute for all methods alike.
 """
 
 import argparse
@@ -14,9 +15,11 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from rich.console import Console
@@ -25,9 +28,10 @@ from torch import nn
 from batch_norms import estimate_batch_norms
 from results_table import Column, Row, environment, show, write
 from slimwright.cost import count
-from slimwright.data import Dataset, digits, glyphs, whole
+from slimwright.data import PARTS, ArrayData, Dataset, digits, glyphs, whole
 from slimwright.evidence import observe
-from slimwright.graph import Net, couple
+from slimwright.graph import couple
+from slimwright.placing import usable
 from slimwright.train import Schedule, accuracy, fit
 from structured_networks import NETWORKS, trained
 from structured_sides import OURS, Subject, macs_of, sides
@@ -37,7 +41,7 @@ SEED = 0
 SHARES = (1 / 1.5, 1 / 2, 1 / 3, 1 / 4)
 CALIBRATION = 512  # images
 WITHIN = 1.02  # of the MACs that were asked for, at which a peer counts
-DATA: dict[str, Callable[[], Dataset]] = {"digits": lambda: digits(SEED), "glyphs": lambda: glyphs(seed=SEED)}
+DATA: dict[str, Callable[[], Dataset]] = {"glyphs": lambda: in_memory(), "digits": lambda: digits(SEED)}
 TRAINING = {
     "digits": Schedule(epochs=12, batch_size=32, seed=SEED),
     "glyphs": Schedule(epochs=8, batch_size=64, seed=SEED),
@@ -45,7 +49,6 @@ TRAINING = {
 TUNING = Schedule(epochs=2, rate=0.02, batch_size=64, longest_gradient=1.0, seed=SEED)
 TUNED = ("torch-pruning magnitude", "torch-pruning Taylor", "TensorLy Tucker", "TensorLy CP", "dropnet, layer")
 PEERS = ("torch-pruning", "TensorLy")
-Say: TypeAlias = Callable[[str], None]
 TITLE = "Fewer multiply-accumulates: accuracy on the test part without training, and after the same two epochs"
 COLUMNS = (
     Column("network", "network"),
@@ -61,12 +64,11 @@ COLUMNS = (
 def main() -> None:
     asked = options()
     torch.set_num_threads(1)
-    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    usable(asked.device)
     asked.rows.parent.mkdir(parents=True, exist_ok=True)
-    with asked.rows.open("a") as file:
-        for row in () if asked.show else results(asked, kept(asked.rows), say):
-            file.write("\n" + json.dumps(row))
-            file.flush()
+    asked.rows.touch()
+    if not asked.show:
+        run(asked)
     rows = kept(asked.rows)
     networks, methods = list(NETWORKS), ["original", *(method for method, _ in sides(quick=False))]
 
@@ -80,16 +82,19 @@ def main() -> None:
     if asked.json:
         versions = environment("slimwright", "torch", "torch-pruning", "tensorly", seed=SEED)
         extent = {"tuning_epochs": TUNING.epochs, "tuning_rate": TUNING.rate, "calibration_images": CALIBRATION}
-        write(asked.json, headline=headline(rows), rows=rows, environment={**versions, **extent})
+        card = {} if asked.device == "cpu" else {"device": torch.cuda.get_device_name(asked.device)}
+        write(asked.json, headline=headline(rows), rows=rows, environment={**versions, **card, **extent})
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the same code on less: some minutes")
     parser.add_argument("--networks", default="resnet20", help=f"of {','.join(NETWORKS)}")
-    parser.add_argument("--data", default="digits,glyphs", help="of digits,glyphs")
+    parser.add_argument("--data", default="glyphs,digits", help="of glyphs,digits")
     parser.add_argument("--times", default="1.5,2,3,4", help="how many times fewer MACs: of 1.5,2,3,4")
     parser.add_argument("--rows", type=Path, metavar="FILE", default=OUT / "rows.jsonl", help="results, as they come")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--device", default="cpu", help="of torch, that computes: cpu, cuda")
     parser.add_argument("--show", action="store_true", help="run nothing: the rows that are there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write headline, rows and environment here")
     return parser.parse_args()
@@ -111,64 +116,104 @@ def place_of(row: Row) -> tuple[object, ...]:
     return tuple(row[key] for key in ("network", "data", "times", "method"))
 
 
-def results(asked: argparse.Namespace, have: Sequence[Row], say: Say) -> Iterator[Row]:
-    """Every row that is not there yet, a network, data set, share and method at a time."""
-    shares = (
-        SHARES[1:2] if asked.quick else [share for share in SHARES if f"{times(share):g}" in asked.times.split(",")]
-    )
-    for name in asked.networks.split(","):
-        for kind in asked.data.split(","):
-            mine = {(r["times"], r["method"]): r for r in have if (r["network"], r["data"]) == (name, kind)}
-            data = DATA[kind]()
-            net = trained(name, data, TRAINING[kind], OUT, lambda e: say(f"training: {e.done}/{e.total}"))
-            where = {"network": name, "data": kind}
-            if (1.0, "original") not in mine:
-                right = accuracy(net.to_module(), data, "test")
-                yield {**where, "times": 1.0, "method": "original", "macs_left": 1.0, "untrained": right, "tuned": ""}
-            bench = Bench(subject_of(net, data), data, dict(sides(quick=asked.quick)))
-            for share in shares:
-                rows = {str(method): row for (at, method), row in mine.items() if at == times(share)}
-                for row in bench.rows_at(share, rows):
-                    say(f"{name}, {kind}, {row['times']}x by {row['method']}: {row['untrained']:.3f} {row['tuned']}")
-                    yield {**where, **row}
+@dataclass(frozen=True)
+class Work:
+    """One network on one data set at one share of its MACs, by every method."""
+
+    network: str
+    data: str
+    share: float
+    device: str
+    quick: bool
+    rows: Path
 
 
-def subject_of(net: Net, data: Dataset) -> Subject:
-    """Observe a net once, for all methods and shares."""
+def run(asked: argparse.Namespace) -> None:
+    """Find every row that is not there yet, the longest work first."""
+    shares = [share for share in SHARES if f"{times(share):g}" in asked.times.split(",")]
+    wanted = asked.data.split(","), asked.networks.split(","), SHARES[1:2] if asked.quick else shares
+    works = [
+        Work(name, kind, share, asked.device, asked.quick, asked.rows)
+        for kind in DATA
+        for name in reversed(list(NETWORKS))
+        for share in wanted[2]
+        if kind in wanted[0] and name in wanted[1]
+    ]
+    if asked.jobs == 1:
+        for work in works:
+            done(work)
+    else:
+        with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
+            list(pool.map(done, works))
+
+
+def done(work: Work) -> None:
+    """Write the rows of some work that are not there yet."""
+    torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    where = {"network": work.network, "data": work.data}
+    mine = [row for row in kept(work.rows) if (row["network"], row["data"]) == (work.network, work.data)]
+    bench = bench_of(work.network, work.data, work.device)
+    with work.rows.open("a") as file:
+        for row in bench.rows_at(work.share, mine, dict(sides(quick=work.quick))):
+            file.write("\n" + json.dumps({**where, **row}))
+            file.flush()
+            what = f"{work.network}, {work.data}, {row['times']}x by {row['method']}"
+            say(f"{what}: {row['untrained']:.3f} {row['tuned']}")
+
+
+@lru_cache(1)
+def bench_of(name: str, kind: str, device: str) -> "Bench":
+    """Train a net, or load it, and observe it once, for all methods and shares."""
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    data = DATA[kind]()
+    net = trained(name, data, TRAINING[kind], OUT, lambda e: say(f"training {name}: {e.done}/{e.total}"))
     images, labels = (part[:CALIBRATION] for part in whole(data, "calibration"))
     held_out = whole(data, "validation")[0]
-    coupling = couple(net)
     batches = zip(images.split(64), labels.split(64), strict=True)
-    evidence = observe(net, batches, classes=len(data.labels), seed=SEED)
-    return Subject(net, coupling, evidence, (images, labels), held_out, SEED)
+    evidence = observe(net, batches, classes=len(data.labels), seed=SEED, device=device)
+    subject = Subject(net, couple(net), evidence, (images.to(device), labels.to(device)), held_out.to(device), SEED)
+    return Bench(subject, data)
+
+
+def in_memory() -> ArrayData:
+    """The glyphs, drawn once."""
+    drawn = glyphs(seed=SEED)
+    parts = {part: whole(drawn, part) for part in PARTS}
+    return ArrayData(drawn.name, drawn.labels, parts, drawn.preprocessing, drawn.augment)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One trained net, and the methods that it is given to."""
+    """One trained net, which methods are given to."""
 
     subject: Subject
     data: Dataset
-    sides: Mapping[str, Callable[[Subject, float], nn.Module]]
 
-    def rows_at(self, share: float, have: Mapping[str, Row]) -> Iterator[Row]:
+    def rows_at(
+        self, share: float, have: Sequence[Row], methods: Mapping[str, Callable[[Subject, float], nn.Module]]
+    ) -> Iterator[Row]:
         """What each method that has no row yet makes of the net at one share of its MACs.
 
         Of torch-pruning's variants, the best untrained on the validation part is tuned as well; its row comes again.
         """
-        rows = dict(have)
-        for method in self.sides:
+        if not any(row["method"] == "original" for row in have):
+            right = accuracy(self.subject.net.to_module(), self.data, "test")
+            yield {"times": 1.0, "method": "original", "macs_left": 1.0, "untrained": right, "tuned": ""}
+        rows = {str(row["method"]): row for row in have if row["times"] == times(share)}
+        for method, make in methods.items():
             if method not in rows:
-                rows[method] = self._row(method, share, tuned=method in (OURS, *TUNED))
+                rows[method] = self._row(method, share, make, tuned=method in (OURS, *TUNED))
                 yield rows[method]
-        variants = [method for method in self.sides if method.startswith(PEERS[0])]
+        variants = [method for method in methods if method.startswith(PEERS[0])]
         best = max(variants, key=lambda method: float(rows[method]["validation"]))
         if rows[best]["tuned"] == "":
-            yield self._row(best, share, tuned=True)
+            yield self._row(best, share, methods[best], tuned=True)
 
-    def _row(self, method: str, share: float, *, tuned: bool) -> Row:
+    def _row(self, method: str, share: float, make: Callable[[Subject, float], nn.Module], *, tuned: bool) -> Row:
         start = time.process_time()
-        model = self.sides[method](self.subject, share)
+        model = make(self.subject, share).to(self.subject.device)
         seconds = time.process_time() - start
         ways = self._readings(model, method)
         best = max(ways, key=lambda way: accuracy(way, self.data, "validation"))
@@ -182,7 +227,7 @@ class Bench:
             "seconds": round(seconds, 1),
         }
         if tuned:
-            teacher = self.subject.net.to_module()
+            teacher = self.subject.whole()
             row["tuned"] = accuracy(fit(copy.deepcopy(best), self.data, TUNING, teacher=teacher), self.data, "test")
         return row
 

@@ -54,6 +54,9 @@ CacheOption = Annotated[
 TargetOption = Annotated[
     str, typer.Option(help="where artefacts run: local, ssh:HOST, agent:HOST:PORT; the last needs its --token-file")
 ]
+ComputeOption = Annotated[
+    str, typer.Option(help="where this machine observes, solves and trains: cpu, cuda, cuda:1; torch must know it")
+]
 TokenOption = Annotated[Path | None, typer.Option(help="the agent's token, as the agent wrote it")]
 DEFAULT_TOKEN = Path.home() / ".slimwright-token"
 DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slimwright"
@@ -81,6 +84,7 @@ def shrink(
     token_file: TokenOption = None,
     weights: WeightsOption = None,
     tune_epochs: Annotated[int, typer.Option(min=0, help="fine-tuning, only if the accuracy budget is missed")] = 3,
+    compute: ComputeOption = "cpu",
     seed: Annotated[int, typer.Option(help="of the data's split and of every choice")] = 0,
     cache: CacheOption = DEFAULT_CACHE,
     as_json: JsonOption = False,
@@ -98,12 +102,13 @@ def shrink(
         target=_target(target, token_file),
         seed=seed,
         tune_epochs=tune_epochs,
+        device=compute,
         cache=cache,
         name=model,
     )
     with _progress() as tell:
         found = load_data(data, seed)
-        net = load_model(model, found, weights=weights, cache=cache, tell=tell)
+        net = load_model(model, found, weights=weights, cache=cache, device=compute, tell=tell)
         bundle = deploy.shrink(net, data=found, budget=budget, out=out, settings=settings, tell=tell)
     if as_json:
         print(bundle.summary.model_dump_json(indent=1))
@@ -179,6 +184,7 @@ def apply(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="folder for the net that comes of it")],
     weights: WeightsOption = None,
+    compute: ComputeOption = "cpu",
     seed: Annotated[int, typer.Option(help="of the data's split")] = 0,
     cache: CacheOption = DEFAULT_CACHE,
     as_json: JsonOption = False,
@@ -195,9 +201,9 @@ def apply(
     wanted = recipes.load_recipe(recipe)
     with _progress() as tell:
         found = load_data(data, seed)
-        net = load_model(model, found, weights=weights, cache=cache, tell=tell)
+        net = load_model(model, found, weights=weights, cache=cache, device=compute, tell=tell)
         checkpoint = kept_at(cache, "apply", f"{wanted.model_dump_json()} {net.digest} {found.name} {seed}")
-        small = recipes.apply(wanted, net, found, checkpoint=checkpoint, tell=tell)
+        small = recipes.apply(wanted, net, found, device=compute, checkpoint=checkpoint, tell=tell)
     save_net(small, out)
     sides = {}
     for name, side, judged in (("original", net, found), ("result", small, recipes.scored(wanted, found))):
@@ -375,6 +381,7 @@ def train(
     model: Annotated[str, typer.Argument(help="zoo name")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="folder for the trained net")],
+    compute: ComputeOption = "cpu",
     seed: Annotated[int, typer.Option(help="of the data's split")] = 0,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
@@ -389,7 +396,7 @@ def train(
         raise unknown(model, ZOO)
     found = load_data(data, seed)
     with _progress() as tell:
-        net = load_model(model, found, cache=cache, tell=tell)
+        net = load_model(model, found, cache=cache, device=compute, tell=tell)
     save_net(net, out)
     share = accuracy(net.to_module(), found, "validation")
     out_console.print(f"{model} on {found.name}: {share:.2%} on the validation part, saved in {out}", soft_wrap=True)

@@ -29,6 +29,7 @@ from slimwright.evidence.sums import FORMAT as EVIDENCE
 from slimwright.graph import Coupling, Net, capture, couple, save_net
 from slimwright.graph.store import kept_at
 from slimwright.outputs import appearing
+from slimwright.placing import usable
 from slimwright.plan import MeasuredPlan, Plan, Predictor, factorisable, plan_by_measuring, rank_damages
 from slimwright.progress import Event, Tell, silent
 from slimwright.proof import card_of, layers_of, measured, memory_of, net_scores, parity, side_of, summed_up
@@ -57,6 +58,7 @@ class Settings:
     seed: int = 0
     tune_epochs: int = 3  # fine-tuning with distillation, only if the accuracy budget is missed without
     tune_rate: float = 0.02
+    device: str = "cpu"  # of torch, that observes, solves and trains here
     cache: Path | None = None  # for evidence, latency tables and checkpoints; None keeps nothing
     name: str = "model"  # how reports call the model
 
@@ -76,6 +78,7 @@ def shrink(
     not at all. Raises RequestError for what cannot be done and ProofError where the runtime disagrees with the net.
     """
     settings, out = settings or Settings(), Path(out)
+    usable(settings.device)
     converter_python(settings.runtime)
     stands_in = timed_by(settings.runtime)
     if stands_in != loaded_by(settings.runtime) and stands_in not in settings.target.about()["runtimes"]:
@@ -158,6 +161,7 @@ class _Job:
             classes=len(self.data.labels),
             seed=self.settings.seed,
             images=len(calibration[1]),
+            device=self.settings.device,
             checkpoint=self._cached("observing", json.dumps(said)),
             tell=self.tell,
         )
@@ -184,8 +188,9 @@ class _Job:
             predictor.measure()
         table.save()
         self.tell(Event("plan", 1, 2, f"{len(table)} layer shapes known, channels in steps of {step}"))
-        orders = removals(self.net, evidence, self.coupling, predictor.ladders)
-        return Choices(self.net, self.coupling, orders, rank_damages(predictor, evidence), predictor)
+        device = self.settings.device
+        orders = removals(self.net, evidence, self.coupling, predictor.ladders, device=device)
+        return Choices(self.net, self.coupling, orders, rank_damages(predictor, evidence, device=device), predictor)
 
     def _planned(
         self, trials: Trials, whole_net: Trial, choices: Choices, channel_weight: float | None
@@ -225,7 +230,7 @@ class _Job:
 
     def _build(self, trials: Trials, name: str, recipe: Recipe, plan: Plan | None) -> None:
         checkpoint = self._cached("tune", recipe.model_dump_json())
-        net = apply(recipe, self.net, self.data, checkpoint=checkpoint, tell=self.tell)
+        net = apply(recipe, self.net, self.data, device=self.settings.device, checkpoint=checkpoint, tell=self.tell)
         artefact = trials.artefact(net, name.replace(", ", "-"), precision=recipe.precision())
         predicted = plan.predicted.get("latency_ms") if plan else None
         trials.add(name, recipe, net, artefact, plan=plan, predicted_ms=predicted)

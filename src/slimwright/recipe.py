@@ -16,6 +16,7 @@ from slimwright.data import Dataset, of_classes, whole
 from slimwright.errors import RequestError, SlimwrightError
 from slimwright.evidence import observe
 from slimwright.graph import Net
+from slimwright.placing import usable
 from slimwright.progress import Tell, silent
 from slimwright.rewrites.draft import Draft
 from slimwright.rewrites.fold import folded
@@ -165,15 +166,25 @@ def fault(error: ValidationError) -> str:
     return f"{where or 'content'}: {first['msg']}"
 
 
-def apply(recipe: Recipe, original: Net, data: Dataset, *, checkpoint: Path | None = None, tell: Tell = silent) -> Net:
+def apply(
+    recipe: Recipe,
+    original: Net,
+    data: Dataset,
+    *,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    tell: Tell = silent,
+) -> Net:
     """Return the net after every step but quantization, which the runtime's exporter does.
 
-    Training goes on from `checkpoint` and writes to it. Raises RequestError where the recipe belongs to another net,
-    and where a step does not fit, naming the step.
+    `device` solves and trains; another one gives the same net up to rounding. Training goes on from `checkpoint` and
+    writes to it. Raises RequestError where the recipe belongs to another net, where there is no such device, and where
+    a step does not fit, naming the step.
     """
+    usable(device)
     if recipe.original not in (None, original.digest):
         raise RequestError("this recipe starts from another net: its digest is not that of the original given")
-    work = _Work(Draft.of(original), Draft.of(original), data, checkpoint, tell)
+    work = _Work(Draft.of(original), Draft.of(original), data, device, checkpoint, tell)
     for number, step in enumerate(recipe.steps, 1):
         try:
             work = work.after(step)
@@ -196,6 +207,7 @@ class _Work:
     draft: Draft
     teacher: Draft
     data: Dataset
+    device: str
     checkpoint: Path | None
     tell: Tell
 
@@ -205,9 +217,8 @@ class _Work:
                 draft, teacher = (subset(each, classes) for each in (self.draft, self.teacher))
                 return replace(self, draft=draft, teacher=teacher, data=of_classes(self.data, classes))
             case Solve(images=images):
-                return replace(
-                    self, draft=refit(self.draft, whole(self.data, "calibration")[0][:images], tell=self.tell)
-                )
+                some = whole(self.data, "calibration")[0][:images]
+                return replace(self, draft=refit(self.draft, some, device=self.device, tell=self.tell))
             case Regions():
                 return replace(self, draft=self._fitted(step))
             case Tune():
@@ -226,6 +237,7 @@ class _Work:
             regions_in(draft.net, matches),
             whole(self.data, "calibration")[0][: step.images],
             schedule=RegionSchedule(epochs=step.epochs, rate=step.rate, seed=step.seed),
+            device=self.device,
             checkpoint=self.checkpoint,
             tell=self.tell,
         )
@@ -233,7 +245,7 @@ class _Work:
 
     def _tuned(self, step: Tune) -> Net:
         schedule = Schedule(epochs=step.epochs, rate=step.rate, seed=step.seed, longest_gradient=LONGEST_GRADIENT)
-        module, teacher = self.draft.net.to_module(), self.teacher.net.to_module()
+        module, teacher = (draft.net.to_module().to(self.device) for draft in (self.draft, self.teacher))
         fit(module, self.data, schedule, teacher=teacher, checkpoint=self.checkpoint, tell=self.tell)
         return self.draft.net.trained(module)
 
@@ -243,9 +255,11 @@ class _Work:
             images, labels = (t[: step.images] for t in whole(self.data, "calibration"))
             batches = zip(images.split(64), labels.split(64), strict=True)
             classes = len(self.data.labels)
-            evidence = observe(self.draft.net, batches, classes=classes, images=len(labels), tell=self.tell)
+            evidence = observe(
+                self.draft.net, batches, classes=classes, images=len(labels), device=self.device, tell=self.tell
+            )
         factors = {name: Factors(wanted.kind, wanted.ranks) for name, wanted in step.layers.items()}
-        return self.draft.changed(factorise(self.draft.net, factors, evidence, tell=self.tell), {})
+        return self.draft.changed(factorise(self.draft.net, factors, evidence, device=self.device, tell=self.tell), {})
 
 
 def _restructured(step: Prune | Merge | Remove | Fold | Quantize, draft: Draft) -> Draft:

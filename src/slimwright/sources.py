@@ -37,6 +37,7 @@ from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, capture, load_net, read_pt2
 from slimwright.graph.onnx import read_onnx
 from slimwright.graph.store import kept_at, replacing
+from slimwright.placing import usable
 from slimwright.progress import Tell, silent
 from slimwright.train import Schedule, fit
 from slimwright.zoo import ZOO, build
@@ -91,16 +92,22 @@ def _pictures(rest: str, seed: int) -> Dataset:
 
 
 def load_model(
-    spec: str, data: Dataset, *, weights: Path | None = None, cache: Path | None = None, tell: Tell = silent
+    spec: str,
+    data: Dataset,
+    *,
+    weights: Path | None = None,
+    cache: Path | None = None,
+    device: str = "cpu",
+    tell: Tell = silent,
 ) -> Net:
     """Return the net that `spec` names. A zoo network without `weights` is trained on `data`, once per cache.
 
-    Raises ModelError, naming the file and the way out.
+    Raises ModelError, naming the file and the way out, and RequestError where there is no such device to train on.
     """
     path = Path(spec)
     if spec in ZOO:
         if weights is None:
-            return capture(_trained(spec, data, cache, tell), data.image_shape)
+            return capture(_trained(spec, data, cache, usable(device), tell), data.image_shape)
         return capture(_weighted(_zoo(spec, data), weights), data.image_shape)
     if ":" in spec and not path.exists():
         model = _called(spec, ModelError)
@@ -139,14 +146,14 @@ def read_model(path: Path) -> Net:
     )
 
 
-def _trained(name: str, data: Dataset, cache: Path | None, tell: Tell) -> nn.Module:
+def _trained(name: str, data: Dataset, cache: Path | None, device: str, tell: Tell) -> nn.Module:
     """A zoo network trained on `data`; the weights are kept under a key of all that made them."""
     schedule, model = Schedule(), _zoo(name, data)
     said = json.dumps([name, data.name, part_fingerprint(data, "train"), asdict(schedule)])
     path = kept_at(cache, name, said) if cache else None
     if path and path.exists():
         return _weighted(model, path)
-    fit(model, data, schedule, checkpoint=path.with_suffix(".partial") if path else None, tell=tell)
+    fit(model.to(device), data, schedule, checkpoint=path.with_suffix(".partial") if path else None, tell=tell).cpu()
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:

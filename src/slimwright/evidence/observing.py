@@ -7,8 +7,7 @@ alone. Nodes are computed one by one, so that a layer which is called twice is s
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from math import ceil, prod
@@ -20,13 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimwright.data import Batch
-from slimwright.errors import DataError, RequestError
+from slimwright.errors import DataError
 from slimwright.evidence.room import room
 from slimwright.evidence.store import Checkpoint
 from slimwright.evidence.sums import Evidence
 from slimwright.evidence.windows import add_moments, by_channel
 from slimwright.graph.net import Net, Node, compute
 from slimwright.graph.ops import op_of
+from slimwright.placing import placed, usable
 from slimwright.progress import Event, Tell, silent
 
 MEMORY_BYTES = 2e9  # of sums
@@ -69,11 +69,7 @@ def observe(
     killed goes on from them. Raises DataError where there are no images, or labels beyond the classes or the scores,
     and RequestError where there is no such device.
     """
-    try:
-        torch.zeros(1, dtype=torch.float64, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise RequestError(f"nothing can be observed on device '{device}': {str(error).splitlines()[0]}") from error
-    asked = Asked(classes, seed, taylor, memory_bytes, share, device)
+    asked = Asked(classes, seed, taylor, memory_bytes, share, usable(device))
     kept = Checkpoint(checkpoint, key_of(net, asked))
     found = observed(net, batches, asked, kept, images=images, tell=tell)
     if not int(found.images.sum()):
@@ -92,7 +88,7 @@ def observed(
 ) -> Evidence:
     """Return the sums of a share of the batches, on the CPU; none if there are no images in it."""
     sums = kept.sums or room(net, classes=asked.classes, memory_bytes=asked.memory_bytes)
-    sums = sums.with_tensors({name: t.to(asked.device) for name, t in sums.tensors().items()}, sums.groups)
+    sums = sums.on(asked.device)
     look = _Look(net, asked, sums)
     start, step = asked.share
     for number, batch in islice(enumerate(batches), start, None, step):
@@ -102,7 +98,7 @@ def observed(
         done = int(sums.images.sum())
         tell(Event("observe", done, max(images, done)))
     kept.ended()
-    return sums.with_tensors({name: t.cpu() for name, t in sums.tensors().items()}, sums.groups)
+    return sums.on("cpu")
 
 
 class _Look:
@@ -120,8 +116,7 @@ class _Look:
                 "without taylor"
             )
         self.asked, self.sums = asked, sums
-        own = {name: tensor.detach().to(asked.device) for name, tensor in net.tensors.items()}
-        self.net = Net(net.nodes, own, net.outputs)
+        self.net = net.on(asked.device)
         self.modules = {
             n.name: self.net.module_of(n).requires_grad_(False) for n in net.nodes if op_of(n.op).module is not None
         }
@@ -146,7 +141,7 @@ class _Look:
         order = torch.argsort(self.group[labels], stable=True)
         size = ceil(len(labels) / ceil(len(labels) / self.at_once))
         for some in order.split(size):
-            with torch.enable_grad(), _placed(self.asked.device):
+            with torch.enable_grad(), placed(self.asked.device):
                 self._add(images[some].detach().to(self.asked.device), labels[some], numbers[some])
 
     def _add(self, images: Tensor, labels: Tensor, numbers: Tensor) -> None:
@@ -208,11 +203,3 @@ class _Look:
         made.register_hook(add_fisher)
         if read.requires_grad and self.asked.taylor:
             read.register_hook(add_taylor)
-
-
-@contextmanager
-def _placed(device: str) -> Iterator[None]:
-    """What nets make anew is made on the device, and convolutions there keep float32's precision."""
-    flags = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    with flags, nullcontext() if device == "cpu" else torch.device(device):
-        yield

@@ -83,6 +83,10 @@ class Evidence:
             raise DataError("this evidence was observed on another net; observe this one again")
         return self.all()
 
+    def on(self, device: str) -> "Evidence":
+        """Return the evidence with its sums on a device."""
+        return self.with_tensors({name: t.to(device) for name, t in self.tensors().items()}, self.groups)
+
     def tensors(self) -> dict[str, Tensor]:
         """Return every sum: "images", "taylor_images", and "LAYER/ROLE" for each role of `LayerSums`."""
         every = {f"{name}/{role}": getattr(sums, role) for name, sums in self.layers.items() for role in ROLES}

@@ -5,6 +5,7 @@ is marked while the export runs, so that the net has it again. Exact: in eval mo
 computed, with the same kernels.
 """
 
+import copy
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.build import net_of_program
 from slimwright.graph.net import Net, Ref, Value
 from slimwright.graph.program import UNKNOWN, Call, Program, bound, plain
+from slimwright.placing import device_of
 
 MARKER = "native_dropout.default"  # which no layer of torch exports in eval mode
 DROP_PATHS = {"DropPath": "drop_prob", "StochasticDepth": "p"}  # class -> attribute that holds the probability
@@ -34,9 +36,13 @@ INTEGER_NAMES = {
 def capture(model: nn.Module, image_shape: tuple[int, ...]) -> Net:
     """Return the net of `model` for images of `image_shape` [C, H, W]; the model is left in the mode it was in.
 
+    The net lies on the processor, wherever the model does.
+
     Raises ModelError where the model fails on such an image, has weights that are not finite, or cannot be
     traced, and UnsupportedOp for what no net can hold.
     """
+    if device_of(model) != "cpu":
+        model = copy.deepcopy(model).cpu()
     training = {module: module.training for module in model.modules()}
     example = torch.zeros(2, *image_shape)
     model.eval()

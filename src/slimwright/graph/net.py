@@ -246,15 +246,25 @@ class Net:
             module._buffers["num_batches_tracked"] = torch.tensor(0)
         return module.eval()
 
+    @property
+    def device(self) -> str:
+        """Where the tensors lie: on the processor, but while something else computes."""
+        return str(next((tensor.device for tensor in self.tensors.values()), "cpu"))
+
+    def on(self, device: str) -> "Net":
+        """Return this net with its tensors on a device, without gradients."""
+        moved = {name: (t.detach() if t.requires_grad else t).to(device) for name, t in self.tensors.items()}
+        return Net(self.nodes, moved, self.outputs)
+
     def key(self, node: Node, role: str) -> str:
         """Name of a node's tensor in the state dict of `to_module()`."""
         return node.tensors[role] if op_of(node.op).channels == "parameter" else f"{self.paths[node.name]}.{role}"
 
     def trained(self, module: nn.Module) -> "Net":
-        """Return this net with the weights of `module`, which came from `to_module()` and was trained since."""
+        """Return this net with the weights of `module`, which came from `to_module()` and was trained somewhere."""
         state = module.state_dict()
         tensors = {n.tensors[role]: state[self.key(n, role)] for n in self.nodes for role in n.tensors}
-        return self.edited(tensors={name: t.detach().clone() for name, t in tensors.items()})
+        return self.edited(tensors={name: t.detach().to("cpu", copy=True) for name, t in tensors.items()})
 
 
 def _misfit(old: Node, new: Node) -> str:

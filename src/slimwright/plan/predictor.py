@@ -326,10 +326,10 @@ def factorisable(net: Net, evidence: Evidence, step: int) -> list[str]:
     return found
 
 
-def rank_damages(predictor: Predictor, evidence: Evidence) -> dict[str, NDArray[np.float64]]:
+def rank_damages(predictor: Predictor, evidence: Evidence, *, device: str = "cpu") -> dict[str, NDArray[np.float64]]:
     """Return the predicted damage in nats [R + 1], at rank 0, 1, 2 ..., of every item that is a rank.
 
-    Raises DataError where a layer was not observed.
+    `device` computes. Raises DataError where a layer was not observed.
     """
     found: dict[str, NDArray[np.float64]] = {}
     for item, kind in ((IN_RANK, "input"), (OUT_RANK, "output"), (CP_RANK, "cp")):
@@ -338,7 +338,9 @@ def rank_damages(predictor: Predictor, evidence: Evidence) -> dict[str, NDArray[
             for name, shape in predictor.shapes.items()
             if item + name in predictor.sizes
         }
-        found |= {item + name: damage for name, damage in damages(predictor.net, evidence, kinds).items()}
+        found |= {
+            item + name: damage for name, damage in damages(predictor.net, evidence, kinds, device=device).items()
+        }
     return found
 
 

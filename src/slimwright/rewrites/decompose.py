@@ -189,7 +189,7 @@ def polyadic_errors(tensor: Tensor, rank: int, metric: Metric, *, seed: int = 0)
     for few in checked:
         found = _alternated(Polyadic(tuple(factor[:, :few] for factor in terms.factors)), weight, metric)
         left.append(metric.error(weight - found.composed()) / max(float(errors[few]), TINY))
-    errors[1:] *= torch.from_numpy(np.interp(range(1, rank + 1), checked, left)).clamp_max(1)
+    errors[1:] *= torch.from_numpy(np.interp(range(1, rank + 1), checked, left)).clamp_max(1).to(errors.device)
     return errors.clamp_min(0).cummin(0).values
 
 
@@ -222,6 +222,10 @@ def _outer(rows: Tensor, metric: Metric | None = None) -> Tensor:
 def _leading(symmetric: Tensor, rank: int) -> Tensor:
     """The eigenvectors [n, rank] of the largest eigenvalues, largest first."""
     size = len(symmetric)
+    if symmetric.device.type != "cpu":
+        _, every = torch.linalg.eigh(symmetric)
+        leading: Tensor = every[:, size - rank :].flip(1)
+        return leading
     _, vectors = scipy.linalg.eigh(symmetric.numpy(), subset_by_index=[size - rank, size - 1])
     return torch.from_numpy(vectors).flip(1)
 
@@ -231,7 +235,8 @@ def _one_term(left: Tensor, shape: Sequence[int], generator: torch.Generator) ->
 
     The inputs' vectors are updated one after the other from one contraction with the outputs' vector.
     """
-    vectors = [_unit(torch.randn(size, generator=generator, dtype=torch.float64)) for size in shape]
+    starts = [torch.randn(size, generator=generator, dtype=torch.float64, device="cpu") for size in shape]
+    vectors = [_unit(start.to(left.device)) for start in starts]
     before = 0.0
     for _ in range(MOST_ROUNDS):
         inner = (_unit(vectors[0]) @ left).reshape(shape[1:])

@@ -34,7 +34,7 @@ class Origin:
     def of(self, values: Sequence[Tensor]) -> Tensor:
         """Return what is left of the reference's values, each [N, ...]."""
         whole = torch.cat(list(values), self.axis) if len(values) > 1 else values[0]
-        return whole if self.kept is None else whole.index_select(self.axis, self.kept)
+        return whole if self.kept is None else whole.index_select(self.axis, self.kept.to(whole.device))
 
     def among(self, axis: int, kept: Tensor) -> "Origin | None":
         """Return the origin of some of the channels; None where the earlier ones lie along another dimension."""

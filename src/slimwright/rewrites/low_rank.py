@@ -28,6 +28,7 @@ from torch import Tensor
 from slimwright.errors import RequestError
 from slimwright.evidence import Evidence
 from slimwright.graph.net import Net, Node, Ref, Value
+from slimwright.placing import placed, usable
 from slimwright.progress import Event, Tell, silent
 from slimwright.rewrites.decompose import InputPair, Metric, Pair, Polyadic, Tucker2, low_rank_pair, polyadic, tucker2
 from slimwright.rewrites.fold import alone
@@ -61,16 +62,30 @@ class Piece:
 
 
 def factorise(
-    net: Net, factors: Mapping[str, Factors], evidence: Evidence | None = None, *, seed: int = 0, tell: Tell = silent
+    net: Net,
+    factors: Mapping[str, Factors],
+    evidence: Evidence | None = None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    tell: Tell = silent,
 ) -> Net:
     """Return the net with the named layers factorised, in one edit; the same object if none is named.
 
     Layers that were not observed, such as those too wide for it, are decomposed by their weights alone. `seed` starts
-    the power method. Raises RequestError, naming the layer, where it cannot be factorised so, and DataError where the
-    evidence is another net's.
+    the power method; `device` computes. Raises RequestError, naming the layer, where it cannot be factorised so, and
+    DataError where the evidence is another net's.
     """
+    if not factors:
+        return net
+    seen = None if evidence is None else evidence.summed_for(net).on(device)
+    with placed(usable(device)):
+        return _factorised(net.on(device), factors, seen, seed, tell).on("cpu")
+
+
+def _factorised(net: Net, factors: Mapping[str, Factors], seen: Evidence | None, seed: int, tell: Tell) -> Net:
+    """The net with the named layers factorised, where it lies; `seen` is summed over its classes."""
     layouts = {name: pieces(net, name, wanted) for name, wanted in factors.items()}
-    seen = None if evidence is None else evidence.summed_for(net)
     edit = _Edit(net)
     for done, (name, wanted) in enumerate(factors.items(), 1):
         node = net[name]

@@ -21,6 +21,7 @@ from torch import Tensor
 from slimwright.errors import DataError, RequestError
 from slimwright.evidence import Evidence
 from slimwright.graph.net import Net, Node
+from slimwright.placing import placed
 from slimwright.progress import Event, Tell, silent
 from slimwright.rewrites.decompose import Metric, input_errors, pair_errors, polyadic_errors
 from slimwright.rewrites.low_rank import (
@@ -93,19 +94,23 @@ def aligned(net: Net, factors: Mapping[str, Factors], step: int) -> dict[str, Fa
     return found
 
 
-def damages(net: Net, evidence: Evidence, kinds: Mapping[str, Kind]) -> dict[str, NDArray[np.float64]]:
+def damages(
+    net: Net, evidence: Evidence, kinds: Mapping[str, Kind], *, device: str = "cpu"
+) -> dict[str, NDArray[np.float64]]:
     """Return the predicted damage of each layer of `kinds`, in nats, at ranks 0, g, 2g ... where g is its groups.
 
     The last is that of the largest rank that costs no more weights than the layer has. At rank 0 the layer gives its
-    mean. Raises RequestError, naming the layer, where it cannot be factorised so, and DataError where it was not
-    observed.
+    mean. `device` computes. Raises RequestError, naming the layer, where it cannot be factorised so, and DataError
+    where it was not observed.
     """
-    seen = evidence.summed_for(net)
+    net, seen = net.on(device), evidence.summed_for(net).on(device)
     found = {}
     for name, kind in kinds.items():
-        steps = rank_for_ratio(net, name, kind, 0.0) // groups_of(net[name])
-        parts = zip(kernels(net, net[name]), _observed(net, net[name], seen), strict=True)
-        found[name] = torch.stack([_errors(kernel, kind, steps, metric) for kernel, metric in parts]).sum(0).numpy()
+        with placed(device):
+            steps = rank_for_ratio(net, name, kind, 0.0) // groups_of(net[name])
+            parts = zip(kernels(net, net[name]), _observed(net, net[name], seen), strict=True)
+            errors = torch.stack([_errors(kernel, kind, steps, metric) for kernel, metric in parts]).sum(0)
+        found[name] = errors.cpu().numpy()
     return found
 
 

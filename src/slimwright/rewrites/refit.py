@@ -35,6 +35,7 @@ from slimwright.errors import DataError
 from slimwright.evidence import MOST_TAPS, taps
 from slimwright.graph.net import Net, Node, compute
 from slimwright.graph.ops import op_of
+from slimwright.placing import placed, usable
 from slimwright.progress import Event, Tell, silent
 from slimwright.rewrites.draft import Draft, Origin
 from slimwright.rewrites.fold import affine
@@ -45,14 +46,16 @@ DEAD = 1e-3  # channels whose batch norm scales them by less than this share of 
 BATCH = 32
 
 
-def refit(draft: Draft, images: Tensor, *, tell: Tell = silent) -> Draft:
+def refit(draft: Draft, images: Tensor, *, device: str = "cpu", tell: Tell = silent) -> Draft:
     """Return the draft with its weights solved on `images` [N, C, H, W]; the same one where nothing differs.
 
-    Raises DataError where there are no images.
+    `device` computes; it must know float64. Raises DataError where there are no images, and RequestError where there
+    is no such device.
     """
     if not len(images):
         raise DataError("there are no calibration images to solve the weights on")
-    return _Walk(draft, images.split(BATCH)).solved(tell)
+    with placed(usable(device)):
+        return _Walk(draft, images.to(device).split(BATCH)).solved(tell)
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ class _Target:
 
 class _Walk:
     def __init__(self, draft: Draft, batches: Sequence[Tensor]) -> None:
-        self.draft, self.reference = draft, draft.reference
-        self.net = Net(draft.net.nodes, dict(draft.net.tensors), draft.net.outputs)  # its weights change on the way
+        device = str(batches[0].device)
+        self.draft, self.reference = draft, draft.reference.on(device)
+        self.net = draft.net.on(device)  # its weights change on the way
         self.count = len(batches)
         self.old: dict[str, list[Tensor]] = {self.reference.input.name: list(batches)}
         self.new: dict[str, list[Tensor]] = {self.net.input.name: list(batches)}
@@ -94,7 +98,7 @@ class _Walk:
         if not self.drifted:
             return self.draft
         net = self.net.edited(self._with_biases(), tensors=self.tensors)
-        return replace(self.draft, net=net, unsolved=self.unsolved)
+        return replace(self.draft, net=net.on("cpu"), unsolved=self.unsolved)
 
     def _advance(self, node: Node) -> None:
         if self._differs(node) or any(name in self.drifted for name in node.reads):

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 from slimwright.data import Dataset, Part
+from slimwright.errors import RequestError
+from slimwright.placing import device_of, placed
 from slimwright.progress import Event, Tell, silent
 from slimwright.train.loss import loss_of, outputs_of
 from slimwright.train.run import Run, key_of
@@ -31,7 +33,7 @@ def fit(
     checkpoint: Path | None = None,
     tell: Tell = silent,
 ) -> nn.Module:
-    """Train `model` in place on the train part and return it in eval mode.
+    """Train `model` in place on the train part, where its weights lie, and return it in eval mode.
 
     `teacher`, which runs in eval mode and is not changed, is followed as `loss_of` says; make both modules with
     `paired` to follow it inside the network too. `checkpoint` is a file to go on from and to write after every epoch;
@@ -43,6 +45,8 @@ def fit(
     """
     if teacher is not None:
         teacher.eval()
+        if device_of(teacher) != device_of(model):
+            raise RequestError(f"the model lies on {device_of(model)}, its teacher on {device_of(teacher)}; move one")
     run = Run(model, data, schedule)
     key = key_of(model, data, schedule, teacher) if checkpoint else ""
     if checkpoint:
@@ -65,18 +69,20 @@ def fit(
 
 
 def accuracy(model: nn.Module, data: Dataset, part: Part) -> float:
-    """Return the share of a part that the model, in eval mode, gets right: 0 to 1."""
+    """Return the share of a part that the model, in eval mode and where it lies, gets right: 0 to 1."""
     model.eval()
-    right = 0
-    with torch.no_grad():
-        for images, labels in data.batches(part, 128):
-            right += int((outputs_of(model, images)[0].argmax(1) == labels).sum())
+    right, device = 0, device_of(model)
+    for images, labels in data.batches(part, 128):
+        with torch.no_grad(), placed(device):
+            scores, _ = outputs_of(model, images.to(device))
+        right += int((scores.argmax(1).cpu() == labels).sum())
     return right / data.size(part)
 
 
 def _epoch(run: Run, data: Dataset, teacher: nn.Module | None) -> None:
     """Train for one epoch, or until the time is over."""
     schedule, model = run.schedule, run.model.train()
+    device = device_of(model)
     seed = (schedule.seed or 0) * 100_003 + run.epoch
     torch.manual_seed(seed)  # dropout
     order = None if schedule.seed is None else seed
@@ -85,7 +91,8 @@ def _epoch(run: Run, data: Dataset, teacher: nn.Module | None) -> None:
         done = run.done(step)
         if done >= 1 or run.lost:
             break
-        run.descend(loss_of(model, images, labels, schedule, teacher), done)
+        with placed(device):
+            run.descend(loss_of(model, images.to(device), labels.to(device), schedule, teacher), done)
     run.epoch += 1
 
 

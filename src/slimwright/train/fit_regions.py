@@ -36,6 +36,7 @@ from slimwright.errors import DataError
 from slimwright.graph.net import Net, Node, without_dead_ends
 from slimwright.graph.ops import op_of
 from slimwright.graph.store import replacing
+from slimwright.placing import placed, usable
 from slimwright.progress import Event, Tell, silent
 from slimwright.train.loss import LEAST, Match, check_matches
 from slimwright.train.region import Region, part_of
@@ -63,19 +64,21 @@ def fit_regions(
     images: Tensor,
     *,
     schedule: RegionSchedule | None = None,
+    device: str = "cpu",
     checkpoint: Path | None = None,
     tell: Tell = silent,
 ) -> Net:
     """Return `changed` with the weights of `regions` trained on `images` [N, C, H, W]; all others keep their bits.
 
     Regions may share layers; they are taken in the order of their ends. Weights that a node outside of a region uses
-    too stay as they are. `checkpoint` is a file to go on from and to write after every region, removed at the end. The
-    same object comes back if no region got better.
+    too stay as they are. `device` computes. `checkpoint` is a file to go on from and to write after every region,
+    removed at the end. The same object comes back if no region got better.
 
-    Raises RequestError where a region has another way in or out, or does not match the original, and DataError where
-    images are too few or the error at the start is no number.
+    Raises RequestError where a region has another way in or out, or does not match the original, or there is no such
+    device, and DataError where images are too few or the error at the start is no number.
     """
     schedule = schedule or RegionSchedule()
+    usable(device)
     if len(images) < HELD_OUT:
         raise DataError(f"{len(images)} images are too few to train on some and hold out others; give {HELD_OUT}")
     check_matches(changed, original, [region.end for region in regions])
@@ -92,8 +95,8 @@ def fit_regions(
             tell(Event("regions", number * schedule.epochs + epoch, len(ordered) * schedule.epochs, note))
 
         with tempfile.TemporaryDirectory() as folder:
-            pair = _Pair.of(original, net, region, images, Path(folder))
-            solved = {**solved, **_trained(net, region, pair, schedule, say)}
+            pair = _Pair.of(original.on(device), net.on(device), region, images, Path(folder))
+            solved = {**solved, **_trained(net.on(device), region, pair, schedule, say)}
         if checkpoint and number + 1 < len(ordered):
             _save(checkpoint, key, solved, number + 1)
     if checkpoint:
@@ -108,6 +111,7 @@ class _Pair:
     read: Tensor  # [N, ...]
     wanted: Tensor  # [N, ...]
     size: float  # mean square of `wanted`
+    device: str  # of the nets; files hold what lies on the processor
 
     @classmethod
     def of(cls, original: Net, changed: Net, region: Region, images: Tensor, folder: Path) -> "_Pair":
@@ -115,12 +119,14 @@ class _Pair:
         read = _values(changed, Match("", region.start), images, folder / "read")
         wanted = _values(original, region.end, images, folder / "wanted")
         square = sum(float(batch.double().square().sum()) for batch in wanted.split(BATCH)) / wanted.numel()
-        return cls(read, wanted, max(square, LEAST))
+        return cls(read, wanted, max(square, LEAST), changed.device)
 
     def error(self, module: nn.Module, chosen: Tensor) -> Tensor:
         """Return |module(read) - wanted|^2 / |wanted|^2 over the chosen images."""
-        made: Tensor = module(self.read[chosen])
-        return (made - self.wanted[chosen]).square().mean() / self.size
+        read, wanted = (values[chosen].to(self.device) for values in (self.read, self.wanted))
+        with placed(self.device):
+            made: Tensor = module(read)
+            return (made - wanted).square().mean() / self.size
 
 
 @torch.no_grad()
@@ -129,7 +135,8 @@ def _values(net: Net, match: Match, images: Tensor, path: Path) -> Tensor:
     module = without_dead_ends(replace(net, outputs=(match.original,))).to_module()
     values: Tensor | None = None
     for start in range(0, len(images), BATCH):
-        made = match.of(module(images[start : start + BATCH]))
+        with placed(net.device):
+            made = match.of(module(images[start : start + BATCH].to(net.device)))
         if values is None:
             shape = (len(images), *made.shape[1:])
             values = torch.from_numpy(np.memmap(path, np.float32, "w+", shape=shape))
@@ -162,11 +169,12 @@ def _trained(
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate * one_cycle((epoch + step / len(batches)) / schedule.epochs)
             optimizer.zero_grad()
-            pair.error(module, chosen).backward()
+            with placed(pair.device):
+                pair.error(module, chosen).backward()
             optimizer.step()
         error = _held_out_error(pair, module, held)
         if error < least:
-            least, best = error, {tensor: parameter.detach().clone() for tensor, parameter in own.items()}
+            least, best = error, {tensor: p.detach().to("cpu", copy=True) for tensor, p in own.items()}
         say(epoch + 1, f"{name}: relative error {start:.3g}, now {least:.3g}")
     return best
 

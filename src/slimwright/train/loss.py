@@ -33,7 +33,9 @@ class Match:
 
     def of(self, value: Tensor) -> Tensor:
         """Return the channels, of a value of the original, that are compared."""
-        return value if self.channels is None else value.index_select(1, torch.tensor(self.channels))
+        if self.channels is None:
+            return value
+        return value.index_select(1, torch.tensor(self.channels, device=value.device))
 
 
 def check_matches(changed: Net, original: Net, matches: Sequence[Match]) -> None:

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from slimwright.data import Dataset, Part
 from slimwright.errors import DataError, RequestError
 from slimwright.graph.store import replacing
+from slimwright.placing import device_of, placed
 from slimwright.train.loss import outputs_of
 from slimwright.train.schedule import Schedule, leads_to
 
@@ -128,7 +129,7 @@ class Run:
         momenta = _under("momentum.", tensors)
         for name, parameter in self.model.named_parameters():
             if name in momenta:
-                self.optimizer.state[parameter]["momentum_buffer"] = momenta[name]
+                self.optimizer.state[parameter]["momentum_buffer"] = momenta[name].to(parameter.device)
         self.epoch, self.spent_s = int(said["epoch"]), float(said["spent_s"])
         self.best_loss, self.best_epoch = float(said["best"]), int(said["best_epoch"])
 
@@ -149,8 +150,11 @@ def mean_loss(model: nn.Module, data: Dataset, part: Part) -> float:
     """Return the mean cross-entropy, in nats, of the model in eval mode on a part."""
     model.eval()
     total = 0.0
+    device = device_of(model)
     for images, labels in data.batches(part, 128):
-        total += float(F.cross_entropy(outputs_of(model, images)[0], labels, reduction="sum"))
+        with placed(device):
+            scores, _ = outputs_of(model, images.to(device))
+            total += float(F.cross_entropy(scores, labels.to(device), reduction="sum"))
     return total / data.size(part)
 
 
