@@ -17,9 +17,13 @@ sides. Times of whole networks are processor time. Multiply-accumulates a second
 little faster through them than the original, so it gains what it has fewer; and narrow layers go slower.
 """
 
+import argparse
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +31,15 @@ import torch
 from rich.console import Console
 
 import onnx_runs
+from kept_nets import in_memory
 from onnx_profile import block_ms, export_as_written, non_tensor_share, profiled, with_lrn_operators
-from results_table import Column, Row, environment, options, show, write
+from results_table import Column, Row, environment, show, write
 from slim_googlenet import Choice, ScaleModel, Slim, merged
 from slimwright.cost import count
 from slimwright.data import Glyphs, glyphs
 from slimwright.graph import Net, capture
 from slimwright.graph.liveness import plan_memory
+from slimwright.placing import usable
 from slimwright.progress import Event, Tell
 from slimwright.rewrites.draft import Draft
 from slimwright.rewrites.fold import fold_batch_norm
@@ -112,9 +118,9 @@ class Extent:
 FULL = Extent(
     Glyphs(sizes={"train": 8_000, "calibration": 2_500, "validation": 2_000, "test": 4_000}),
     Schedule(epochs=16, rate=0.05, batch_size=64, seed=SEED),
-    Schedule(epochs=12, rate=0.04, batch_size=64, seed=SEED),
+    Schedule(epochs=60, rate=0.04, batch_size=64, seed=SEED),
     (520e6,),
-    (480e6, 245e6),
+    (480e6, 300e6, 245e6, 215e6),
     (),
     60,
 )
@@ -130,14 +136,17 @@ QUICK = Extent(
 
 
 def main() -> None:
-    asked = options(__doc__ or "")
+    asked = options()
     extent = QUICK if asked.quick else FULL
     torch.set_num_threads(1)
-    data = glyphs(extent.data, SEED)
+    data = in_memory(glyphs(extent.data, SEED))
     full = captured("googlenet")
+    net = trained(data, extent.training, CACHE, device=usable(asked.device), tell=printed("training"))
+    model = ScaleModel(net, full, data, STEP, CACHE, device=asked.device)
+    slim_side_by_side(model, extent, asked.jobs)
+    if asked.prepare:
+        return
     step = onnx_runs.step()
-    net = trained(data, extent.training, CACHE, printed("training"))
-    model = ScaleModel(net, full, data, STEP, CACHE)
     accuracies, sizes = slimmed(model, extent)
     chosen = {kind: best([size for size in sizes if size.kind == kind]) for kind in (MERGED, COMBINED)}
     show(f"a scale model on {data.name}: points lost on the validation part", ACCURACIES, accuracies[1:])
@@ -157,6 +166,7 @@ def main() -> None:
             "calibration_images": data.size("calibration"),
             "training_epochs": extent.training.epochs,
             "tuning_epochs": extent.tuning.epochs,
+            "device": asked.device,
             "step": step,
             "chosen": marked,
         }
@@ -167,6 +177,16 @@ def main() -> None:
             rows=[*shares, *accuracies, *final, *totals, *blocks],
             environment={**versions, **told},
         )
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the same code on less: about a minute")
+    parser.add_argument("--jobs", type=int, default=1, help="sizes that are tuned at a time")
+    parser.add_argument("--device", default="cpu", help="of torch, that trains and solves: cpu, cuda")
+    parser.add_argument("--prepare", action="store_true", help="find the nets, and time nothing: another run does")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write headline, rows and environment here")
+    return parser.parse_args()
 
 
 def captured(name: str) -> Net:
@@ -185,6 +205,20 @@ class Size:
     kind: str  # MERGED or COMBINED
     slim: Slim
     lost: float  # points, on the validation part
+
+
+def slim_side_by_side(model: ScaleModel, extent: Extent, jobs: int) -> None:
+    """Find the nets of every size, each in a process; they are kept, and `slimmed` will find them."""
+    sizes = [*((limit, model.reducers) for limit in extent.merged_macs)]
+    sizes += [(limit, model.groups) for limit in extent.combined_macs]
+    assert model.start and model.orders  # found here, once for all
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        list(pool.map(partial(_slim, model, extent.tuning), *zip(*sizes, strict=True)))
+
+
+def _slim(model: ScaleModel, tuning: Schedule, limit: float, groups: Sequence[str]) -> None:
+    torch.set_num_threads(1)
+    model.slim(limit, groups, tuning, tell=printed(f"{limit / 1e6:.0f} M"))
 
 
 def slimmed(model: ScaleModel, extent: Extent) -> tuple[list[Row], list[Size]]:

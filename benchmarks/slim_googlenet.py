@@ -94,12 +94,12 @@ class ScaleModel:
     `outline` is the full network with merged layers, and `step` the multiple of channels that its runtime likes.
     """
 
-    def __init__(self, net: Net, full: Net, data: Dataset, step: int, folder: Path) -> None:
-        self.net, self.data, self.step, self.folder = net, data, step, folder
+    def __init__(self, net: Net, full: Net, data: Dataset, step: int, folder: Path, *, device: str = "cpu") -> None:
+        self.net, self.data, self.step, self.folder, self.device = net, data, step, folder, device
         self.outline = merged(full).net
         self.reducers = reducers(self.outline, couple(self.outline))
         self.groups = [group.name for group in couple(self.outline).groups]
-        self.accuracy = accuracy(net.to_module(), data, "validation")
+        self.accuracy = accuracy(net.to_module().to(device), data, "validation")
 
     @cached_property
     def start(self) -> Draft:
@@ -109,7 +109,7 @@ class ScaleModel:
         try:
             return replace(draft, net=load_net(place))
         except ModelError:
-            solved = refit(draft, whole(self.data, "calibration")[0])
+            solved = refit(draft, whole(self.data, "calibration")[0], device=self.device)
             save_net(solved.net, place)
             return solved
 
@@ -117,7 +117,7 @@ class ScaleModel:
     def orders(self) -> dict[str, Removal]:
         """In which order the channels of the merged net go, and what that is predicted to cost."""
         net, classes = self.start.net, len(self.data.labels)
-        evidence = observe(net, self.data.batches("calibration", 64), classes=classes, taylor=False)
+        evidence = observe(net, self.data.batches("calibration", 64), classes=classes, taylor=False, device=self.device)
         return removals(net, evidence, couple(net))
 
     def choose(self, most_macs: float, groups: Iterable[str]) -> Choice:
@@ -165,9 +165,12 @@ class ScaleModel:
             schedule = replace(schedule, rate=schedule.rate / 10, faster=dict.fromkeys([*paths, "norms"], 10.0))
         else:
             choice = self.choose(most_macs, groups)
-            draft = refit(self._cut(choice), whole(self.data, "calibration")[0])
-        done = tuned(draft, self.data, schedule, checkpoint=place.with_suffix(".partial"), tell=tell)
-        before, after = (accuracy(each.net.to_module(), self.data, "validation") for each in (draft, done))
+            draft = refit(self._cut(choice), whole(self.data, "calibration")[0], device=self.device)
+        checkpoint = place.with_suffix(".partial")
+        done = tuned(draft, self.data, schedule, device=self.device, checkpoint=checkpoint, tell=tell)
+        before, after = (
+            accuracy(each.net.to_module().to(self.device), self.data, "validation") for each in (draft, done)
+        )
         save_net(done.net, place)
         told = {"choice": asdict(choice), "solved": before, "tuned": after}
         place.with_suffix(".json").write_text(json.dumps(told))
@@ -181,7 +184,9 @@ def _none(_: int) -> float:
     return 0.0
 
 
-def tuned(draft: Draft, data: Dataset, schedule: Schedule, *, checkpoint: Path, tell: Tell) -> Draft:
+def tuned(
+    draft: Draft, data: Dataset, schedule: Schedule, *, device: str = "cpu", checkpoint: Path, tell: Tell
+) -> Draft:
     """Return the draft trained with its reference as teacher: of its scores, and of what its blocks give.
 
     Without norms a net as deep as this one hardly trains. So each convolution gets a batch norm that at first changes
@@ -189,7 +194,7 @@ def tuned(draft: Draft, data: Dataset, schedule: Schedule, *, checkpoint: Path, 
     """
     matches = [match for match in draft.matches() if draft.net[match.value].op == "concat"]
     net = normalised(draft.net, whole(data, "calibration")[0][:NORM_IMAGES])
-    student, teacher = paired(net, draft.reference, matches)
+    student, teacher = (module.to(device) for module in paired(net, draft.reference, matches))
     fit(student, data, schedule, teacher=teacher, checkpoint=checkpoint, tell=tell)
     return replace(draft, net=fold_batch_norm(net.trained(student)))
 

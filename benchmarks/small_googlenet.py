@@ -51,7 +51,7 @@ class SmallGoogLeNet(nn.Module):
         return scores
 
 
-def trained(data: Dataset, schedule: Schedule, folder: Path, tell: Tell) -> Net:
+def trained(data: Dataset, schedule: Schedule, folder: Path, *, device: str = "cpu", tell: Tell) -> Net:
     """Return the network trained on `data`; it is kept in `folder`, and a training that was killed goes on."""
 
     def make() -> nn.Module:
@@ -59,7 +59,7 @@ def trained(data: Dataset, schedule: Schedule, folder: Path, tell: Tell) -> Net:
             torch.manual_seed(schedule.seed)
             return SmallGoogLeNet(classes=len(data.labels), in_channels=data.image_shape[0])
 
-    return fold_batch_norm(trained_once("googlenet", make, data, schedule, folder, tell=tell))
+    return fold_batch_norm(trained_once("googlenet", make, data, schedule, folder, device=device, tell=tell))
 
 
 def _narrow(widths: tuple[int, ...]) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
-def trained(name: str, data: Dataset, schedule: Schedule, folder: Path, tell: Tell) -> Net:
+def trained(name: str, data: Dataset, schedule: Schedule, folder: Path, *, device: str = "cpu", tell: Tell) -> Net:
     """Return a network trained on `data`; it is kept in `folder`, and a training that was killed goes on."""
     sizes = {"classes": len(data.labels), "in_channels": data.image_shape[0]}
-    return trained_once(name, lambda: NETWORKS[name](**sizes), data, schedule, folder, tell=tell)
+    return trained_once(name, lambda: NETWORKS[name](**sizes), data, schedule, folder, device=device, tell=tell)

@@ -9,9 +9,13 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tensorly
 import torch
+from numpy.typing import NDArray
 from tensorly.decomposition import parafac, partial_tucker
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,11 +27,12 @@ from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.data import Batch
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Coupling, Net, cut
+from slimwright.graph.store import replacing
 from slimwright.plan import Predictor, factorisable, rank_damages, solve
 from slimwright.rewrites.draft import Draft
 from slimwright.rewrites.importance import keep_by_score, scores
 from slimwright.rewrites.low_rank import factorise
-from slimwright.rewrites.prune import removals
+from slimwright.rewrites.prune import Removal, removals
 from slimwright.rewrites.refit import refit
 from torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 
@@ -35,6 +40,7 @@ OURS = "slimwright"
 CHANNEL_WEIGHTS = (None, 1.0, 10.0)  # how much a removed channel counts beside a lost rank
 STEP = 2  # channels and ranks are multiples of it: no runtime is asked here
 BISECTIONS = 9
+ORDER, DAMAGE, RANK = "order of ", "damage of ", "ranks of "
 RULES = (("l1", "layer"), ("apoz", "layer"), ("dropnet", "global"), ("dropnet", "layer"))
 
 
@@ -48,6 +54,7 @@ class Subject:
     calibration: Batch  # on the device that computes
     held_out: Tensor  # images of the validation part, there too
     seed: int
+    folder: Path  # where what the evidence says is kept
 
     @property
     def device(self) -> str:
@@ -60,12 +67,26 @@ class Subject:
 
     @cached_property
     def choices(self) -> Choices:
-        """What a plan chooses from, for all shares."""
+        """What a plan chooses from, for all shares; what the evidence says of it is found once, on the processor."""
         ranks = factorisable(self.net, self.evidence, STEP)
         predictor = Predictor(self.net, self.coupling, LatencyTable(one_by_one(_untimed), None, {}), STEP, ranks=ranks)
-        orders = removals(self.net, self.evidence, self.coupling, device=self.device)
-        damages = rank_damages(predictor, self.evidence, device=self.device)
-        return Choices(self.net, self.coupling, orders, damages, predictor)
+        place = self.folder / f"damages-{self.net.digest[:12]}.npz"
+        try:
+            found = dict(np.load(place, allow_pickle=False))
+        except FileNotFoundError:
+            orders, damages = removals(self.net, self.evidence, self.coupling), rank_damages(predictor, self.evidence)
+            found = {f"{ORDER}{name}": removal.order for name, removal in orders.items()}
+            found |= {f"{DAMAGE}{name}": removal.damage for name, removal in orders.items()}
+            found |= {f"{RANK}{name}": damage for name, damage in damages.items()}
+            with replacing(place) as path, path.open("wb") as file:
+                np.savez(file, **found)
+
+        def called(prefix: str) -> dict[str, NDArray[Any]]:
+            return {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
+
+        damages = called(DAMAGE)
+        orders = {name: Removal(order, damages[name]) for name, order in called(ORDER).items()}
+        return Choices(self.net, self.coupling, orders, called(RANK), predictor)
 
 
 def by_slimwright(subject: Subject, share: float) -> Net:

@@ -26,9 +26,10 @@ from rich.console import Console
 from torch import nn
 
 from batch_norms import estimate_batch_norms
+from kept_nets import in_memory
 from results_table import Column, Row, environment, show, write
 from slimwright.cost import count
-from slimwright.data import PARTS, ArrayData, Dataset, digits, glyphs, whole
+from slimwright.data import Dataset, digits, glyphs, whole
 from slimwright.evidence import observe
 from slimwright.graph import couple
 from slimwright.placing import usable
@@ -41,7 +42,10 @@ SEED = 0
 SHARES = (1 / 1.5, 1 / 2, 1 / 3, 1 / 4)
 CALIBRATION = 512  # images
 WITHIN = 1.02  # of the MACs that were asked for, at which a peer counts
-DATA: dict[str, Callable[[], Dataset]] = {"glyphs": lambda: in_memory(), "digits": lambda: digits(SEED)}
+DATA: dict[str, Callable[[], Dataset]] = {
+    "glyphs": lambda: in_memory(glyphs(seed=SEED)),
+    "digits": lambda: digits(SEED),
+}
 TRAINING = {
     "digits": Schedule(epochs=12, batch_size=32, seed=SEED),
     "glyphs": Schedule(epochs=8, batch_size=64, seed=SEED),
@@ -168,20 +172,17 @@ def bench_of(name: str, kind: str, device: str) -> "Bench":
     """Train a net, or load it, and observe it once, for all methods and shares."""
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
     data = DATA[kind]()
-    net = trained(name, data, TRAINING[kind], OUT, lambda e: say(f"training {name}: {e.done}/{e.total}"))
+    net = trained(
+        name, data, TRAINING[kind], OUT, device=device, tell=lambda e: say(f"training {name}: {e.done}/{e.total}")
+    )
     images, labels = (part[:CALIBRATION] for part in whole(data, "calibration"))
     held_out = whole(data, "validation")[0]
     batches = zip(images.split(64), labels.split(64), strict=True)
     evidence = observe(net, batches, classes=len(data.labels), seed=SEED, device=device)
-    subject = Subject(net, couple(net), evidence, (images.to(device), labels.to(device)), held_out.to(device), SEED)
+    subject = Subject(
+        net, couple(net), evidence, (images.to(device), labels.to(device)), held_out.to(device), SEED, OUT
+    )
     return Bench(subject, data)
-
-
-def in_memory() -> ArrayData:
-    """The glyphs, drawn once."""
-    drawn = glyphs(seed=SEED)
-    parts = {part: whole(drawn, part) for part in PARTS}
-    return ArrayData(drawn.name, drawn.labels, parts, drawn.preprocessing, drawn.augment)
 
 
 @dataclass(frozen=True)
