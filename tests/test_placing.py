@@ -18,7 +18,6 @@ from slimwright.placing import device_of, placed, usable
 from slimwright.recipe import Factorise, Fold, Prune, Ranks, Recipe, Regions, Solve, Tune, apply
 from slimwright.rewrites.draft import Draft
 from slimwright.rewrites.low_rank import Factors, factorise
-from slimwright.rewrites.prune import removals
 from slimwright.rewrites.ranks import damages
 from slimwright.rewrites.refit import refit
 from slimwright.train import Schedule, accuracy, fit
@@ -104,12 +103,8 @@ def hand_made_net(name: str) -> Net:
 
 
 @needs_cuda
-def test_orders_and_damages_are_the_same(net: Net, data: ArrayData) -> None:
+def test_damages_are_the_same(net: Net, data: ArrayData) -> None:
     evidence = observe(net, data.batches("calibration", 16), classes=3)
-    here, there = (removals(net, evidence, couple(net), device=device) for device in ("cpu", CUDA))
-    for name, removal in here.items():
-        assert np.array_equal(removal.order, there[name].order)
-        assert np.allclose(removal.damage, there[name].damage, rtol=1e-6, atol=1e-12)
     for kinds in ({"conv2d_1": "cp", "linear": "svd"}, {"conv2d_1": "input"}, {"conv2d_1": "output"}):
         one, other = (damages(net, evidence, kinds, device=device) for device in ("cpu", CUDA))  # type: ignore[arg-type]
         for name, damage in one.items():

@@ -188,9 +188,9 @@ class _Job:
             predictor.measure()
         table.save()
         self.tell(Event("plan", 1, 2, f"{len(table)} layer shapes known, channels in steps of {step}"))
-        device = self.settings.device
-        orders = removals(self.net, evidence, self.coupling, predictor.ladders, device=device)
-        return Choices(self.net, self.coupling, orders, rank_damages(predictor, evidence, device=device), predictor)
+        orders = removals(self.net, evidence, self.coupling, predictor.ladders)
+        damages = rank_damages(predictor, evidence, device=self.settings.device)
+        return Choices(self.net, self.coupling, orders, damages, predictor)
 
     def _planned(
         self, trials: Trials, whole_net: Trial, choices: Choices, channel_weight: float | None

@@ -22,6 +22,7 @@ from slimwright.graph.balance import ladders
 from slimwright.graph.channels import Coupling
 from slimwright.graph.liveness import plan_memory, value_bytes
 from slimwright.graph.net import Net
+from slimwright.plan.summed import Summed
 from slimwright.rewrites.low_rank import Factors, Kind
 from slimwright.rewrites.ranks import damages, rank_for_ratio
 
@@ -106,8 +107,17 @@ class Predictor:
             for name in self.shapes
         }
         self.grids = {name: (self._grid(name, "in"), self._grid(name, "out")) for name in self.shapes}
-        self.products = count(net).macs - self._layer_macs(self.whole)
+        self._rank_grids = {item + name: self._rank_grid(item + name) for name in self.shapes for item in RANKS}
+        self._main_grids = {name: self._main_grid(name) for name in self.shapes}
         self.value_bytes = {node.name: value_bytes(net, node.name) for node in net.nodes}
+        read = {name: coupling.elements[name] for name in self.value_bytes if name not in self.shapes}
+        self._other_bytes = Summed(self._bytes, read)
+        self._held_bytes = Summed(self._held, self._items)
+        self._weights = Summed(self._weights_of, self._items)
+        self._layer_macs = Summed(self._macs_of, self._items)
+        self._undisturbed_ms = Summed(self._undisturbed, self._items)
+        self._cold_ms = Summed(self._cold, self._items)
+        self.products = count(net).macs - int(self._layer_macs(self.whole))
 
     def measure(self) -> None:
         """Measure every layer, and what it may be factorised into, at the points of their grids, once.
@@ -127,45 +137,40 @@ class Predictor:
 
     def layer_ms(self, counts: Counts) -> dict[str, float]:
         """Predicted milliseconds of each weighted layer."""
-        return self._layer_ms(counts, self.used_bytes(counts))
+        missed = self.table.missed(self.used_bytes(counts))
+        undisturbed = {name: self._undisturbed(name, counts) for name in self.shapes}
+        cold = {name: self._cold(name, counts) if missed else 0.0 for name in self.shapes}
+        return {name: ms + missed * cold[name] for name, ms in undisturbed.items()}
 
     def used_bytes(self, counts: Counts) -> float:
         """What a run uses: weights, in the form in which the runtime holds them, and values."""
         return self.other_bytes(counts) + self._held_bytes(counts)
 
-    def _layer_ms(self, counts: Counts, used: float) -> dict[str, float]:
-        missed = self.table.missed(used)
-        return {name: sum(self._ms(name, piece, missed) for piece in self.pieces(name, counts)) for name in self.shapes}
-
-    def _held_bytes(self, counts: Counts) -> float:
-        return 4 * sum(
-            piece.weights * (self.transformed if piece.is_winograd else 1.0)
-            for name in self.shapes
-            for piece in self.pieces(name, counts)
-        )
+    def _all_ms(self, counts: Counts) -> float:
+        missed = self.table.missed(self.used_bytes(counts))
+        return self._undisturbed_ms(counts) + (missed * self._cold_ms(counts) if missed else 0.0)
 
     def latency(self, whole_ms: float, tensor_share: float = 1.0) -> Callable[[Counts], float]:
         """Return what predicts the milliseconds of a choice, where the whole net was measured to take `whole_ms`.
 
         `tensor_share` of those are its layers', and follow the table; the rest follow the bytes that other layers give.
         """
-        layers_ms, others = sum(self.layer_ms(self.whole).values()), self.other_bytes(self.whole)
+        layers_ms, others = self._all_ms(self.whole), self.other_bytes(self.whole)
 
         def predicted(counts: Counts) -> float:
-            written = self.other_bytes(counts)
-            layers = sum(self._layer_ms(counts, written + self._held_bytes(counts)).values()) / layers_ms
-            other = written / others if others else 1.0
+            layers = self._all_ms(counts) / layers_ms
+            other = self.other_bytes(counts) / others if others else 1.0
             return whole_ms * (tensor_share * layers + (1 - tensor_share) * other)
 
         return predicted
 
     def macs(self, counts: Counts) -> int:
         """Multiply-accumulates, exactly for layers; products of values (attention) count as in the whole net."""
-        return self.products + self._layer_macs(counts)
+        return self.products + int(self._layer_macs(counts))
 
     def weight_bytes(self, counts: Counts) -> int:
         """Bytes of the weight matrices, exactly; biases and norms apart."""
-        return 4 * sum(piece.weights for name in self.shapes for piece in self.pieces(name, counts))
+        return 4 * int(self._weights(counts))
 
     def peak_activation_bytes(self, counts: Counts) -> int:
         """The most activation memory that is live at once, exactly but for what is between factorised layers."""
@@ -178,7 +183,7 @@ class Predictor:
 
     def other_bytes(self, counts: Counts) -> int:
         """What all nodes but weighted layers give."""
-        return sum(self._bytes(name, counts) for name in self.value_bytes if name not in self.shapes)
+        return int(self._other_bytes(counts))
 
     def factors(self, counts: Counts) -> dict[str, Factors]:
         """How a choice factorises layers, those that it does."""
@@ -196,14 +201,14 @@ class Predictor:
         """A layer in one of its forms."""
         in_grid, out_grid = self.grids[name]
         if form is None:
-            return [Piece("main", shape, self._main_grids(name), self.pixels[name])]
+            return [Piece("main", shape, self._main_grids[name], self.pixels[name])]
         of_inputs, of_outputs = math.prod(shape.input_size), self.pixels[name]
         size = self.net[name].shape[2:] if shape.op == "conv2d" else (1, 1)
         first, last = form.ranks[0], form.ranks[-1]
         narrow = LayerShape("conv2d", shape.in_channels, first, input_size=shape.input_size)
         widen = LayerShape(shape.op, last, shape.out_channels, input_size=(size[0], size[1]))
         if form.kind == "cp":
-            ranks = self._rank_grid(CP_RANK + name)
+            ranks = self._rank_grids[CP_RANK + name]
             each = replace(shape, in_channels=first, out_channels=first, groups=first)
             return [
                 Piece("narrow", narrow, (in_grid, ranks), of_inputs),
@@ -212,11 +217,11 @@ class Predictor:
             ]
         before, behind = form.kind in ("input", "tucker2"), form.kind != "input"
         thin = with_channels(shape, first if before else shape.in_channels, last if behind else shape.out_channels)
-        pieces = [Piece("main", thin, self._main_grids(name), of_outputs)]
+        pieces = [Piece("main", thin, self._main_grids[name], of_outputs)]
         if before:
-            pieces.insert(0, Piece("first", narrow, (in_grid, self._rank_grid(IN_RANK + name)), of_inputs))
+            pieces.insert(0, Piece("first", narrow, (in_grid, self._rank_grids[IN_RANK + name]), of_inputs))
         if behind:
-            pieces.append(Piece("last", widen, (self._rank_grid(OUT_RANK + name), out_grid), of_outputs))
+            pieces.append(Piece("last", widen, (self._rank_grids[OUT_RANK + name], out_grid), of_outputs))
         return pieces
 
     def _kinds(self, name: str) -> list[Piece]:
@@ -251,12 +256,27 @@ class Predictor:
             forms.append(Factors("cp", (ranks[CP_RANK],)))
         return forms
 
-    def _layer_macs(self, counts: Counts) -> int:
-        return sum(p.weights * p.pixels for name in self.shapes for p in self.pieces(name, counts))
+    # of one layer
 
-    def _ms(self, name: str, piece: Piece, missed: float) -> float:
-        undisturbed = self._ms_at(name, piece, 0)
-        return undisturbed + missed * max(self._ms_at(name, piece, COLD) - undisturbed, 0) if missed else undisturbed
+    def _macs_of(self, name: str, counts: Counts) -> int:
+        return sum(piece.weights * piece.pixels for piece in self.pieces(name, counts))
+
+    def _weights_of(self, name: str, counts: Counts) -> int:
+        return sum(piece.weights for piece in self.pieces(name, counts))
+
+    def _held(self, name: str, counts: Counts) -> float:
+        pieces = self.pieces(name, counts)
+        return 4 * sum(piece.weights * (self.transformed if piece.is_winograd else 1.0) for piece in pieces)
+
+    def _undisturbed(self, name: str, counts: Counts) -> float:
+        return sum(self._ms_at(name, piece, 0) for piece in self.pieces(name, counts))
+
+    def _cold(self, name: str, counts: Counts) -> float:
+        """What a layer takes longer with emptied caches."""
+        return sum(
+            max(self._ms_at(name, piece, COLD) - self._ms_at(name, piece, 0), 0.0)
+            for piece in self.pieces(name, counts)
+        )
 
     def _ms_at(self, name: str, piece: Piece, evicted: int) -> float:
         key = (name, piece.kind, piece.shape.in_channels, piece.shape.out_channels, evicted)
@@ -287,10 +307,10 @@ class Predictor:
             found[CP_RANK + name] = [most + 1, *sizes(most + 1, self.step)[1:]]
         return found
 
-    def _main_grids(self, name: str) -> tuple[Sequence[int], Sequence[int]]:
+    def _main_grid(self, name: str) -> tuple[Sequence[int], Sequence[int]]:
         """The counts at which a layer is measured, whole or between others."""
         grids = zip(self.grids[name], (IN_RANK, OUT_RANK), strict=True)
-        inputs, outputs = (sorted({*grid, *self._rank_grid(item + name)}) for grid, item in grids)
+        inputs, outputs = (sorted({*grid, *self._rank_grids[item + name]}) for grid, item in grids)
         return inputs, outputs
 
     def _rank_grid(self, item: str) -> list[int]:

@@ -23,7 +23,6 @@ from slimwright.evidence.windows import groups_of
 from slimwright.graph.balance import Ladder
 from slimwright.graph.channels import ChannelGroup, Coupling, Cut
 from slimwright.graph.net import Net
-from slimwright.placing import placed
 
 DENSE = 0.8  # share of columns that must be there, or the others are let go
 RIDGE = 1e-3  # of the mean variance: bounds the weights where channels repeat each other
@@ -43,28 +42,22 @@ class Removal:
 
 
 def removals(
-    net: Net,
-    evidence: Evidence,
-    coupling: Coupling,
-    ladders: Mapping[str, Ladder] | None = None,
-    *,
-    device: str = "cpu",
+    net: Net, evidence: Evidence, coupling: Coupling, ladders: Mapping[str, Ladder] | None = None
 ) -> dict[str, Removal]:
     """Return the removal order of every group whose readers were observed; evidence may hold several classes.
 
     Groups of which a layer needs equal parts (grouped convolutions and norms) go down their `ladders`, and have no
-    order without. `device` computes.
+    order without.
     """
-    net, seen = net.on(device), evidence.summed_for(net).on(device)
+    seen = evidence.summed_for(net)
     ladders = ladders or {}
-    with placed(device):
-        return {
-            group.name: removal(net, seen, group, ladders.get(group.name))
-            for group in coupling.groups
-            if (group.name not in coupling.balanced or _goes_down(ladders.get(group.name)))
-            and all(place.node in seen.layers and _in_one_part(net, place) for place in group.of("in"))
-            and any(group.of("in"))
-        }
+    return {
+        group.name: removal(net, seen, group, ladders.get(group.name))
+        for group in coupling.groups
+        if (group.name not in coupling.balanced or _goes_down(ladders.get(group.name)))
+        and all(place.node in seen.layers and _in_one_part(net, place) for place in group.of("in"))
+        and any(group.of("in"))
+    }
 
 
 def removal(net: Net, evidence: Evidence, group: ChannelGroup, ladder: Ladder | None = None) -> Removal:
@@ -142,7 +135,7 @@ class _Reader:
         eye = torch.eye(mean.shape[1], dtype=torch.float64)
         self.inverse = torch.linalg.inv(covariance + ridge[:, None, None] * eye)  # [G, D, D]
         taps = torch.arange(per_position)
-        positions = torch.from_numpy(place.positions).to(weight.device)  # [size, positions]
+        positions = torch.from_numpy(place.positions)  # [size, positions]
         self.part = positions[:, 0] // inputs  # [size]
         self.blocks = (positions[:, :, None] % inputs * per_position + taps).flatten(1)  # [size, columns]
         self.there = torch.ones(len(eye), dtype=torch.bool)
