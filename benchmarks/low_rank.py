@@ -7,9 +7,10 @@ multiple of channels that the runtime likes, as measured here.
 
 And a net trained here, factorised twice at each rank: plainly, so that the weights differ least, and from evidence, so
 that the outputs do. Both start from the same weights, see the same images, and are tuned alike afterwards with the
-original as teacher. Ranks follow from the share of weights removed, and are aligned; every convolution is factorised
-but the first, which reads the image. The test part is read, and chooses nothing. Times are those of the plain versions:
-the others have the same shapes.
+original as teacher. Then the same layers from evidence in turns with training, as long in all: all at once (one-shot),
+two at a time (a hybrid), and each alone (iterative). Ranks follow from the share of weights removed, and are aligned;
+every convolution is factorised but the first, which reads the image. The test part is read, and chooses nothing. Times
+are those of the plain versions: the others have the same shapes.
 """
 
 import tempfile
@@ -27,6 +28,7 @@ from slimwright.cost import Cost, count
 from slimwright.data import Dataset
 from slimwright.evidence import observe
 from slimwright.graph import Net
+from slimwright.recipe import Ranks, Recipe, Tune, apply, in_turns
 from slimwright.rewrites.fold import fold_batch_norm
 from slimwright.rewrites.low_rank import Factors, Kind, factorise, most_ranks, outline, params_at
 from slimwright.rewrites.ranks import aligned, rank_for_ratio
@@ -39,6 +41,7 @@ SEED = 0
 NETWORK = "vgg6"
 TUNING = Schedule(epochs=1, rate=0.01, seed=SEED)
 PLAIN, AWARE, ALIGNED = "plain", "from evidence", ", aligned"
+IMAGES = 1_000  # calibration images that turns observe
 QUOTED: tuple[Kind, float] = ("cp", 0.85)  # the headline's: the paper's kind, at the share of weights it removes
 ALEXNETS = (
     Column("network", "network"),
@@ -59,6 +62,12 @@ TRAINED = (
     Column("time_left", "time", "{:.1%}"),
     Column("accuracy", "accuracy", "{:.1%}"),
     Column("loss_points", "lost", "{:.2f}"),
+    Column("tuned_loss_points", "tuned, lost", "{:.2f}"),
+)
+TURNS = (
+    Column("way", "way"),
+    Column("turns", "turns"),
+    Column("epochs", "epochs in all"),
     Column("tuned_loss_points", "tuned, lost", "{:.2f}"),
 )
 
@@ -86,6 +95,8 @@ def main() -> None:
     data = load_data(extent.data, SEED)
     trained = list(trained_rows(data, extent, step))
     show(f"{NETWORK} on {data.name}, factorised", TRAINED, trained, sections=("kind", "share_removed"))
+    turns = list(turn_rows(data, step))
+    show(f"{QUOTED[0]}, {QUOTED[1]:.0%} removed, from evidence, in turns with training", TURNS, turns)
     if chosen.json:
         versions = environment("slimwright", "torch", "onnxruntime", "scipy", seed=SEED)
         said = {
@@ -97,7 +108,7 @@ def main() -> None:
         write(
             chosen.json,
             headline=headline(alexnets, trained),
-            rows=[*alexnets, *trained],
+            rows=[*alexnets, *trained, *turns],
             environment={**versions, **said},
         )
 
@@ -192,6 +203,22 @@ class Read:
             "loss_points": 100 * (whole.accuracy - self.accuracy),
             "tuned_loss_points": 100 * (whole.accuracy - tuned),
         }
+
+
+def turn_rows(data: Dataset, step: int) -> Iterator[Row]:
+    """Factorise the layers at the share quoted, from evidence, all at once, two at a time, and one at a time."""
+    net = load_model(NETWORK, data, cache=CACHE)
+    whole = accuracy(net.to_module(), data, "test")
+    factors = aligned(net, factors_at(net, *QUOTED), step)
+    layers = {name: Ranks(kind=wanted.kind, ranks=wanted.ranks) for name, wanted in factors.items()}
+    names = list(layers)
+    for way, size in (("one-shot", len(names)), ("hybrid", 2), ("iterative", 1)):
+        groups = [names[start : start + size] for start in range(0, len(names), size)]
+        steps = in_turns(layers, groups, Tune(epochs=1, rate=TUNING.rate, seed=SEED), images=IMAGES)
+        small = apply(Recipe(original=net.digest, steps=steps), net, data)
+        read = accuracy(small.to_module(), data, "test")
+        yield {"way": way, "turns": len(groups), "epochs": len(names), "tuned_loss_points": 100 * (whole - read)}
+        Console(stderr=True).print(f"{way}: {read:.1%}")
 
 
 def factors_at(net: Net, kind: Kind, removed: float) -> dict[str, Factors]:

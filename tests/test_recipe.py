@@ -23,6 +23,7 @@ from slimwright.recipe import (
     Subset,
     Tune,
     apply,
+    in_turns,
 )
 
 
@@ -166,3 +167,29 @@ def test_steps_compose_in_any_order(residual: Net, data: ArrayData) -> None:
 def test_a_step_that_does_not_fit_is_named(step: Step, said: str, residual: Net, data: ArrayData) -> None:
     with pytest.raises(RequestError, match=said):
         apply(Recipe(original=residual.digest, steps=(Fold(), step)), residual, data)
+
+
+def test_layers_are_factorised_in_turns(data: ArrayData) -> None:
+    torch.manual_seed(0)
+    net = capture(hand_made("Residual"), SHAPE)
+    convs = [node.name for node in net.weighted() if node.op == "conv2d"]
+    layers = {name: Ranks(kind="output", ranks=(2,)) for name in convs}
+    assert len(convs) > 1
+    tune = Tune(epochs=1, rate=0.01)
+    once, each = (in_turns(layers, groups, tune, images=9) for groups in ([convs], [[name] for name in convs]))
+    assert [step.step for step in once] == ["factorise", "tune"]
+    assert [step.step for step in each] == ["factorise", "tune"] * len(convs)
+    assert [step.epochs for step in (*once, *each) if isinstance(step, Tune)] == [len(convs), *[1] * len(convs)]
+    assert [list(step.layers) for step in each if isinstance(step, Factorise)] == [[name] for name in convs]
+    nets = [apply(Recipe(original=None, steps=steps), net, data) for steps in (once, each)]
+    shapes = [{name: tuple(t.shape) for name, t in small.tensors.items()} for small in nets]
+    assert shapes[0] == shapes[1] and nets[0].digest != nets[1].digest
+
+
+@pytest.mark.parametrize(
+    ("groups", "named"), [([["a"]], "'b'"), ([["a", "b"], ["a"]], "'a'"), ([["a", "b", "c"]], "'c'")]
+)
+def test_a_layer_in_no_group_or_in_two_is_named(groups: list[str], named: str) -> None:
+    layers = {name: Ranks(kind="svd", ranks=(2,)) for name in "ab"}
+    with pytest.raises(RequestError, match=named):
+        in_turns(layers, groups, Tune(epochs=1, rate=0.01))

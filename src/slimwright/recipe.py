@@ -5,6 +5,7 @@ that change the structure may stand in any order; `solve` finds the weights of a
 last trained, against what it was then.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -146,6 +147,31 @@ class Recipe(BaseModel):
     def precision(self) -> Literal["fp32", "int8"]:
         """Return "int8" if a step quantizes, else "fp32"."""
         return next((step.precision for step in self.steps if isinstance(step, Quantize)), "fp32")
+
+
+def in_turns(
+    layers: Mapping[str, Ranks], groups: Iterable[Iterable[str]], tune: Tune, *, images: int = 0
+) -> tuple[Step, ...]:
+    """Return steps that factorise one group of layers after the other, and train behind each.
+
+    Training takes the epochs of `tune` for each layer of a group, so every grouping trains as long in all. All layers
+    in one group is one-shot; each in a group of its own is iterative (Astrid and Lee 2017, arXiv 1701.07148); anything
+    between is what Astrid, Lee and Seo 2018 (ETRI J. 40(4)) call the hybrid, of which only the name was found.
+    `images` is as in `Factorise`. Raises RequestError where a layer is in no group, or in two.
+    """
+    turns = [tuple(group) for group in groups]
+    grouped = [name for turn in turns for name in turn]
+    if sorted(grouped) != sorted(layers):
+        wrong = {*layers} ^ {*grouped} or {name for name in grouped if grouped.count(name) > 1}
+        raise RequestError(f"each layer must be in one group, and '{min(wrong)}' is not; there are {', '.join(layers)}")
+    return tuple(
+        step
+        for turn in turns
+        for step in (
+            Factorise(layers={name: layers[name] for name in turn}, images=images),
+            tune.model_copy(update={"epochs": tune.epochs * len(turn)}),
+        )
+    )
 
 
 def load_recipe(path: Path) -> Recipe:
