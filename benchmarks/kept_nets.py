@@ -1,16 +1,47 @@
-"""Nets that are trained once, and kept; data that is read or drawn once."""
+"""What benchmarks find once and keep: trained nets, what the evidence says of them, and data that is drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from slimwright.data import PARTS, ArrayData, Dataset, whole
 from slimwright.data.streamed import StreamedData
 from slimwright.errors import ModelError
 from slimwright.graph import Net, capture, load_net, save_net
+from slimwright.graph.store import replacing
 from slimwright.progress import Tell
+from slimwright.rewrites.prune import Removal
 from slimwright.train import Schedule, fit
+
+Arrays: TypeAlias = dict[str, NDArray[Any]]
+ORDER, DAMAGE = "order of ", "damage of "
+
+
+def found_once(place: Path, find: Callable[[], Arrays]) -> Arrays:
+    """Return the arrays in the file `place`, or find them and keep them there."""
+    try:
+        return dict(np.load(place, allow_pickle=False))
+    except FileNotFoundError:
+        found = find()
+    with replacing(place) as path, path.open("wb") as file:
+        np.savez(file, **found)  # type: ignore[arg-type]  # names are no options of it
+    return found
+
+
+def as_arrays(orders: Mapping[str, Removal]) -> Arrays:
+    """Return removal orders as arrays by name."""
+    named = {ORDER + name: removal.order for name, removal in orders.items()}
+    return named | {DAMAGE + name: removal.damage for name, removal in orders.items()}
+
+
+def as_orders(arrays: Arrays) -> dict[str, Removal]:
+    """Return the removal orders among some arrays."""
+    names = [name.removeprefix(ORDER) for name in arrays if name.startswith(ORDER)]
+    return {name: Removal(arrays[ORDER + name], arrays[DAMAGE + name]) for name in names}
 
 
 def trained_once(

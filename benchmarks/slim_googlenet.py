@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kept_nets import Arrays, as_arrays, as_orders, found_once
 from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.data import Dataset, whole
 from slimwright.errors import ModelError
@@ -117,8 +118,13 @@ class ScaleModel:
     def orders(self) -> dict[str, Removal]:
         """In which order the channels of the merged net go, and what that is predicted to cost."""
         net, classes = self.start.net, len(self.data.labels)
-        evidence = observe(net, self.data.batches("calibration", 64), classes=classes, taylor=False, device=self.device)
-        return removals(net, evidence, couple(net))
+
+        def find() -> Arrays:
+            batches = self.data.batches("calibration", 64)
+            evidence = observe(net, batches, classes=classes, taylor=False, device=self.device)
+            return as_arrays(removals(net, evidence, couple(net)))
+
+        return as_orders(found_once(self.folder / f"orders-{net.digest[:12]}.npz", find))
 
     def choose(self, most_macs: float, groups: Iterable[str]) -> Choice:
         """Choose how many channels `groups` keep so that the full network takes no more than `most_macs`."""

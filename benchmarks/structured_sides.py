@@ -10,29 +10,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tensorly
 import torch
-from numpy.typing import NDArray
 from tensorly.decomposition import parafac, partial_tucker
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from kept_nets import Arrays, as_arrays, as_orders, found_once
 from slimwright.choices import Choices
 from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.data import Batch
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Coupling, Net, cut
-from slimwright.graph.store import replacing
 from slimwright.plan import Predictor, factorisable, rank_damages, solve
 from slimwright.rewrites.draft import Draft
 from slimwright.rewrites.importance import keep_by_score, scores
 from slimwright.rewrites.low_rank import factorise
-from slimwright.rewrites.prune import Removal, removals
+from slimwright.rewrites.prune import removals
 from slimwright.rewrites.refit import refit
 from torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 
@@ -40,7 +37,7 @@ OURS = "slimwright"
 CHANNEL_WEIGHTS = (None, 1.0, 10.0)  # how much a removed channel counts beside a lost rank
 STEP = 2  # channels and ranks are multiples of it: no runtime is asked here
 BISECTIONS = 9
-ORDER, DAMAGE, RANK = "order of ", "damage of ", "ranks of "
+RANK = "ranks of "
 RULES = (("l1", "layer"), ("apoz", "layer"), ("dropnet", "global"), ("dropnet", "layer"))
 
 
@@ -70,23 +67,14 @@ class Subject:
         """What a plan chooses from, for all shares; what the evidence says of it is found once, on the processor."""
         ranks = factorisable(self.net, self.evidence, STEP)
         predictor = Predictor(self.net, self.coupling, LatencyTable(one_by_one(_untimed), None, {}), STEP, ranks=ranks)
-        place = self.folder / f"damages-{self.net.digest[:12]}.npz"
-        try:
-            found = dict(np.load(place, allow_pickle=False))
-        except FileNotFoundError:
+
+        def find() -> Arrays:
             orders, damages = removals(self.net, self.evidence, self.coupling), rank_damages(predictor, self.evidence)
-            found = {f"{ORDER}{name}": removal.order for name, removal in orders.items()}
-            found |= {f"{DAMAGE}{name}": removal.damage for name, removal in orders.items()}
-            found |= {f"{RANK}{name}": damage for name, damage in damages.items()}
-            with replacing(place) as path, path.open("wb") as file:
-                np.savez(file, **found)
+            return as_arrays(orders) | {RANK + name: damage for name, damage in damages.items()}
 
-        def called(prefix: str) -> dict[str, NDArray[Any]]:
-            return {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
-
-        damages = called(DAMAGE)
-        orders = {name: Removal(order, damages[name]) for name, order in called(ORDER).items()}
-        return Choices(self.net, self.coupling, orders, called(RANK), predictor)
+        found = found_once(self.folder / f"damages-{self.net.digest[:12]}.npz", find)
+        damages = {name.removeprefix(RANK): array for name, array in found.items() if name.startswith(RANK)}
+        return Choices(self.net, self.coupling, as_orders(found), damages, predictor)
 
 
 def by_slimwright(subject: Subject, share: float) -> Net:
