@@ -222,6 +222,7 @@ WRONG = {
     "a negative limit": (("shrink", "model.pt2", "--data", "digits", "--latency", "-3ms", "--out", "never"), "-3ms"),
     "an unknown unit": (("shrink", "model.pt2", "--data", "digits", "--size", "2ly", "--out", "never"), "2ly"),
     "an unknown runtime": (("shrink", "model.pt2", *SHRINK, "--runtime", "abacus"), "abacus"),
+    "a device of torch that is not there": (("shrink", "model.pt2", *SHRINK, "--compute", "quantum"), "quantum"),
     "no bundle": (("verify", "."), "manifest.json"),
     "no recipe": (("apply", "nowhere.json", "model.pt2", "--data", "digits", "--out", "never"), "nowhere.json"),
     "a recipe with a mistake": (
