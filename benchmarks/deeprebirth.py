@@ -166,7 +166,7 @@ def main() -> None:
             "calibration_images": data.size("calibration"),
             "training_epochs": extent.training.epochs,
             "tuning_epochs": extent.tuning.epochs,
-            "device": asked.device,
+            "tuned_on": sorted({size.slim.device for size in sizes}),
             "step": step,
             "chosen": marked,
         }

@@ -101,7 +101,7 @@ def drawn(difficulty: float, train: int, held_out: int, test: int) -> Glyphs:
 FULL = Extent(
     glyphs=drawn(0.85, train=1200, held_out=300, test=1000),
     training=replace(AS_PUBLISHED, epochs=20, batch_size=8, seed=None),
-    seeds=3,
+    seeds=2,
     oracle=replace(AS_PUBLISHED, epochs=15, seed=None),
     oracle_seeds=2,
     oracle_least=0.1,

@@ -87,6 +87,7 @@ class Slim:
     net: Net
     solved: float
     tuned: float
+    device: str  # of torch, that tuned it
 
 
 class ScaleModel:
@@ -162,7 +163,7 @@ class ScaleModel:
         place = self.folder / hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
         try:
             net, found = load_net(place), json.loads(place.with_suffix(".json").read_text())
-            return Slim(Choice(**found["choice"]), net, found["solved"], found["tuned"])
+            return Slim(Choice(**found["choice"]), net, found["solved"], found["tuned"], found["device"])
         except (ModelError, FileNotFoundError):
             pass
         if as_published:
@@ -178,9 +179,9 @@ class ScaleModel:
             accuracy(each.net.to_module().to(self.device), self.data, "validation") for each in (draft, done)
         )
         save_net(done.net, place)
-        told = {"choice": asdict(choice), "solved": before, "tuned": after}
+        told = {"choice": asdict(choice), "solved": before, "tuned": after, "device": self.device}
         place.with_suffix(".json").write_text(json.dumps(told))
-        return Slim(choice, done.net, before, after)
+        return Slim(choice, done.net, before, after, self.device)
 
     def _cut(self, choice: Choice) -> Draft:
         return self.start.cut({name: np.array(kept) for name, kept in choice.kept.items()})

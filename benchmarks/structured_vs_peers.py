@@ -226,8 +226,9 @@ class Bench:
             "validation": accuracy(best, self.data, "validation"),
             "tuned": "",
             "seconds": round(seconds, 1),
+            "device": torch.device(self.subject.device).type,
         }
-        if tuned:
+        if tuned and float(row["macs_left"]) <= WITHIN * share:  # what cannot come down so far does not count
             teacher = self.subject.whole()
             row["tuned"] = accuracy(fit(copy.deepcopy(best), self.data, TUNING, teacher=teacher), self.data, "test")
         return row
