@@ -19,12 +19,17 @@ SCOPES = {"": (False, False), ", isomorphic": (True, True), ", global": (True, F
 
 
 def by_torch_pruning(model: nn.Module, batch: Batch, removed: float, *, importance: str, scope: str) -> nn.Module:
-    """Return a copy in eval mode without that share of its channels; the last linear layer gives as many classes."""
+    """Return a copy in eval mode without that share of its channels; the last linear layer gives as many classes.
+
+    Taylor judges by the gradients that the weights hold: the model is given those of the batch, once.
+    """
     across, isomorphic = SCOPES[scope]
     images, labels = batch
+    if importance == "Taylor" and all(weight.grad is None for weight in model.parameters()):
+        torch.autograd.backward(F.cross_entropy(model.eval()(images), labels))
     small = copy.deepcopy(model)
-    if importance == "Taylor":  # judges by the gradients that the weights hold
-        torch.autograd.backward(F.cross_entropy(small.eval()(images), labels))
+    for copied, weight in zip(small.parameters(), model.parameters(), strict=True):
+        copied.grad = None if weight.grad is None else weight.grad.clone()
     tp.pruner.BasePruner(
         small,
         images[:1],

@@ -75,7 +75,7 @@ def accuracy(model: nn.Module, data: Dataset, part: Part) -> float:
     for images, labels in data.batches(part, 128):
         with torch.no_grad(), placed(device):
             scores, _ = outputs_of(model, images.to(device))
-        right += int((scores.argmax(1).cpu() == labels).sum())
+        right += int((scores.argmax(1) == labels.to(device)).sum())
     return right / data.size(part)
 
 
