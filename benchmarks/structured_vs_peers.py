@@ -88,8 +88,7 @@ def main() -> None:
     if asked.json:
         versions = environment("slimwright", "torch", "torch-pruning", "tensorly", seed=SEED)
         extent = {"tuning_epochs": TUNING.epochs, "tuning_rate": TUNING.rate, "calibration_images": CALIBRATION}
-        card = {} if asked.device == "cpu" else {"device": torch.cuda.get_device_name(asked.device)}
-        write(asked.json, headline=headline(rows), rows=rows, environment={**versions, **card, **extent})
+        write(asked.json, headline=headline(rows), rows=rows, environment={**versions, **extent})
 
 
 def options() -> argparse.Namespace:
@@ -232,7 +231,7 @@ class Bench:
             "validation": accuracy(best, self.data, "validation"),
             "tuned": "",
             "seconds": round(seconds, 1),
-            "device": torch.device(self.subject.device).type,
+            "computed_by": computed_by(self.subject.device),
         }
         if tuned and float(row["macs_left"]) <= WITHIN * share:  # what cannot come down so far does not count
             teacher = self.subject.whole()
@@ -243,6 +242,11 @@ class Bench:
         """The model as it comes and, where its weights were not solved, with batch norms estimated again."""
         solved = method == OURS or "solved" in method
         return [model] if solved else [model, estimate_batch_norms(model, self.subject.calibration[0])]
+
+
+def computed_by(device: str) -> str:
+    """The version of torch, and what it ran on."""
+    return f"torch {torch.__version__}, {'cpu' if device == 'cpu' else torch.cuda.get_device_name(device)}"
 
 
 def times(share: float) -> float:
