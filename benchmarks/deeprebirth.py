@@ -209,11 +209,18 @@ class Size:
 
 def slim_side_by_side(model: ScaleModel, extent: Extent, jobs: int) -> None:
     """Find the nets of every size, each in a process; they are kept, and `slimmed` will find them."""
-    sizes = [*((limit, model.reducers) for limit in extent.merged_macs)]
-    sizes += [(limit, model.groups) for limit in extent.combined_macs]
-    assert model.start and model.orders  # found here, once for all
+    _, limits, groups = zip(*wanted_sizes(model, extent), strict=True)
+    model.choose(limits[0], groups[0])  # finds what all sizes need of the evidence, once
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        list(pool.map(partial(_slim, model, extent.tuning), *zip(*sizes, strict=True)))
+        list(pool.map(partial(_slim, model, extent.tuning), limits, groups))
+
+
+def wanted_sizes(model: ScaleModel, extent: Extent) -> list[tuple[str, float, Sequence[str]]]:
+    """The sizes to come to: of what kind, at most so many MACs of the full network, and the channels that may go."""
+    merged_only: list[tuple[str, float, Sequence[str]]] = [
+        (MERGED, macs, model.reducers) for macs in extent.merged_macs
+    ]
+    return [*merged_only, *((COMBINED, macs, model.groups) for macs in extent.combined_macs)]
 
 
 def _slim(model: ScaleModel, tuning: Schedule, limit: float, groups: Sequence[str]) -> None:
@@ -228,16 +235,12 @@ def slimmed(model: ScaleModel, extent: Extent) -> tuple[list[Row], list[Size]]:
     nothing = Choice({name: outline[name].shape[1] for name in model.groups}, {}, float(count(outline).macs))
     rows = [said("merged, all channels", nothing, model, at_first)]
     found: list[Size] = []
-    for kind, groups, limits in (
-        (MERGED, model.reducers, extent.merged_macs),
-        (COMBINED, model.groups, extent.combined_macs),
-    ):
-        for limit in limits:
-            name = f"{kind}, {limit / 1e6:.0f} M"
-            slim = model.slim(limit, groups, extent.tuning, tell=printed(name))
-            lost = [100 * (whole_accuracy - read) for read in (slim.solved, slim.tuned)]
-            found.append(Size(name, kind, slim, lost[1]))
-            rows.append(said(name, slim.choice, model, *lost))
+    for kind, limit, groups in wanted_sizes(model, extent):
+        name = f"{kind}, {limit / 1e6:.0f} M"
+        slim = model.slim(limit, groups, extent.tuning, tell=printed(name))
+        lost = [100 * (whole_accuracy - read) for read in (slim.solved, slim.tuned)]
+        found.append(Size(name, kind, slim, lost[1]))
+        rows.append(said(name, slim.choice, model, *lost))
     for limit in extent.at_random_macs:
         drawn = model.slim(limit, model.reducers, extent.tuning, as_published=True, tell=printed(AT_RANDOM))
         lost = [100 * (whole_accuracy - read) for read in (drawn.solved, drawn.tuned)]

@@ -135,14 +135,14 @@ class Work:
 
 def run(asked: argparse.Namespace) -> None:
     """Find every row that is not there yet, the longest work first."""
-    shares = [share for share in SHARES if f"{times(share):g}" in asked.times.split(",")]
-    wanted = asked.data.split(","), asked.networks.split(","), SHARES[1:2] if asked.quick else shares
+    data, networks, at = (given.split(",") for given in (asked.data, asked.networks, asked.times))
+    shares = SHARES[1:2] if asked.quick else [share for share in SHARES if f"{times(share):g}" in at]
     works = [
         Work(name, kind, share, asked.device, asked.quick, asked.rows)
         for kind in DATA
         for name in reversed(list(NETWORKS))
-        for share in wanted[2]
-        if kind in wanted[0] and name in wanted[1]
+        for share in shares
+        if kind in data and name in networks
     ]
     if asked.jobs == 1:
         for work in works:
