@@ -1,7 +1,8 @@
 """Labelled images in four parts."""
 
+from slimwright.data.batch import Batch, Inputs, Labelled, Targets, count_of, joined, like, tensors_of
 from slimwright.data.cifar import cifar10, cifar100
-from slimwright.data.dataset import PARTS, ArrayData, Batch, Dataset, Part, fingerprint, part_fingerprint, split, whole
+from slimwright.data.dataset import PARTS, ArrayData, Dataset, Part, fingerprint, part_fingerprint, split, whole
 from slimwright.data.digits import digits
 from slimwright.data.folders import image_folder, tiny_imagenet
 from slimwright.data.glyphs import Glyphs, glyphs
@@ -17,19 +18,26 @@ __all__ = [
     "ClassSubset",
     "Dataset",
     "Glyphs",
+    "Inputs",
+    "Labelled",
     "Part",
     "StreamedData",
+    "Targets",
     "cifar10",
     "cifar100",
+    "count_of",
     "digits",
     "fingerprint",
     "glyphs",
     "image_folder",
+    "joined",
+    "like",
     "mnist",
     "of_classes",
     "part_fingerprint",
     "split",
     "tensor_file",
+    "tensors_of",
     "tiny_imagenet",
     "whole",
 ]

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from slimwright.data.batch import Batch
 from slimwright.errors import DataError
 
 Part = Literal["train", "calibration", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "calibration", "validation", "test")
 SHARES = {"train": 0.50, "calibration": 0.15, "validation": 0.15, "test": 0.20}
-Batch: TypeAlias = tuple[Tensor, Tensor]  # images [N, C, H, W] float32, labels [N] int64
 
 
 class Dataset(Protocol):

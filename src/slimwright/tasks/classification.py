@@ -1,0 +1,89 @@
+"""Classification: one output [N, K] of scores, of which the largest names the class.
+
+The loss is the cross-entropy; a label drawn from the network's own scores gives the Fisher information (Martens 2020,
+arXiv 1412.1193, sec. 5). The distance to a teacher is that of Hinton et al. 2015 (arXiv 1503.02531, sec. 2).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from slimwright.data import Dataset, Targets
+from slimwright.errors import DataError
+from slimwright.tasks.task import Forward, Metric, Outputs
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The right class is among the `top` with the largest scores."""
+
+    classes: tuple[str, ...]
+    top: int = 1
+    outputs: int = 1
+    name: str = "classification"
+
+    @property
+    def metric(self) -> Metric:
+        """The share of images whose class is named."""
+        return Metric("accuracy" if self.top == 1 else f"top-{self.top} accuracy")
+
+    def check(self, shapes: Sequence[Sequence[int]]) -> None:
+        """Raise DataError unless there is one output with a score for each class."""
+        check_scores(shapes, self.classes)
+
+    def data(self, data: Dataset, original: Forward) -> Dataset:
+        """Return the data set: its labels are the targets."""
+        return data
+
+    def class_of(self, targets: Targets) -> Tensor:
+        """Return the labels [N]."""
+        return labels_of(targets)
+
+    def loss(self, outputs: Outputs, targets: Targets, *, label_smoothing: float = 0.0) -> Tensor:
+        """Return the cross-entropy [N]."""
+        labels = labels_of(targets).to(outputs[0].device)
+        return F.cross_entropy(outputs[0], labels, reduction="none", label_smoothing=label_smoothing)
+
+    def drawn_loss(self, outputs: Outputs, numbers: Tensor) -> Tensor:
+        """Return the summed cross-entropy against labels drawn from the scores."""
+        scores = outputs[0]
+        likely = scores.detach().cpu().double().softmax(1).cumsum(1)
+        drawn = (likely < numbers[:, None]).sum(1).clamp_max(scores.shape[1] - 1)
+        return F.cross_entropy(scores, drawn.to(scores.device), reduction="sum")
+
+    def distance(self, outputs: Outputs, wanted: Outputs, temperature: float) -> Tensor:
+        """Return T^2 KL(teacher || student) of the scores at a temperature."""
+        student = F.log_softmax(outputs[0] / temperature, dim=1)
+        teacher = F.log_softmax(wanted[0] / temperature, dim=1)
+        return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+    def score(self, outputs: Outputs, targets: Targets) -> float:
+        """Return the share of images, in percent, whose class is among the `top` with the largest scores."""
+        named = outputs[0].topk(min(self.top, outputs[0].shape[1]), dim=1).indices if self.top > 1 else None
+        labels = labels_of(targets).to(outputs[0].device)
+        right = outputs[0].argmax(1) == labels if named is None else (named == labels[:, None]).any(1)
+        return 100 * float(right.double().mean())
+
+    def agreement(self, found: Outputs, expected: Outputs) -> float:
+        """Return the share of images on which both name the same class."""
+        return float((found[0].argmax(1) == expected[0].argmax(1)).float().mean())
+
+
+def check_scores(shapes: Sequence[Sequence[int]], classes: Sequence[str]) -> None:
+    """Raise DataError unless there is one output [1, K] with a score for each of K classes."""
+    if len(shapes) != 1 or tuple(shapes[0]) != (1, len(classes)):
+        returned = " and ".join(str(list(shape)) for shape in shapes)
+        raise DataError(
+            f"the model returns {returned} for an image, and the data has {len(classes)} classes; a classifier returns "
+            f"[1, {len(classes)}]. For a net of any other kind, choose the task 'imitation'"
+        )
+
+
+def labels_of(targets: Targets) -> Tensor:
+    """Return targets that are one tensor."""
+    if not isinstance(targets, Tensor):
+        raise DataError(f"labels must be one tensor, and the data set gives {len(targets)}")
+    return targets if targets.dtype == torch.int64 or targets.is_floating_point() else targets.long()

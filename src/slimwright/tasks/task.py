@@ -1,0 +1,81 @@
+"""What the outputs of a network mean: the one place that knows.
+
+A task owns the loss that evidence and training differentiate, the metric that budgets and proofs count in, and when
+two sets of outputs agree. Every other part of the house handles outputs as tensors.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from torch import Tensor
+
+from slimwright.data import Dataset, Inputs, Targets
+
+Outputs: TypeAlias = tuple[Tensor, ...]  # of a batch, in the order in which the net returns them, each [N, ...]
+Forward: TypeAlias = Callable[[Inputs], Outputs]  # a network, from a batch's inputs to its outputs
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how good outputs are: its name, its unit, and which way is better."""
+
+    name: str  # "accuracy"
+    unit: str = "%"  # of a value
+    step: str = "points"  # what a difference of 1 is called
+    higher_is_better: bool = True
+
+    def drop(self, before: float, after: float) -> float:
+        """Return by how much `after` is worse than `before`; negative where it is better."""
+        return before - after if self.higher_is_better else after - before
+
+    def shown(self, value: float) -> str:
+        """Return a value with its unit, such as "99.72 %"."""
+        return f"{value:.2f} {self.unit}".rstrip()
+
+
+class Task(Protocol):
+    """What the outputs of a network mean. Write a class with these members to bring your own task."""
+
+    @property
+    def name(self) -> str:
+        """How reports call the task."""
+
+    @property
+    def metric(self) -> Metric:
+        """What budgets and proofs count in."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes whose evidence is kept apart; one where the task has none."""
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of the network."""
+
+    def check(self, shapes: Sequence[Sequence[int]]) -> None:
+        """Raise DataError where a net whose outputs have these shapes, each [1, ...], cannot do the task."""
+
+    def data(self, data: Dataset, original: Forward) -> Dataset:
+        """Return the data set with this task's targets; `original` is the network as the user gave it."""
+
+    def class_of(self, targets: Targets) -> Tensor:
+        """Return the class [N] of each image of a batch, as an index into `classes`."""
+
+    def loss(self, outputs: Outputs, targets: Targets, *, label_smoothing: float = 0.0) -> Tensor:
+        """Return the loss [N] of each image, in nats; it can be differentiated."""
+
+    def drawn_loss(self, outputs: Outputs, numbers: Tensor) -> Tensor:
+        """Return the summed loss against targets that are drawn from the outputs' own distribution.
+
+        `numbers` [N] in 0..1 draw them. The squared gradients estimate the Fisher information.
+        """
+
+    def distance(self, outputs: Outputs, wanted: Outputs, temperature: float) -> Tensor:
+        """Return the mean distance to a teacher's outputs, in nats; it can be differentiated."""
+
+    def score(self, outputs: Outputs, targets: Targets) -> float:
+        """Return the metric of outputs, in its unit."""
+
+    def agreement(self, found: Outputs, expected: Outputs) -> float:
+        """Return the share, 0 to 1, of images on which two sets of outputs mean the same."""
