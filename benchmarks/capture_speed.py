@@ -12,9 +12,9 @@ import torch
 
 from results_table import Column, Row, environment, options, show, write
 from slimwright.cost import count
-from slimwright.graph import couple
-from slimwright.graph.build import net_of_program
-from slimwright.graph.capture import exported_model, program_of_export
+from slimwright.coupling import couple
+from slimwright.importers.build import net_of_program
+from slimwright.importers.capture import exported_model, program_of_export
 from slimwright.zoo import build, network
 
 NETWORKS = ("mobilenet-v2", "resnet50", "shufflenet-g3", "googlenet", "densenet121")

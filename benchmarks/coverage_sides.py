@@ -102,7 +102,8 @@ def work(task: Task, pipe: "Connection[Any, Any]") -> None:
 
 def by_slimwright(one: Architecture, progress: Progress) -> None:
     from slimwright.cost import count
-    from slimwright.graph import capture, choose, couple, cut
+    from slimwright.coupling import choose, couple, cut
+    from slimwright.importers import capture
     from slimwright.runtimes import onnxruntime
 
     model, images, scores = _started(one, progress)

@@ -35,17 +35,18 @@ from kept_nets import in_memory
 from onnx_profile import block_ms, export_as_written, non_tensor_share, profiled, with_lrn_operators
 from results_table import Column, Row, environment, show, write
 from slim_googlenet import Choice, ScaleModel, Slim, merged
+from slimwright.compute import usable
 from slimwright.cost import count
 from slimwright.data import Glyphs, glyphs
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
 from slimwright.graph.liveness import plan_memory
-from slimwright.placing import usable
+from slimwright.importers import capture
 from slimwright.progress import Event, Tell
-from slimwright.rewrites.draft import Draft
-from slimwright.rewrites.fold import fold_batch_norm
-from slimwright.rewrites.merge import streamline, streamlines
-from slimwright.rewrites.remove import removed
 from slimwright.runtimes import onnxruntime
+from slimwright.techniques.fold import fold_batch_norm
+from slimwright.techniques.merge import streamline, streamlines
+from slimwright.techniques.remove import removed
+from slimwright.techniques.solver.draft import Draft
 from slimwright.train import Schedule, accuracy
 from slimwright.zoo import build, network
 from small_googlenet import trained

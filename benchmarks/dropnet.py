@@ -28,9 +28,10 @@ from torch.nn import functional as F
 
 from results_table import Column, Row, environment, options, show, write
 from slimwright.data import PARTS, ArrayData, Dataset, Glyphs, Part, digits, glyphs, whole
-from slimwright.dropnet import AS_PUBLISHED, Loop, Round, Rule, dropnet, retrained
-from slimwright.dropnet.training import module_of
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
+from slimwright.importers import capture
+from slimwright.techniques.dropnet import AS_PUBLISHED, Loop, Round, Rule, dropnet, retrained
+from slimwright.techniques.dropnet.training import module_of
 from slimwright.train import Schedule, accuracy
 from slimwright.zoo import build
 

@@ -11,10 +11,11 @@ from torch import nn
 from slimwright.data import PARTS, ArrayData, Dataset, whole
 from slimwright.data.streamed import StreamedData
 from slimwright.errors import ModelError
-from slimwright.graph import Net, capture, load_net, save_net
+from slimwright.graph import Net, load_net, save_net
 from slimwright.graph.store import replacing
+from slimwright.importers import capture
 from slimwright.progress import Tell
-from slimwright.rewrites.prune import Removal
+from slimwright.techniques.prune import Removal
 from slimwright.train import Schedule, fit
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]

@@ -24,16 +24,16 @@ from rich.console import Console
 import onnx_runs
 from paper_complexity import FACTORISED, alexnet_factors, captured
 from results_table import Column, Row, environment, options, show, write
+from slimwright.cli.sources import load_data, load_model
 from slimwright.cost import Cost, count
 from slimwright.data import Dataset
 from slimwright.evidence import observe
 from slimwright.graph import Net
-from slimwright.recipe import Ranks, Recipe, Tune, apply, in_turns
-from slimwright.rewrites.fold import fold_batch_norm
-from slimwright.rewrites.low_rank import Factors, Kind, factorise, most_ranks, outline, params_at
-from slimwright.rewrites.ranks import aligned, rank_for_ratio
 from slimwright.runtimes import onnxruntime
-from slimwright.sources import load_data, load_model
+from slimwright.techniques.fold import fold_batch_norm
+from slimwright.techniques.low_rank import Factors, Kind, factorise, most_ranks, outline, params_at
+from slimwright.techniques.ranks import aligned, rank_for_ratio
+from slimwright.techniques.recipe import Ranks, Recipe, Tune, apply, in_turns
 from slimwright.train import Schedule, accuracy, fit
 
 CACHE = Path(__file__).resolve().parents[1] / "out" / "cache"

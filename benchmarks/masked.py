@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slimwright.graph.channels import Coupling
-from slimwright.graph.moves import Ids
+from slimwright.coupling.channels import Coupling
+from slimwright.coupling.views import Ids
 from slimwright.graph.net import Net, Node, compute
 from slimwright.graph.ops import op_of
 

@@ -14,8 +14,9 @@ from rich.console import Console
 from paper_figures import FIGURES, FILTERS, KB, MACS, MB, MIB, NUMBERS, PARAMS, PARAMS_0, PARAMS_3, PARAMS_M, Figure
 from results_table import Column, Row, environment, options, show, write
 from slimwright.cost import Cost, count
-from slimwright.graph import Net, capture
-from slimwright.rewrites.low_rank import Factors, Kind, outline
+from slimwright.graph import Net
+from slimwright.importers import capture
+from slimwright.techniques.low_rank import Factors, Kind, outline
 from slimwright.zoo import build, network
 
 SEED = 0

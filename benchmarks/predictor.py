@@ -19,13 +19,15 @@ from rich.console import Console
 
 from results_table import Column, Row, environment, options, show, write
 from slimwright.cost.latency import LatencyTable, one_by_one
-from slimwright.graph import Net, capture, couple, cut
-from slimwright.plan import Predictor
-from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.coupling import couple, cut
+from slimwright.graph import Net
+from slimwright.importers import capture
 from slimwright.runtimes import Workshop
 from slimwright.runtimes.layers import TRANSFORMED
+from slimwright.search import Predictor
 from slimwright.targets import Effort, Local, measure
 from slimwright.targets.layers import layer_table
+from slimwright.techniques.fold import fold_batch_norm
 from slimwright.zoo import ZOO, build
 
 SEED = 0

@@ -20,13 +20,15 @@ from torch import nn
 
 from batch_norms import estimate_batch_norms
 from results_table import Column, Row, environment, options, show, write
+from slimwright.cli.sources import load_model
 from slimwright.cost import Cost, count
+from slimwright.coupling import couple, cut
 from slimwright.data import Dataset, digits, whole
 from slimwright.evidence import observe
-from slimwright.graph import Net, capture, couple, cut
-from slimwright.recipe import Prune, Recipe, Solve, apply
-from slimwright.rewrites.prune import removals
-from slimwright.sources import load_model
+from slimwright.graph import Net
+from slimwright.importers import capture
+from slimwright.techniques.prune import removals
+from slimwright.techniques.recipe import Prune, Recipe, Solve, apply
 from slimwright.train import Schedule, accuracy
 from torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 

@@ -17,12 +17,12 @@ from results_table import Column, Row, environment, options, show, write
 from slimwright.cost.device import Device
 from slimwright.cost.latency import LayerShape
 from slimwright.cost.roofline import estimate
-from slimwright.graph import capture
-from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.importers import capture
 from slimwright.runner.machine import cache_bytes, cpu_name
 from slimwright.runtimes import Workshop
 from slimwright.targets import Effort, Local, measure
 from slimwright.targets.layers import layer_timer
+from slimwright.techniques.fold import fold_batch_norm
 from slimwright.zoo import ZOO, build
 
 NETWORKS = ("squeezenet1.1", "resnet20", "resnet56", "mobilenet-v2", "shufflenet-g3-0.5x", "googlenet", "alexnet")

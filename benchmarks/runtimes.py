@@ -18,12 +18,13 @@ from torch import Tensor
 
 from results_table import Column, Row, environment, options, show, write
 from slimwright.errors import SlimwrightError
-from slimwright.graph import Net, capture
-from slimwright.proof import TOLERANCE, net_scores, parity
-from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.graph import Net
+from slimwright.importers import capture
+from slimwright.measure.proof import TOLERANCE, net_scores, parity
 from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort, Local, Measurement, measure
+from slimwright.techniques.fold import fold_batch_norm
 from slimwright.zoo import ZOO, build
 
 NETWORKS = ("mobilenet-v2", "shufflenet-g3-0.5x", "squeezenet1.1", "googlenet", "resnet18", "customnet2")

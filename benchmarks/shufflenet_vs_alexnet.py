@@ -15,12 +15,13 @@ from rich.console import Console
 from results_table import Column, Row, environment, options, show, write
 from slimwright.cost import count
 from slimwright.errors import SlimwrightError
-from slimwright.graph import Net, capture
-from slimwright.proof import net_scores, parity
-from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.graph import Net
+from slimwright.importers import capture
+from slimwright.measure.proof import net_scores, parity
 from slimwright.runtimes import RUNTIMES, Workshop
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort, Local, measure
+from slimwright.techniques.fold import fold_batch_norm
 from slimwright.zoo import build
 
 SIZES = ((224, 224), (480, 640), (720, 1280))

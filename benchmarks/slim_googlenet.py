@@ -18,19 +18,20 @@ from torch import Tensor, nn
 
 from kept_nets import Arrays, as_arrays, as_orders, found_once
 from slimwright.cost.latency import LatencyTable, one_by_one
+from slimwright.coupling import couple
+from slimwright.coupling.channels import Coupling
 from slimwright.data import Dataset, whole
 from slimwright.errors import ModelError
 from slimwright.evidence import observe
-from slimwright.graph import Net, couple, load_net, save_net
-from slimwright.graph.channels import Coupling
+from slimwright.graph import Net, load_net, save_net
 from slimwright.graph.net import Node, Ref
-from slimwright.plan import Predictor, Problem, solve
 from slimwright.progress import Tell
-from slimwright.rewrites.draft import Draft
-from slimwright.rewrites.fold import fold_batch_norm
-from slimwright.rewrites.merge import branches, merge_branches, streamline, streamlines
-from slimwright.rewrites.prune import Removal, removals
-from slimwright.rewrites.refit import refit
+from slimwright.search import Predictor, Problem, solve
+from slimwright.techniques.fold import fold_batch_norm
+from slimwright.techniques.merge import branches, merge_branches, streamline, streamlines
+from slimwright.techniques.prune import Removal, removals
+from slimwright.techniques.solver.draft import Draft
+from slimwright.techniques.solver.refit import refit
 from slimwright.train import Schedule, accuracy, fit, paired
 
 NORM_IMAGES = 500

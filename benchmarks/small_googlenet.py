@@ -16,7 +16,7 @@ from kept_nets import trained_once
 from slimwright.data import Dataset
 from slimwright.graph import Net
 from slimwright.progress import Tell
-from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.techniques.fold import fold_batch_norm
 from slimwright.train import Schedule
 from slimwright.zoo.googlenet import BLOCKS, Inception, norm_unit
 from slimwright.zoo.weights import he_normal

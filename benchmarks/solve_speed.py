@@ -15,12 +15,13 @@ import torch
 from results_table import Column, Row, environment, options, show, write
 from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable, one_by_one
+from slimwright.coupling import couple
 from slimwright.evidence import observe
-from slimwright.graph import capture, couple
-from slimwright.plan import Predictor, problem, solve
-from slimwright.rewrites.draft import Draft
-from slimwright.rewrites.prune import removals
-from slimwright.rewrites.refit import refit
+from slimwright.importers import capture
+from slimwright.search import Predictor, problem, solve
+from slimwright.techniques.prune import removals
+from slimwright.techniques.solver.draft import Draft
+from slimwright.techniques.solver.refit import refit
 from slimwright.zoo import build
 
 T = TypeVar("T")

@@ -19,18 +19,19 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from kept_nets import Arrays, as_arrays, as_orders, found_once
-from slimwright.choices import Choices
 from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable, one_by_one
+from slimwright.coupling import Coupling, cut
 from slimwright.data import Batch
 from slimwright.evidence import Evidence, observe
-from slimwright.graph import Coupling, Net, cut
-from slimwright.plan import Predictor, factorisable, rank_damages, solve
-from slimwright.rewrites.draft import Draft
-from slimwright.rewrites.importance import keep_by_score, scores
-from slimwright.rewrites.low_rank import factorise
-from slimwright.rewrites.prune import removals
-from slimwright.rewrites.refit import refit
+from slimwright.graph import Net
+from slimwright.search import Predictor, factorisable, rank_damages, solve
+from slimwright.search.choices import Choices
+from slimwright.techniques.importance import keep_by_score, scores
+from slimwright.techniques.low_rank import factorise
+from slimwright.techniques.prune import removals
+from slimwright.techniques.solver.draft import Draft
+from slimwright.techniques.solver.refit import refit
 from torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 
 OURS = "slimwright"

@@ -28,11 +28,11 @@ from torch import nn
 from batch_norms import estimate_batch_norms
 from kept_nets import in_memory
 from results_table import Column, Row, environment, show, write
+from slimwright.compute import usable
 from slimwright.cost import count
+from slimwright.coupling import couple
 from slimwright.data import Dataset, digits, glyphs, whole
 from slimwright.evidence import observe
-from slimwright.graph import couple
-from slimwright.placing import usable
 from slimwright.progress import Event
 from slimwright.train import Schedule, accuracy, fit
 from structured_networks import NETWORKS, trained

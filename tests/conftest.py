@@ -16,7 +16,8 @@ from torch import nn
 
 from example_nets import SHAPE, hand_made
 from slimwright.data import ArrayData, digits
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
+from slimwright.importers import capture
 from slimwright.train import Schedule, fit
 from slimwright.zoo import build
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from slimwright.data import ArrayData, split
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
+from slimwright.importers import capture
 from slimwright.progress import Event
 
 SHAPE = (1, 8, 8)

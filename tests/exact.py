@@ -7,8 +7,10 @@ from torch import Tensor
 
 from example_nets import HAND_MADE, SHAPE, hand_made
 from masked import masked
-from slimwright.graph import Coupling, Net, capture, cut
-from slimwright.graph.moves import Ids
+from slimwright.coupling import Coupling, cut
+from slimwright.coupling.views import Ids
+from slimwright.graph import Net
+from slimwright.importers import capture
 from structures import STRUCTURES, structure
 
 EVERY = (*HAND_MADE, *STRUCTURES)

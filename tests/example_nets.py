@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
+from slimwright.importers import capture
 
 
 def lively(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from example_nets import SHAPE, lively
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
+from slimwright.importers import capture
 
 Command = tuple[str, int, int, int]  # what, two values by number counted back from the latest, a size
 

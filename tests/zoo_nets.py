@@ -2,7 +2,8 @@
 
 import functools
 
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
+from slimwright.importers import capture
 from slimwright.zoo import ZOO, build
 
 FAMILIES = (

@@ -4,25 +4,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slimwright.bundle import Bundle, load_bundle
     from slimwright.cost import Budget, Cost, count
-    from slimwright.deploy import Settings, shrink
     from slimwright.errors import SlimwrightError
-    from slimwright.graph import Net, capture
-    from slimwright.recipe import Recipe
+    from slimwright.graph import Net
+    from slimwright.importers import capture
+    from slimwright.jobs.shrink import Settings, shrink
+    from slimwright.measure import Bundle, load_bundle
+    from slimwright.techniques import Recipe
 
 _HOME = {  # loaded when asked for, so that `slimwright --help` does not wait for torch
     "Budget": "cost",
-    "Bundle": "bundle",
+    "Bundle": "measure",
     "Cost": "cost",
     "Net": "graph",
-    "Recipe": "recipe",
-    "Settings": "deploy",
+    "Recipe": "techniques",
+    "Settings": "jobs",
     "SlimwrightError": "errors",
-    "capture": "graph",
+    "capture": "importers",
     "count": "cost",
-    "load_bundle": "bundle",
-    "shrink": "deploy",
+    "load_bundle": "measure",
+    "shrink": "jobs",
 }
 
 __all__ = [

@@ -5,7 +5,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from example_nets import HAND_MADE, SHAPE, hand_made, net_of
 from slimwright.cost import Cost, count, count_layers
-from slimwright.graph import Net, capture, plan_memory
+from slimwright.graph import Net, plan_memory
+from slimwright.importers import capture
 from slimwright.zoo import build
 from zoo_nets import FAMILIES, zoo_net
 

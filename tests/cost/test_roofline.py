@@ -14,7 +14,8 @@ from slimwright.cost import count
 from slimwright.cost.device import ByPrecision, Cores, Count, Device, Fact, Precision, load_device
 from slimwright.cost.roofline import Estimate, estimate, estimates
 from slimwright.errors import ProfileError
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
+from slimwright.importers import capture
 
 SHAPE = (8, 10, 10)
 MACS = 100 * 16 * 8 * 9  # of the convolution below

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from example_nets import net_of
 from slimwright.cost import LayerCost, count, count_layers
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
+from slimwright.importers import capture
 
 SHAPE = (4, 6, 6)
 IN = 4 * 36  # elements of the image

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from slimwright.cli.sources import load_data
 from slimwright.data import PARTS
 from slimwright.errors import DataError
-from slimwright.sources import load_data
 
 
 def test_glyphs_are_named_with_and_without_options() -> None:

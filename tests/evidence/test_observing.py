@@ -11,7 +11,8 @@ from example_nets import HAND_MADE, SHAPE, hand_made, net_of
 from slimwright.data import Batch
 from slimwright.errors import DataError, RequestError
 from slimwright.evidence import Evidence, observe
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
+from slimwright.importers import capture
 from slimwright.progress import Event
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from example_nets import HAND_MADE, SHAPE, hand_made, net_of
 from random_nets import Command, commands, random_net
-from slimwright.graph import MemoryPlan, Net, capture, plan_memory
+from slimwright.graph import MemoryPlan, Net, plan_memory
+from slimwright.importers import capture
 from zoo_nets import FAMILIES, zoo_net
 
 IMAGE = 4 * 36  # bytes of one 6x6 channel

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from exact import EVERY, small_net
 from example_nets import SHAPE, hand_made, net_of
 from slimwright.errors import ModelError
-from slimwright.graph import Net, Node, Ref, capture
+from slimwright.graph import Net, Node, Ref
+from slimwright.importers import capture
 
 
 def test_a_module_trains_and_nothing_leaks_into_the_net(residual: Net) -> None:

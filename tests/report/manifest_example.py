@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from slimwright.bundle import (
+from slimwright.measure.bundle import (
     Candidate,
     DataCard,
     Decision,
@@ -14,7 +14,7 @@ from slimwright.bundle import (
     Summary,
     Timing,
 )
-from slimwright.recipe import Fold, Prune, Quantize, Recipe, Tune
+from slimwright.techniques.recipe import Fold, Prune, Quantize, Recipe, Tune
 
 WIDTHS = {  # layer -> channels before, after, side of its output
     "stem.conv": (16, 16, 32),

@@ -5,9 +5,9 @@ import pytest
 from manifest_example import example_manifest, example_recipe
 from pages import HOSTILE, Page, charts, rendered, text_of
 
-from slimwright.bundle import Decision, Manifest
-from slimwright.recipe import Recipe
+from slimwright.measure.bundle import Decision, Manifest
 from slimwright.report import write_report
+from slimwright.techniques.recipe import Recipe
 
 CHARTS = {"tradeoff", "latency", "macs", "weight-bytes", "memory", "kernels"}
 

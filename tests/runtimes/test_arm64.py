@@ -15,12 +15,12 @@ import torch
 
 from example_nets import SHAPE
 from slimwright.graph import Net
-from slimwright.proof import TOLERANCE, net_scores
-from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.measure.proof import TOLERANCE, net_scores
 from slimwright.runner.machine import Described
 from slimwright.runner.pack import packed, runner, unpack
 from slimwright.runtimes import Artefact, Precision, Workshop
 from slimwright.targets import Effort, Local, measure
+from slimwright.techniques.fold import fold_batch_norm
 
 ROOT = Path(__file__).resolve().parents[2] / "out" / "arm64"
 EMULATOR = shutil.which("qemu-aarch64-static")

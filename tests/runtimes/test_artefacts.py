@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from exact import small_net
 from slimwright.data import ArrayData, whole
-from slimwright.graph import Net, capture
-from slimwright.proof import net_scores, parity, share_right
-from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.graph import Net
+from slimwright.importers import capture
+from slimwright.measure.proof import net_scores, parity, share_right
 from slimwright.runtimes import RUNTIMES, Artefact, Precision, Workshop
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort, Local, Measurement, measure
+from slimwright.techniques.fold import fold_batch_norm
 
 PAIRS = [(runtime, precision) for runtime, known in RUNTIMES.items() for precision in known.precisions]
 REDUCED = [pair for pair in PAIRS if pair[1] != "fp32"]

@@ -16,7 +16,7 @@ from torch import nn
 
 from exact import small_net
 from slimwright.errors import ConversionError, RequestError
-from slimwright.graph import capture
+from slimwright.importers import capture
 from slimwright.runtimes import RUNTIMES, Workshop, convert
 from slimwright.runtimes.child import first_cause
 from slimwright.runtimes.known import converter_python, converters_home, installed

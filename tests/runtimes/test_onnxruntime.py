@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from example_nets import SHAPE
 from onnx_runs import onnx_scores
 from slimwright.errors import ProofError
-from slimwright.graph import Net, capture
-from slimwright.proof import net_scores
-from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.graph import Net
+from slimwright.importers import capture
+from slimwright.measure.proof import net_scores
 from slimwright.runtimes import onnxruntime
+from slimwright.techniques.fold import fold_batch_norm
 
 
 @pytest.fixture(scope="module")

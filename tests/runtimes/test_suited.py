@@ -10,13 +10,15 @@ from torch.nn import functional as F
 
 from exact import small_net
 from example_nets import SHAPE, hand_made
-from slimwright.graph import Net, capture, choose, couple, cut
-from slimwright.proof import net_scores, parity
-from slimwright.rewrites.fold import fold_batch_norm
+from slimwright.coupling import choose, couple, cut
+from slimwright.graph import Net
+from slimwright.importers import capture
+from slimwright.measure.proof import net_scores, parity
 from slimwright.runtimes import RUNTIMES, Artefact, Workshop
 from slimwright.runtimes.known import installed
 from slimwright.runtimes.suited import FOR, suited
 from slimwright.targets import Effort, Local, measure
+from slimwright.techniques.fold import fold_batch_norm
 
 
 @pytest.fixture(scope="module")

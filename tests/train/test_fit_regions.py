@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from dots import SHAPE, Killed, killed_after, two_stages
 from example_nets import hand_made, net_of
 from slimwright.errors import DataError, RequestError
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
+from slimwright.importers import capture
 from slimwright.progress import Event
 from slimwright.train import Match, Region, RegionSchedule, fit_regions
 

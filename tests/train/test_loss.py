@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from dots import SHAPE, dots, same_bits, two_stages
+from slimwright.coupling import couple, cut
 from slimwright.errors import RequestError
-from slimwright.graph import couple, cut
 from slimwright.train import Match, Schedule, accuracy, fit, paired
 from slimwright.train.loss import loss_of, relative_error
 

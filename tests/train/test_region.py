@@ -6,7 +6,8 @@ import torch
 from dots import two_stages
 from example_nets import SHAPE, hand_made
 from slimwright.errors import RequestError
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
+from slimwright.importers import capture
 from slimwright.train import Match, Region, regions_in
 from slimwright.train.region import part_of
 

@@ -3,7 +3,7 @@ from counted import counts_of, macs_by_torch, without_memory
 from torch import nn
 
 from slimwright.cost import count_layers
-from slimwright.graph import capture
+from slimwright.importers import capture
 from slimwright.zoo import build
 
 

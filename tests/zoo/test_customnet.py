@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from slimwright.cost import count
-from slimwright.graph import capture
+from slimwright.importers import capture
 from slimwright.zoo import build
 from slimwright.zoo.customnet import Gamma, Head, IntendedGamma
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from slimwright.cost import count
-from slimwright.graph import capture
+from slimwright.importers import capture
 from slimwright.zoo.densenet import DenseLayer, DenseNet, densenet121
 
 

@@ -4,7 +4,7 @@ from counted import without_memory
 from torch import nn
 
 from slimwright.cost import count
-from slimwright.graph import capture
+from slimwright.importers import capture
 from slimwright.zoo import build
 from slimwright.zoo.dropnet import ResidualBlock
 

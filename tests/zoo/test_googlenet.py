@@ -3,7 +3,7 @@ from counted import counts_of, without_memory
 from torch import nn
 
 from slimwright.cost import count
-from slimwright.graph import capture
+from slimwright.importers import capture
 from slimwright.zoo import build
 from slimwright.zoo.googlenet import BLOCKS, Inception, norm_unit, plain_unit
 

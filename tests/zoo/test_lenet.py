@@ -1,7 +1,7 @@
 import pytest
 
 from slimwright.cost import count, count_layers
-from slimwright.graph import capture
+from slimwright.importers import capture
 from slimwright.zoo import build
 
 MNIST = (1, 28, 28)

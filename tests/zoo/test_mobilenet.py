@@ -4,7 +4,7 @@ from torch import nn
 
 from slimwright.cost import count, count_layers
 from slimwright.errors import ModelError
-from slimwright.graph import capture
+from slimwright.importers import capture
 from slimwright.zoo.mobilenet import InvertedResidual, MobileNetV1, MobileNetV2, scaled
 
 PHOTO = (3, 224, 224)

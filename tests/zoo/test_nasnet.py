@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from example_nets import lively
 from slimwright.cost import count
 from slimwright.errors import ModelError
-from slimwright.graph import Net, capture
+from slimwright.graph import Net
+from slimwright.importers import capture
 from slimwright.zoo.nasnet import NORMAL, REDUCTION, Cell, Halving, NasNet, Wiring, nasnet_mobile
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from slimwright.cost import count
-from slimwright.graph import capture
+from slimwright.importers import capture
 from slimwright.zoo.resnet import BasicBlock, Bottleneck, ResNet, resnet18, resnet50, small_resnet18
 
 PHOTO, SMALL = (3, 224, 224), (3, 32, 32)

@@ -9,7 +9,7 @@ from torch import nn
 
 from slimwright.cost import count
 from slimwright.errors import ModelError
-from slimwright.graph import capture
+from slimwright.importers import capture
 from slimwright.zoo import ZOO, build
 from slimwright.zoo.shufflenet import UNITS, WIDTHS, Shuffle, ShuffleNet, Unit
 

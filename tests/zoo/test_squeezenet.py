@@ -2,7 +2,7 @@ import pytest
 from counted import counts_of, macs_by_torch, without_memory
 
 from slimwright.cost import count
-from slimwright.graph import capture
+from slimwright.importers import capture
 from slimwright.zoo import build
 from slimwright.zoo.squeezenet import Fire
 

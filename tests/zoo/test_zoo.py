@@ -2,10 +2,10 @@ import pytest
 import torch
 from counted import without_memory
 
+from slimwright.cli.sources import load_model
 from slimwright.data import ArrayData
 from slimwright.errors import ModelError
-from slimwright.graph import capture
-from slimwright.sources import load_model
+from slimwright.importers import capture
 from slimwright.zoo import ZOO, build, network
 
 ADAPTING = ("shufflenet-g8-0.25x", "googlenet", "googlenet-bn", "squeezenet1.1", "customnet2", "vgg11-cifar")

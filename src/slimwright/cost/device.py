@@ -1,6 +1,6 @@
 """Device profiles: size, weight and power (SWaP), peak rates and memory of a device, every number with its source.
 
-A profile is a TOML file. Those that come with slimwright lie in `devices/`; anyone can write another (docs/devices.md).
+A profile is a TOML file. Those that come with slimwright lie in `profiles/`; anyone can write another: docs/devices.md.
 A number is `{ value = 12.8e9, source = "datasheet: ..." }`: the word before the colon says how far it can be trusted.
 What is not known is left out, never guessed. Rates count multiply-accumulates: one MAC is two of the operations of
 which makers count trillions (TOPS, FLOPS).
@@ -18,7 +18,7 @@ from slimwright.errors import ProfileError
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-FOLDER = Path(__file__).parent.parent / "devices"
+FOLDER = Path(__file__).parent / "profiles"
 SOURCES = {
     "datasheet": "the maker's own figure",
     "paper": "published, with a reference",

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from slimwright.compute import placed, usable
 from slimwright.data import Batch
 from slimwright.errors import DataError
 from slimwright.evidence.room import room
@@ -26,7 +27,6 @@ from slimwright.evidence.sums import Evidence
 from slimwright.evidence.windows import add_moments, by_channel
 from slimwright.graph.net import Net, Node, compute
 from slimwright.graph.ops import op_of
-from slimwright.placing import placed, usable
 from slimwright.progress import Event, Tell, silent
 
 MEMORY_BYTES = 2e9  # of sums

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from slimwright.bundle import Candidate, Manifest
+from slimwright.measure.bundle import Candidate, Manifest
 from slimwright.report import bars, points, timeline
 from slimwright.report.theme import Theme
 from slimwright.report.words import counted, faster, megabytes, milliseconds, percent

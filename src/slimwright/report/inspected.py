@@ -8,10 +8,10 @@ from markupsafe import Markup
 
 from slimwright.errors import RequestError
 from slimwright.graph.store import replacing
-from slimwright.inspection import Inspection
+from slimwright.jobs.inspect import Inspection
 from slimwright.report import findings, words
+from slimwright.report.layer_charts import charts, latencies
 from slimwright.report.script import chart_script, embedded, policy
-from slimwright.report.strips import charts, latencies
 from slimwright.report.theme import PAGE, spec
 
 HERE = Path(__file__).parent

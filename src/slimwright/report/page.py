@@ -6,14 +6,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from slimwright.bundle import Manifest
-from slimwright.recipe import Recipe
+from slimwright.measure.bundle import Manifest
 from slimwright.report import words
 from slimwright.report.charts import Chart
 from slimwright.report.points import role_of
 from slimwright.report.script import chart_script, embedded, policy
 from slimwright.report.story import headline, limits, steps, tiles
 from slimwright.report.theme import PAGE, spec
+from slimwright.techniques.recipe import Recipe
 
 HERE = Path(__file__).parent
 

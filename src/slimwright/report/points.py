@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import altair as alt
 
-from slimwright.bundle import Candidate
+from slimwright.measure.bundle import Candidate
 from slimwright.report.theme import Theme
 from slimwright.report.words import megabytes, milliseconds, percent
 

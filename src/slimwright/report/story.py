@@ -3,8 +3,20 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from slimwright.bundle import Manifest, Summary
-from slimwright.recipe import (
+from slimwright.measure.bundle import Manifest, Summary
+from slimwright.report.words import (
+    accuracy_lost,
+    change,
+    counted,
+    faster,
+    megabytes,
+    milliseconds,
+    percent,
+    points,
+    smaller,
+    true_minus,
+)
+from slimwright.techniques.recipe import (
     Factorise,
     Fold,
     Merge,
@@ -17,18 +29,6 @@ from slimwright.recipe import (
     Step,
     Subset,
     Tune,
-)
-from slimwright.report.words import (
-    accuracy_lost,
-    change,
-    counted,
-    faster,
-    megabytes,
-    milliseconds,
-    percent,
-    points,
-    smaller,
-    true_minus,
 )
 
 LIMITS: dict[str, tuple[str, Callable[[float], str]]] = {

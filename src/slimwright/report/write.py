@@ -4,11 +4,11 @@ from pathlib import Path
 
 import vl_convert
 
-from slimwright.bundle import REPORT, Manifest
-from slimwright.recipe import Recipe
+from slimwright.measure.bundle import REPORT, Manifest
 from slimwright.report.charts import Chart, charts
 from slimwright.report.page import page
 from slimwright.report.theme import PAPER, spec
+from slimwright.techniques.recipe import Recipe
 
 PLOTS = "plots"
 

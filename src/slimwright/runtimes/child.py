@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimwright.graph import capture, load_net
+from slimwright.graph import load_net
+from slimwright.importers import capture
 from slimwright.runtimes.convert import ANSWER, IMAGES, LOG, REQUEST
 from slimwright.runtimes.half import within_half
 from slimwright.runtimes.known import RUNTIMES

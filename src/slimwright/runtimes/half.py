@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from slimwright.graph import Net
-from slimwright.graph.scaled import with_values_scaled
+from slimwright.lowering.scaled import with_values_scaled
 
 HALF_MOST = 65504.0
 ROOM = 4.0  # how many times as large the values of other images may be

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from slimwright.errors import ProofError
 from slimwright.graph.net import Net
-from slimwright.graph.spelled import with_attention_spelled_out
+from slimwright.lowering.decompositions import with_attention_spelled_out
 from slimwright.runtimes.artefact import Array
 
 OPSET = 18

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from slimwright.graph import Net
-from slimwright.graph.spelled import (
+from slimwright.lowering.decompositions import (
     with_attention_spelled_out,
     with_hardsigmoid_spelled_out,
     with_logsumexp_spelled_out,
@@ -15,7 +15,7 @@ from slimwright.graph.spelled import (
     with_means_spelled_out,
     with_picks_as_convolutions,
 )
-from slimwright.graph.windows import (
+from slimwright.lowering.windows import (
     with_averages_as_convolutions,
     with_averages_of_what_is_there,
     with_crops_apart,

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from slimwright.compute import device_of, placed
 from slimwright.data import Dataset, Part
 from slimwright.errors import RequestError
-from slimwright.placing import device_of, placed
 from slimwright.progress import Event, Tell, silent
 from slimwright.train.loss import loss_of, outputs_of
 from slimwright.train.run import Run, key_of

@@ -1,0 +1,219 @@
+"""Find the model and the data that a command line names.
+
+A model is a zoo name, a `.pt2` or `.onnx` file, a folder with a saved net or a bundle, or `module:callable` that
+returns an `nn.Module`. Data is `digits`, `glyphs`, one of `STORED` with its folder, a `.safetensors` file, or
+`module:callable` that returns a `Dataset`. Only `module:callable` runs code, and that code is the user's own; files are
+read as data, and pickles are refused.
+"""
+
+import importlib
+import json
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from slimwright.compute import usable
+from slimwright.data import (
+    Dataset,
+    cifar10,
+    cifar100,
+    digits,
+    glyphs,
+    image_folder,
+    mnist,
+    part_fingerprint,
+    tensor_file,
+    tiny_imagenet,
+)
+from slimwright.data.glyphs import parsed
+from slimwright.errors import DataError, ModelError, RequestError
+from slimwright.graph import Net, load_net
+from slimwright.graph.store import kept_at, replacing
+from slimwright.importers import capture, read_pt2
+from slimwright.importers.onnx import read_onnx
+from slimwright.progress import Tell, silent
+from slimwright.train import Schedule, fit
+from slimwright.zoo import ZOO, build
+from slimwright.zoo.network import unknown
+
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
+
+STORED: dict[str, Callable[[Path, int], Dataset]] = {  # data sets that lie in a folder, named as `mnist:FOLDER`
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "tiny-imagenet": tiny_imagenet,
+}
+
+
+def load_data(spec: str, seed: int = 0) -> Dataset:
+    """Return the data set that `spec` names; `seed` fixes its split. Raises DataError, saying what there is."""
+    kind, colon, rest = spec.partition(":")
+    if kind == "glyphs":
+        return glyphs(parsed(rest), seed)
+    if kind in STORED:
+        if not rest:
+            raise DataError(f"{kind} is read from a folder; name it as {kind}:FOLDER")
+        return STORED[kind](Path(rest), seed)
+    if kind == "folder" and colon:
+        return _pictures(rest, seed)
+    if spec == "digits":
+        return digits(seed)
+    if spec.endswith(".safetensors"):
+        return tensor_file(Path(spec), seed)
+    if ":" in spec:
+        data: Dataset = _called(spec, DataError)
+        missing = [
+            name
+            for name in ("name", "labels", "image_shape", "preprocessing", "size", "batches")
+            if not hasattr(data, name)
+        ]
+        if missing:
+            raise DataError(f"what {spec} returned is no data set: it has no {', '.join(missing)}")
+        return data
+    raise DataError(
+        f"there is no data set '{spec}'; use digits, glyphs, {', '.join(f'{name}:FOLDER' for name in STORED)}, "
+        "folder:PATH@SIZE, a .safetensors file, or module:callable that returns one"
+    )
+
+
+def _pictures(rest: str, seed: int) -> Dataset:
+    path, _, size = rest.rpartition("@")
+    if not path or not size.isascii() or not size.isdigit() or len(size) > 4:
+        raise DataError(f"'folder:{rest}' does not say how large its pictures shall be; write folder:PATH@64, say")
+    return image_folder(Path(path), int(size), seed)
+
+
+def load_model(
+    spec: str,
+    data: Dataset,
+    *,
+    weights: Path | None = None,
+    cache: Path | None = None,
+    device: str = "cpu",
+    tell: Tell = silent,
+) -> Net:
+    """Return the net that `spec` names. A zoo network without `weights` is trained on `data`, once per cache.
+
+    Raises ModelError, naming the file and the way out, and RequestError where there is no such device to train on.
+    """
+    path = Path(spec)
+    if spec in ZOO:
+        if weights is None:
+            return capture(_trained(spec, data, cache, usable(device), tell), data.image_shape)
+        return capture(_weighted(_zoo(spec, data), weights), data.image_shape)
+    if ":" in spec and not path.exists():
+        model = _called(spec, ModelError)
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"{spec} returned {type(model).__name__}, not an nn.Module")
+        return capture(_weighted(model, weights) if weights else model, data.image_shape)
+    if weights is not None:
+        raise ModelError(f"--weights goes with a zoo name or module:callable; {spec} brings its own")
+    return read_model(path)
+
+
+def read_model(path: Path) -> Net:
+    """Return the net in a `.pt2` or `.onnx` file, a folder with a saved net, or a bundle.
+
+    Raises ModelError for anything else.
+    """
+    if path.is_dir():
+        inner = path / "net"
+        return load_net(inner if (inner / "net.json").exists() else path)
+    if not path.exists():
+        raise ModelError(
+            f"there is no model '{path}': no file and no folder of that name, and {unknown(str(path), ZOO)}"
+        )
+    if _is_pickle(path):
+        raise ModelError(
+            f"{path} is a pickle, which can run code when it is opened. Save the model with torch.export.save as .pt2, "
+            "or its weights as .safetensors, and give module:callable with --weights"
+        )
+    if path.suffix == ".pt2":
+        return read_pt2(path)
+    if path.suffix == ".onnx":
+        return read_onnx(path)
+    raise ModelError(
+        f"{path} is no model that can be read; give a .pt2 or .onnx file, a saved net, a bundle, a zoo name or "
+        "module:callable"
+    )
+
+
+def _trained(name: str, data: Dataset, cache: Path | None, device: str, tell: Tell) -> nn.Module:
+    """A zoo network trained on `data`; the weights are kept under a key of all that made them."""
+    schedule, model = Schedule(), _zoo(name, data)
+    said = json.dumps([name, data.name, part_fingerprint(data, "train"), asdict(schedule)])
+    path = kept_at(cache, name, said) if cache else None
+    if path and path.exists():
+        return _weighted(model, path)
+    fit(model.to(device), data, schedule, checkpoint=path.with_suffix(".partial") if path else None, tell=tell).cpu()
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            safetensors.torch.save_file({k: t.contiguous() for k, t in model.state_dict().items()}, temporary)
+    return model
+
+
+def _zoo(name: str, data: Dataset) -> nn.Module:
+    model = build(name, classes=len(data.labels), in_channels=data.image_shape[0]).eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, *data.image_shape))
+    except RuntimeError as error:
+        raise ModelError(
+            f"{name} is made for images of shape {list(ZOO[name].image_shape)} and cannot take those of "
+            f"{data.name}, {list(data.image_shape)}: {str(error).splitlines()[0]}"
+        ) from error
+    return model.train()
+
+
+def _weighted(model: nn.Module, path: Path) -> nn.Module:
+    """Load weights from a safetensors file."""
+    if path.exists() and _is_pickle(path):
+        raise ModelError(f"{path} is a pickle, which can run code when it is opened; save the weights as .safetensors")
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except FileNotFoundError as error:
+        raise ModelError(f"there are no weights at {path}") from error
+    except safetensors.SafetensorError as error:
+        raise ModelError(f"{path} is not a safetensors file: {error}") from error
+    except RuntimeError as error:
+        detail = " ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise ModelError(f"the weights in {path} do not fit the model: {detail}") from error
+    return model.eval()
+
+
+def _called(spec: str, kind: type[RequestError]) -> Any:
+    """Import `module` and call `callable` of `module:callable`; modules beside the working directory count."""
+    module_name, _, name = spec.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise kind(f"cannot find '{spec}': {error}") from error
+    finally:
+        sys.path.pop(0)
+    try:
+        return found()
+    except Exception as error:  # the user's own code may raise anything
+        raise kind(f"{spec}() failed: {type(error).__name__}: {error}") from error
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.read(1) == b"\x80":
+            return True
+    if path.suffix in PICKLES:
+        return True
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("data.pkl") and "/data/" not in name for name in archive.namelist())

@@ -1,0 +1,113 @@
+"""The networks that a command line names, to be looked at: without data a network of the zoo is as in its paper."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from slimwright.cli.sources import load_model, read_model
+from slimwright.data import PARTS, ArrayData, Dataset
+from slimwright.errors import DataError, ModelError, RequestError
+from slimwright.graph import Net, load_net
+from slimwright.importers import capture
+from slimwright.jobs.inspect import Subject
+from slimwright.measure.bundle import MANIFEST, NET, load_bundle
+from slimwright.progress import Event, Tell, silent
+from slimwright.zoo import ZOO, build, network
+
+Shape = tuple[int, int, int]
+
+
+def image_shape(text: str) -> Shape:
+    """Return [C, H, W] of a text such as "3x224x224". Raises RequestError for anything else."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text.strip().lower())
+    if found is None:
+        raise RequestError(f"'{text}' is no image; give channels x height x width, such as 3x224x224")
+    channels, height, width = (int(number) for number in found.groups())
+    return channels, height, width
+
+
+def subjects(
+    models: Sequence[str],
+    *,
+    data: Dataset | None = None,
+    image: Shape | None = None,
+    weights: Path | None = None,
+    tell: Tell = silent,
+) -> list[Subject]:
+    """Return what each of `models` names, for images of `data`, else of `image`, else as it was made.
+
+    Networks of the zoo are not trained: counts do not depend on the weights. Raises RequestError, saying what is wrong.
+    """
+    if weights and len(models) > 1:
+        raise RequestError("--weights goes with one model; to compare several, save each with its weights first")
+    if data and image and tuple(data.image_shape) != image:
+        raise DataError(f"--image is {_times(image)}, but the images of '{data.name}' are {_times(data.image_shape)}")
+    found = []
+    for number, model in enumerate(models):
+        tell(Event("load", number, len(models), model))
+        found.append(_subject(model, data, image, weights))
+    tell(Event("load", len(models), len(models)))
+    return found
+
+
+def _subject(spec: str, data: Dataset | None, image: Shape | None, weights: Path | None) -> Subject:
+    shape = data.image_shape if data else image
+    if spec in ZOO:
+        shape = shape or network(spec).image_shape
+        classes = len(data.labels) if data else network(spec).classes
+        if weights is None:
+            return Subject(spec, capture(build(spec, classes=classes, in_channels=shape[0]), shape), trained=False)
+        return Subject(spec, load_model(spec, _blank(shape, classes), weights=weights))
+    if ":" in spec and not Path(spec).exists():
+        if shape is None:
+            raise RequestError(
+                f"how large are the images that {spec} takes? Give --image, such as 3x224x224, or --data"
+            )
+        return Subject(spec, _fitting(load_model(spec, _blank(shape, 1), weights=weights), spec, data))
+    if weights:
+        raise ModelError(f"--weights goes with a zoo name or module:callable; {spec} brings its own")
+    bundle = load_bundle(Path(spec)) if (Path(spec) / MANIFEST).exists() else None
+    artefact = bundle.artefact("result") if bundle else None
+    net = load_net(bundle.path / NET) if bundle else read_model(Path(spec))
+    if image and net.input.shape[1:] != image:
+        net, artefact = _resized(net, spec, image), None
+    return Subject(spec, _fitting(net, spec, data), artefact=artefact)
+
+
+def _fitting(net: Net, spec: str, data: Dataset | None) -> Net:
+    """Return the net; raise DataError unless it takes the images of `data` and scores each of its classes."""
+    if data and net.input.shape[1:] != tuple(data.image_shape):
+        takes, has = _times(net.input.shape[1:]), _times(data.image_shape)
+        raise DataError(f"{spec} takes images of {takes}; those of data set '{data.name}' are {has}")
+    scores = net[net.outputs[0]].shape
+    if data and scores != (1, len(data.labels)):
+        raise DataError(
+            f"{spec} returns {list(scores)} for an image; data set '{data.name}' has {len(data.labels)} classes"
+        )
+    return net
+
+
+def _resized(net: Net, spec: str, image: Shape) -> Net:
+    """Return the net for images of another size. Raises ModelError where it is made for its own."""
+    try:
+        resized = net.edited({net.input.name: replace(net.input, shape=(1, *image))})
+    except ModelError as error:
+        raise ModelError(
+            f"{spec} takes images of {_times(net.input.shape[1:])}, not of {_times(image)}: {error}"
+        ) from error
+    if resized[resized.outputs[0]].shape != net[net.outputs[0]].shape:
+        raise ModelError(f"{spec} takes images of {_times(net.input.shape[1:])}; its views do not fit {_times(image)}")
+    return resized
+
+
+def _blank(shape: Shape, classes: int) -> ArrayData:
+    """Data that says how large images are and how many classes there are, and nothing else."""
+    nothing = torch.zeros(1, *shape), torch.zeros(1, dtype=torch.int64)
+    return ArrayData("blank", tuple(map(str, range(classes))), dict.fromkeys(PARTS, nothing))
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,214 @@
+"""What commands tell, as tables for a terminal."""
+
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+
+from rich.box import SIMPLE, SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from slimwright.jobs.export import Export, Exported
+from slimwright.jobs.inspect import Inspection, Row
+from slimwright.measure.bundle import Bundle
+from slimwright.measure.proof import Check
+from slimwright.report.findings import NONE, columns, compared, findings, fixed, notes, op_name, reasons, shown, size
+from slimwright.report.words import counted, megabytes
+
+LEGEND = {
+    "work": "operations that are no MACs",
+    "moved": "bytes read and written",
+    "op/B": "operations per byte moved",
+    "live": "activations in memory meanwhile",
+    "cut": "whether output channels can be removed",
+}
+WIDE = 120  # columns of a terminal from which nothing has to be left out
+NARROW = ("layer", "op", "output", "MACs", "params", "live", "cut")
+MANY = 60  # rows that are hard to read
+
+
+def layers(found: Inspection, depth: int | None, width: int) -> RenderableType:
+    """Return the table of a network's layers and what they come to in all, for a terminal of `width` columns."""
+    rows = shown(found, depth)
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_footer=True)
+    for name, footer in _footers(found).items():
+        if width >= WIDE or name in NARROW:
+            left = name in ("layer", "op", "output")
+            table.add_column(name, footer=footer, justify="left" if left else "right", no_wrap=True)
+    names, ops = (36, 20) if width >= WIDE else (20, 11)
+    for row in rows:
+        cells = _cells(row, found)
+        cells |= {"layer": _tail(cells["layer"], names), "op": _tail(cells["op"], ops)}
+        table.add_row(*(Text(cells[str(column.header)]) for column in table.columns))
+    heads = [str(column.header) for column in table.columns]
+    legend = "; ".join(f"{name}: {what}" for name, what in LEGEND.items() if name in heads)
+    many = f"{len(rows)} layers: --depth 2 shows them by module, --html as a page" if len(rows) > MANY else ""
+    remarks = [Text(f"{names}: {_channels(names)}, {why}") for names, why in fixed(found)]
+    remarks += [Text(line, style="dim") for line in (legend, many) if line]
+    return Group(Text(_title(found), style="bold"), table, _totals(found), "", *remarks)
+
+
+def comparison(found: Sequence[Inspection]) -> RenderableType:
+    """Return one line for each network, and below why something is missing."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 0))
+    table.add_column("network", no_wrap=True, ratio=1)
+    for name in columns(found):
+        table.add_column(name, justify="right", no_wrap=True, min_width=6)
+    for each in found:
+        cells = compared(each)
+        table.add_row(Text(each.name), *(cells[name] for name in columns(found)))
+    return Group(table, *(Text(f"{name}: {why}") for name, why in reasons(found)), Text(notes(found), style="dim"))
+
+
+def summary(bundle: Bundle) -> RenderableType:
+    """Return both sides of a bundle, and whether the budget is met."""
+    manifest = bundle.manifest
+    before, after = manifest.original, manifest.result
+    table = _plain(f"{manifest.model} on {manifest.runtime}, one thread", "", "original", "result", "")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    points = 100 * (after.accuracy - before.accuracy)
+    table.add_row("accuracy (test)", f"{before.accuracy:.2%}", f"{after.accuracy:.2%}", f"{points:+.2f} points")
+    for what, key, form, unit in (
+        ("latency, median", "latency.median_ms", "{:.3f} ms", 1.0),
+        ("model file", "size_bytes", "{:,.0f} kB", 1e3),
+        ("peak activations", "peak_activation_bytes", "{:,.0f} kB", 1e3),
+        ("peak memory, process", "peak_rss_bytes", "{:.1f} MB", 1e6),
+        ("MACs", "macs", "{:.2f} M", 1e6),
+    ):
+        old, new = (attrgetter(key)(side) for side in (before, after))
+        table.add_row(what, form.format(old / unit), form.format(new / unit), f"{new / old:.2f}x")
+    chosen = next(candidate.name for candidate in manifest.candidates if candidate.chosen)
+    model = f"'{chosen}' ({bundle.recipe.precision().upper()}), in {bundle.path}"
+    if bundle.summary.within_budget:
+        verdict = [Text.assemble(("within budget", "green"), f": {model}")]
+    else:
+        verdict = [Text.assemble(("budget missed", "red"), f": {'; '.join(bundle.summary.misses)}")]
+        verdict.append(Text(f"the nearest model found is {model}"))
+    return Group(table, *verdict, Text(f"open {bundle.path / 'report.html'}"))
+
+
+def applied(title: str, sides: Mapping[str, Mapping[str, float]]) -> RenderableType:
+    """Return what a recipe was given and what it gave: MACs, params and validation_accuracy of each side."""
+    table = _plain(title, "", *sides)
+    for key, form in (("macs", "{:,}"), ("params", "{:,}"), ("validation_accuracy", "{:.2%}")):
+        table.add_row(key.replace("_", " "), *(form.format(side[key]) for side in sides.values()))
+    return table
+
+
+def checked(title: str, checks: Sequence[Check]) -> RenderableType:
+    """Return what a bundle promised beside what was found now."""
+    table = _plain(title, "check", "promised", "found now", "")
+    for check in checks:
+        passed = Text("ok", "green") if check.passed else Text("failed", "red")
+        table.add_row(Text(check.what), Text(check.promised), Text(check.found), passed)
+    return table
+
+
+def _plain(title: str, *columns: str) -> Table:
+    return Table(*columns, title=Text(title, style="table.title"))
+
+
+def exported(found: Export, width: int) -> RenderableType:
+    """Return one line for each artefact, for a terminal of `width` columns, and below why those that failed did."""
+    threads = "one thread" if found.threads == 1 else f"{found.threads} threads"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("artefact", no_wrap=True)
+    heads = [name for name in EXPORTED if width >= WIDE or name not in ROOMY]
+    for name in heads:
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in found.artefacts:
+        cells = _run(each)
+        table.add_row(f"{each.runtime} {each.precision}", *(cells[name] for name in heads))
+    net = f" ({found.net_accuracy:.2%} by the net itself)" if found.net_accuracy is not None else ""
+    images = f"the test part of {found.data}{net}" if found.data else "random images: no accuracy"
+    legend = f"On {images}. error: the largest, of the largest score; ms: median of a run; start: load and first "
+    legend += "run, ms; memory: over the empty runtime's"
+    return Group(
+        Text(f"{found.model} on {found.target}, {threads}", style="bold"),
+        table,
+        *(Text(f"{each.runtime} {each.precision}: {each.why}") for each in found.artefacts if not each.passed),
+        Text(legend, style="dim"),
+    )
+
+
+EXPORTED = ("proof", "error", "accuracy", "file", "ms", "p10", "p90", "CPU ms", "start", "memory")
+ROOMY = ("p10", "p90", "CPU ms")
+
+
+def _run(each: Exported) -> dict[str, str]:
+    """What was measured of an artefact, as cells; a dash for what was not reached."""
+    timing = each.latency
+    cells = {
+        "proof": "[green]passed[/]" if each.passed else "[red]failed[/]",
+        "error": f"{each.proof.max_relative_error:.0e}" if each.proof else None,
+        "accuracy": f"{each.accuracy:.2%}" if each.accuracy is not None else None,
+        "file": megabytes(each.size_bytes) if each.size_bytes else None,
+        "ms": f"{timing.median_ms:.3g}" if timing else None,
+        "p10": f"{timing.p10_ms:.3g}" if timing else None,
+        "p90": f"{timing.p90_ms:.3g}" if timing else None,
+        "CPU ms": f"{timing.cpu_ms:.3g}" if timing else None,
+        "start": f"{each.cold_start_ms:.0f}" if each.cold_start_ms is not None else None,
+        "memory": megabytes(each.own_rss_bytes) if each.own_rss_bytes is not None else None,
+    }
+    return {name: cell or "-" for name, cell in cells.items()}
+
+
+def _title(found: Inspection) -> str:
+    image, result = size(found.image_shape), size(found.output_shape)
+    return f"{found.name}: image {image}, result {result}; exact counts for one image"
+
+
+def _footers(found: Inspection) -> dict[str, str]:
+    total = found.total
+    return {
+        "layer": "total",
+        "op": "",
+        "output": "",
+        "MACs": counted(total.macs),
+        "share": "",
+        "params": counted(total.params),
+        "work": counted(total.elementwise_ops or 0),
+        "moved": megabytes(total.moved_bytes or 0),
+        "op/B": f"{total.intensity or 0:.1f}",
+        "live": megabytes(total.peak_activation_bytes),
+        "cut": "",
+    }
+
+
+def _cells(row: Row, found: Inspection) -> dict[str, str]:
+    cost = row.cost
+    return {
+        "layer": row.path,
+        "op": op_name(row),
+        "output": size(cost.shape[1:]),
+        "MACs": counted(cost.macs) if cost.macs else "",
+        "share": f"{cost.macs / found.total.macs:.1%}" if cost.macs else "",
+        "params": counted(cost.params) if cost.params else "",
+        "work": counted(cost.elementwise_ops) if cost.elementwise_ops else "",
+        "moved": megabytes(cost.moved_bytes) if cost.moved_bytes else "",
+        "op/B": f"{cost.intensity:.1f}" if cost.moved_bytes else "",
+        "live": megabytes(row.live_bytes),
+        "cut": "" if row.cut is None else "yes" if row.cut else "no",
+    }
+
+
+def _tail(name: str, most: int) -> str:
+    """The end of a name tells it apart."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
+def _channels(names: str) -> str:
+    return "keep their channels" if ", " in names else "keeps its channels"
+
+
+def _totals(found: Inspection) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for finding in findings(found):
+        table.add_row(finding.name, finding.full, finding.remark)
+    for _, why in reasons([found]):
+        table.add_row("not measured", NONE, Text(why))
+    return table

@@ -1,8 +1,0 @@
-"""Units dropped by training again and again from the first weights."""
-
-from slimwright.dropnet.dropping import Loop, Rule, counts_per_round, filters_of
-from slimwright.dropnet.loop import dropnet, retrained
-from slimwright.dropnet.rounds import Round
-from slimwright.dropnet.training import AS_PUBLISHED
-
-__all__ = ["AS_PUBLISHED", "Loop", "Round", "Rule", "counts_per_round", "dropnet", "filters_of", "retrained"]

@@ -1,5 +1,0 @@
-"""An `.onnx` file becomes a `Net`, node by node."""
-
-from slimwright.graph.onnx.read import read_onnx
-
-__all__ = ["read_onnx"]

@@ -1,0 +1,240 @@
+"""An `.onnx` file as untrusted input: protobuf bytes in, plain and checked values out.
+
+The `onnx` package only parses. Which values exist, in which order, how large a tensor is and where its bytes lie is
+checked here, and a file of weights beside the model is read only from inside the model's folder.
+Source: the ONNX intermediate representation specification, versions 3 to 13 (onnx.ai, IR.md).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+from torch import Tensor
+
+from slimwright.errors import ModelError, UnsupportedOp
+from slimwright.importers.onnx.tensors import DTYPES, tensor_of
+
+Attribute: TypeAlias = int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
+OPSETS = range(7, 26)  # below 7 elementwise operators broadcast differently; above 25 nothing was checked
+OWN_DOMAINS = ("", "ai.onnx")
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger",
+             "MatMulNBits", "QGemm", "QAttention")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OnnxNode:
+    """One node: its operator, the names of what it reads ("" where left out) and makes, and its attributes."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute]
+
+    @property
+    def label(self) -> str:
+        """How errors speak of the node."""
+        return f"node '{self.name or '/'.join(o for o in self.outputs if o)}' ({self.op})"
+
+
+@dataclass(frozen=True)
+class OnnxInput:
+    """A value that is fed from outside; a dimension is a number, or a name where the file leaves it open."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A parsed file whose names are checked: every value exists once, and before it is read."""
+
+    path: Path
+    opset: int
+    inputs: tuple[OnnxInput, ...]  # without those that have an initializer
+    output: str
+    nodes: tuple[OnnxNode, ...]  # only those that the output depends on
+    constants: Mapping[str, Tensor]
+    held_bytes: int
+
+
+def read_file(path: Path) -> OnnxFile:
+    """Return what an `.onnx` file says. Raises ModelError and UnsupportedOp, naming the node, the field and the fix."""
+    model = _parsed(path)
+    graph = model.graph
+    opset = _opset(path, model)
+    _check_domains(path, graph.node)
+    if len(graph.sparse_initializer):
+        raise UnsupportedOp(f"{path} holds sparse initializers; store them as ordinary ones")
+    if len(graph.output) != 1:
+        names = ", ".join(f"'{o.name}'" for o in graph.output)
+        raise ModelError(
+            f"{path} has {len(graph.output)} outputs ({names}); slimwright needs exactly one, the class scores: "
+            "onnx.utils.extract_model cuts the others off"
+        )
+    stored = _once(path, (tensor.name for tensor in graph.initializer), "initializers")
+    _once(path, (entry.name for entry in graph.input), "inputs")
+    inputs = tuple(_input(path, entry) for entry in graph.input if entry.name not in stored)
+    nodes = [_node(path, node) for node in graph.node]
+    output = _text(graph.output[0].name, f"the name of the output of {path}")
+    _check_order(path, nodes, {*stored, *(i.name for i in inputs)}, output)
+    live = _live(nodes, output)
+    wanted = {name for node in live for name in node.inputs}
+    constants = {
+        tensor.name: tensor_of(tensor, f"initializer '{tensor.name}' of {path}", path.parent)
+        for tensor in graph.initializer
+        if tensor.name in wanted
+    }
+    used = tuple(i for i in inputs if i.name in wanted)
+    held = sum(t.numel() * t.element_size() for t in constants.values())
+    return OnnxFile(path, opset, used, output, live, constants, held)
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ModelError(f'reading {path} needs the onnx package: pip install "slimwright[onnxruntime]"') from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (DecodeError, ValueError) as error:
+        raise ModelError(f"{path} is not an .onnx file, or is cut short: {error}") from error
+    if not model.HasField("graph") or not len(model.graph.node):
+        raise ModelError(f"{path} holds no graph: it is not an .onnx model, or is cut short")
+    return model
+
+
+def _opset(path: Path, model: Any) -> int:
+    versions = [int(entry.version) for entry in model.opset_import if entry.domain in OWN_DOMAINS]
+    if len(versions) != 1 or versions[0] not in OPSETS:
+        raise ModelError(
+            f"{path} asks for opset {', '.join(map(str, versions)) or '(none)'} in opset_import; slimwright reads "
+            f"{OPSETS.start} to {OPSETS.stop - 1}: export it again, or use onnx.version_converter"
+        )
+    return versions[0]
+
+
+def _check_domains(path: Path, nodes: Iterable[Any]) -> None:
+    for node in nodes:
+        if node.op_type in QUANTIZED or str(node.op_type).startswith("QLinear"):
+            raise ModelError(
+                f"{path} is quantized already (node '{node.name}' is {node.op_type}); a quantized model cannot be "
+                "compressed again: give the float model that it was made from"
+            )
+    for node in nodes:
+        if node.domain not in OWN_DOMAINS:
+            raise UnsupportedOp(
+                f"node '{node.name}' of {path} is {node.op_type} of domain '{node.domain}'; slimwright reads the "
+                "standard operators only: export without runtime-specific optimisation, and inline the model's own "
+                "functions with onnx.inliner.inline_local_functions"
+            )
+
+
+def _once(path: Path, names: Iterable[Any], what: str) -> set[str]:
+    seen: set[str] = set()
+    for name in (_text(name, f"a name of the {what} of {path}") for name in names):
+        if name in seen or not name:
+            raise ModelError(f"{path} has two {what} named '{name}'; every value needs a name of its own")
+        seen.add(name)
+    return seen
+
+
+def _input(path: Path, entry: Any) -> OnnxInput:
+    kind = entry.type.tensor_type
+    if not entry.type.HasField("tensor_type") or not kind.HasField("shape"):
+        raise ModelError(f"input '{entry.name}' of {path} has no shape; give it one with onnx.tools.update_model_dims")
+    dims: list[int | str] = [
+        int(d.dim_value)
+        if d.HasField("dim_value")
+        else _text(d.dim_param, f"a dimension of input '{entry.name}'") or "?"
+        for d in kind.shape.dim
+    ]
+    dtype = DTYPES.get(int(kind.elem_type))
+    return OnnxInput(entry.name, str(dtype).removeprefix("torch."), tuple(dims))
+
+
+def _node(path: Path, node: Any) -> OnnxNode:
+    name, op = (_text(value, f"the name of a node of {path}") for value in (node.name, node.op_type))
+    reads, makes = (
+        [_text(v, f"a name in node '{name}' of {path}") for v in ends] for ends in (node.input, node.output)
+    )
+    where = f"node '{name or '/'.join(makes)}' ({op}) of {path}"
+    attributes = {_text(a.name, where): _attribute(path, a, where) for a in node.attribute}
+    return OnnxNode(name, op, tuple(reads), tuple(makes), attributes)
+
+
+def _attribute(path: Path, attribute: Any, where: str) -> Attribute:
+    kinds = type(attribute)
+    match attribute.type:
+        case kinds.INT:
+            return int(attribute.i)
+        case kinds.FLOAT:
+            return float(attribute.f)
+        case kinds.STRING:
+            return _text(attribute.s, where)
+        case kinds.INTS:
+            return tuple(int(i) for i in attribute.ints)
+        case kinds.FLOATS:
+            return tuple(float(f) for f in attribute.floats)
+        case kinds.STRINGS:
+            return tuple(_text(s, where) for s in attribute.strings)
+        case kinds.TENSOR:
+            return tensor_of(attribute.t, f"attribute '{attribute.name}' of {where}", path.parent)
+        case kinds.GRAPH | kinds.GRAPHS:
+            raise UnsupportedOp(
+                f"{where} runs a graph of its own ('{attribute.name}'); a model whose steps depend on the image cannot "
+                "be compressed: export it without branches and loops"
+            )
+    raise UnsupportedOp(f"attribute '{attribute.name}' of {where} is of kind {attribute.type}, which is not supported")
+
+
+def _text(value: str | bytes, where: str) -> str:
+    """Text, which protobuf gives as bytes where it is broken, and always in attributes."""
+    try:
+        return value if isinstance(value, str) else value.decode()
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{where} holds {value[:20]!r}, which is not text; the file is damaged") from error
+
+
+def _check_order(path: Path, nodes: list[OnnxNode], given: set[str], output: str) -> None:
+    """Every value is made once, and before it is read."""
+    made = set(given)
+    later = {name for node in nodes for name in node.outputs}
+    for node in nodes:
+        for name in node.inputs:
+            if name and name not in made:
+                _refuse_input(path, node, name, later)
+        for name in node.outputs:
+            if name and name in made:
+                raise ModelError(f"{node.label} of {path} makes '{name}', which exists already; names must be unique")
+            made.add(name)
+    if output not in made - given:
+        raise ModelError(f"the output '{output}' of {path} is made by no node; the file is damaged, export it again")
+
+
+def _refuse_input(path: Path, node: OnnxNode, name: str, later: set[str]) -> NoReturn:
+    if name in later:
+        raise ModelError(
+            f"{node.label} of {path} reads '{name}' before it is made: the nodes are out of order or in a circle; "
+            "export the model again, or sort it"
+        )
+    raise ModelError(
+        f"{node.label} of {path} reads '{name}', which is no input, no initializer and made by no node; the file "
+        "is damaged, export it again"
+    )
+
+
+def _live(nodes: list[OnnxNode], output: str) -> tuple[OnnxNode, ...]:
+    wanted = {output}
+    live = []
+    for node in reversed(nodes):
+        if wanted.intersection(node.outputs):
+            wanted.update(node.inputs)
+            live.append(node)
+    return tuple(reversed(live))

@@ -1,0 +1,149 @@
+"""From an `.onnx` file to a `Net`: each ONNX node becomes one or several ATen calls, by a function of `operators.py`.
+
+Nothing in the file is run. Exact up to float32 rounding: the net computes what ONNX Runtime does, with other kernels.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from slimwright.errors import ModelError, UnsupportedOp
+from slimwright.graph.net import Net
+from slimwright.importers.build import net_of_program
+from slimwright.importers.onnx.file import OnnxFile, OnnxInput, OnnxNode, read_file
+from slimwright.importers.onnx.fill import fillings
+from slimwright.importers.onnx.operators import OPERATORS
+from slimwright.importers.onnx.step import Step
+from slimwright.importers.onnx.trace import FACTOR, MOST_MADE_BYTES, Trace
+from slimwright.importers.onnx.values import Flow, Operand, constant
+from slimwright.importers.program import Program
+
+
+def read_onnx(path: Path, *, seed: int | None = None) -> Net:
+    """Return the net in an `.onnx` file of opset 7 to 25 that takes one batch of float32 images and returns one value.
+
+    With a `seed`, weights that are missing or all one number are drawn at random (see `fill.fillings`): for files that
+    show an architecture only. The batch may be open or fixed in the file; the net runs at any.
+
+    Raises ModelError and UnsupportedOp, naming the node, the field and what to do.
+    """
+    file = read_file(path)
+    if seed is not None:
+        file = filled(file, fillings(file, seed))
+    images = _images(file)
+    unknown = {node.op: node for node in reversed(file.nodes) if node.op not in OPERATORS}
+    if unknown:
+        first = next(iter(unknown.values()))
+        raise UnsupportedOp(
+            f"ONNX operator{'s' * (len(unknown) > 1)} {', '.join(sorted(unknown))} ({first.label} of {path}) cannot be "
+            f"read; those that can are {', '.join(sorted(OPERATORS))}"
+        )
+    graph = _Graph(file, images)
+    for node in file.nodes:
+        graph.take(node)
+    return net_of_program(graph.program())
+
+
+def filled(file: OnnxFile, tensors: Mapping[str, Tensor]) -> OnnxFile:
+    """Return the file with these tensors in place of what gave the values of their names."""
+    return replace(
+        file,
+        inputs=tuple(entry for entry in file.inputs if entry.name not in tensors),
+        nodes=tuple(node for node in file.nodes if not any(name in tensors for name in node.outputs)),
+        constants={**file.constants, **tensors},
+        held_bytes=file.held_bytes + sum(t.numel() * t.element_size() for t in tensors.values()),
+    )
+
+
+def _images(file: OnnxFile) -> OnnxInput:
+    """The one input. Raises ModelError, naming them, where there are several, or where it takes no images."""
+    if len(file.inputs) != 1:
+        names = ", ".join(f"'{entry.name}' {list(entry.shape)}" for entry in file.inputs) or "none"
+        raise ModelError(
+            f"{file.path} has {len(file.inputs)} inputs without a value of their own ({names}); slimwright needs "
+            "exactly one, a batch of images. Store the others as initializers; where they are weights that the file "
+            "came without, read_onnx(path, seed=0) draws them at random"
+        )
+    (images,) = file.inputs
+    batch, *sizes = images.shape or ("none",)
+    opened = [f"dimension {place} is '{size}'" for place, size in enumerate(sizes, 1) if isinstance(size, str)]
+    if opened:
+        raise ModelError(
+            f"input '{images.name}' of {file.path} has no fixed size: {', '.join(opened)}; fix it with "
+            "python -m onnxruntime.tools.make_dynamic_shape_fixed, or export for one size"
+        )
+    if images.dtype != "float32" or not sizes or min(s for s in (*sizes, batch) if isinstance(s, int)) < 1:
+        raise ModelError(
+            f"input '{images.name}' of {file.path} is {images.dtype} {list(images.shape)}; it must be a batch of "
+            "float32 images: export the float32 model"
+        )
+    return images
+
+
+class _Graph:
+    """The values of a file's graph, by their ONNX names."""
+
+    def __init__(self, file: OnnxFile, images: OnnxInput) -> None:
+        batch, *sizes = images.shape
+        self.file = file
+        self.trace = Trace(
+            batch if isinstance(batch, int) else 1, isinstance(batch, str), MOST_MADE_BYTES + 8 * file.held_bytes
+        )
+        self.values: dict[str, Operand] = {
+            name: constant(tensor, name, learned=tensor.is_floating_point()) for name, tensor in file.constants.items()
+        }
+        self.values[images.name] = self.trace.images(images.name, tuple(int(size) for size in sizes))
+        self.readers = Counter(name for node in file.nodes for name in node.inputs)
+        self.readers[file.output] += 1
+
+    def take(self, node: OnnxNode) -> None:
+        """Translate one node."""
+        self.trace.about = _wish(node, 0)
+        since = len(self.trace.calls)
+        operands = tuple(self.values[name] if name else None for name in node.inputs)
+        step = Step(node, operands, self.trace, self.file.opset, self.readers)
+        try:
+            made = OPERATORS[node.op](step)
+        except ModelError as error:
+            raise type(error)(f"{node.label} of {self.file.path}: {error}") from error
+        except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError) as error:
+            detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+            shapes = ", ".join(str(list(operand.shape)) for operand in operands if operand is not None)
+            raise ModelError(f"{node.label} of {self.file.path} cannot take {shapes or 'nothing'}: {detail}") from error
+        results = made if isinstance(made, tuple) else (made,)
+        for place, name in enumerate(node.outputs):
+            if place < len(results):
+                result = results[place]
+                self.values[name] = (
+                    self.trace.renamed(result, _wish(node, place), since) if isinstance(result, Flow) else result
+                )
+            elif name and self.readers[name]:
+                raise UnsupportedOp(f"output {place} of {node.label} of {self.file.path} ('{name}') is read; only the "
+                                    f"first {len(results)} can be")  # fmt: skip
+
+    def program(self) -> Program:
+        """Return the whole. Raises ModelError where the output is not one row per image."""
+        output = self.values[self.file.output]
+        where = f"the output '{self.file.output}' of {self.file.path}"
+        if not isinstance(output, Flow):
+            raise ModelError(f"{where} does not depend on the images; the file is no model")
+        counts = self.trace.batch, FACTOR * self.trace.batch
+        if not output.shape or tuple(value.shape[0] for value in output.at) != counts:
+            sizes = " and ".join(str(list(value.shape)) for value in output.at)
+            raise ModelError(
+                f"{where} has the shape {sizes} for {counts[0]} and {counts[1]} images; its first dimension must be "
+                "the batch: export the model with a dynamic batch"
+            )
+        try:
+            return self.trace.program(output)
+        except ModelError as error:
+            raise type(error)(f"{self.file.path}: {error}") from error
+
+
+def _wish(node: OnnxNode, place: int) -> str:
+    """A name that tells of the node: its own where the value's repeats it, otherwise the value's."""
+    value = node.outputs[place] if place < len(node.outputs) else ""
+    return node.name if node.name and (not value or value.startswith(node.name)) and place == 0 else value or node.op

@@ -1,0 +1,140 @@
+"""ONNX's Resize and Upsample as torch's upsampling.
+
+Nearest neighbours are exact in every mode: the index of each output's source is worked out by ONNX's formula, and
+where torch's kernel would pick the same ones it is used, otherwise a selection by index. Linear and cubic resizing
+is supported where torch computes the same: half pixels (torch's `align_corners=False`) and aligned corners.
+Source: the ONNX operator specifications of Resize (opsets 10 to 19) and Upsample (7 and 9).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from slimwright.errors import ModelError, UnsupportedOp
+from slimwright.importers.onnx.step import Step, axis_of
+from slimwright.importers.onnx.values import Flow, Operand, constant
+
+SMOOTH = {"linear": "upsample_bilinear2d.vec", "cubic": "upsample_bicubic2d.vec"}
+TRANSFORMS: dict[str, Callable[[Tensor, "Axis"], Tensor]] = {  # output place -> place in the input
+    "half_pixel": lambda at, axis: (at + 0.5) / axis.scale - 0.5,
+    "pytorch_half_pixel": lambda at, axis: (at + 0.5) / axis.scale - 0.5 if axis.out > 1 else at * 0,
+    "asymmetric": lambda at, axis: at / axis.scale,
+    "align_corners": lambda at, axis: at * (axis.size - 1) / max(axis.out - 1, 1),
+}
+ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "round_prefer_floor": lambda place: torch.ceil(place - 0.5),
+    "round_prefer_ceil": lambda place: torch.floor(place + 0.5),
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension of an image: its size before and after, and the scale that lies between."""
+
+    size: int
+    out: int
+    scale: float
+
+
+def upsample(step: Step) -> Operand:
+    """Nearest neighbours at given scales: the older operator."""
+    x = step.flow()
+    if step.choice("mode", ("nearest", "linear", "bilinear")) != "nearest":
+        raise UnsupportedOp(
+            "it interpolates as no torch operator does; export with opset 11 or later, which has Resize"
+        )
+    scales = step.node.attributes.get("scales") or _numbers(step, 1)
+    return _nearest(step, x, _axes(x, scales, None), "asymmetric", "floor")
+
+
+def resize(step: Step) -> Operand:
+    """An image at another size, or at given scales."""
+    x = step.flow()
+    first = 1 if step.opset < 11 else 2
+    scales = _on_all(step, x, _numbers(step, first), (1.0,) * len(x.shape))
+    sizes = _on_all(step, x, step.numbers_at_first_batch(3, "sizes"), x.shape)
+    if step.choice("keep_aspect_ratio_policy", ("stretch",)) and step.attr_int("antialias", 0):
+        raise UnsupportedOp("it smooths before it shrinks (antialias); that is not supported")
+    mode = step.choice("mode", ("nearest", "linear", "cubic"))
+    transform = "asymmetric" if step.opset < 11 else step.choice("coordinate_transformation_mode", tuple(TRANSFORMS))
+    between = _axes(x, scales, sizes)
+    if all(axis.out == axis.size for axis in between):
+        return x
+    if mode == "nearest":
+        rounding = "floor" if step.opset < 11 else step.choice("nearest_mode", tuple(ROUNDINGS))
+        return _nearest(step, x, between, transform, rounding)
+    return _smooth(step, x, mode, between, transform)
+
+
+def _axes(x: Flow, scales: object, sizes: object) -> list[Axis]:
+    """The two dimensions of space. Raises where others change too."""
+    rank = len(x.shape)
+    if rank != 4:
+        raise UnsupportedOp(f"it resizes a value of shape {list(x.shape)}; only images are supported")
+    given = sizes if sizes else scales
+    if not isinstance(given, tuple) or len(given) != rank:
+        raise ModelError(f"its scales are {scales} and its sizes {sizes}; one of them must have {rank} numbers")
+    if sizes:
+        if given[:2] != x.shape[:2]:
+            raise UnsupportedOp(f"it resizes {list(x.shape)} to {list(given)}; only height and width may change")
+        return [Axis(size, int(out), out / size) for size, out in zip(x.shape[2:], given[2:], strict=True)]
+    if given[:2] != (1, 1) or not all(0 < s < 2**16 for s in given):
+        raise UnsupportedOp(f"its scales are {list(given)}; only height and width may change")
+    return [Axis(size, math.floor(size * s), float(s)) for size, s in zip(x.shape[2:], given[2:], strict=True)]
+
+
+def _nearest(step: Step, x: Flow, axes: list[Axis], transform: str, rounding: str) -> Operand:
+    picks, torch_picks = [], []
+    for axis in axes:
+        step.trace.afford(axis.out, torch.float32)
+        at = torch.arange(axis.out, dtype=torch.float32)  # as ONNX Runtime rounds
+        picks.append(ROUNDINGS[rounding](TRANSFORMS[transform](at, axis)).clamp(0, axis.size - 1).to(torch.int64))
+        torch_picks.append((at * (axis.size / axis.out)).floor().clamp(0, axis.size - 1).to(torch.int64))
+    if all(torch.equal(one, other) for one, other in zip(picks, torch_picks, strict=True)):
+        return step.call("upsample_nearest2d.vec", x, tuple(axis.out for axis in axes), None)
+    result: Operand = x
+    for place, pick in enumerate(picks, 2):
+        result = step.call("index_select.default", result, place, constant(pick, f"{step.trace.about}.index"))
+    return result
+
+
+def _smooth(step: Step, x: Flow, mode: str, axes: list[Axis], transform: str) -> Operand:
+    if mode == "cubic" and not math.isclose(step.attr_float("cubic_coeff_a", -0.75), -0.75):
+        raise UnsupportedOp("its cubic_coeff_a is not torch's -0.75")
+    if transform == "asymmetric" or step.attr_int("exclude_outside", 0):
+        raise UnsupportedOp(f"it interpolates with {transform} coordinates, as no torch operator does")
+    if transform == "pytorch_half_pixel" and any(axis.out == 1 < axis.size for axis in axes):
+        raise UnsupportedOp("it shrinks to a single row, which torch places otherwise")
+    if any(axis.out == axis.size and axis.scale != 1 for axis in axes):
+        raise UnsupportedOp("its scale moves pixels along an axis without changing its size, as no torch operator does")
+    aligned = transform == "align_corners"
+    if aligned or all(math.isclose(axis.scale, axis.out / axis.size) for axis in axes):
+        return step.call(SMOOTH[mode], x, tuple(axis.out for axis in axes), aligned, None)
+    return step.call(SMOOTH[mode], x, None, aligned, tuple(axis.scale for axis in axes))
+
+
+def _numbers(step: Step, place: int) -> tuple[float, ...] | None:
+    found = step.weight(place, "scales")
+    if found is None or not found.at[0].numel():
+        return None
+    if found.at[0].numel() > len(step.flow().shape):
+        raise ModelError(f"its scales have the shape {list(found.shape)}; it must be one for each dimension")
+    return tuple(float(s) for s in found.at[0].reshape(-1).tolist())
+
+
+def _on_all(
+    step: Step, x: Flow, given: tuple[float, ...] | None, default: tuple[float, ...]
+) -> tuple[float, ...] | None:
+    """What the attribute `axes` spares, filled in."""
+    axes = step.attr_ints("axes")
+    if given is None or axes is None or len(given) != len(axes):
+        return given
+    whole = list(default)
+    for axis, value in zip(axes, given, strict=True):
+        whole[axis_of(axis, len(x.shape))] = value
+    return tuple(whole)

@@ -1,1 +1,0 @@
-"""Regions replaced by cheaper ones, and their weights solved again."""

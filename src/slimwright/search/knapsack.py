@@ -1,0 +1,132 @@
+"""Choose how many channels each group keeps, and the ranks of layers, so that the predicted damage is least.
+
+Every layer's cost depends on the groups it reads, the groups it writes, and its own rank, so choices interact. Greedy:
+while a limit is exceeded, shrink the item whose step buys the most relief per damage, looking at every smaller size;
+then polish: give channels or ranks back where there is room, and trade between two items while that lowers the damage.
+Channels and ranks are multiples of the step that the runtime likes. Not proven optimal; a test compares it with
+exhaustive search on small cases.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimwright.search.predictor import Counts, Predictor
+from slimwright.techniques.prune import Removal
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many channels each group keeps, and ranks; `predicted` holds each limited cost, `feasible` that all fit."""
+
+    counts: Counts
+    damage: float
+    predicted: Mapping[str, float]
+    feasible: bool
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What to choose from: sizes per item (the whole first, then descending), their damage, a choice's costs."""
+
+    sizes: Mapping[str, Sequence[int]]
+    damage: Mapping[str, Callable[[int], float]]
+    costs: Callable[[Counts], Mapping[str, float]]
+
+
+def problem(
+    removals: Mapping[str, Removal],
+    predictor: Predictor,
+    costs: Callable[[Counts], Mapping[str, float]],
+    *,
+    ranks: Mapping[str, NDArray[np.float64]] | None = None,
+    channel_weight: float = 1.0,
+) -> Problem:
+    """Return the choice to make; groups without a removal order, and layers without `ranks`, stay whole.
+
+    `ranks` holds the predicted damage [R + 1] of each item of a rank at 0, 1, 2 ... in nats; that of channels counts
+    `channel_weight` times. Errors of removed channels add up worse than those of ranks in some nets (ten times in a
+    ResNet-20, not at all in a MobileNetV2, November 2026): try some, and compare the nets that come of it.
+    """
+    losses: dict[str, Callable[[int], float]] = {
+        name: _damage(removal, channel_weight) for name, removal in removals.items()
+    }
+    losses |= {name: _damage_at(damage) for name, damage in (ranks or {}).items()}
+    open_sizes = {name: (s if name in losses else s[:1]) for name, s in predictor.sizes.items()}
+    return Problem(open_sizes, {name: losses.get(name, lambda _: 0.0) for name in open_sizes}, costs)
+
+
+def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
+    """Return the least damaging choice found within the limits, or the nearest to them there is."""
+    counts = {name: sizes[0] for name, sizes in problem.sizes.items()}
+    while (excess := _excess(problem.costs(counts), limits)) > 0:
+        best = _best_step(problem, counts, limits, excess)
+        if best is None:
+            break
+        counts[best[0]] = best[1]
+    if excess <= 0:
+        counts = _polished(problem, counts, limits)
+    costs = problem.costs(counts)
+    return Plan(counts, _total(problem, counts), {name: costs[name] for name in limits}, _excess(costs, limits) <= 0)
+
+
+def _best_step(
+    problem: Problem, counts: Mapping[str, int], limits: Mapping[str, float], excess: float
+) -> tuple[str, int] | None:
+    """The smaller size, of any group, that costs the least damage for the relief it brings; None if all are smallest.
+
+    Where no single step brings relief (peak memory is a maximum, so several groups must shrink), the least damage.
+    """
+    priced: list[tuple[float, float, str, int]] = []
+    for name, sizes in problem.sizes.items():
+        now = problem.damage[name](counts[name])
+        for size in (s for s in sizes if s < counts[name]):
+            relief = excess - _excess(problem.costs({**counts, name: size}), limits)
+            damage = problem.damage[name](size) - now
+            priced.append((damage / relief if relief > 1e-12 else math.inf, damage, name, size))
+    return min(priced)[2:] if priced else None
+
+
+def _polished(problem: Problem, counts: dict[str, int], limits: Mapping[str, float]) -> dict[str, int]:
+    """Give channels back, alone or in trade for others, as long as that lowers the damage and still fits."""
+    while True:
+        for change in _changes(problem, counts):
+            if _excess(problem.costs({**counts, **change}), limits) <= 0:
+                counts = {**counts, **change}
+                break
+        else:
+            return counts
+
+
+def _changes(problem: Problem, counts: Mapping[str, int]) -> list[dict[str, int]]:
+    """One group up a size, alone or with another down to a smaller one: what lowers the damage, the most first."""
+    saved: list[tuple[float, dict[str, int]]] = []
+    for name, sizes in problem.sizes.items():
+        for up in [s for s in sizes if s > counts[name]][-1:]:
+            gain = problem.damage[name](counts[name]) - problem.damage[name](up)
+            saved.append((gain, {name: up}))
+            for other, smaller in ((o, s) for o, sizes in problem.sizes.items() if o != name for s in sizes):
+                if smaller < counts[other]:
+                    loss = problem.damage[other](smaller) - problem.damage[other](counts[other])
+                    saved.append((gain - loss, {name: up, other: smaller}))
+    return [change for gain, change in sorted(saved, key=lambda entry: -entry[0]) if gain > 1e-15]
+
+
+def _excess(costs: Mapping[str, float], limits: Mapping[str, float]) -> float:
+    return sum(max(costs[name] / limit - 1, 0.0) for name, limit in limits.items())
+
+
+def _total(problem: Problem, counts: Counts) -> float:
+    return sum(problem.damage[name](count) for name, count in counts.items())
+
+
+def _damage(removal: Removal, weight: float) -> Callable[[int], float]:
+    return lambda count: weight * float(removal.damage[len(removal.order) - count])
+
+
+def _damage_at(damage: NDArray[np.float64]) -> Callable[[int], float]:
+    """Of a rank; beyond those that are listed nothing is lost."""
+    return lambda rank: float(damage[rank]) if rank < len(damage) else 0.0

@@ -1,0 +1,63 @@
+"""Plan, measure, correct: until what was *measured* fits the limits, or it is clear that nothing does.
+
+A prediction is only ever a first guess. Each round measures the chosen net as a whole and moves the aims of the next
+plan by what the prediction was wrong, both ways: down where a limit was missed, up where there is room to give
+channels back.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from slimwright.search.knapsack import Plan, Problem, solve
+
+ROUNDS = 5
+AIM = 0.92  # of a limit: room for the noise of the final measurement
+MOST = 0.96  # of a limit: what a measurement may take and still count as fitting
+LEAST = 0.85  # of a limit: nearer than this, giving channels back is not worth another round
+
+
+@dataclass(frozen=True)
+class MeasuredPlan:
+    """A plan, and what the net that it leads to was measured to cost."""
+
+    plan: Plan
+    measured: Mapping[str, float]
+    fits: bool
+
+
+def plan_by_measuring(
+    problem: Problem, limits: Mapping[str, float], measure: Callable[[Plan], Mapping[str, float]]
+) -> MeasuredPlan | None:
+    """Return the least damaging plan that measured within the limits, or else the one nearest to them.
+
+    `measure` gives some of the limited costs of a plan; the others are exact as predicted. None where nothing has
+    to be cut.
+    """
+    aims = {name: limit * AIM for name, limit in limits.items()}
+    best: MeasuredPlan | None = None
+    seen: list[Mapping[str, int]] = []
+    for _ in range(ROUNDS):
+        plan = solve(problem, aims)
+        if plan.counts in seen or all(count == problem.sizes[name][0] for name, count in plan.counts.items()):
+            break
+        seen.append(plan.counts)
+        measured = measure(plan)
+        shares = {name: cost / limits[name] for name, cost in measured.items() if name in limits}
+        exact = all(plan.predicted[name] <= limits[name] for name in limits if name not in shares)
+        found = MeasuredPlan(plan, measured, exact and all(share <= MOST for share in shares.values()))
+        best = _better(best, found, shares, limits)
+        if not shares or (found.fits and max(shares.values()) > LEAST) or (not plan.feasible and not found.fits):
+            break
+        aims.update({name: AIM * limits[name] * plan.predicted[name] / measured[name] for name in shares})
+    return best
+
+
+def _better(
+    best: MeasuredPlan | None, found: MeasuredPlan, shares: Mapping[str, float], limits: Mapping[str, float]
+) -> MeasuredPlan:
+    if best is None or found.fits > best.fits:
+        return found
+    if found.fits and best.fits:
+        return min(best, found, key=lambda m: m.plan.damage)
+    nearest = max(best.measured[name] / limits[name] for name in shares)
+    return found if not best.fits and max(shares.values()) < nearest else best

@@ -1,0 +1,103 @@
+"""One round: the first weights, less the units dropped so far, trained; kept in a folder if there is one.
+
+A round is kept under what it is made of (first weights, training, images, units left), whatever rule chose the units: a
+loop that was killed goes on from its last whole round, and loops from the same weights share their first one.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import safetensors
+import safetensors.torch
+
+from slimwright.coupling.channels import Coupling
+from slimwright.coupling.cut import cut
+from slimwright.coupling.views import Ids
+from slimwright.data import Dataset, part_fingerprint
+from slimwright.graph.net import Net
+from slimwright.graph.store import replacing
+from slimwright.progress import Event
+from slimwright.techniques.dropnet.training import module_of
+from slimwright.train import Schedule, accuracy, fit, mean_loss
+
+Keep: TypeAlias = Mapping[str, Ids]
+
+
+@dataclass(frozen=True)
+class Round:
+    """A net trained without the units dropped so far: what it keeps of each group, and what came of it."""
+
+    keep: Keep
+    net: Net
+    epochs: int
+    validation_loss: float
+    validation_accuracy: float
+
+    @property
+    def units(self) -> int:
+        """How many units are left."""
+        return sum(map(len, self.keep.values()))
+
+
+class Rounds:
+    """Trains one net without some of its units, or takes from a folder what came of that before."""
+
+    def __init__(self, net: Net, coupling: Coupling, data: Dataset, training: Schedule, folder: Path | None) -> None:
+        self.net, self.coupling, self.data, self.training, self.folder = net, coupling, data, training, folder
+        images = [part_fingerprint(data, "train"), part_fingerprint(data, "validation")] if folder else []
+        self.identity = [net.digest, asdict(training), images]
+
+    def trained(self, keep: Keep) -> Round:
+        """Return the round that keeps these units of each group."""
+        small = cut(self.net, keep, self.coupling)
+        path = self._path(keep)
+        known = _restored(small, keep, path) if path else None
+        if known is not None:
+            return known
+        module = module_of(small)
+        epochs: list[Event] = []
+        fit(module, self.data, self.training, tell=epochs.append)
+        trained = small.trained(module)
+        net = trained.edited(tensors={name: t.contiguous() for name, t in trained.tensors.items()})
+        loss, right = mean_loss(module, self.data, "validation"), accuracy(module, self.data, "validation")
+        done = Round(keep, net, len(epochs), loss, right)
+        if path:
+            _save(done, path)
+        return done
+
+    def _path(self, keep: Keep) -> Path | None:
+        """Where the round of these units is kept, without a suffix: named after all that it depends on."""
+        if self.folder is None:
+            return None
+        kept = {name: channels.tolist() for name, channels in keep.items()}
+        key = hashlib.sha256(json.dumps([self.identity, kept], sort_keys=True).encode()).hexdigest()
+        return self.folder / f"{sum(map(len, kept.values()))}-{key[:24]}"
+
+
+def _save(done: Round, path: Path) -> None:
+    """Write the weights and, last, what came of them: where the JSON stands, the round is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path.with_suffix(".safetensors")) as temporary:
+        safetensors.torch.save_file(dict(done.net.tensors), temporary)
+    said = {name: getattr(done, name) for name in ("units", "epochs", "validation_loss", "validation_accuracy")}
+    kept = {name: channels.tolist() for name, channels in done.keep.items()}
+    with replacing(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps({**said, "keep": kept}) + "\n")
+
+
+def _restored(small: Net, keep: Keep, path: Path) -> Round | None:
+    """The round at `path` with the weights of `small` as they were trained; None where it is missing or damaged."""
+    try:
+        found = json.loads(path.with_suffix(".json").read_text())
+        tensors = safetensors.torch.load_file(path.with_suffix(".safetensors"))
+        loss, right = float(found["validation_loss"]), float(found["validation_accuracy"])
+        epochs = int(found["epochs"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
+        return None
+    if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in small.tensors.items()}:
+        return None
+    return Round(keep, small.edited(tensors=tensors), epochs, loss, right)

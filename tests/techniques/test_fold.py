@@ -1,0 +1,91 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from example_nets import HAND_MADE, SHAPE, hand_made, lively, net_of
+from slimwright.graph import Net
+from slimwright.importers import capture
+from slimwright.techniques.fold import fold_batch_norm
+from slimwright.zoo import build
+
+
+def ops(net: Net) -> list[str]:
+    return [node.op for node in net.nodes]
+
+
+def assert_same_function(net: Net, folded: Net) -> None:
+    """To 1e-5 of the largest score: float32 rounding."""
+    images = torch.randn(4, *net.input.shape[1:])
+    wanted, got = net.to_module()(images), folded.to_module()(images)
+    assert float((got - wanted).abs().max()) <= 1e-5 * max(float(wanted.abs().max()), 1.0)
+
+
+@pytest.mark.parametrize("name", HAND_MADE)
+def test_folding_keeps_the_function_of_a_hand_made_net(name: str) -> None:
+    net = capture(hand_made(name), SHAPE)
+    assert_same_function(net, fold_batch_norm(net))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg6"])
+def test_folding_empties_a_zoo_net_of_batch_norms(name: str) -> None:
+    net = capture(lively(build(name, classes=10, in_channels=1)), (1, 32, 32))
+    folded = fold_batch_norm(net)
+    assert "batch_norm" in ops(net) and "batch_norm" not in ops(folded)
+    assert len(folded.nodes) == len(net.nodes) - ops(net).count("batch_norm")
+    assert not any("running" in name for name in folded.tensors)
+    assert_same_function(net, folded)
+
+
+def test_folding_twice_is_folding_once(residual: Net) -> None:
+    folded = fold_batch_norm(residual)
+    assert fold_batch_norm(folded) is folded
+
+
+def test_a_conv_with_a_bias_and_one_without_both_end_with_one() -> None:
+    for bias in (True, False):
+        net = net_of(nn.Conv2d(1, 4, 3, bias=bias), nn.BatchNorm2d(4), nn.Flatten(), shape=SHAPE)
+        folded = fold_batch_norm(net)
+        assert ops(folded) == ["input", "conv2d", "flatten"]
+        assert set(folded.tensors) == {"0.weight", "0.bias"}
+        assert_same_function(net, folded)
+
+
+def test_a_batch_norm_without_weights_is_folded_too() -> None:
+    net = net_of(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten(), shape=SHAPE)
+    assert ops(fold_batch_norm(net)) == ["input", "conv2d", "flatten"]
+    assert_same_function(net, fold_batch_norm(net))
+
+
+class TwoReaders(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return (self.bn(y) + y).mean((2, 3))  # type: ignore[no-any-return]
+
+
+def test_a_conv_with_two_readers_is_left_alone() -> None:
+    net = capture(lively(TwoReaders()), SHAPE)
+    assert fold_batch_norm(net) is net
+
+
+def test_a_conv_that_is_called_twice_is_left_alone() -> None:
+    net = capture(hand_made("Twice"), SHAPE)
+    folded = fold_batch_norm(net)
+    assert torch.equal(folded.tensors["conv.weight"], net.tensors["conv.weight"])
+    assert ops(folded).count("batch_norm") == 1
+    assert_same_function(net, folded)
+
+
+def test_a_batch_norm_behind_something_else_is_left_alone() -> None:
+    net = net_of(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten(), shape=SHAPE)
+    assert fold_batch_norm(net) is net
+    assert fold_batch_norm(first := net_of(nn.BatchNorm2d(1), nn.Flatten(), shape=SHAPE)) is first
+
+
+def test_the_net_that_is_folded_stays_as_it_was(residual: Net) -> None:
+    digest = residual.digest
+    fold_batch_norm(residual)
+    assert residual.edited().digest == digest
