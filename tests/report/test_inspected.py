@@ -10,7 +10,7 @@ from pages import HOSTILE, Page, charts, rendered, text_of
 from example_nets import SHAPE, hand_made
 from slimwright.errors import RequestError
 from slimwright.importers import capture
-from slimwright.jobs.inspect import Inspection, Measured, Subject, inspect
+from slimwright.measure.inspection import Inspection, Measured, Subject, inspect
 from slimwright.report.inspected import inspection_page, write_inspection
 from slimwright.runner.timing import Latency
 

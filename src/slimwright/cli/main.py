@@ -154,7 +154,7 @@ def inspect(
     from slimwright.cli import tables as listing
     from slimwright.cli.sources import load_data
     from slimwright.cli.subjects import image_shape, subjects
-    from slimwright.jobs import inspect as inspection
+    from slimwright.measure import inspection
     from slimwright.report import write_inspection
 
     shape = image_shape(image) if image else None

@@ -12,7 +12,7 @@ from slimwright.data import PARTS, ArrayData, Dataset
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, load_net
 from slimwright.importers import capture
-from slimwright.jobs.inspect import Subject
+from slimwright.measure.inspection import Subject
 from slimwright.measure.bundle import MANIFEST, NET, load_bundle
 from slimwright.progress import Event, Tell, silent
 from slimwright.zoo import ZOO, build, network

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from slimwright.jobs.inspect import Inspection, Row, grouped
+from slimwright.measure.inspection import Inspection, Row, grouped
 from slimwright.report.words import counted, megabytes, milliseconds, percent, significant
 from slimwright.runner.timing import Latency
 

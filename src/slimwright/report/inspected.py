@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from slimwright.errors import RequestError
 from slimwright.graph.store import replacing
-from slimwright.jobs.inspect import Inspection
+from slimwright.measure.inspection import Inspection
 from slimwright.report import findings, words
 from slimwright.report.layer_charts import charts, latencies
 from slimwright.report.script import chart_script, embedded, policy

@@ -10,7 +10,7 @@ from example_nets import SHAPE, hand_made, net_of
 from slimwright.data import ArrayData
 from slimwright.graph import plan_memory
 from slimwright.importers import capture
-from slimwright.jobs.inspect import Inspection, Subject, as_data, grouped, inspect, measure, score
+from slimwright.measure.inspection import Inspection, Subject, as_data, grouped, inspect, measure, score
 from slimwright.report.findings import columns, compared, findings, fixed, reasons, shown
 from slimwright.runtimes.layers import is_tensor_kernel
 
