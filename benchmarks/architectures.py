@@ -33,7 +33,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from slimwright.graph.store import replacing
+from slimwright.atomic import replacing
 
 KINDS = ("convolutional", "hybrid", "transformer", "other")
 RULES = 2  # of what is on the list and of what kind; to be raised with every change of them

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from slimwright.atomic import replacing
 from slimwright.data import PARTS, ArrayData, Dataset, whole
 from slimwright.data.streamed import StreamedData
 from slimwright.errors import ModelError
 from slimwright.graph import Net, load_net, save_net
-from slimwright.graph.store import replacing
 from slimwright.importers import capture
 from slimwright.progress import Tell
 from slimwright.techniques.prune import Removal

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from exact import EVERY, small_net
 from example_nets import SHAPE
+from slimwright.atomic import replacing
 from slimwright.errors import ModelError
 from slimwright.graph import Net, load_net, save_net
 from slimwright.graph.net import structure
-from slimwright.graph.store import FORMAT, VERSION, net_of, replacing
+from slimwright.graph.store import FORMAT, VERSION, net_of
 
 
 def described(net: Net) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from slimwright.cli.doctor_tables import diagnosed, diagnosis_data
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from slimwright.cli import app
+from slimwright.cli.doctor_tables import diagnosed, diagnosis_data
 from slimwright.errors import RequestError
 from slimwright.graph import Net, save_net
 from slimwright.importers import capture

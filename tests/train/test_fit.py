@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dots import Killed, dots, killed_after, same_bits, set_clock, small_net, state
+from slimwright.atomic import replacing
 from slimwright.data import ArrayData
 from slimwright.errors import DataError, RequestError
-from slimwright.graph.store import replacing
 from slimwright.progress import Event
 from slimwright.train import Schedule, accuracy, fit, mean_loss
 from slimwright.train.run import Run

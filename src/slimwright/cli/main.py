@@ -90,10 +90,10 @@ def shrink(
     as_json: JsonOption = False,
 ) -> None:
     """Find the most accurate model within a budget, and prove it on the runtime."""
+    from slimwright import jobs
     from slimwright.cli import tables as listing
     from slimwright.cli.sources import load_data, load_model
     from slimwright.cost import Budget
-    from slimwright import jobs
 
     budget = Budget(
         latency_ms=latency, size_bytes=size, peak_activation_bytes=memory, macs=macs, max_accuracy_drop=max_drop
@@ -192,11 +192,11 @@ def apply(
     as_json: JsonOption = False,
 ) -> None:
     """Take the steps of a recipe, any techniques in any order, and save the net; quantization is left to `shrink`."""
+    from slimwright.atomic import kept_at
     from slimwright.cli import tables as listing
     from slimwright.cli.sources import load_data, load_model
     from slimwright.cost import count
     from slimwright.graph import save_net
-    from slimwright.graph.store import kept_at
     from slimwright.techniques import recipe as recipes
     from slimwright.train import accuracy
 
@@ -324,10 +324,10 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Try a network in every runtime: does it convert, run, stay equal, what is slow, and what to change."""
+    from slimwright.cli.doctor_tables import diagnosed, diagnosis_data
     from slimwright.cli.sources import load_data
     from slimwright.cli.subjects import image_shape, subjects
     from slimwright.jobs.doctor import examine
-    from slimwright.cli.doctor_tables import diagnosed, diagnosis_data
 
     with _progress() as tell:
         found = load_data(data, seed) if data else None

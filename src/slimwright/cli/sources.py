@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from slimwright.atomic import kept_at, replacing
 from slimwright.compute import usable
 from slimwright.data import (
     Dataset,
@@ -36,7 +37,6 @@ from slimwright.data import (
 from slimwright.data.glyphs import parsed
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, load_net
-from slimwright.graph.store import kept_at, replacing
 from slimwright.importers import capture, read_pt2
 from slimwright.importers.onnx import read_onnx
 from slimwright.progress import Tell, silent

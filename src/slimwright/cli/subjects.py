@@ -12,8 +12,8 @@ from slimwright.data import PARTS, ArrayData, Dataset
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, load_net
 from slimwright.importers import capture
-from slimwright.measure.inspection import Subject
 from slimwright.measure.bundle import MANIFEST, NET, load_bundle
+from slimwright.measure.inspection import Subject
 from slimwright.progress import Event, Tell, silent
 from slimwright.zoo import ZOO, build, network
 

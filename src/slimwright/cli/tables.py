@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from slimwright.jobs.export import Export, Exported
-from slimwright.measure.inspection import Inspection, Row
 from slimwright.measure.bundle import Bundle
+from slimwright.measure.inspection import Inspection, Row
 from slimwright.measure.proof import Check
 from slimwright.report.findings import NONE, columns, compared, findings, fixed, notes, op_name, reasons, shown, size
 from slimwright.report.words import counted, megabytes

@@ -1,4 +1,4 @@
-"""What the user is willing to spend: limits, absolute or relative to the original."""
+"""What the user is willing to spend: limits, absolute or relative to the original, and what shall be least."""
 
 import re
 from dataclasses import dataclass, fields
@@ -14,6 +14,14 @@ UNITS = {
     "size_bytes": {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9},
     "peak_activation_bytes": {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9},
     "macs": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9},
+    "energy_mj": {"mj": 1.0, "uj": 1e-3, "j": 1e3},
+}
+OPTIONS = {  # what the command line calls each cost
+    "latency": "latency_ms",
+    "size": "size_bytes",
+    "memory": "peak_activation_bytes",
+    "macs": "macs",
+    "energy": "energy_mj",
 }
 
 
@@ -21,24 +29,39 @@ UNITS = {
 class Budget:
     """Limits on the result. None means no limit; strings may carry a unit, or "x" for a share of the original.
 
-    `max_accuracy_drop` is in percentage points of accuracy on data that no choice has seen. MB = 10^6 bytes.
-    Raises BudgetError, naming the field, for anything that is not a positive limit.
+    `max_drop` is how much worse the task's metric may get, in the metric's own steps (percentage points of accuracy),
+    on data that no choice has seen. MB = 10^6 bytes. The result is the most accurate model within the limits, or,
+    where `minimise` names a cost ("latency", "size", "memory", "macs", "energy"), the model with the least of that
+    cost within `max_drop` and the limits. Raises BudgetError, naming the field, for anything that is not a positive
+    limit.
     """
 
     latency_ms: Limit | None = None
     size_bytes: Limit | None = None
     peak_activation_bytes: Limit | None = None
     macs: Limit | None = None
-    max_accuracy_drop: float = 1.0
+    energy_mj: Limit | None = None
+    max_drop: float = 1.0
+    minimise: str | None = None
 
     def __post_init__(self) -> None:
         for name in UNITS:
             if (limit := getattr(self, name)) is not None:
                 _parsed(name, limit)
-        if not 0 <= self.max_accuracy_drop <= 100:
-            raise BudgetError(f"max_accuracy_drop is {self.max_accuracy_drop}; it must be 0 to 100 percentage points")
-        if not self.limited():
-            raise BudgetError("a budget needs at least one of latency, size, memory or macs, such as latency 0.5x")
+        if not 0 <= self.max_drop <= 100:
+            raise BudgetError(f"max_drop is {self.max_drop}; it must be 0 to 100 of the metric's steps")
+        if self.minimise is not None and self.minimise not in OPTIONS:
+            raise BudgetError(f"minimise is {self.minimise!r}; it must be one of {', '.join(OPTIONS)}")
+        if not self.limited() and self.minimise is None:
+            raise BudgetError(
+                "a budget needs at least one limit on latency, size, memory, macs or energy, such as latency 0.5x, "
+                "or a cost to minimise"
+            )
+
+    @property
+    def objective(self) -> str | None:
+        """The cost that shall be least, by its field's name; None: the metric shall be best."""
+        return None if self.minimise is None else OPTIONS[self.minimise]
 
     def limited(self) -> tuple[str, ...]:
         """Names of the costs that have a limit."""
@@ -50,9 +73,9 @@ class Budget:
         for name in self.limited():
             value, relative = _parsed(name, getattr(self, name))
             base = getattr(original, name)
-            if relative and base is None:
+            if base is None:
                 raise BudgetError(
-                    f"{name} is relative ('{getattr(self, name)}'), but the original's {name} was not measured"
+                    f"{name} has a limit ('{getattr(self, name)}'), but the original's {name} could not be measured"
                 )
             limits[name] = value * base if relative else value
         return limits

@@ -25,6 +25,7 @@ class Cost:
     peak_activation_bytes: int
     latency_ms: float | None = None
     size_bytes: int | None = None  # of the artefact on disk
+    energy_mj: float | None = None  # for one image; measured where the device has a counter
     elementwise_ops: int | None = None
     moved_bytes: int | None = None
 

@@ -21,8 +21,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from slimwright.atomic import replacing
 from slimwright.graph.net import Net, Node
-from slimwright.graph.store import replacing
 
 
 @dataclass(frozen=True)

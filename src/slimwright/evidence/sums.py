@@ -8,9 +8,9 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
+from slimwright.atomic import replacing
 from slimwright.errors import DataError
 from slimwright.graph.net import Net
-from slimwright.graph.store import replacing
 
 FORMAT = "slimwright-evidence 2"
 

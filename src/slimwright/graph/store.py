@@ -5,19 +5,16 @@ operators that `ops.op_of` lets through, arguments must be numbers, strings, Non
 follow from the weights.
 """
 
-import hashlib
 import json
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 
+from slimwright.atomic import replacing
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.net import Net, Node, Ref, Value, checked, structure
 from slimwright.graph.ops import op_of
@@ -63,25 +60,6 @@ def net_of(found: Mapping[str, Any], tensors: Mapping[str, Any]) -> Net:
         raise ModelError("a saved net must return something, and no two of its nodes may share a name")
     used = {name for node in nodes for name in node.tensors.values()}
     return checked(Net(nodes, {name: tensors[name] for name in used}, tuple(found["outputs"])))
-
-
-def kept_at(folder: Path, kind: str, said: str) -> Path:
-    """Return where a folder keeps tensors of some kind: under a name that all that made them, `said`, gives."""
-    return folder / f"{kind}-{hashlib.sha256(said.encode()).hexdigest()[:24]}.safetensors"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and move it there when the block ends well: all or nothing."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _node(entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Node:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from slimwright.atomic import appearing
+from slimwright.atomic import appearing, kept_at
 from slimwright.compute import usable
 from slimwright.cost import Budget
 from slimwright.coupling import Coupling, couple
@@ -27,7 +27,6 @@ from slimwright.errors import DataError, ProofError, RequestError
 from slimwright.evidence import Evidence, load_evidence, observe
 from slimwright.evidence.sums import FORMAT as EVIDENCE
 from slimwright.graph import Net, save_net
-from slimwright.graph.store import kept_at
 from slimwright.importers import capture
 from slimwright.measure import bundle as bundles
 from slimwright.measure.bundle import Bundle, Decision, Manifest, Outcome

@@ -11,59 +11,49 @@ hashes must agree before anything is loaded.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from slimwright.errors import BundleError
+from slimwright.measure.records import DataCard, Decision, Parity, Record, TaskCard, Timing
 from slimwright.runtimes import Artefact, Precision
-from slimwright.techniques.recipe import FILE, Recipe, fault
+from slimwright.tasks import Metric
+from slimwright.techniques import TECHNIQUES, Recipe, Technique, recipe_type
+from slimwright.techniques.recipe import FILE, fault
 
 RECIPE, MANIFEST, REPORT, NET = FILE, "manifest.json", "report.html", "net"
 STEMS = {"original": "original", "result": "model"}  # of the artefacts' files
 HASHED = (RECIPE, "net/net.json", "net/net.safetensors")  # and the artefacts' files
-
-Outcome = Literal["kept", "taken back", "not chosen", "left whole"]
-
-
-class Record(BaseModel):
-    """What a file says of itself: read back, its fields must be these."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+VERSION = 2
 
 
-class Timing(Record):
-    """Measured time of one image, in milliseconds: on the clock, and of the processor."""
-
-    median_ms: float
-    p10_ms: float
-    p90_ms: float
-    runs: int
-    cpu_ms: float  # median
-
-
-class Side(Record):
+class ModelRecord(Record):
     """One of the two models, counted and measured."""
 
-    accuracy: float  # 0..1 on the test part, in the runtime
-    latency: Timing  # measured, the two sides interleaved
+    precision: Precision
+    score: float  # on the test part, in the runtime, in the metric's unit
+    latency: Timing  # measured, the two models interleaved
     size_bytes: int  # of the artefact's files
     macs: int  # exact, for one image
     params: int  # exact
-    weight_bytes: int  # exact, of the FP32 net
+    weight_bytes: int  # exact, in the encodings of the net
     peak_activation_bytes: int  # exact, of the FP32 net, for one image
     arena_bytes: int  # what a planned arena takes
     peak_rss_bytes: int  # measured in a fresh process
     cold_start_ms: float  # load and first run, measured in a fresh process
     planned_bytes: int | None  # what the runtime says it set aside; None where it does not say
+    energy_mj: float | None = None  # for an image; None where the device has no counter
     kernel_ms: dict[str, float]  # of a run, by the runtime's profiler; empty where it has none
     files: list[str]  # the artefact's, its main file first
+    input_shapes: list[list[int]]
+    output_shapes: list[list[int]]
 
 
-class Candidate(Record):
+class CandidateRecord(Record):
     """A model that was tried. `predicted_latency_ms` and `predicted_damage` are the plan's, the rest was measured."""
 
     name: str
@@ -73,21 +63,10 @@ class Candidate(Record):
     latency_ms: float
     size_bytes: int
     macs: int
-    validation_accuracy: float
-    proven: bool  # the runtime's scores are those of its net
+    validation_score: float  # in the metric's unit
+    images: int | None = None  # calibration images that it was solved on; None: all
+    proven: bool  # the runtime's outputs are those of its net
     chosen: bool
-
-
-class Decision(Record):
-    """Something that was proposed or could have been, and what became of it.
-
-    "taken back": measured, and it does not pay or does not hold. "not chosen": it works, another does better.
-    "left whole": not changed at all.
-    """
-
-    what: str
-    outcome: Outcome
-    why: str
 
 
 class Layer(Record):
@@ -112,23 +91,12 @@ class Memory(Record):
     live_bytes: list[int]
 
 
-class Proof(Record):
-    """The artefact's scores against its net's, on the same images."""
-
-    images: int
-    max_abs_error: float
-    max_relative_error: float  # of the largest score
-    tolerance: float  # on max_relative_error
-    agreement: float  # share of images on which both name the same class
-    least_agreement: float
-    passed: bool
-
-
 class Summary(Record):
-    """What most people want to know."""
+    """What most people want to know. Scores are in the metric's unit, the drop in its steps."""
 
-    accuracy_original: float
-    accuracy: float
+    score_original: float
+    score: float
+    drop: float
     latency_ms_original: float
     latency_ms: float
     latency_ratio: float
@@ -138,21 +106,11 @@ class Summary(Record):
     misses: list[str]  # each limit that was missed, and by how much
 
 
-class DataCard(Record):
-    """What the device must do to an image, and what the scores mean."""
-
-    name: str
-    labels: list[str]
-    image_shape: list[int]
-    preprocessing: dict[str, object]
-    sizes: dict[str, int]
-
-
 class Manifest(Record):
     """Everything that is known about a bundle."""
 
     format: Literal["slimwright-bundle"] = "slimwright-bundle"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     created: str
     seconds: dict[str, float]  # wall time per stage
     model: str
@@ -164,15 +122,17 @@ class Manifest(Record):
     machine: dict[str, object]  # the target's: processor, system, runtimes
     budget: dict[str, str]  # as the user wrote it
     limits: dict[str, float]  # resolved, in the unit of each name
-    max_accuracy_drop: float  # percentage points
+    max_drop: float  # in the metric's steps
     channel_step: int
     empty_runtime_rss_bytes: int
+    task: TaskCard
     data: DataCard
     summary: Summary
-    original: Side
-    result: Side
-    proof: Proof
-    candidates: list[Candidate]
+    original: ModelRecord
+    result: ModelRecord
+    reading: Parity  # the original's artefact against the model as the user gave it, in its own framework
+    proof: Parity  # the result's artefact against its net
+    candidates: list[CandidateRecord]
     decisions: list[Decision]
     layers: list[Layer]
     memory: dict[Literal["original", "result"], Memory]
@@ -190,23 +150,25 @@ class Bundle:
     def artefact(self, which: Literal["original", "result"]) -> Artefact:
         """The files of one of the two models, as the runtime loads them."""
         side = self.manifest.original if which == "original" else self.manifest.result
-        precision: Precision = "fp32" if which == "original" else self.recipe.precision()
         files = tuple(self.path / name for name in side.files)
-        return Artefact(self.manifest.runtime, precision, files, (1, *self.manifest.data.image_shape))
+        shapes, outputs = (tuple(map(tuple, shapes)) for shapes in (side.input_shapes, side.output_shapes))
+        return Artefact(self.manifest.runtime, side.precision, files, shapes, outputs)
 
     @property
     def summary(self) -> Summary:
-        """Accuracy, latency and size of original and result, and whether the budget was met."""
+        """Score, latency and size of original and result, and whether the budget was met."""
         return self.manifest.summary
 
 
-def load_bundle(path: Path) -> Bundle:
+def load_bundle(path: Path, techniques: Sequence[Technique] = TECHNIQUES) -> Bundle:
     """Return the bundle in `path`, its hashes checked. Raises BundleError, naming the file and the fault."""
     try:
-        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
-        recipe = Recipe.model_validate_json((path / RECIPE).read_bytes())
+        text = (path / MANIFEST).read_bytes()
+        _check_version(path, text)
+        manifest = Manifest.model_validate_json(text)
+        recipe = recipe_type(techniques).model_validate_json((path / RECIPE).read_bytes())
     except FileNotFoundError as error:
-        raise BundleError(f"{path} is no bundle: {error.filename} is missing") from error
+        raise BundleError(f"{path} is not a bundle: {error.filename} is missing") from error
     except ValidationError as error:
         raise BundleError(f"{path / MANIFEST} or {RECIPE} is not valid: {fault(error)}") from error
     sides = {"original": manifest.original, "result": manifest.result}
@@ -218,6 +180,17 @@ def load_bundle(path: Path) -> Bundle:
         if manifest.sha256.get(name) != sha256_of(path / name):
             raise BundleError(f"{path / name} is missing or is not the file that was proven; run shrink again")
     return Bundle(path, manifest, recipe)
+
+
+def _check_version(path: Path, text: bytes) -> None:
+    """Raise BundleError for the manifest of another version."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return  # what is wrong with it is told when it is validated
+    version = found.get("version") if isinstance(found, dict) else None
+    if isinstance(version, int) and version != VERSION:
+        raise BundleError(f"{path} was made by another version of slimwright (format {version}); run shrink again")
 
 
 def sha256_of(path: Path) -> str:
@@ -235,9 +208,9 @@ def as_json(record: BaseModel) -> str:
 
 
 def misses(
-    limits: Mapping[str, float], costs: Mapping[str, float], drop_points: float, most_points: float
+    limits: Mapping[str, float], costs: Mapping[str, float], drop: float, max_drop: float, metric: Metric
 ) -> list[str]:
-    """Say which limits were missed and by how much; an empty list if none."""
+    """Say which limits were missed and by how much; an empty list if none. Drops are in the metric's steps."""
     said = []
     for name, limit in limits.items():
         if costs[name] > limit:
@@ -245,8 +218,9 @@ def misses(
                 f"{name} is {_short(costs[name])}, "
                 f"{100 * (costs[name] / limit - 1):.1f} % over its limit of {_short(limit)}"
             )
-    if drop_points > most_points + 1e-9:
-        said.append(f"accuracy drops by {drop_points:.2f} points, limit {most_points:g}")
+    if drop > max_drop + 1e-9:
+        verb = "drops" if metric.higher_is_better else "rises"
+        said.append(f"{metric.name} {verb} by {drop:.2f} {metric.step}, limit {max_drop:g}")
     return said
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from slimwright.atomic import replacing
 from slimwright.errors import RequestError
-from slimwright.graph.store import replacing
 from slimwright.measure.inspection import Inspection
 from slimwright.report import findings, words
 from slimwright.report.layer_charts import charts, latencies

@@ -1,21 +1,30 @@
-"""Which rewrites to apply."""
+"""Which candidates to try, and which of them to ship."""
 
-from slimwright.search.knapsack import Plan, Problem, problem, solve
-from slimwright.search.measured import MOST, MeasuredPlan, plan_by_measuring
-from slimwright.search.predictor import CP_RANK, IN_RANK, OUT_RANK, Predictor, factorisable, rank_damages
+from slimwright.search.journal import Journal, key_of, open_journal
+from slimwright.search.knapsack import Plan, Problem, solve
+from slimwright.search.measured import MeasuredPlan, plan_by_measuring
+from slimwright.search.measured_plan import measured_plan
+from slimwright.search.menu import Menu
+from slimwright.search.predictor import Predictor
+from slimwright.search.space import Candidate, Evaluate, Evaluation, Goal, Policy, Space, Tuning
 
 __all__ = [
-    "CP_RANK",
-    "IN_RANK",
-    "MOST",
-    "OUT_RANK",
+    "Candidate",
+    "Evaluate",
+    "Evaluation",
+    "Goal",
+    "Journal",
     "MeasuredPlan",
+    "Menu",
     "Plan",
+    "Policy",
     "Predictor",
     "Problem",
-    "factorisable",
+    "Space",
+    "Tuning",
+    "key_of",
+    "measured_plan",
+    "open_journal",
     "plan_by_measuring",
-    "problem",
-    "rank_damages",
     "solve",
 ]

@@ -1,5 +1,45 @@
-"""Regions replaced by cheaper ones, and their weights solved again."""
+"""Regions replaced by cheaper ones, and their weights solved again: one file a technique."""
 
-from slimwright.techniques.recipe import Recipe, apply
+from slimwright.techniques.factorise import Factorise, Ranks, in_turns
+from slimwright.techniques.fold import Fold, fold_batch_norm
+from slimwright.techniques.knobs import Choice, Knob, Observed
+from slimwright.techniques.merge import Merge
+from slimwright.techniques.prune import Prune
+from slimwright.techniques.quantize import Quantize, encoded
+from slimwright.techniques.recipe import TECHNIQUES, Recipe, applied, apply, load_recipe, recipe_type, sentences
+from slimwright.techniques.regions import Regions
+from slimwright.techniques.remove import Remove
+from slimwright.techniques.solve import Solve
+from slimwright.techniques.subset import Subset
+from slimwright.techniques.technique import Step, Technique, Work
+from slimwright.techniques.tune import Tune
 
-__all__ = ["Recipe", "apply"]
+__all__ = [
+    "TECHNIQUES",
+    "Choice",
+    "Factorise",
+    "Fold",
+    "Knob",
+    "Merge",
+    "Observed",
+    "Prune",
+    "Quantize",
+    "Ranks",
+    "Recipe",
+    "Regions",
+    "Remove",
+    "Solve",
+    "Step",
+    "Subset",
+    "Technique",
+    "Tune",
+    "Work",
+    "applied",
+    "apply",
+    "encoded",
+    "fold_batch_norm",
+    "in_turns",
+    "load_recipe",
+    "recipe_type",
+    "sentences",
+]

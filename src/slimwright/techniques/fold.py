@@ -5,12 +5,31 @@ The same function up to float32 rounding. Source: Jacob et al. 2018 (arXiv 1712.
 """
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from slimwright.graph.net import Net, Node
 from slimwright.techniques.solver.draft import Draft
+from slimwright.techniques.technique import Step, Technique, Work
+
+
+class Fold(Step):
+    """Fold batch norms into their convolutions."""
+
+    step: Literal["fold_batch_norm"] = "fold_batch_norm"
+
+
+def _apply(step: Fold, work: Work) -> Work:
+    return replace(work, draft=folded(work.draft))
+
+
+def _sentence(step: Fold) -> str:
+    return "Fold batch norms into the convolutions before them: the same function, fewer operations."
+
+
+FOLD = Technique(Fold, _apply, _sentence, ends=True)
 
 
 def fold_batch_norm(net: Net) -> Net:

@@ -107,6 +107,14 @@ def outline(net: Net, factors: Mapping[str, Factors]) -> Net:
     return edit.done()
 
 
+def filled(net: Net, seed: int = 0) -> Net:
+    """Return the net with small random numbers where a tensor has no elements: for timing, not for use."""
+    generator = torch.Generator().manual_seed(seed)
+    empty = {name: tensor for name, tensor in net.tensors.items() if tensor.is_meta}
+    drawn = {name: torch.randn(t.shape, generator=generator) / max(t[0].numel(), 1) ** 0.5 for name, t in empty.items()}
+    return net.edited(tensors=drawn) if drawn else net
+
+
 def macs_at(net: Net, name: str, factors: Factors) -> int:
     """Return the exact multiply-accumulates of a layer, for one image, once it is factorised."""
     return sum(prod(piece.weight) * piece.places for piece in pieces(net, name, factors))

@@ -13,6 +13,7 @@ arXiv 1708.04728), sec. 3; there the layers are initialised at random and traine
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,10 +21,38 @@ from torch import Tensor
 from slimwright.errors import RequestError
 from slimwright.graph.net import Net, Node, Ref
 from slimwright.graph.ops import pair_of
+from slimwright.techniques.fold import folded
 from slimwright.techniques.solver.draft import Draft, side_by_side
+from slimwright.techniques.technique import Step, Technique, Work
 
 PASSIVE = ("max_pool2d", "avg_pool2d", "lrn", "batch_norm", "relu")  # what a convolution can take in
 MERGED = ("max_pool2d", "avg_pool2d", "lrn")  # without one of these there is nothing to win: a norm alone is folded
+
+
+class Merge(Step):
+    """Let convolutions take in the poolings and norms behind them, and branches their neighbours."""
+
+    step: Literal["merge"] = "merge"
+    streamlines: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ()
+
+
+def _apply(step: Merge, work: Work) -> Work:
+    draft = folded(work.draft)
+    for conv in step.streamlines:
+        draft = streamline(draft, conv)
+    for concat in step.branches:
+        draft = merge_branches(draft, concat)
+    return replace(work, draft=draft)
+
+
+def _sentence(step: Merge) -> str:
+    said = [f"let {', '.join(step.streamlines)} take in what follows"] if step.streamlines else []
+    said += [f"merge the branches that meet in {', '.join(step.branches)}"] if step.branches else []
+    return f"Fold batch norms, {', '.join(said) or 'merge nothing'}."
+
+
+MERGE = Technique(Merge, _apply, _sentence)
 
 
 def streamlines(net: Net) -> list[str]:

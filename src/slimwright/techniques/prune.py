@@ -11,7 +11,8 @@ these images would promise too much: the ridge is larger.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,10 +24,31 @@ from slimwright.coupling.channels import ChannelGroup, Coupling, Cut
 from slimwright.evidence import THIN, Evidence
 from slimwright.evidence.windows import groups_of
 from slimwright.graph.net import Net
+from slimwright.techniques.technique import Step, Technique, Work
 
 DENSE = 0.8  # share of columns that must be there, or the others are let go
 RIDGE = 1e-3  # of the mean variance: bounds the weights where channels repeat each other
 THIN_RIDGE = 1e-2
+
+
+class Prune(Step):
+    """Keep these channels of these groups."""
+
+    step: Literal["prune"] = "prune"
+    keep: dict[str, list[int]]  # group -> channels that stay, ascending
+
+
+def _apply(step: Prune, work: Work) -> Work:
+    keep = {name: np.array(kept, np.int64) for name, kept in step.keep.items()}
+    return replace(work, draft=work.draft.cut(keep))
+
+
+def _sentence(step: Prune) -> str:
+    kept = ", ".join(f"{name}: {len(channels)}" for name, channels in step.keep.items())
+    return f"Prune. Channels that stay, by group: {kept}."
+
+
+PRUNE = Technique(Prune, _apply, _sentence)
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,48 @@ What is left is a start that `refit` solves against the values behind. Which lay
 al. 2019 (arXiv 1911.12740): all but the first, those with a stride, average poolings, and linear layers.
 """
 
+from dataclasses import replace
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from slimwright.errors import RequestError
 from slimwright.graph.net import Net, Node, Ref, Value, without_dead_ends
 from slimwright.graph.ops import op_of
 from slimwright.techniques.solver.draft import Draft
+from slimwright.techniques.technique import Step, Technique, Work
 
 SINGLE = ("conv2d", "batch_norm", "relu", "hardtanh", "silu", "hardswish", "gelu", "max_pool2d", "lrn")
+
+
+class Remove(Step):
+    """Take layers, or the branches of sums, out; put one convolution in the place of residual blocks."""
+
+    step: Literal["remove"] = "remove"
+    layers: tuple[str, ...] = ()
+    collapse: tuple[str, ...] = ()
+    kernel: int = Field(3, gt=0)
+
+
+def _apply(step: Remove, work: Work) -> Work:
+    draft = work.draft
+    for name in step.collapse:
+        draft = collapsed(draft, name, step.kernel)
+    for name in step.layers:
+        draft = removed(draft, name)
+    return replace(work, draft=draft)
+
+
+def _sentence(step: Remove) -> str:
+    size = f"{step.kernel}x{step.kernel}"
+    said = [f"Remove {', '.join(step.layers)}."] if step.layers else []
+    said += [f"Collapse {', '.join(step.collapse)} to a {size} convolution each."] if step.collapse else []
+    return " ".join(said) or "Remove nothing."
+
+
+REMOVE = Technique(Remove, _apply, _sentence)
 
 
 def removable(net: Net) -> list[str]:

@@ -6,13 +6,39 @@ convolution its other rows go; elsewhere the scores are picked from what the net
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
+from slimwright.data import of_classes
 from slimwright.errors import RequestError
 from slimwright.graph.net import Net, Node, Ref
 from slimwright.graph.ops import op_of
+from slimwright.tasks import Classification
 from slimwright.techniques.solver.draft import Draft, Origin
+from slimwright.techniques.technique import Step, Technique, Work
+
+
+class Subset(Step):
+    """Score these classes only."""
+
+    step: Literal["subset"] = "subset"
+    classes: tuple[int, ...]
+
+
+def _apply(step: Subset, work: Work) -> Work:
+    if not isinstance(work.task, Classification):
+        raise RequestError(f"the task is {work.task.name}; only a classification can be kept to some of its classes")
+    draft, teacher = (subset(each, step.classes) for each in (work.draft, work.teacher))
+    data = of_classes(work.data, step.classes)
+    return replace(work, draft=draft, teacher=teacher, data=data, task=replace(work.task, classes=data.labels))
+
+
+def _sentence(step: Subset) -> str:
+    return f"Score the classes {', '.join(map(str, step.classes))} only."
+
+
+SUBSET = Technique(Subset, _apply, _sentence)
 
 
 def subset(draft: Draft, classes: Sequence[int]) -> Draft:

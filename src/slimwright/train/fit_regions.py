@@ -31,12 +31,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, fx, nn
 
+from slimwright.atomic import replacing
 from slimwright.compute import placed, usable
 from slimwright.data import fingerprint
 from slimwright.errors import DataError
 from slimwright.graph.net import Net, Node, without_dead_ends
 from slimwright.graph.ops import op_of
-from slimwright.graph.store import replacing
 from slimwright.progress import Event, Tell, silent
 from slimwright.train.loss import LEAST, Match, check_matches
 from slimwright.train.region import Region, part_of

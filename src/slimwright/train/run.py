@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
+from slimwright.atomic import replacing
 from slimwright.compute import device_of, placed
 from slimwright.data import Dataset, Part
 from slimwright.errors import DataError, RequestError
-from slimwright.graph.store import replacing
 from slimwright.train.loss import outputs_of
 from slimwright.train.schedule import Schedule, leads_to
 

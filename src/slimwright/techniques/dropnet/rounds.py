@@ -14,12 +14,12 @@ from typing import TypeAlias
 import safetensors
 import safetensors.torch
 
+from slimwright.atomic import replacing
 from slimwright.coupling.channels import Coupling
 from slimwright.coupling.cut import cut
 from slimwright.coupling.views import Ids
 from slimwright.data import Dataset, part_fingerprint
 from slimwright.graph.net import Net
-from slimwright.graph.store import replacing
 from slimwright.progress import Event
 from slimwright.techniques.dropnet.training import module_of
 from slimwright.train import Schedule, accuracy, fit, mean_loss

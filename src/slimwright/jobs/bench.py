@@ -1,0 +1,181 @@
+"""Where the candidates of a job are built, converted, run and compared; each once, since results are journaled."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from slimwright.cost import Cost, count
+from slimwright.data import Dataset, Inputs, like, tensors_of
+from slimwright.errors import ConversionError, ProofError
+from slimwright.graph import Net, load_net, save_net
+from slimwright.measure import EFFORTS, Exam, outputs_of, prove, times
+from slimwright.progress import Tell
+from slimwright.runtimes import Artefact, Workshop
+from slimwright.search import Candidate, Evaluation, Journal, key_of
+from slimwright.targets import Target
+from slimwright.tasks import Task
+from slimwright.techniques import Recipe, Technique, applied, fold_batch_norm
+
+PLAN_IMAGES = 8  # calibration images for an INT8 model that is only timed
+ORIGINAL = "original"  # the name of the candidate that nothing was done to
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a job starts from: the network, what its outputs mean, and the data that candidates are judged by."""
+
+    net: Net
+    task: Task
+    data: Dataset  # with the task's targets
+    calibration: Inputs
+    exam: Exam  # the validation part
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where candidates are made and run."""
+
+    runtime: str
+    target: Target
+    workshop: Workshop
+
+
+@dataclass(frozen=True)
+class Method:
+    """How candidates are built: the techniques that recipes may name, and what computes."""
+
+    techniques: tuple[Technique, ...]
+    recipe: type[Recipe]
+    device: str
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Builds and measures candidates. `context` is everything that shapes a result besides the candidate."""
+
+    given: Given
+    place: Place
+    method: Method
+    journal: Journal
+    context: Mapping[str, Any]
+    tell: Tell
+    artefacts: dict[str, Artefact] = field(default_factory=dict)  # by key, as far as they were asked for
+
+    def evaluate(self, candidate: Candidate) -> Evaluation:
+        """Return a candidate with its measurements: those in the journal, or new ones."""
+        key = key_of(self.context, candidate.recipe.model_dump(mode="json"), candidate.cost_only)
+        found = self.journal.once(key, lambda: self._measured(candidate, key))
+        cost = Cost(**found["cost"])
+        rest = {name: found[name] for name in ("precision", "score", "proven", "why", "tensor_share")}
+        return Evaluation(candidate, key, cost=cost, **rest)
+
+    def original(self) -> Evaluation:
+        """Return the original as it is: all others are timed beside its artefact."""
+        return self.evaluate(Candidate(ORIGINAL, self.method.recipe.of(self.given.net)))
+
+    def artefact(self, key: str) -> Artefact:
+        """Return the artefact of an evaluation."""
+        if key not in self.artefacts:
+            found = self.journal.results[key]["artefact"]
+            files = tuple(self.journal.files(key) / "artefact" / name for name in found["files"])
+            shapes, outputs = (tuple(map(tuple, found[name])) for name in ("shapes", "output_shapes"))
+            self.artefacts[key] = Artefact(
+                self.place.runtime, found["precision"], files, shapes=shapes, output_shapes=outputs
+            )
+        return self.artefacts[key]
+
+    def network(self, key: str) -> Net:
+        """Return the net of an evaluation."""
+        return load_net(self.journal.files(key) / "net")
+
+    def _measured(self, candidate: Candidate, key: str) -> Mapping[str, Any]:
+        with self.journal.writing(key) as folder:
+            net = self._built(candidate, folder)
+            try:
+                artefact = self._converted(net, folder / "artefact", PLAN_IMAGES if candidate.cost_only else None)
+            except ConversionError as error:
+                if candidate.name == ORIGINAL or candidate.cost_only:
+                    raise
+                return self._failed(net, str(error))
+            save_net(net, folder / "net")
+            try:
+                found = self._costs(net, artefact) if candidate.cost_only else self._proven(candidate, net, artefact)
+            except ProofError as error:
+                if candidate.name == ORIGINAL or candidate.cost_only:
+                    raise
+                return self._failed(net, str(error))
+        named = {name: getattr(artefact, name) for name in ("precision", "shapes", "output_shapes")}
+        return {**found, "artefact": {"files": [path.name for path in artefact.files], **named}}
+
+    def _built(self, candidate: Candidate, folder: Path) -> Net:
+        work = applied(
+            candidate.recipe,
+            self.given.net,
+            self.given.data,
+            task=self.given.task,
+            techniques=self.method.techniques,
+            device=self.method.device,
+            checkpoint=folder / "training.safetensors",
+            cost_only=candidate.cost_only,
+            tell=self.tell,
+        )
+        return work.draft.net
+
+    def _converted(self, net: Net, folder: Path, images: int | None) -> Artefact:
+        """Export a net, batch norms folded; INT8 is calibrated on the first `images` calibration images, or on all."""
+        some = like(self.given.calibration, lambda tensor: tensor[:images])
+        return self.place.workshop.convert(
+            fold_batch_norm(net), self.place.runtime, folder, calibration=tensors_of(some)
+        )
+
+    def _failed(self, net: Net, why: str) -> Mapping[str, Any]:
+        """What is kept of a candidate that could not be converted or run: it costs what the original does."""
+        cost = asdict(self.original().cost)
+        return {"cost": cost, "precision": net.precision, "score": self.original().score, "proven": False,
+                "why": why, "tensor_share": 1.0}  # fmt: skip
+
+    def _costs(self, net: Net, artefact: Artefact) -> Mapping[str, Any]:
+        """Count and time a net whose weights mean nothing."""
+        cost = replace(_counted(net, artefact), latency_ms=self._latency_ms(artefact))
+        return {"cost": asdict(cost), "precision": artefact.precision, "score": 0.0, "proven": False, "why": "",
+                "tensor_share": 1.0}  # fmt: skip
+
+    def _proven(self, candidate: Candidate, net: Net, artefact: Artefact) -> Mapping[str, Any]:
+        """Run a candidate over the validation part, and time it beside the original."""
+        exam, name = self.given.exam, candidate.name
+        sides, expected = {name: artefact}, {name: outputs_of(net, exam.inputs)}
+        one = prove(self.place.target, sides, EFFORTS["outputs"], exam=exam, expected=expected)[name]
+        if not one.rounds:
+            raise ProofError(one.why)
+        energy = one.first.energy_mj
+        cost = replace(_counted(net, artefact), latency_ms=self._latency_ms(artefact, name), energy_mj=energy)
+        return {
+            "cost": asdict(cost),
+            "precision": artefact.precision,
+            "score": one.score,
+            "proven": one.passed,
+            "why": one.why,
+            "tensor_share": one.first.tensor_share,
+        }
+
+    def _latency_ms(self, artefact: Artefact, name: str = "") -> float:
+        """Milliseconds of an artefact, in terms of the original's: both run in turn."""
+        effort = EFFORTS["times"].together
+        assert effort is not None
+        if name == ORIGINAL:
+            return times(self.place.target, {ORIGINAL: artefact}, effort)[ORIGINAL]
+        original = self.original()
+        seen = times(self.place.target, {ORIGINAL: self.artefact(original.key), "this": artefact}, effort)
+        return seen["this"] / seen[ORIGINAL] * original.latency_ms
+
+
+def _counted(net: Net, artefact: Artefact) -> Cost:
+    counted = count(net)
+    return Cost(
+        counted.macs,
+        counted.params,
+        counted.weight_bytes,
+        counted.peak_activation_bytes,
+        size_bytes=artefact.size_bytes,
+    )

@@ -1,0 +1,112 @@
+"""Records of what was measured, as files hold them: read back, their fields must be these.
+
+Scores are in the unit of the task's metric, such as percent. Predicted and measured numbers never share a field.
+"""
+
+from dataclasses import asdict
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from slimwright.data import PARTS, Dataset
+from slimwright.runner.timing import Latency
+from slimwright.tasks import Metric, Task
+
+Outcome = Literal["kept", "taken back", "not chosen", "left whole"]
+
+
+class Record(BaseModel):
+    """What a file says of itself: read back, its fields must be these."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Timing(Record):
+    """Measured time of one image, in milliseconds: on the clock, and of the processor."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    runs: int
+    cpu_ms: float  # median
+
+    @classmethod
+    def of(cls, latency: Latency) -> "Timing":
+        """Return the record of a latency."""
+        return cls(**asdict(latency))
+
+
+class Parity(Record):
+    """An artefact's outputs against those that it should give, on the same images."""
+
+    images: int
+    max_abs_error: float
+    max_relative_error: float  # of the largest value of the output
+    tolerance: float  # on max_relative_error
+    agreement: float  # share of images on which both mean the same, by the task
+    least_agreement: float
+    passed: bool
+
+
+class MetricCard(Record):
+    """The metric that scores and budgets count in."""
+
+    name: str
+    unit: str
+    step: str
+    higher_is_better: bool
+
+    @classmethod
+    def of(cls, metric: Metric) -> "MetricCard":
+        """Return the record of a metric."""
+        return cls(**asdict(metric))
+
+    @property
+    def metric(self) -> Metric:
+        """The metric itself."""
+        return Metric(self.name, self.unit, self.step, self.higher_is_better)
+
+
+class TaskCard(Record):
+    """What the outputs mean."""
+
+    name: str
+    metric: MetricCard
+
+    @classmethod
+    def of(cls, task: Task) -> "TaskCard":
+        """Return the record of a task."""
+        return cls(name=task.name, metric=MetricCard.of(task.metric))
+
+
+class DataCard(Record):
+    """What the device must do to an image, and what the scores mean."""
+
+    name: str
+    labels: list[str]
+    image_shape: list[int]
+    preprocessing: dict[str, object]
+    sizes: dict[str, int]
+
+    @classmethod
+    def of(cls, data: Dataset) -> "DataCard":
+        """Return what a bundle says of its data."""
+        return cls(
+            name=data.name,
+            labels=list(data.labels),
+            image_shape=list(data.image_shape),
+            preprocessing=dict(data.preprocessing),
+            sizes={part: data.size(part) for part in PARTS},
+        )
+
+
+class Decision(Record):
+    """Something that was proposed or could have been, and what became of it.
+
+    "taken back": measured, and it does not pay or does not hold. "not chosen": it works, another does better.
+    "left whole": not changed at all.
+    """
+
+    what: str
+    outcome: Outcome
+    why: str

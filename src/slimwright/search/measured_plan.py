@@ -1,0 +1,178 @@
+"""The first policy: plan by predicted damage, measure, correct; once per precision, by channels alone and by all knobs.
+
+Candidates are ranked by weights solved on a share of the calibration images. The best is then solved on all of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from slimwright.search.journal import Journal
+from slimwright.search.knapsack import Plan
+from slimwright.search.measured import MeasuredPlan, plan_by_measuring
+from slimwright.search.menu import Menu, predicted_ms
+from slimwright.search.space import PAYS, Candidate, Evaluate, Evaluation, Space
+from slimwright.techniques import Quantize, Recipe, Solve, Step, Tune
+
+CHANNEL_WEIGHT = 10.0
+"""Of a removed channel beside a lost rank: its errors add up worse in some nets (ten times in a ResNet-20, not at all
+in a MobileNetV2; our measurement of November 2026)."""
+CHANNELS = "prune"  # the technique whose knobs are planned alone, too
+SHARE, LEAST_IMAGES = 0.25, 128  # of the calibration images, by which candidates are ranked
+GOOD_ENOUGH = (
+    0.25  # of the drop that is allowed: a whole network that loses no more, within all limits, ends the search
+)
+ROUNDS, LEAST_SHARE = 5, 0.05  # of the search for the least cost
+
+
+MEASURED = {"latency_ms", "size_bytes", "energy_mj"}  # the other costs are exact as predicted
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The whole original in one precision: how it was measured, and the step that quantizes it."""
+
+    name: str
+    seen: Evaluation
+    quantize: tuple[Quantize, ...] = ()
+
+
+def measured_plan(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluation:
+    """Return the evaluation to ship: the most accurate within the limits, or the cheapest within the drop allowed."""
+    wholes = [_Whole("fp32", space.original), *_quantized(space, evaluate)]
+    made = [whole.seen for whole in wholes]
+    if _is_good_enough(space, space.best(made)):
+        space.note("planning", "not chosen", "a whole network is within the budget already; nothing has to be cut")
+        return space.best(made)
+    plans = _least_cost(space, evaluate, wholes) if space.budget.objective else _within(space, evaluate, wholes)
+    ranked = list(plans)
+    made += ranked
+    best = _in_full(space, evaluate, made)
+    if best not in made:
+        made.append(best)
+    made += _tuned(space, evaluate, space.best(made))
+    return space.best(made)
+
+
+def _is_good_enough(space: Space, best: Evaluation) -> bool:
+    """True for a whole network within all limits that loses next to nothing."""
+    fits = all(share <= 1 for share in space.shares(best).values())
+    return space.budget.objective is None and fits and space.drop(best) <= GOOD_ENOUGH * space.budget.max_drop
+
+
+def _quantized(space: Space, evaluate: Evaluate) -> Iterator[_Whole]:
+    """The whole original in every other encoding that is proven, and faster or (where size counts) as fast.
+
+    Where INT8 loses too much, or fails its proof, its first and last layers stay in float.
+    """
+    for encoding in space.encodings:
+        for keep_float in _left_in_float(space):
+            step = Quantize(precision="int8", images=space.images, keep_float=keep_float)
+            name = encoding if not keep_float else f"{encoding}, {len(keep_float)} layers in float"
+            seen = evaluate(Candidate(name, space.recipe.of(space.net, step)))
+            share = space.time_share(seen)
+            smaller_will_do = "size_bytes" in space.limits or space.budget.objective == "size_bytes"
+            if seen.proven and (share < PAYS or (smaller_will_do and space.pays(seen))):
+                yield _Whole(name, seen, (step,))
+            if seen.proven and space.drop(seen) <= space.budget.max_drop:
+                break
+
+
+def _left_in_float(space: Space) -> Iterator[tuple[str, ...]]:
+    """Layers to leave in float: none, then the first and the last."""
+    yield ()
+    if len(space.layers) > 2:
+        yield (space.layers[0], space.layers[-1])
+
+
+def _within(space: Space, evaluate: Evaluate, wholes: Sequence[_Whole]) -> Iterator[Evaluation]:
+    """A candidate for each precision, by channels alone and by all knobs, that was measured within the limits."""
+    for whole in wholes:
+        for alone in (CHANNELS, None):
+            found = _planned(space, evaluate, whole, alone, space.limits)
+            if found is not None:
+                yield from _solved(space, evaluate, whole, found)
+
+
+def _least_cost(space: Space, evaluate: Evaluate, wholes: Sequence[_Whole]) -> Iterator[Evaluation]:
+    """Candidates with ever less of the cost to minimise, as long as they lose no more than is allowed: bisection."""
+    objective = space.budget.objective
+    assert objective is not None
+    for whole in wholes:
+        most = float(getattr(whole.seen.cost, objective))
+        low, high = LEAST_SHARE, 1.0
+        for _ in range(ROUNDS):
+            share = (low * high) ** 0.5
+            limits = {**space.limits, objective: min(share * most, space.limits.get(objective, most))}
+            found = _planned(space, evaluate, whole, None, limits)
+            made = [] if found is None else list(_solved(space, evaluate, whole, found))
+            yield from made
+            holds = bool(made) and all(space.drop(one) <= space.budget.max_drop for one in made)
+            low, high = (low, share) if holds else (share, high)
+
+
+def _planned(
+    space: Space, evaluate: Evaluate, whole: _Whole, alone: str | None, limits: Mapping[str, float]
+) -> tuple[MeasuredPlan, Menu] | None:
+    """Plan for one precision: what the precision itself gains scales the predictions for FP32."""
+    menu = space.menu()
+    costs = menu.costs(space.original.cost, whole.seen.cost, whole.seen.tensor_share, tuple(limits))
+
+    def measure(plan: Plan) -> Mapping[str, float]:
+        recipe = _recipe(space, whole, menu.steps(plan.counts))
+        cost = evaluate(Candidate("plan", recipe, plan, predicted_ms(plan), cost_only=True)).cost
+        return {name: float(getattr(cost, name) or 0.0) for name in measurable}
+
+    measurable = limits.keys() & MEASURED
+    task = menu.problem(costs, alone=alone, weights=None if alone else {CHANNELS: CHANNEL_WEIGHT})
+    found = plan_by_measuring(task, limits, measure if measurable else lambda _: {})
+    if found is None or (alone is None and [*menu.used(found.plan.counts)] == [CHANNELS]):
+        return None  # nothing to cut, or what was planned alone already
+    return found, menu
+
+
+def _solved(
+    space: Space, evaluate: Evaluate, whole: _Whole, planned: tuple[MeasuredPlan, Menu]
+) -> Iterator[Evaluation]:
+    """The candidate of a plan, solved on a share of the images, unless it was measured not to pay."""
+    found, menu = planned
+    name = " and ".join(menu.used(found.plan.counts).values())
+    name = name if not whole.quantize else f"{name}, {whole.name}"
+    share = found.measured.get("latency_ms", 0.0) / whole.seen.latency_ms
+    if share > PAYS and tuple(space.limits) == ("latency_ms",):
+        why = f"the smaller net takes {share:.2f}x the time of the whole one; measured"
+        space.note(f"plan '{name}'", "taken back", why)
+        return
+    images = max(LEAST_IMAGES, round(SHARE * space.images))
+    solve = Solve(images=images if images < space.images else None)
+    recipe = _recipe(space, whole, [*menu.steps(found.plan.counts), solve])
+    yield evaluate(Candidate(name, recipe, found.plan, predicted_ms(found.plan)))
+
+
+def _recipe(space: Space, whole: _Whole, steps: Sequence[Step]) -> Recipe:
+    return space.recipe.of(space.net, *steps, *whole.quantize)
+
+
+def _in_full(space: Space, evaluate: Evaluate, made: Sequence[Evaluation]) -> Evaluation:
+    """The best, solved on all images where it was solved on a share."""
+    best = space.best(made)
+    steps = best.candidate.recipe.steps
+    whole = tuple(Solve() if isinstance(step, Solve) else step for step in steps)
+    if whole == steps:
+        return best
+    recipe = best.candidate.recipe.model_copy(update={"steps": whole})
+    return evaluate(replace(best.candidate, name=f"{best.name}, solved in full", recipe=recipe))
+
+
+def _tuned(space: Space, evaluate: Evaluate, best: Evaluation) -> Iterator[Evaluation]:
+    """The best candidate fine-tuned, if it loses too much."""
+    tune = space.tune
+    if space.drop(best) <= space.budget.max_drop or not tune.epochs:
+        return
+    step = Tune(epochs=tune.epochs, rate=tune.rate, seed=tune.seed)
+    name = f"{best.name.removesuffix(', solved in full')}, tuned"
+    made = evaluate(replace(best.candidate, name=name, recipe=best.candidate.recipe.with_steps(step)))
+    kept = space.best([space.original, best, made]) is made
+    why = f"{tune.epochs} epochs with the original as teacher: {space.drop(best):.2f} {space.metric.step} lost before, "
+    why += f"{space.drop(made):.2f} after, on the validation part"
+    space.note("fine-tuning", "kept" if kept else "taken back", why)
+    yield made

@@ -1,0 +1,93 @@
+"""What a plan chooses from: the knobs of every technique, priced; and what a choice makes of the net."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from slimwright.cost import Cost
+from slimwright.search.knapsack import Plan, Problem
+from slimwright.search.predictor import Predictor
+from slimwright.techniques import Choice, Knob, Observed, Step, Technique
+
+Costs: TypeAlias = Callable[[Choice], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Menu:
+    """The knobs that each technique offers, and what predicts the costs of a choice."""
+
+    observed: Observed
+    predictor: Predictor
+    knobs: Mapping[str, Sequence[Knob]]  # by the technique's name
+    techniques: Sequence[Technique]
+
+    def problem(self, costs: Costs, *, alone: str | None = None, weights: Mapping[str, float] | None = None) -> Problem:
+        """Return the choice to make: of one technique's knobs `alone`, or of all; the other knobs stay whole.
+
+        The damage of a technique's knobs counts by its entry in `weights`.
+        """
+        sizes: dict[Hashable, Sequence[int]] = {key: found[:1] for key, found in self.predictor.sizes.items()}
+        damage: dict[Hashable, Callable[[int], float]] = {}
+        for name, knobs in self.knobs.items():
+            weight = (weights or {}).get(name, 1.0)
+            for knob in knobs:
+                sizes[knob.key] = knob.settings if alone in (None, name) else knob.settings[:1]
+                damage[knob.key] = _weighted(knob, weight)
+        return Problem(sizes, {key: damage.get(key, _none) for key in sizes}, costs)
+
+    def steps(self, choice: Choice) -> list[Step]:
+        """Return the steps of a recipe that lead to a choice."""
+        return [step for technique in self.techniques for step in technique.steps(self.observed, choice)]
+
+    def used(self, choice: Choice) -> dict[str, str]:
+        """Return the techniques of whose knobs a choice lowers any: what they do to a network, by name."""
+        done = {technique.name: technique.done for technique in self.techniques}
+        return {name: done[name] for name, knobs in self.knobs.items() if any(_lowers(k, choice) for k in knobs)}
+
+    def costs(self, original: Cost, whole_net: Cost, tensor_share: float, limited: Sequence[str]) -> Costs:
+        """Return what predicts the limited costs of a choice for a precision, of which `whole_net` was measured.
+
+        `tensor_share` of its time goes to layers that multiply by weights, and is predicted from the table's; the rest
+        from the elements that other layers write. What a knob of its own `saves` is a share of the original's cost.
+        """
+        assert whole_net.latency_ms is not None and whole_net.size_bytes is not None and original.size_bytes is not None
+        predictor = self.predictor
+        timed = "latency_ms" in limited and predictor.shapes  # a net without layers has nothing to plan
+        latency = predictor.latency(whole_net.latency_ms, tensor_share) if timed else lambda _: 0.0
+        size = whole_net.size_bytes / original.size_bytes
+        other_bytes = original.size_bytes - predictor.weight_bytes(predictor.whole)
+        every: dict[str, Callable[[Choice], float]] = {
+            "latency_ms": latency,
+            "size_bytes": lambda counts: size * (other_bytes + predictor.weight_bytes(counts)),
+            "macs": predictor.macs,
+            "peak_activation_bytes": predictor.peak_activation_bytes,
+            "energy_mj": lambda counts: (whole_net.energy_mj or 0.0) * predictor.macs(counts) / original.macs,
+        }
+        own = [knob for knobs in self.knobs.values() for knob in knobs if knob.saves is not None]
+        wholes = {name: float(getattr(whole_net, name) or 0.0) for name in limited}
+
+        def predicted(choice: Choice) -> Mapping[str, float]:
+            found = {name: every[name](choice) for name in limited}
+            for knob in own:
+                saved = knob.saves(choice[knob.key]) if knob.saves is not None else {}
+                found = {name: cost - wholes[name] * saved.get(name, 0.0) for name, cost in found.items()}
+            return found
+
+        return predicted
+
+
+def _lowers(knob: Knob, choice: Choice) -> bool:
+    return choice.get(knob.key, knob.settings[0]) < knob.settings[0]
+
+
+def _weighted(knob: Knob, weight: float) -> Callable[[int], float]:
+    return lambda setting: weight * knob.damage(setting)
+
+
+def _none(_: int) -> float:
+    return 0.0
+
+
+def predicted_ms(plan: Plan | None) -> float | None:
+    """Return the milliseconds that a plan predicts; None without a plan, or one that latency did not limit."""
+    return None if plan is None else plan.predicted.get("latency_ms")

@@ -1,0 +1,87 @@
+"""Replace layers by thinner ones (`low_rank.py` has the forms, `decompose.py` the decompositions)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from slimwright.data import count_of, like, whole
+from slimwright.errors import RequestError
+from slimwright.evidence import Evidence, observe
+from slimwright.techniques.low_rank import Factors, Kind, factorise, filled, outline
+from slimwright.techniques.technique import Step, Technique, Work
+from slimwright.techniques.tune import Tune
+
+
+class Ranks(BaseModel):
+    """How one layer is factorised."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Kind
+    ranks: tuple[Annotated[int, Field(gt=0)], ...]
+
+
+class Factorise(Step):
+    """Replace layers by thinner ones, from their weights.
+
+    With `images`, so many calibration images are observed first, and errors of the outputs count, not of the weights.
+    """
+
+    step: Literal["factorise"] = "factorise"
+    layers: dict[str, Ranks]
+    images: int = Field(0, ge=0)
+
+
+def _apply(step: Factorise, work: Work) -> Work:
+    factors = {name: Factors(wanted.kind, wanted.ranks) for name, wanted in step.layers.items()}
+    if work.cost_only:
+        return replace(work, draft=work.draft.changed(filled(outline(work.draft.net, factors)), {}))
+    evidence = _observed(step, work) if step.images else None
+    net = factorise(work.draft.net, factors, evidence, device=work.device, tell=work.tell)
+    return replace(work, draft=work.draft.changed(net, {}))
+
+
+def _observed(step: Factorise, work: Work) -> Evidence:
+    inputs, targets = (like(part, lambda tensor: tensor[: step.images]) for part in whole(work.data, "calibration"))
+    count = count_of(inputs)
+    batches = (
+        (like(inputs, lambda t, s=start: t[s : s + 64]), like(targets, lambda t, s=start: t[s : s + 64]))
+        for start in range(0, count, 64)
+    )
+    return observe(work.draft.net, batches, task=work.task, images=count, device=work.device, tell=work.tell)
+
+
+def _sentence(step: Factorise) -> str:
+    ranks = ", ".join(
+        f"{name}: {wanted.kind} at {' and '.join(map(str, wanted.ranks))}" for name, wanted in step.layers.items()
+    )
+    return f"Factorise layers. Kind and rank: {ranks}."
+
+
+FACTORISE = Technique(Factorise, _apply, _sentence)
+
+
+def in_turns(
+    layers: Mapping[str, Ranks], groups: Iterable[Iterable[str]], tune: Tune, *, images: int = 0
+) -> tuple[Step, ...]:
+    """Return steps that factorise one group of layers after the other, and train behind each.
+
+    Training takes the epochs of `tune` for each layer of a group, so every grouping trains as long in all. All layers
+    in one group is one-shot; each in a group of its own is iterative (Astrid and Lee 2017, arXiv 1701.07148); anything
+    between is what Astrid, Lee and Seo 2018 (ETRI J. 40(4)) call the hybrid, of which only the name was found.
+    `images` is as in `Factorise`. Raises RequestError where a layer is in no group, or in two.
+    """
+    turns = [tuple(group) for group in groups]
+    grouped = [name for turn in turns for name in turn]
+    if sorted(grouped) != sorted(layers):
+        wrong = {*layers} ^ {*grouped} or {name for name in grouped if grouped.count(name) > 1}
+        raise RequestError(f"each layer must be in one group, and '{min(wrong)}' is not; there are {', '.join(layers)}")
+    return tuple(
+        step
+        for turn in turns
+        for step in (
+            Factorise(layers={name: layers[name] for name in turn}, images=images),
+            tune.model_copy(update={"epochs": tune.epochs * len(turn)}),
+        )
+    )

@@ -1,0 +1,30 @@
+"""Find the weights again: each layer gives what it gave in the original, fed with what it is fed now (`solver/`)."""
+
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field
+
+from slimwright.data import like, whole
+from slimwright.techniques.solver.refit import refit
+from slimwright.techniques.technique import Step, Technique, Work, plural
+
+
+class Solve(Step):
+    """Find the weights again, by least squares on the calibration images: the first so many of them, or all."""
+
+    step: Literal["solve"] = "solve"
+    images: int | None = Field(None, gt=0)
+
+
+def _apply(step: Solve, work: Work) -> Work:
+    inputs = like(whole(work.data, "calibration")[0], lambda tensor: tensor[: step.images])
+    return replace(work, draft=refit(work.draft, inputs, device=work.device, tell=work.tell))
+
+
+def _sentence(step: Solve) -> str:
+    on = plural(step.images, "calibration image") if step.images else "the calibration images"
+    return f"Solve the weights again on {on}: each layer gives what it gave in the original."
+
+
+SOLVE = Technique(Solve, _apply, _sentence)

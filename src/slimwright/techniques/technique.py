@@ -1,0 +1,72 @@
+"""What a technique is: a step as data, what the step does to a draft, and what a report says of it.
+
+A technique is one file, and one line in `TECHNIQUES`. The recipe's steps, the planner's knobs and the report's
+sentences derive from that tuple. A technique that takes part in planning offers knobs (`knobs.py`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from slimwright.data import Dataset
+from slimwright.progress import Tell
+from slimwright.tasks import Task
+from slimwright.techniques.knobs import Choice, Knob, Observed, no_knobs, no_steps
+from slimwright.techniques.solver.draft import Draft
+
+
+class Step(BaseModel):
+    """One step of a recipe: the knobs of one technique. Each technique's own has its name in the field `step`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    step: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What steps work on: the draft, the original that teaches it, and the data and task that both are judged by."""
+
+    draft: Draft
+    teacher: Draft
+    data: Dataset  # with the task's targets
+    task: Task
+    device: str
+    checkpoint: Path | None
+    tell: Tell
+    cost_only: bool = False  # the weights mean nothing: only structure and costs are asked for
+
+
+@dataclass(frozen=True)
+class Technique:
+    """One technique. `apply` takes a step and the work so far; `sentence` says what a step does.
+
+    `knobs` offers settings with the damage that each is predicted to do, and `steps` makes a recipe's steps of the
+    settings that a plan chose; `done` is what a network is called after them. `ends` says that the step stands behind all training and solving.
+    """
+
+    step: type[Step]
+    apply: Callable[[Any, Work], Work]
+    sentence: Callable[[Any], str]
+    knobs: Callable[[Observed], Sequence[Knob]] = no_knobs
+    steps: Callable[[Observed, Choice], Sequence[Step]] = no_steps
+    done: str = ""
+    ends: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of its step."""
+        name: str = self.step.model_fields["step"].default
+        return name
+
+
+def by_step(techniques: Sequence[Technique]) -> Mapping[type[Step], Technique]:
+    """Return each technique by its step."""
+    return {technique.step: technique for technique in techniques}
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a count with its noun: 1 -> "1 epoch", 2 -> "2 epochs"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
