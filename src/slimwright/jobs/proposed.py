@@ -1,0 +1,108 @@
+"""What can be done to a network: it is observed once, and every technique offers its knobs, priced."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimwright.atomic import kept_at
+from slimwright.cost import Budget
+from slimwright.coupling import couple
+from slimwright.evidence import Evidence, load_evidence, observe
+from slimwright.evidence.sums import FORMAT
+from slimwright.jobs.bench import Bench
+from slimwright.jobs.stages import Stages
+from slimwright.measure import Decision, Outcome
+from slimwright.progress import Event
+from slimwright.runtimes.known import RUNTIMES
+from slimwright.runtimes.layers import TRANSFORMED, timed_by
+from slimwright.search import Goal, Menu, Space, Tuning
+from slimwright.search.predictor import Predictor
+from slimwright.targets.layers import layer_table
+from slimwright.techniques import Observed
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """The space of a job, what its policy noted, and the menu, once it was asked for."""
+
+    space: Space
+    decisions: list[Decision]
+    menus: list[Menu]
+
+
+def proposed(bench: Bench, budget: Budget, tune: Tuning, *, stages: Stages, cache: Path) -> Proposed:
+    """Return what a policy can choose from. The network is observed, and knobs are priced, when they are asked for."""
+    original, decisions, menus = bench.original(), list[Decision](), list[Menu]()
+    limits = budget.absolute(original.cost)
+
+    def menu() -> Menu:
+        if not menus:
+            with stages("observe"):
+                evidence = observed(bench, cache, tune.seed)
+            with stages("plan"):
+                timed = "latency_ms" in (*limits, budget.objective)
+                menus.append(menu_of(bench, evidence, cache, timed=timed))
+        return menus[0]
+
+    def note(what: str, outcome: Outcome, why: str) -> None:
+        decisions.append(Decision(what=what, outcome=outcome, why=why))
+
+    space = Space(
+        goal=Goal(budget, limits, bench.given.task.metric),
+        net=bench.given.net,
+        original=original,
+        encodings=["int8"] if "int8" in RUNTIMES[bench.place.runtime].precisions else [],
+        images=bench.given.data.size("calibration"),
+        menu=menu,
+        recipe=bench.method.recipe,
+        tune=tune,
+        note=note,
+    )
+    return Proposed(space, decisions, menus)
+
+
+def observed(bench: Bench, cache: Path, seed: int) -> Evidence:
+    """Return evidence from the calibration part; kept under a key of the net's and the images' content."""
+    given = bench.given
+    said = json.dumps([FORMAT, given.net.digest, bench.context["calibration"], bench.context["task"], seed])
+    path = kept_at(cache, "evidence", said)
+    if path.exists():
+        return load_evidence(path)
+    evidence = observe(
+        given.net,
+        given.data.batches("calibration", BATCH),
+        task=given.task,
+        seed=seed,
+        images=given.data.size("calibration"),
+        device=bench.method.device,
+        checkpoint=kept_at(cache, "observing", said),
+        tell=bench.tell,
+    )
+    evidence.save(path)
+    return evidence
+
+
+def menu_of(bench: Bench, evidence: Evidence, cache: Path, *, timed: bool) -> Menu:
+    """Price the knobs of every technique. The channel step and, if latency counts, layers are measured, or cached."""
+    net, tell = bench.given.net, bench.tell
+    runtime = timed_by(bench.place.runtime)
+    coupling, table = couple(net), layer_table(bench.place.target, runtime, cache)
+    tell(Event("plan", 0, 3, "find the channel step"))
+    step = table.step()
+    observed_net = Observed(
+        net, coupling, evidence, step, bench.given.data.size("calibration"), bench.method.device, tell
+    )
+    predictor = Predictor(
+        net, coupling, table, step, ranks=factorisable(net, evidence, step), transformed=TRANSFORMED.get(runtime, 1.0)
+    )
+    if timed:
+        tell(Event("plan", 1, 3, "measure layers"))
+        predictor.measure()
+    table.save()
+    tell(Event("plan", 2, 3, f"{len(table)} layer shapes known, channels in steps of {step}"))
+    techniques = bench.method.techniques
+    knobs = {technique.name: technique.knobs(observed_net) for technique in techniques}
+    tell(Event("plan", 3, 3))
+    return Menu(observed_net, predictor, {name: found for name, found in knobs.items() if found}, techniques)

@@ -1,0 +1,126 @@
+"""The original: the model as the user gave it, which runs in its own framework, and our reading of it.
+
+A reading error must show. So the two are compared when a model is read, and the final proof compares with the model as
+it was given, too: an ONNX file in ONNX Runtime, a module in torch. A saved net is read as it is, and a `.pt2` file can
+only be run by unpickling it, which is never done: there the reading is the original.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from slimwright.data import Inputs, tensors_of
+from slimwright.errors import ModelError, ProofError
+from slimwright.graph import Net
+from slimwright.importers import capture, read_onnx
+from slimwright.runtimes import Artefact
+from slimwright.targets import Effort, Local, measure
+from slimwright.tasks import Forward, Outputs
+
+READING_TOLERANCE = 1e-4  # of the largest value of an output: float32 in another order of sums
+IMAGES = 2  # random ones, on which a reading is compared
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Original:
+    """A model as the user gave it: `forward` runs it in its own `framework`; `net` is our reading of it."""
+
+    net: Net
+    forward: Forward
+    framework: str
+
+    @property
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """The shape of each output, for a batch of one."""
+        return [self.net[name].shape for name in self.net.outputs]
+
+
+def original_of(model: nn.Module | Net, shapes: Sequence[Sequence[int]]) -> Original:
+    """Return a module, captured for inputs of these shapes (without the batch), or a net, as an original.
+
+    Raises ModelError where the module cannot be captured, or the net differs from it.
+    """
+    if isinstance(model, Net):
+        return Original(model, lambda inputs: model.run(tensors_of(inputs)), "slimwright")
+    captured = capture(model, shapes[0] if len(shapes) == 1 else shapes)
+    return compared(Original(captured, _forward(model.eval()), "torch"))
+
+
+def original_file(path: Path) -> Original:
+    """Return an `.onnx` file as an original. Raises ModelError where our reading differs from ONNX Runtime's."""
+    net = read_onnx(path)
+    return compared(Original(net, _in_onnx_runtime(path, net), "ONNX Runtime"))
+
+
+def compared(original: Original, inputs: Inputs | None = None) -> Original:
+    """Return the original; raise ModelError, naming the output, where the net differs from it on some inputs.
+
+    Without `inputs`, on random ones.
+    """
+    inputs = random_inputs(original.net, IMAGES) if inputs is None else inputs
+    expected, found = original.forward(inputs), original.net.run(tensors_of(inputs))
+    if len(expected) != len(found):
+        raise ModelError(f"the model returns {len(expected)} outputs, as it was read {len(found)}: please report this")
+    for name, mine, its in zip(original.net.outputs, found, expected, strict=True):
+        if mine.shape != its.shape:
+            raise ModelError(f"output '{name}' has shape {list(its.shape)}, as it was read {list(mine.shape)}")
+        error = float((mine.double() - its.double()).abs().max()) if mine.numel() else 0.0
+        largest = max(float(its.double().abs().max()) if its.numel() else 0.0, 1e-12)
+        if not error <= READING_TOLERANCE * largest:
+            raise ModelError(
+                f"output '{name}' differs from {original.framework}'s by {error / largest:.2g} of its largest value, "
+                f"more than {READING_TOLERANCE:g}: the model was not read rightly, and nothing is done with it"
+            )
+    return original
+
+
+def random_inputs(net: Net, count: int, seed: int = 0) -> Inputs:
+    """Return normal numbers of mean 0 and variance 1 for each input of a net; zeros for whole numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for node in net.inputs:
+        shape = (count, *node.shape[1:])
+        floats = node.dtype.startswith("float")
+        made.append(torch.randn(shape, generator=generator) if floats else torch.zeros(shape, dtype=torch.int64))
+    return made[0] if len(made) == 1 else tuple(made)
+
+
+def _forward(module: nn.Module) -> Forward:
+    """Run a module in eval mode, batch by batch."""
+
+    @torch.no_grad()
+    def forward(inputs: Inputs) -> Outputs:
+        module.eval()
+        batches = zip(*(tensor.split(BATCH) for tensor in tensors_of(inputs)), strict=True)
+        parts = [_flat(module(*batch)) for batch in batches]
+        return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
+
+    return forward
+
+
+def _flat(result: object) -> Outputs:
+    """The tensors of a module's result, in order."""
+    leaves, _ = torch.utils._pytree.tree_flatten(result)
+    return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+
+def _in_onnx_runtime(path: Path, net: Net) -> Callable[[Inputs], Outputs]:
+    """Run a file in ONNX Runtime, in a process of its own."""
+    shapes = tuple(node.shape for node in net.inputs)
+    outputs = tuple(net[name].shape for name in net.outputs)
+    beside = tuple(other for other in (path.with_name(path.name + ".data"),) if other.exists())
+    artefact = Artefact("onnxruntime", "fp32", (path, *beside), shapes=shapes, output_shapes=outputs)
+
+    def forward(inputs: Inputs) -> Outputs:
+        try:
+            seen = measure(Local(), {"file": artefact}, Effort(), inputs=tensors_of(inputs))["file"]
+        except ProofError as error:
+            raise ModelError(f"ONNX Runtime cannot run {path}: {error}") from error
+        assert seen.outputs is not None
+        return seen.outputs
+
+    return forward
