@@ -36,9 +36,10 @@ from slimwright.data import (
 )
 from slimwright.data.glyphs import parsed
 from slimwright.errors import DataError, ModelError, RequestError
-from slimwright.graph import Net, load_net
-from slimwright.importers import capture, read_pt2
-from slimwright.importers.onnx import read_onnx
+from slimwright.graph import load_net
+from slimwright.importers import read_pt2
+from slimwright.jobs.given import shapes_of
+from slimwright.measure.original import Original, original_file, original_of
 from slimwright.progress import Tell, silent
 from slimwright.train import Schedule, fit
 from slimwright.zoo import ZOO, build
@@ -92,7 +93,7 @@ def _pictures(rest: str, seed: int) -> Dataset:
     return image_folder(Path(path), int(size), seed)
 
 
-def load_model(
+def load_original(
     spec: str,
     data: Dataset,
     *,
@@ -100,34 +101,34 @@ def load_model(
     cache: Path | None = None,
     device: str = "cpu",
     tell: Tell = silent,
-) -> Net:
-    """Return the net that `spec` names. A zoo network without `weights` is trained on `data`, once per cache.
+) -> Original:
+    """Return the model that `spec` names. A zoo network without `weights` is trained on `data`, once per cache.
 
     Raises ModelError, naming the file and the way out, and RequestError where there is no such device to train on.
     """
     path = Path(spec)
     if spec in ZOO:
         if weights is None:
-            return capture(_trained(spec, data, cache, usable(device), tell), data.image_shape)
-        return capture(_weighted(_zoo(spec, data), weights), data.image_shape)
+            return original_of(_trained(spec, data, cache, usable(device), tell), shapes_of(data))
+        return original_of(_weighted(_zoo(spec, data), weights), shapes_of(data))
     if ":" in spec and not path.exists():
         model = _called(spec, ModelError)
         if not isinstance(model, nn.Module):
             raise ModelError(f"{spec} returned {type(model).__name__}, not an nn.Module")
-        return capture(_weighted(model, weights) if weights else model, data.image_shape)
+        return original_of(_weighted(model, weights) if weights else model, shapes_of(data))
     if weights is not None:
         raise ModelError(f"--weights goes with a zoo name or module:callable; {spec} brings its own")
-    return read_model(path)
+    return read_original(path)
 
 
-def read_model(path: Path) -> Net:
-    """Return the net in a `.pt2` or `.onnx` file, a folder with a saved net, or a bundle.
+def read_original(path: Path) -> Original:
+    """Return the model in a `.pt2` or `.onnx` file, a folder with a saved net, or a bundle.
 
     Raises ModelError for anything else.
     """
     if path.is_dir():
         inner = path / "net"
-        return load_net(inner if (inner / "net.json").exists() else path)
+        return original_of(load_net(inner if (inner / "net.json").exists() else path), [])
     if not path.exists():
         raise ModelError(
             f"there is no model '{path}': no file and no folder of that name, and {unknown(str(path), ZOO)}"
@@ -138,11 +139,11 @@ def read_model(path: Path) -> Net:
             "or its weights as .safetensors, and give module:callable with --weights"
         )
     if path.suffix == ".pt2":
-        return read_pt2(path)
+        return original_of(read_pt2(path), [])
     if path.suffix == ".onnx":
-        return read_onnx(path)
+        return original_file(path)
     raise ModelError(
-        f"{path} is no model that can be read; give a .pt2 or .onnx file, a saved net, a bundle, a zoo name or "
+        f"{path} is not a model that can be read; give a .pt2 or .onnx file, a saved net, a bundle, a zoo name or "
         "module:callable"
     )
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from slimwright.cli.sources import load_model, read_model
+from slimwright.cli.sources import load_original, read_original
 from slimwright.data import PARTS, ArrayData, Dataset
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, load_net
-from slimwright.importers import capture
+from slimwright.jobs.given import check_inputs
+from slimwright.jobs.inspect import Subject
 from slimwright.measure.bundle import MANIFEST, NET, load_bundle
-from slimwright.measure.inspection import Subject
+from slimwright.measure.original import Original, original_of
 from slimwright.progress import Event, Tell, silent
 from slimwright.zoo import ZOO, build, network
 
@@ -24,7 +25,7 @@ def image_shape(text: str) -> Shape:
     """Return [C, H, W] of a text such as "3x224x224". Raises RequestError for anything else."""
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text.strip().lower())
     if found is None:
-        raise RequestError(f"'{text}' is no image; give channels x height x width, such as 3x224x224")
+        raise RequestError(f"'{text}' is not an image's size; give channels x height x width, such as 3x224x224")
     channels, height, width = (int(number) for number in found.groups())
     return channels, height, width
 
@@ -57,50 +58,47 @@ def _subject(spec: str, data: Dataset | None, image: Shape | None, weights: Path
     shape = data.image_shape if data else image
     if spec in ZOO:
         shape = shape or network(spec).image_shape
-        classes = len(data.labels) if data else network(spec).classes
+        classes = len(data.labels) if data and data.labels else network(spec).classes
         if weights is None:
-            return Subject(spec, capture(build(spec, classes=classes, in_channels=shape[0]), shape), trained=False)
-        return Subject(spec, load_model(spec, _blank(shape, classes), weights=weights))
+            return Subject(
+                spec, original_of(build(spec, classes=classes, in_channels=shape[0]), [shape]), trained=False
+            )
+        return Subject(spec, load_original(spec, _blank(shape, classes), weights=weights))
     if ":" in spec and not Path(spec).exists():
         if shape is None:
             raise RequestError(
                 f"how large are the images that {spec} takes? Give --image, such as 3x224x224, or --data"
             )
-        return Subject(spec, _fitting(load_model(spec, _blank(shape, 1), weights=weights), spec, data))
+        return Subject(spec, _fitting(load_original(spec, data or _blank(shape, 1), weights=weights), data))
     if weights:
         raise ModelError(f"--weights goes with a zoo name or module:callable; {spec} brings its own")
     bundle = load_bundle(Path(spec)) if (Path(spec) / MANIFEST).exists() else None
     artefact = bundle.artefact("result") if bundle else None
-    net = load_net(bundle.path / NET) if bundle else read_model(Path(spec))
-    if image and net.input.shape[1:] != image:
-        net, artefact = _resized(net, spec, image), None
-    return Subject(spec, _fitting(net, spec, data), artefact=artefact)
+    original = original_of(load_net(bundle.path / NET), []) if bundle else read_original(Path(spec))
+    if image and [node.shape[1:] for node in original.net.inputs] != [image]:
+        original, artefact = _resized(original.net, spec, image), None
+    return Subject(spec, _fitting(original, data), artefact=artefact)
 
 
-def _fitting(net: Net, spec: str, data: Dataset | None) -> Net:
-    """Return the net; raise DataError unless it takes the images of `data` and scores each of its classes."""
-    if data and net.input.shape[1:] != tuple(data.image_shape):
-        takes, has = _times(net.input.shape[1:]), _times(data.image_shape)
-        raise DataError(f"{spec} takes images of {takes}; those of data set '{data.name}' are {has}")
-    scores = net[net.outputs[0]].shape
-    if data and scores != (1, len(data.labels)):
-        raise DataError(
-            f"{spec} returns {list(scores)} for an image; data set '{data.name}' has {len(data.labels)} classes"
-        )
-    return net
+def _fitting(original: Original, data: Dataset | None) -> Original:
+    """Return the original; raise DataError unless it takes the images of `data`."""
+    if data is not None:
+        check_inputs(original.net, data)
+    return original
 
 
-def _resized(net: Net, spec: str, image: Shape) -> Net:
+def _resized(net: Net, spec: str, image: Shape) -> Original:
     """Return the net for images of another size. Raises ModelError where it is made for its own."""
+    takes = " and ".join(_times(node.shape[1:]) for node in net.inputs)
+    if len(net.inputs) > 1:
+        raise ModelError(f"{spec} has {len(net.inputs)} inputs, of {takes}; --image is for networks with one")
     try:
         resized = net.edited({net.input.name: replace(net.input, shape=(1, *image))})
     except ModelError as error:
-        raise ModelError(
-            f"{spec} takes images of {_times(net.input.shape[1:])}, not of {_times(image)}: {error}"
-        ) from error
-    if resized[resized.outputs[0]].shape != net[net.outputs[0]].shape:
-        raise ModelError(f"{spec} takes images of {_times(net.input.shape[1:])}; its views do not fit {_times(image)}")
-    return resized
+        raise ModelError(f"{spec} takes images of {takes}, not of {_times(image)}: {error}") from error
+    if any(len(net[name].shape) == 2 and resized[name].shape != net[name].shape for name in net.outputs):
+        raise ModelError(f"{spec} takes images of {takes}; its views do not fit {_times(image)}")
+    return original_of(resized, [])
 
 
 def _blank(shape: Shape, classes: int) -> ArrayData:

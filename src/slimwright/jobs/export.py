@@ -6,34 +6,33 @@ Latencies come from rounds in which every artefact has its turn, each time in a 
 """
 
 import shutil
-import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from slimwright.atomic import appearing
-from slimwright.data import Dataset, whole
-from slimwright.errors import ConversionError, ProofError, RequestError
+from slimwright.data import Dataset, tensors_of, whole
+from slimwright.errors import ConversionError, RequestError
 from slimwright.graph import Net
-from slimwright.measure.bundle import Proof, Record, Timing, as_json, sha256_of
-from slimwright.measure.proof import net_scores, parity, share_right
+from slimwright.measure import EFFORTS, Exam, Parity, ProofEffort, Proven, Record, Timing, prove
+from slimwright.measure.bundle import as_json, sha256_of
+from slimwright.measure.original import Original, original_of, random_inputs
+from slimwright.measure.records import MetricCard
 from slimwright.progress import Event, Tell, silent
 from slimwright.runner.machine import Described, loaded_by
 from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop
 from slimwright.runtimes.known import installed, pairs
-from slimwright.targets import Local, Measurement, Target, measure
-from slimwright.targets.measuring import Effort
-from slimwright.techniques.fold import fold_batch_norm
+from slimwright.targets import Effort, Local, Target
+from slimwright.tasks import Imitation, Task, task_for
+from slimwright.techniques import encoded, fold_batch_norm
 
 EXPORT = "export.json"
-ROUNDS = 3
-EFFORT = Effort(runs=60, least_s=1.0, energy_s=1.0)
+EFFORT = EFFORTS["export"]
+ENCODED = {"fp32": "float32", "fp16": "float16", "int8": "int8"}  # what a precision makes of every layer's weights
 RANDOM_IMAGES = 16  # where there is no data, parity is looked at on these
 Wanted = tuple[str, Precision]
 
@@ -49,8 +48,8 @@ class Exported(Record):
     size_bytes: int | None = None
     conversion_s: float | None = None
     runtime_version: str | None = None
-    proof: Proof | None = None
-    accuracy: float | None = None  # 0..1 on the test part, in the runtime
+    proof: Parity | None = None
+    score: float | None = None  # on the test part, in the runtime, in the metric's unit
     latency: Timing | None = None
     cold_start_ms: float | None = None  # load and first run in a fresh process, median of the rounds
     peak_rss_bytes: int | None = None  # of a fresh process
@@ -64,11 +63,12 @@ class Export(Record):
     """What `export.json` holds."""
 
     format: Literal["slimwright-export"] = "slimwright-export"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     model: str
-    image_shape: list[int]
+    input_shapes: list[list[int]]  # without the batch
     data: str | None
-    net_accuracy: float | None  # of the graph itself, on the test part
+    metric: MetricCard | None  # of the scores; None without data
+    original_score: float | None  # of the model as it was given, in its own framework, on the test part
     target: str
     machine: dict[str, object]  # the target's: processor, system, runtimes
     threads: int
@@ -81,8 +81,8 @@ class Request:
 
     wanted: tuple[Wanted, ...]
     name: str = "model"
-    effort: Effort = EFFORT
-    rounds: int = ROUNDS
+    effort: Effort = EFFORT.alone
+    rounds: int = EFFORT.rounds
 
 
 def wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> tuple[Wanted, ...]:
@@ -98,36 +98,43 @@ def wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> tuple[Wanted, 
 
 
 def export(
-    net: Net,
+    original: Original | Net,
     request: Request,
     *,
     data: Dataset | None,
     out: Path,
+    task: Task | None = None,
     target: Target | None = None,
     tell: Tell = silent,
 ) -> Export:
     """Convert, prove and measure; return what `out` holds, which appears whole or not at all.
 
-    An artefact that fails is told of and not in `out`. Without `data` parity is looked at on random images, and there
-    is no accuracy and no INT8. Raises RequestError for what cannot be done.
+    Every artefact is compared with the model as it was given. One that fails is reported and not in `out`. Without
+    `data` it is compared on random inputs, and there is no score and no INT8. Raises RequestError for what cannot be
+    done.
     """
-    place, net = target or Local(), fold_batch_norm(net)
+    place = target or Local()
+    original = original if isinstance(original, Original) else original_of(original, [])
+    net = fold_batch_norm(original.net)
     if data is None and any(precision == "int8" for _, precision in request.wanted):
-        raise RequestError("INT8 is calibrated on images, and proven by accuracy: name them with --data")
-    check = _Check.of(net, data)
+        raise RequestError("INT8 is calibrated on images, and proven by them: name them with --data")
+    exam = _exam(original, data, task)
+    expected = original.forward(exam.inputs)
     with appearing(out, EXPORT) as folder:
         entries, artefacts = _converted(net, request, data, folder, tell)
-        seen = _measured(place, artefacts, request, check.images, tell)
+        effort = ProofEffort(request.effort, rounds=request.rounds)
+        seen = prove(place, artefacts, effort, exam=exam, expected=dict.fromkeys(artefacts, expected), tell=tell)
         about = place.about()
-        results = [_judged(entry, seen.get(name), check, about) for name, entry in entries.items()]
+        results = [_judged(entry, seen[name], about) if name in seen else entry for name, entry in entries.items()]
         for result in results:
             if not result.passed:
                 shutil.rmtree(folder / _name(result), ignore_errors=True)
         found = Export(
             model=request.name,
-            image_shape=list(net.input.shape[1:]),
+            input_shapes=[list(node.shape[1:]) for node in net.inputs],
             data=data.name if data else None,
-            net_accuracy=check.accuracy(check.expected),
+            metric=MetricCard.of(exam.task.metric) if data else None,
+            original_score=exam.score(expected),
             target=place.name,
             machine=dict(about),
             threads=request.effort.threads,
@@ -137,47 +144,30 @@ def export(
     return found
 
 
-@dataclass(frozen=True)
-class _Check:
-    """Images to prove on, with what the net makes of them."""
-
-    images: Tensor
-    labels: Tensor | None
-    expected: Tensor
-
-    @classmethod
-    def of(cls, net: Net, data: Dataset | None) -> "_Check":
-        if data is None:
-            images = torch.randn(RANDOM_IMAGES, *net.input.shape[1:], generator=torch.Generator().manual_seed(0))
-            return cls(images, None, net_scores(net, images))
-        images, labels = whole(data, "test")
-        return cls(images, labels, net_scores(net, images))
-
-    def accuracy(self, scores: Tensor) -> float | None:
-        return None if self.labels is None else share_right(scores, self.labels)
-
-    def proof(self, scores: Tensor, precision: Precision) -> Proof:
-        found = parity(scores, self.expected, precision)
-        if self.labels is None:  # random images lie between classes: only the error counts
-            found = found.model_copy(
-                update={"least_agreement": 0.0, "passed": found.max_relative_error <= found.tolerance}
-            )
-        return found
+def _exam(original: Original, data: Dataset | None, task: Task | None) -> Exam:
+    """What artefacts are proven on: the test part, or random inputs."""
+    if data is None:
+        inputs = random_inputs(original.net, RANDOM_IMAGES)
+        return Exam(task or Imitation((1.0,) * len(original.net.outputs)), inputs, random=True)
+    task = task or task_for(data, original.output_shapes, original.forward)
+    inputs, targets = whole(task.data(data, original.forward), "test")
+    return Exam(task, inputs, targets)
 
 
 def _converted(
     net: Net, request: Request, data: Dataset | None, folder: Path, tell: Tell
 ) -> tuple[dict[str, Exported], dict[str, Artefact]]:
     """Every artefact that is wanted, by name, and the files of those whose converters did not fail."""
-    calibration = whole(data, "calibration")[0] if data else None
+    calibration = tensors_of(whole(data, "calibration")[0]) if data else None
     entries, artefacts = {}, {}
     with Workshop() as workshop:
         for number, (runtime, precision) in enumerate(request.wanted):
             entry, began = Exported(runtime=runtime, precision=precision, passed=False, why=""), time.perf_counter()
-            name, images = _name(entry), calibration if precision == "int8" else None
+            name = _name(entry)
             tell(Event("convert", number, len(request.wanted), name))
             try:
-                made = artefacts[name] = workshop.convert(net, runtime, precision, folder / name, images=images)
+                stored = encoded(net, ENCODED[precision])
+                made = artefacts[name] = workshop.convert(stored, runtime, folder / name, calibration=calibration)
                 entries[name] = entry.model_copy(
                     update={
                         "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in made.files},
@@ -195,55 +185,22 @@ def _name(entry: Exported) -> str:
     return f"{entry.runtime}-{entry.precision}"
 
 
-def _measured(
-    place: Target, artefacts: Mapping[str, Artefact], request: Request, images: Tensor, tell: Tell
-) -> dict[str, list[Measurement] | str]:
-    """Every round's measurements of each artefact; the first round gives the scores. A text says what went wrong."""
-    seen: dict[str, list[Measurement] | str] = {}
-    steps = request.rounds * len(artefacts)
-    for turn in range(request.rounds):
-        for number, (name, artefact) in enumerate(artefacts.items()):
-            tell(Event("prove", turn * len(artefacts) + number, steps, name))
-            before = seen.setdefault(name, [])
-            if isinstance(before, list):
-                try:
-                    one = measure(place, {name: artefact}, request.effort, images=None if turn else images)
-                    before.append(one[name])
-                except (ProofError, RequestError) as error:
-                    seen[name] = str(error)
-    tell(Event("prove", steps, steps))
-    return seen
-
-
-def _judged(entry: Exported, seen: list[Measurement] | str | None, check: _Check, about: Described) -> Exported:
+def _judged(entry: Exported, one: Proven, about: Described) -> Exported:
     """Add what was measured, and say whether the artefact passed."""
-    if seen is None:
-        return entry
-    if isinstance(seen, str):
-        return entry.model_copy(update={"why": seen})
-    first = seen[0]
-    assert first.scores is not None
-    typical = sorted((m.latency for m in seen if m.latency), key=lambda latency: latency.median_ms)[len(seen) // 2]
-    proof = check.proof(first.scores, entry.precision)
-    measured = {
-        "passed": proof.passed,
-        "why": "" if proof.passed else _fault(proof),
+    if not one.rounds or one.latency is None:
+        return entry.model_copy(update={"why": one.why})
+    found = {
+        "passed": one.passed,
+        "why": one.why,
         "runtime_version": about["runtimes"].get(loaded_by(entry.runtime)),
-        "proof": proof,
-        "accuracy": check.accuracy(first.scores),
-        "latency": Timing(**vars(typical)),
-        "cold_start_ms": statistics.median(m.cold_start_ms for m in seen),
-        "peak_rss_bytes": int(statistics.median(m.peak_rss_bytes for m in seen[1:] or seen)),
-        "own_rss_bytes": int(statistics.median(m.own_rss_bytes for m in seen[1:] or seen)),
-        "planned_bytes": first.planned_bytes,
-        "energy_mj": first.energy_mj,
-        "temperature_c": seen[-1].temperature_c,
+        "proof": one.parity,
+        "score": one.score,
+        "latency": Timing.of(one.latency),
+        "cold_start_ms": one.cold_start_ms,
+        "peak_rss_bytes": one.peak_rss_bytes,
+        "own_rss_bytes": one.own_rss_bytes,
+        "planned_bytes": one.first.planned_bytes,
+        "energy_mj": one.first.energy_mj,
+        "temperature_c": one.rounds[-1].temperature_c,
     }
-    return entry.model_copy(update=measured)
-
-
-def _fault(proof: Proof) -> str:
-    return (
-        f"its scores leave the net's: relative error {proof.max_relative_error:.2g} (at most {proof.tolerance:g}), "
-        f"{proof.agreement:.1%} of {proof.images} images named alike (at least {proof.least_agreement:.1%})"
-    )
+    return entry.model_copy(update=found)

@@ -6,7 +6,7 @@ Every job proves by the same function; an `Effort` of `EFFORTS` says how much is
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -74,6 +74,7 @@ class Proven:
 
     artefact: Artefact
     why: str = ""
+    missing: bool = False  # the runtime, on the target; then `why` says how to install it
     parity: Parity | None = None
     score: float | None = None  # in the metric's unit
     latency: Latency | None = None  # beside the others where they ran together, else of the median round
@@ -131,7 +132,7 @@ def prove(
     if effort.together is not None and runs:
         tell(Event("prove", steps - 1, steps, f"{len(runs)} in turn" if len(runs) > 1 else next(iter(runs))))
         seen = measure(target, runs, effort.together)
-        found |= {name: _timed(found[name], seen[name].latency) for name in runs}
+        found |= {name: replace(found[name], latency=seen[name].latency) for name in runs}
     tell(Event("prove", steps, steps))
     return found
 
@@ -186,7 +187,7 @@ def _round(target: Target, name: str, so_far: Proven, effort: ProofEffort, exam:
     try:
         one = measure(target, {name: so_far.artefact}, effort.alone, inputs=inputs)[name]
     except (ProofError, RequestError) as error:
-        return Proven(so_far.artefact, why=str(error))
+        return Proven(so_far.artefact, str(error), missing=isinstance(error, RequestError))
     return Proven(so_far.artefact, rounds=(*so_far.rounds, one))
 
 
@@ -198,17 +199,13 @@ def _judged(name: str, one: Proven, exam: Exam | None, expected: Mapping[str, Ou
     latency = timed[len(timed) // 2] if timed else None
     outputs = one.first.outputs
     if exam is None or outputs is None:
-        return Proven(one.artefact, latency=latency, rounds=one.rounds)
+        return replace(one, latency=latency)
     try:
         found = exam.parity(outputs, expected[name], one.artefact.precision) if name in expected else None
     except ProofError as error:
-        return Proven(one.artefact, why=str(error), latency=latency, rounds=one.rounds)
+        return replace(one, why=str(error), latency=latency)
     why = "" if found is None or found.passed else fault(found)
-    return Proven(one.artefact, why, found, exam.score(outputs), latency, one.rounds)
-
-
-def _timed(one: Proven, latency: Latency | None) -> Proven:
-    return Proven(one.artefact, one.why, one.parity, one.score, latency, one.rounds)
+    return replace(one, why=why, parity=found, score=exam.score(outputs), latency=latency)
 
 
 def _error(found: Tensor, expected: Tensor) -> tuple[float, float]:

@@ -13,16 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from slimwright.cost.latency import LayerShape
-from slimwright.data import Dataset, whole
+from slimwright.data import Dataset, Inputs, like, tensors_of, whole
 from slimwright.errors import ConversionError, ProofError, RequestError
 from slimwright.graph import Net
 from slimwright.jobs.doctor.swaps import Swap, swaps_of
 from slimwright.jobs.doctor.widths import shapes_to_time
-from slimwright.measure.proof import TOLERANCE, net_scores, parity
+from slimwright.jobs.export import ENCODED
+from slimwright.measure import EFFORTS, Exam, outputs_of, prove, times
+from slimwright.measure.original import random_inputs
+from slimwright.measure.prove import TOLERANCE
 from slimwright.progress import Event, Tell, silent
 from slimwright.runner.sessions.session import Kernel
 from slimwright.runner.timing import Latency
@@ -32,12 +32,12 @@ from slimwright.runtimes.half import largest_values
 from slimwright.runtimes.known import converter_python, of, pairs
 from slimwright.runtimes.layers import is_tensor_kernel
 from slimwright.runtimes.suited import suited
-from slimwright.targets import Effort, Local, Target, measure
+from slimwright.targets import Effort, Local, Target
 from slimwright.targets.layers import layer_timer
-from slimwright.techniques.fold import fold_batch_norm
+from slimwright.tasks import Imitation, Task
+from slimwright.techniques import encoded, fold_batch_norm
 
 IMAGES, CALIBRATION = 4, 8  # to compare on, and to calibrate INT8 on
-RUNNING = Effort(runs=20, least_s=0.5, profile_runs=10)
 COMPARING = Effort(runs=30, least_s=1.0)
 TRIAL_S = 20.0  # where a conversion takes longer, no more than one is made
 LAYERS_IN = ("onnxruntime", "ncnn")  # single layers are made there without a converter
@@ -123,6 +123,7 @@ def examine(
     runtimes: Sequence[str] = (),
     precisions: Sequence[str] = ("fp32",),
     data: Dataset | None = None,
+    task: Task | None = None,
     tell: Tell = silent,
 ) -> Diagnosis:
     """Return what was seen of a network in `runtimes`, or in all there are.
@@ -132,17 +133,17 @@ def examine(
     """
     net, place = fold_batch_norm(net), Local()
     wanted = pairs(runtimes or tuple(RUNTIMES), precisions)
-    images = _images(net, data)
+    exam, calibration = _exam(net, data, task)
     with Workshop() as workshop, tempfile.TemporaryDirectory(prefix="slimwright-") as scratch:
-        room = _Room(workshop, place, Path(scratch), images)
+        ward = _Ward(workshop, place, Path(scratch), exam, calibration)
         visits = []
         for number, (runtime, precision) in enumerate(wanted):
             tell(Event("examine", number, len(wanted), f"{runtime} {precision}"))
-            visits.append(room.visit(net, runtime, precision))
+            visits.append(ward.visit(net, runtime, precision))
         tell(Event("examine", len(wanted), len(wanted)))
         if all(visit.missing for visit in visits):
             raise RequestError("; ".join(dict.fromkeys(visit.why for visit in visits)))
-        trials = tuple(room.trials(net, visits, tell))
+        trials = tuple(ward.trials(net, visits, tell))
     well = [visit.runtime for visit in visits if visit.well]
     layers = {}
     for runtime in (r for r in LAYERS_IN if r in well):
@@ -150,7 +151,7 @@ def examine(
         shapes = shapes_to_time(net)
         layers[runtime] = dict(zip(shapes, layer_timer(place, runtime)(shapes, 0), strict=True))
         tell(Event("layers", 1, 1, runtime))
-    largest = largest_values(net, images[0])
+    largest = largest_values(net, tensors_of(exam.inputs))
     return Diagnosis(name, net, data.name if data else None, tuple(visits), trials, layers, largest)
 
 
@@ -165,17 +166,18 @@ def rewritten(net: Net, runtime: str) -> dict[str, tuple[str, ...]]:
 
 
 @dataclass(frozen=True)
-class _Room:
+class _Ward:
     """Where a network is converted and run."""
 
     workshop: Workshop
     place: Target
     folder: Path
-    images: tuple[Tensor, Tensor]  # to compare on, and to calibrate on
+    exam: Exam
+    calibration: Inputs
     made: dict[tuple[str, str, str], Artefact] = field(default_factory=dict)
 
     def visit(self, net: Net, runtime: str, precision: Precision) -> Visit:
-        """Convert, run and compare; what fails is told of."""
+        """Convert, run and compare; what fails is reported."""
         try:
             converter_python(runtime)
         except RequestError as error:
@@ -187,28 +189,23 @@ class _Room:
         except ConversionError as error:
             why = str(error).removeprefix(f"{of(runtime).title}, {precision}: ")
             return Visit(runtime, precision, why, rewritten=changed)
-        took = time.perf_counter() - began
         visit = Visit(
             runtime,
             precision,
             converted=True,
-            conversion_s=took,
+            conversion_s=time.perf_counter() - began,
             size_bytes=artefact.size_bytes,
             fallbacks=artefact.fallbacks,
             rewritten=changed,
         )
-        try:
-            found = measure(self.place, {"net": artefact}, RUNNING, images=self.images[0])["net"]
-        except RequestError as error:
-            return replace(visit, why=str(error), missing=True)
-        except ProofError as error:
-            return replace(visit, why=str(error))
-        visit = replace(visit, ran=True, latency=found.latency, kernels=found.kernels)
-        scores, expected = found.scores, net_scores(net, self.images[0])
-        assert scores is not None
-        if scores.shape != expected.shape:
-            return replace(visit, why=f"its scores are {list(scores.shape)}, the net's {list(expected.shape)}")
-        return replace(visit, error=parity(scores, expected, precision).max_relative_error)
+        expected = {"net": outputs_of(net, self.exam.inputs)}
+        one = prove(self.place, {"net": artefact}, EFFORTS["doctor"], exam=self.exam, expected=expected)["net"]
+        if not one.rounds:
+            return replace(visit, why=one.why, missing=one.missing)
+        visit = replace(visit, ran=True, latency=one.latency, kernels=one.first.kernels)
+        if one.parity is None:
+            return replace(visit, why=one.why)
+        return replace(visit, error=one.parity.max_relative_error)
 
     def trials(self, net: Net, visits: Sequence[Visit], tell: Tell) -> Iterator[Tried]:
         """Time every swap in every runtime that is well and quick to convert for."""
@@ -222,12 +219,10 @@ class _Room:
                     "net": self.converted(net, runtime, "fp32", "net"),
                     "swapped": self.converted(swap.net, runtime, "fp32", swap.name),
                 }
-                seen = measure(self.place, sides, COMPARING)
+                ms = times(self.place, sides, COMPARING)
             except (ConversionError, ProofError):
                 continue  # a trial that cannot be made says nothing of the network
-            before, after = seen["net"].latency, seen["swapped"].latency
-            assert before is not None and after is not None
-            yield Tried(swap, runtime, before.median_ms, after.median_ms)
+            yield Tried(swap, runtime, ms["net"], ms["swapped"])
         if steps:
             tell(Event("try", len(steps), len(steps)))
 
@@ -235,15 +230,20 @@ class _Room:
         """Return the artefact of a net, made once for each name."""
         key = (runtime, precision, name)
         if key not in self.made:
-            calibration, folder = self.images[1] if precision == "int8" else None, self.folder / "-".join(key)
-            self.made[key] = self.workshop.convert(net, runtime, precision, folder, images=calibration)
+            stored, folder = encoded(net, ENCODED[precision]), self.folder / "-".join(key)
+            self.made[key] = self.workshop.convert(stored, runtime, folder, calibration=tensors_of(self.calibration))
         return self.made[key]
 
 
-def _images(net: Net, data: Dataset | None) -> tuple[Tensor, Tensor]:
-    """Images to compare on, and to calibrate on."""
+def _exam(net: Net, data: Dataset | None, task: Task | None) -> tuple[Exam, Inputs]:
+    """What is compared, and images to calibrate on."""
+    task = task or Imitation((1.0,) * len(net.outputs))
     if data is not None:
-        images = whole(data, "calibration")[0]
-        return images[:IMAGES], images[:CALIBRATION]
-    drawn = torch.randn(IMAGES + CALIBRATION, *net.input.shape[1:], generator=torch.Generator().manual_seed(0))
-    return drawn[:IMAGES], drawn[IMAGES:]
+        inputs = whole(data, "calibration")[0]
+        return Exam(task, _some(inputs, 0, IMAGES), random=True), _some(inputs, 0, CALIBRATION)
+    drawn = random_inputs(net, IMAGES + CALIBRATION)
+    return Exam(task, _some(drawn, 0, IMAGES), random=True), _some(drawn, IMAGES, IMAGES + CALIBRATION)
+
+
+def _some(inputs: Inputs, start: int, end: int) -> Inputs:
+    return like(inputs, lambda tensor: tensor[start:end])

@@ -1,0 +1,71 @@
+"""What the commands' arguments and options are called, and what their help says."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slimwright.errors import RequestError
+
+if TYPE_CHECKING:
+    from slimwright.data import Dataset
+    from slimwright.measure.original import Original
+    from slimwright.targets import Target
+    from slimwright.tasks import Task
+
+DEFAULT_TOKEN = Path.home() / ".slimwright-token"
+DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slimwright"
+
+ModelArgument = Annotated[str, typer.Argument(help="zoo name, .onnx or .pt2 file, saved net, bundle, module:callable")]
+DataOption = Annotated[
+    str,
+    typer.Option(help="digits, glyphs, mnist:FOLDER, cifar10:FOLDER, folder:PATH@SIZE, x.safetensors, module:callable"),
+]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(
+        help="what the outputs mean: classification, top-5, multi-label, imitation (give what the original gave, no "
+        "labels needed), or module:callable; by default what the data suggests"
+    ),
+]
+WeightsOption = Annotated[Path | None, typer.Option(help="safetensors weights for a zoo name or module:callable")]
+ImageOption = Annotated[str | None, typer.Option(help="channels x height x width, if not the network's own")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+SeedOption = Annotated[int, typer.Option(help="of the data's split")]
+CacheOption = Annotated[
+    Path,
+    typer.Option(envvar="SLIMWRIGHT_CACHE", help="everything that is not to be computed again is kept here"),
+]
+RuntimesOption = Annotated[
+    list[str] | None,
+    typer.Option(help="onnxruntime, ort, ncnn, mnn, executorch, litert, openvino, or all; may be repeated"),
+]
+TargetOption = Annotated[
+    str, typer.Option(help="where artefacts run: local, ssh:HOST, agent:HOST:PORT; the last needs its --token-file")
+]
+ComputeOption = Annotated[
+    str, typer.Option(help="where this machine observes, solves and trains: cpu, cuda, cuda:1; torch must know it")
+]
+TokenOption = Annotated[Path | None, typer.Option(help="the agent's token, as the agent wrote it")]
+
+
+def target_of(spec: str, token_file: Path | None) -> "Target":
+    """Return the target that `--target` names. Raises RequestError where its token cannot be read."""
+    from slimwright.targets.named import target
+
+    try:
+        token = token_file.read_text().strip() if token_file else None
+    except OSError as error:
+        raise RequestError(f"cannot read the token in {token_file}: {error.strerror}") from error
+    return target(spec, token=token)
+
+
+def task_of(spec: str | None, data: "Dataset", original: "Original") -> "Task":
+    """Return the task that `--task` names, or the one that the data suggests. Raises RequestError for an unknown one."""
+    from slimwright.cli.sources import load_task
+    from slimwright.tasks import task_for
+
+    if spec is not None and ":" in spec:
+        return load_task(spec)
+    return task_for(data, original.output_shapes, original.forward, spec)

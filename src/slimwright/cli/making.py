@@ -1,0 +1,184 @@
+"""`slimwright export`, `apply`, `train` and `agent`: artefacts, nets by recipe, trained nets, and a place to run them."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slimwright.cli.arguments import (
+    DEFAULT_CACHE,
+    DEFAULT_TOKEN,
+    CacheOption,
+    ComputeOption,
+    DataOption,
+    ImageOption,
+    JsonOption,
+    ModelArgument,
+    RuntimesOption,
+    SeedOption,
+    TargetOption,
+    TaskOption,
+    TokenOption,
+    WeightsOption,
+    target_of,
+    task_of,
+)
+from slimwright.cli.consoles import err_console, out_console
+from slimwright.cli.progress_bars import progress
+from slimwright.errors import RequestError
+
+EXPORT = (
+    "Examples:\n\n  slimwright export bundle/ --runtime ncnn --precision int8 --data digits --out exported/\n\n"
+    "  slimwright export model.pt2 --runtime all --precision fp32 --precision fp16 --out exported/\n\n"
+    "  slimwright export mobilenet-v2 --runtime executorch --runtime litert --out exported/ --json"
+)
+APPLY = (
+    "Examples:\n\n  slimwright apply recipe.json resnet20 --data digits --out smaller/\n\n"
+    "  slimwright apply bundle/ model.pt2 --data images.safetensors --out again/\n\n"
+    "A recipe by hand, for any net that it fits:\n\n"
+    '  {"original": null, "steps": [{"step": "merge", "streamlines": ["conv2d"]}, {"step": "solve"}]}'
+)
+TRAIN = "Example:\n\n  slimwright train resnet20 --data digits --out resnet20/"
+AGENT = (
+    "Examples:\n\n  slimwright agent --host 0.0.0.0\n\n  slimwright agent --write runner.pyz\n\n"
+    "Jobs are then sent with --target agent:HOST:8765 and the token that is printed."
+)
+
+
+def export(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="folder for the artefacts; it appears whole or not at all")],
+    runtime: RuntimesOption = None,
+    precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16, int8, or all; may be repeated")] = None,
+    data: Annotated[str | None, typer.Option(help="to calibrate INT8 on and to prove the metric with")] = None,
+    task: TaskOption = None,
+    image: ImageOption = None,
+    weights: WeightsOption = None,
+    threads: Annotated[int, typer.Option(min=1, help="of the runtime")] = 1,
+    target: TargetOption = "local",
+    token_file: TokenOption = None,
+    seed: SeedOption = 0,
+    cache: CacheOption = DEFAULT_CACHE,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert a network for mobile runtimes. Artefacts that fail their proof are reported and not written."""
+    from slimwright.cli import tables
+    from slimwright.cli.sources import load_data, load_original
+    from slimwright.cli.subjects import image_shape, subjects
+    from slimwright.jobs import export as exporting
+
+    wanted = exporting.wanted(runtime or ["onnxruntime"], precision or ["fp32"])
+    with progress(err_console) as tell:
+        found = load_data(data, seed) if data else None
+        if found:
+            original = load_original(model, found, weights=weights, cache=cache, tell=tell)
+        else:
+            (subject,) = subjects([model], image=image_shape(image) if image else None, weights=weights)
+            original = subject.original
+        effort = dataclasses.replace(exporting.EFFORT.alone, threads=threads)
+        result = exporting.export(
+            original,
+            exporting.Request(wanted, name=model, effort=effort),
+            data=found,
+            out=out,
+            task=task_of(task, found, original) if found else None,
+            target=target_of(target, token_file),
+            tell=tell,
+        )
+    if as_json:
+        print(result.model_dump_json(indent=1))
+    else:
+        out_console.print(tables.exported(result, out_console.width))
+        out_console.print(f"in {out}", soft_wrap=True)
+    raise typer.Exit(0 if all(artefact.passed for artefact in result.artefacts) else 1)
+
+
+def apply(
+    recipe: Annotated[Path, typer.Argument(help="a recipe (JSON), or a bundle, whose recipe is taken")],
+    model: ModelArgument,
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="folder for the net that the recipe makes")],
+    task: TaskOption = None,
+    weights: WeightsOption = None,
+    compute: ComputeOption = "cpu",
+    seed: SeedOption = 0,
+    cache: CacheOption = DEFAULT_CACHE,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the steps of a recipe, any techniques in any order, and save the net."""
+    from slimwright.atomic import kept_at
+    from slimwright.cli import tables
+    from slimwright.cli.sources import load_data, load_original
+    from slimwright.graph import save_net
+    from slimwright.jobs.apply import applied_sides
+    from slimwright.techniques import applied, load_recipe
+
+    wanted = load_recipe(recipe)
+    with progress(err_console) as tell:
+        found = load_data(data, seed)
+        original = load_original(model, found, weights=weights, cache=cache, device=compute, tell=tell)
+        net, judged = original.net, task_of(task, found, original)
+        cache.mkdir(parents=True, exist_ok=True)
+        checkpoint = kept_at(cache, "apply", f"{wanted.model_dump_json()} {net.digest} {found.name} {seed}")
+        work = applied(wanted, net, found, task=judged, device=compute, checkpoint=checkpoint, tell=tell)
+        sides = applied_sides(original, found, judged, work)
+    save_net(work.draft.net, out)
+    if as_json:
+        print(json.dumps(sides, indent=1))
+        return
+    steps = ", ".join(step.step for step in wanted.steps)
+    out_console.print(tables.applied(f"{model}: {steps}", sides, judged.metric))
+    out_console.print(f"saved in {out}", soft_wrap=True)
+
+
+def train(
+    model: Annotated[str, typer.Argument(help="zoo name")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="folder for the trained net")],
+    compute: ComputeOption = "cpu",
+    seed: SeedOption = 0,
+    cache: CacheOption = DEFAULT_CACHE,
+) -> None:
+    """Train a network of the zoo and save it as a net; a run that was stopped goes on where it was."""
+    from slimwright.cli.sources import load_data, load_original
+    from slimwright.graph import save_net
+    from slimwright.train import score
+    from slimwright.zoo import ZOO
+    from slimwright.zoo.network import unknown
+
+    if model not in ZOO:
+        raise unknown(model, ZOO)
+    found = load_data(data, seed)
+    with progress(err_console) as tell:
+        original = load_original(model, found, cache=cache, device=compute, tell=tell)
+    save_net(original.net, out)
+    task = task_of(None, found, original)
+    shown = task.metric.shown(score(original.net.to_module(), found, "validation", task))
+    said = f"{model} on {found.name}: {task.metric.name} {shown} on the validation part, saved in {out}"
+    out_console.print(said, soft_wrap=True)
+
+
+def agent(
+    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 for all networks")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8765,
+    token_file: Annotated[
+        Path, typer.Option(help="the token that jobs are signed with; made if it is not there")
+    ] = DEFAULT_TOKEN,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="serve nothing; write the runner, as one file, to copy to a device without slimwright"),
+    ] = None,
+) -> None:
+    """Let others run artefacts on this machine: one job at a time, for whoever knows the token."""
+    from slimwright.runner import pack, serve
+
+    try:
+        if write:
+            pack.write_runner(write)
+            out_console.print(pack.INSTRUCTIONS.format(file=write.name), soft_wrap=True, markup=False, highlight=False)
+        else:
+            serve.serve(host, port, serve.token_in(token_file))
+    except (ValueError, OSError) as error:
+        raise RequestError(f"the agent cannot start, or the runner be written: {error}") from error

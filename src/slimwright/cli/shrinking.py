@@ -1,0 +1,143 @@
+"""`slimwright shrink`, `verify` and `report`: the main job, its proof again, and its page."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slimwright.cli.arguments import (
+    DEFAULT_CACHE,
+    CacheOption,
+    ComputeOption,
+    DataOption,
+    JsonOption,
+    ModelArgument,
+    TargetOption,
+    TaskOption,
+    TokenOption,
+    WeightsOption,
+    target_of,
+    task_of,
+)
+from slimwright.cli.consoles import err_console, out_console
+from slimwright.cli.progress_bars import progress
+from slimwright.errors import RequestError
+
+SHRINK = (
+    "Examples:\n\n"
+    "  slimwright shrink resnet8-wide --data digits --latency 0.5x --out bundle/\n\n"
+    "  slimwright shrink model.onnx --data images.safetensors --latency 4ms --size 2MB --max-drop 0.5 --out bundle/\n\n"
+    "  slimwright shrink unet.pt2 --data folder:photos@128 --task imitation --latency 0.5x --max-drop 5 --out bundle/\n\n"
+    "  slimwright shrink model.onnx --data mydata:load --minimise latency --max-drop 1 --out bundle/"
+)
+VERIFY = "Example:\n\n  slimwright verify bundle/ --data digits"
+REPORT = "Example:\n\n  slimwright report bundle/"
+
+
+def shrink(
+    model: ModelArgument,
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="folder for the bundle; it appears whole or not at all")],
+    latency: Annotated[str | None, typer.Option(help="most time per image: 12ms, or 0.5x of the original")] = None,
+    size: Annotated[str | None, typer.Option(help="largest model file: 2MB, or 0.25x")] = None,
+    memory: Annotated[str | None, typer.Option(help="largest activation memory: 300kB, or 0.5x")] = None,
+    macs: Annotated[str | None, typer.Option(help="most multiply-accumulates: 20M, or 0.5x")] = None,
+    energy: Annotated[str | None, typer.Option(help="most energy per image: 3mJ, or 0.5x; needs a counter")] = None,
+    minimise: Annotated[
+        str | None,
+        typer.Option(help="find the model with the least latency, size, memory, macs or energy within --max-drop"),
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option(help="how much the metric may drop, in its own steps: percentage points of accuracy")
+    ] = 1.0,
+    task: TaskOption = None,
+    runtime: Annotated[
+        str, typer.Option(help="that the result is for: onnxruntime, ort, ncnn, mnn, executorch, litert or openvino")
+    ] = "onnxruntime",
+    target: TargetOption = "local",
+    token_file: TokenOption = None,
+    weights: WeightsOption = None,
+    tune_epochs: Annotated[int, typer.Option(min=0, help="fine-tuning, only if the metric drops too far")] = 3,
+    compute: ComputeOption = "cpu",
+    seed: Annotated[int, typer.Option(help="of the data's split and of every choice")] = 0,
+    cache: CacheOption = DEFAULT_CACHE,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start over; without, a job that was stopped goes on")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the best model within a budget, and prove it on the runtime."""
+    from slimwright import jobs
+    from slimwright.cli import tables
+    from slimwright.cli.sources import load_data, load_original
+    from slimwright.cost import Budget
+
+    budget = Budget(
+        latency_ms=latency,
+        size_bytes=size,
+        peak_activation_bytes=memory,
+        macs=macs,
+        energy_mj=energy,
+        max_drop=max_drop,
+        minimise=minimise,
+    )
+    settings = jobs.Settings(
+        runtime=runtime,
+        target=target_of(target, token_file),
+        seed=seed,
+        tune_epochs=tune_epochs,
+        device=compute,
+        cache=cache,
+        name=model,
+        fresh=fresh,
+    )
+    with progress(err_console) as tell:
+        found = load_data(data, seed)
+        original = load_original(model, found, weights=weights, cache=cache, device=compute, tell=tell)
+        wanted = task_of(task, found, original)
+        bundle = jobs.shrink(original, data=found, budget=budget, out=out, task=wanted, settings=settings, tell=tell)
+    if as_json:
+        print(bundle.summary.model_dump_json(indent=1))
+    else:
+        out_console.print(tables.summary(bundle), soft_wrap=True)
+    raise typer.Exit(0 if bundle.summary.within_budget else 1)
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="folder that shrink made")],
+    data: Annotated[str | None, typer.Option(help="the data it was proven on; digits needs no naming")] = None,
+    task: TaskOption = None,
+    target: TargetOption = "local",
+    token_file: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a bundle's proof again, here or on a device: parity, metric, latency, memory, budget."""
+    from slimwright.cli import tables
+    from slimwright.cli.sources import load_data, load_task
+    from slimwright.jobs.verify import verify as verified
+    from slimwright.measure import load_bundle
+
+    found = load_bundle(bundle)
+    name = data or found.manifest.data.name
+    if data is None and name != "digits":  # a bundle must not be able to name code that is then run
+        raise RequestError(f"this bundle was proven on '{name}'; name that data with --data")
+    wanted = load_task(task) if task and ":" in task else None
+    with progress(err_console) as tell:
+        loaded = load_data(name, found.manifest.seed)
+        checks = verified(found, loaded, target_of(target, token_file), task=wanted, tell=tell)
+    passed = all(check.passed for check in checks)
+    if as_json:
+        print(json.dumps({"passed": passed, "checks": [dataclasses.asdict(check) for check in checks]}, indent=1))
+    else:
+        out_console.print(tables.checked(f"{bundle}: {'proven' if passed else 'NOT proven'}", checks))
+    raise typer.Exit(0 if passed else 1)
+
+
+def report(bundle: Annotated[Path, typer.Argument(help="folder that shrink made")]) -> None:
+    """Write the HTML page and the pictures of a bundle again."""
+    from slimwright.measure import load_bundle
+    from slimwright.report import write_report
+
+    found = load_bundle(bundle)
+    write_report(bundle, found.manifest, found.recipe)
+    out_console.print(f"{bundle / 'report.html'}", soft_wrap=True)
