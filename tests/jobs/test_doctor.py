@@ -21,7 +21,7 @@ from slimwright.jobs.doctor.examining import Diagnosis, Visit, examine, rewritte
 from slimwright.jobs.doctor.swaps import swaps_of
 from slimwright.jobs.doctor.symptoms import findings
 from slimwright.jobs.doctor.widths import kinds, rounded_up, roundings, shapes_to_time
-from slimwright.report.words import GAP
+from slimwright.units import GAP
 from slimwright.runner.sessions.session import Kernel
 from slimwright.runtimes.fallbacks import Fallback
 from slimwright.runtimes.known import installed

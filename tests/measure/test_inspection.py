@@ -11,7 +11,7 @@ from slimwright.data import ArrayData
 from slimwright.graph import plan_memory
 from slimwright.importers import capture
 from slimwright.measure.inspection import Inspection, Subject, as_data, grouped, inspect, measure, score
-from slimwright.report.findings import columns, compared, findings, fixed, reasons, shown
+from slimwright.report.figures import columns, compared, findings, fixed, reasons, shown
 from slimwright.runtimes.layers import is_tensor_kernel
 
 IMAGE = 4 * 36

@@ -11,9 +11,9 @@ from rich.text import Text
 from slimwright.cost.device import PRECISIONS, Device, Precision
 from slimwright.cost.roofline import CAVEAT, Estimate, estimates
 from slimwright.graph import Net
-from slimwright.report.findings import NONE
-from slimwright.report.words import megabytes, significant
+from slimwright.report.figures import NONE
 from slimwright.techniques.fold import fold_batch_norm
+from slimwright.units import megabytes, significant
 
 WIDE = 112  # columns of a terminal from which nothing has to be left out
 NARROW = f"fp16 and memory wait: in a terminal of {WIDE} columns, or --json"

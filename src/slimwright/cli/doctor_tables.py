@@ -11,8 +11,8 @@ from rich.text import Text
 
 from slimwright.jobs.doctor.examining import Diagnosis, Visit
 from slimwright.jobs.doctor.symptoms import Finding, findings
-from slimwright.report.findings import NONE, size
-from slimwright.report.words import megabytes, significant
+from slimwright.report.figures import NONE, size
+from slimwright.units import megabytes, significant
 
 WIDE = 100  # columns of a terminal from which nothing has to be left out
 SHOWN, SHOWN_WIDE = 3, 5  # layers named with a finding; --json names all

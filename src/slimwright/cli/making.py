@@ -1,4 +1,4 @@
-"""`slimwright export`, `apply`, `train` and `agent`: artefacts, nets by recipe, trained nets, and a place to run them."""
+"""`slimwright export`, `apply`, `train` and `agent`: artefacts, nets by recipe, trained nets, a place to run them."""
 
 import dataclasses
 import json

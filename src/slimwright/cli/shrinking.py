@@ -29,7 +29,7 @@ SHRINK = (
     "Examples:\n\n"
     "  slimwright shrink resnet8-wide --data digits --latency 0.5x --out bundle/\n\n"
     "  slimwright shrink model.onnx --data images.safetensors --latency 4ms --size 2MB --max-drop 0.5 --out bundle/\n\n"
-    "  slimwright shrink unet.pt2 --data folder:photos@128 --task imitation --latency 0.5x --max-drop 5 --out bundle/\n\n"
+    "  slimwright shrink unet.pt2 --data folder:photos@64 --task imitation --latency 0.5x --max-drop 5 --out b/\n\n"
     "  slimwright shrink model.onnx --data mydata:load --minimise latency --max-drop 1 --out bundle/"
 )
 VERIFY = "Example:\n\n  slimwright verify bundle/ --data digits"

@@ -41,6 +41,7 @@ from slimwright.importers import read_pt2
 from slimwright.jobs.given import shapes_of
 from slimwright.measure.original import Original, original_file, original_of
 from slimwright.progress import Tell, silent
+from slimwright.tasks import Classification, Task
 from slimwright.train import Schedule, fit
 from slimwright.zoo import ZOO, build
 from slimwright.zoo.network import unknown
@@ -78,12 +79,22 @@ def load_data(spec: str, seed: int = 0) -> Dataset:
             if not hasattr(data, name)
         ]
         if missing:
-            raise DataError(f"what {spec} returned is no data set: it has no {', '.join(missing)}")
+            raise DataError(f"what {spec} returned is not a data set: it has no {', '.join(missing)}")
         return data
     raise DataError(
         f"there is no data set '{spec}'; use digits, glyphs, {', '.join(f'{name}:FOLDER' for name in STORED)}, "
         "folder:PATH@SIZE, a .safetensors file, or module:callable that returns one"
     )
+
+
+def load_task(spec: str) -> Task:
+    """Return the task that `module:callable` returns. Raises RequestError where that is not one."""
+    task: Task = _called(spec, RequestError)
+    members = ("name", "metric", "classes", "outputs", "check", "data", "class_of", "loss", "drawn_loss", "distance")
+    missing = [name for name in (*members, "score", "agreement") if not hasattr(task, name)]
+    if missing:
+        raise RequestError(f"what {spec} returned is not a task: it has no {', '.join(missing)}")
+    return task
 
 
 def _pictures(rest: str, seed: int) -> Dataset:
@@ -150,12 +161,13 @@ def read_original(path: Path) -> Original:
 
 def _trained(name: str, data: Dataset, cache: Path | None, device: str, tell: Tell) -> nn.Module:
     """A zoo network trained on `data`; the weights are kept under a key of all that made them."""
-    schedule, model = Schedule(), _zoo(name, data)
+    schedule, model, task = Schedule(), _zoo(name, data), Classification(data.labels)
     said = json.dumps([name, data.name, part_fingerprint(data, "train"), asdict(schedule)])
     path = kept_at(cache, name, said) if cache else None
     if path and path.exists():
         return _weighted(model, path)
-    fit(model.to(device), data, schedule, checkpoint=path.with_suffix(".partial") if path else None, tell=tell).cpu()
+    checkpoint = path.with_suffix(".partial") if path else None
+    fit(model.to(device), data, schedule, task=task, checkpoint=checkpoint, tell=tell).cpu()
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:

@@ -1,4 +1,4 @@
-"""What commands tell, as tables for a terminal."""
+"""What commands print, as tables for a terminal."""
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -9,11 +9,24 @@ from rich.table import Table
 from rich.text import Text
 
 from slimwright.jobs.export import Export, Exported
-from slimwright.measure.bundle import Bundle
+from slimwright.jobs.verify import Check
+from slimwright.measure import Bundle
 from slimwright.measure.inspection import Inspection, Row
-from slimwright.measure.proof import Check
-from slimwright.report.findings import NONE, columns, compared, findings, fixed, notes, op_name, reasons, shown, size
-from slimwright.report.words import counted, megabytes
+from slimwright.report.figures import (
+    NONE,
+    columns,
+    compared,
+    ends,
+    figures,
+    fixed,
+    notes,
+    op_name,
+    reasons,
+    shown,
+    size,
+)
+from slimwright.tasks import Metric
+from slimwright.units import counted, megabytes
 
 LEGEND = {
     "work": "operations that are no MACs",
@@ -67,8 +80,9 @@ def summary(bundle: Bundle) -> RenderableType:
     table = _plain(f"{manifest.model} on {manifest.runtime}, one thread", "", "original", "result", "")
     for column in table.columns[1:]:
         column.justify = "right"
-    points = 100 * (after.accuracy - before.accuracy)
-    table.add_row("accuracy (test)", f"{before.accuracy:.2%}", f"{after.accuracy:.2%}", f"{points:+.2f} points")
+    metric = manifest.task.metric.metric
+    change = f"{after.score - before.score:+.2f} {metric.step}"
+    table.add_row(f"{metric.name} (test)", metric.shown(before.score), metric.shown(after.score), change)
     for what, key, form, unit in (
         ("latency, median", "latency.median_ms", "{:.3f} ms", 1.0),
         ("model file", "size_bytes", "{:,.0f} kB", 1e3),
@@ -79,7 +93,7 @@ def summary(bundle: Bundle) -> RenderableType:
         old, new = (attrgetter(key)(side) for side in (before, after))
         table.add_row(what, form.format(old / unit), form.format(new / unit), f"{new / old:.2f}x")
     chosen = next(candidate.name for candidate in manifest.candidates if candidate.chosen)
-    model = f"'{chosen}' ({bundle.recipe.precision().upper()}), in {bundle.path}"
+    model = f"'{chosen}' ({after.precision.upper()}), in {bundle.path}"
     if bundle.summary.within_budget:
         verdict = [Text.assemble(("within budget", "green"), f": {model}")]
     else:
@@ -88,11 +102,13 @@ def summary(bundle: Bundle) -> RenderableType:
     return Group(table, *verdict, Text(f"open {bundle.path / 'report.html'}"))
 
 
-def applied(title: str, sides: Mapping[str, Mapping[str, float]]) -> RenderableType:
-    """Return what a recipe was given and what it gave: MACs, params and validation_accuracy of each side."""
+def applied(title: str, sides: Mapping[str, Mapping[str, float]], metric: Metric) -> RenderableType:
+    """Return what a recipe was given and what it gave: MACs, params and the score of each side."""
     table = _plain(title, "", *sides)
-    for key, form in (("macs", "{:,}"), ("params", "{:,}"), ("validation_accuracy", "{:.2%}")):
-        table.add_row(key.replace("_", " "), *(form.format(side[key]) for side in sides.values()))
+    for key in ("macs", "params"):
+        table.add_row(key, *(f"{side[key]:,}" for side in sides.values()))
+    scores = (metric.shown(side["validation_score"]) for side in sides.values())
+    table.add_row(f"{metric.name} (validation)", *scores)
     return table
 
 
@@ -120,8 +136,11 @@ def exported(found: Export, width: int) -> RenderableType:
     for each in found.artefacts:
         cells = _run(each)
         table.add_row(f"{each.runtime} {each.precision}", *(cells[name] for name in heads))
-    net = f" ({found.net_accuracy:.2%} by the net itself)" if found.net_accuracy is not None else ""
-    images = f"the test part of {found.data}{net}" if found.data else "random images: no accuracy"
+    metric = found.metric.metric if found.metric else None
+    own = (
+        f" (the original: {metric.shown(found.original_score)})" if metric and found.original_score is not None else ""
+    )
+    images = f"the test part of {found.data}{own}" if found.data else "random images: no score"
     legend = f"On {images}. error: the largest, of the largest score; ms: median of a run; start: load and first "
     legend += "run, ms; memory: over the empty runtime's"
     return Group(
@@ -132,7 +151,7 @@ def exported(found: Export, width: int) -> RenderableType:
     )
 
 
-EXPORTED = ("proof", "error", "accuracy", "file", "ms", "p10", "p90", "CPU ms", "start", "memory")
+EXPORTED = ("proof", "error", "score", "file", "ms", "p10", "p90", "CPU ms", "start", "memory")
 ROOMY = ("p10", "p90", "CPU ms")
 
 
@@ -142,7 +161,7 @@ def _run(each: Exported) -> dict[str, str]:
     cells = {
         "proof": "[green]passed[/]" if each.passed else "[red]failed[/]",
         "error": f"{each.proof.max_relative_error:.0e}" if each.proof else None,
-        "accuracy": f"{each.accuracy:.2%}" if each.accuracy is not None else None,
+        "score": f"{each.score:.2f}" if each.score is not None else None,
         "file": megabytes(each.size_bytes) if each.size_bytes else None,
         "ms": f"{timing.median_ms:.3g}" if timing else None,
         "p10": f"{timing.p10_ms:.3g}" if timing else None,
@@ -155,8 +174,7 @@ def _run(each: Exported) -> dict[str, str]:
 
 
 def _title(found: Inspection) -> str:
-    image, result = size(found.image_shape), size(found.output_shape)
-    return f"{found.name}: image {image}, result {result}; exact counts for one image"
+    return f"{found.name}: {ends(found)}; exact counts for one image"
 
 
 def _footers(found: Inspection) -> dict[str, str]:
@@ -207,8 +225,8 @@ def _totals(found: Inspection) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_column(style="dim")
-    for finding in findings(found):
-        table.add_row(finding.name, finding.full, finding.remark)
+    for figure in figures(found):
+        table.add_row(figure.name, figure.full, figure.remark)
     for _, why in reasons([found]):
         table.add_row("not measured", NONE, Text(why))
     return table

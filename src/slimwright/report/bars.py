@@ -8,7 +8,7 @@ import altair as alt
 
 from slimwright.measure.bundle import Timing
 from slimwright.report.theme import Theme
-from slimwright.report.words import milliseconds
+from slimwright.units import milliseconds
 
 SIDES = ("original", "result")
 AXES = {  # title, and the format of its labels: SI prefixes are powers of ten
@@ -20,7 +20,7 @@ TAIL = "length(datum.label) > 24 ? '…' + slice(datum.label, -23) : datum.label
 
 
 @dataclass(frozen=True)
-class Row:
+class Bar:
     """One bar pair."""
 
     name: str
@@ -29,7 +29,7 @@ class Row:
 
 
 def before_after(
-    rows: Sequence[Row],
+    rows: Sequence[Bar],
     theme: Theme,
     *,
     axis: tuple[str, str],

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from slimwright.measure.bundle import Candidate, Manifest
+from slimwright.measure.bundle import CandidateRecord, Manifest
 from slimwright.report import bars, points, timeline
 from slimwright.report.theme import Theme
-from slimwright.report.words import counted, faster, megabytes, milliseconds, percent
+from slimwright.tasks import Metric
+from slimwright.units import counted, faster, megabytes, milliseconds
 
 
 @dataclass(frozen=True)
@@ -35,22 +36,24 @@ def charts(manifest: Manifest) -> list[Chart]:
 
 
 def _tradeoff(manifest: Manifest) -> Chart:
-    said = "; ".join(_in_words(candidate) for candidate in manifest.candidates)
+    metric = manifest.task.metric.metric
+    said = "; ".join(_spoken(candidate, metric) for candidate in manifest.candidates)
     limit = manifest.limits.get("latency_ms")
     return Chart(
         "tradeoff",
-        "Accuracy against latency",
-        "Every candidate that was built and run. Latency is measured; accuracy is measured on the validation part, "
-        "which decides between candidates. The accuracy on the test part is in the tiles above.",
-        f"Validation accuracy against measured latency. {said}."
+        f"{metric.name.capitalize()} against latency",
+        f"Every candidate that was built and run. Latency is measured; {metric.name} is measured on the validation "
+        f"part, which decides between candidates. The {metric.name} on the test part is in the tiles above.",
+        f"Validation {metric.name} against measured latency. {said}."
         + (f" The budget allows {milliseconds(limit)}." if limit is not None else ""),
-        lambda theme: points.tradeoff(manifest.candidates, limit, theme),
+        lambda theme: points.tradeoff(manifest.candidates, metric, limit, theme),
     )
 
 
-def _in_words(candidate: Candidate) -> str:
+def _spoken(candidate: CandidateRecord, metric: Metric) -> str:
     chosen = ", chosen" if candidate.chosen else ""
-    return f"{candidate.name}{chosen}: {milliseconds(candidate.latency_ms)}, {percent(candidate.validation_accuracy)}"
+    score = metric.shown(candidate.validation_score)
+    return f"{candidate.name}{chosen}: {milliseconds(candidate.latency_ms)}, {score}"
 
 
 def _latency(manifest: Manifest) -> Chart:
@@ -69,10 +72,10 @@ def _latency(manifest: Manifest) -> Chart:
 def _by_layer(manifest: Manifest, cost: str) -> Chart:
     title, note, in_words = {
         "macs": ("Multiply-accumulates by layer", "Counted exactly, for one image.", counted),
-        "weight_bytes": ("Weights by layer", "Bytes of the FP32 weights, counted exactly.", megabytes),
+        "weight_bytes": ("Weights by layer", "Bytes of the weights as they are stored, counted exactly.", megabytes),
     }[cost]
     rows = [
-        bars.Row(layer.name, getattr(layer, f"{cost}_before"), getattr(layer, f"{cost}_after"))
+        bars.Bar(layer.name, getattr(layer, f"{cost}_before"), getattr(layer, f"{cost}_after"))
         for layer in manifest.layers
     ]
     before, after = sum(row.before for row in rows), sum(row.after for row in rows)
@@ -100,7 +103,7 @@ def _memory(manifest: Manifest) -> Chart:
 def _kernels(manifest: Manifest) -> Chart:
     before, after = manifest.original.kernel_ms, manifest.result.kernel_ms
     kinds = sorted({*before, *after}, key=lambda kind: (-max(before.get(kind, 0), after.get(kind, 0)), kind))
-    rows = [bars.Row(kind, before.get(kind, 0.0), after.get(kind, 0.0)) for kind in kinds]
+    rows = [bars.Bar(kind, before.get(kind, 0.0), after.get(kind, 0.0)) for kind in kinds]
     said = "; ".join(f"{row.name}: {milliseconds(row.before)}, then {milliseconds(row.after)}" for row in rows)
     return Chart(
         "kernels",

@@ -6,10 +6,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from slimwright import units
 from slimwright.atomic import replacing
 from slimwright.errors import RequestError
 from slimwright.measure.inspection import Inspection
-from slimwright.report import findings, words
+from slimwright.report import figures
 from slimwright.report.layer_charts import charts, latencies
 from slimwright.report.script import chart_script, embedded, policy
 from slimwright.report.theme import PAGE, spec
@@ -32,7 +33,7 @@ def inspection_page(found: Sequence[Inspection], depth: int | None = None) -> st
     pages = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    pages.globals |= {"words": words, "findings": findings}
+    pages.globals |= {"units": units, "figures": figures}
     drawn = [charts(each, depth, f"n{number}-") for number, each in enumerate(found)]
     latency = latencies(found) if len(found) > 1 else None
     every = [*([latency] if latency else []), *(chart for each in drawn for chart in each)]
@@ -40,7 +41,7 @@ def inspection_page(found: Sequence[Inspection], depth: int | None = None) -> st
     style = "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "inspect.css"))
     return pages.get_template("inspect.html").render(
         found=found,
-        rows=[findings.shown(each, depth) for each in found],
+        rows=[figures.shown(each, depth) for each in found],
         drawn=drawn,
         latency=latency,
         specs={chart.name: Markup(embedded(spec(chart.draw(PAGE), PAGE))) for chart in every},  # noqa: S704

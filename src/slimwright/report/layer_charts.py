@@ -8,10 +8,10 @@ import altair as alt
 
 from slimwright.measure.inspection import Inspection, Row, grouped
 from slimwright.report.charts import Chart
-from slimwright.report.findings import op_name, size
+from slimwright.report.figures import op_name, size
 from slimwright.report.theme import Theme
-from slimwright.report.words import counted, megabytes, milliseconds
 from slimwright.runtimes.layers import is_tensor_kernel
+from slimwright.units import counted, megabytes, milliseconds
 
 KINDS = ("tensor", "non-tensor")
 TAIL = "length(datum.label) > 36 ? '…' + slice(datum.label, -35) : datum.label"  # the end of a name tells it apart

@@ -6,24 +6,26 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from slimwright.measure.bundle import Manifest
-from slimwright.report import words
+from slimwright import units
+from slimwright.measure import Manifest
 from slimwright.report.charts import Chart
+from slimwright.report.headlines import headline, limits, tiles
 from slimwright.report.points import role_of
 from slimwright.report.script import chart_script, embedded, policy
-from slimwright.report.story import headline, limits, steps, tiles
 from slimwright.report.theme import PAGE, spec
-from slimwright.techniques.recipe import Recipe
+from slimwright.techniques import TECHNIQUES, Recipe, Technique, sentences
 
 HERE = Path(__file__).parent
 
 
-def page(manifest: Manifest, recipe: Recipe, charts: Sequence[Chart]) -> str:
+def page(
+    manifest: Manifest, recipe: Recipe, charts: Sequence[Chart], techniques: Sequence[Technique] = TECHNIQUES
+) -> str:
     """Return a report as HTML. Texts of the manifest are escaped; only our own style, script and specs are not."""
     pages = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    pages.globals["words"] = words
+    pages.globals["units"] = units
     pages.globals["role_of"] = role_of
     script = chart_script()
     # Ours alone: a style sheet without texts of the manifest, Vega, and JSON with its brackets escaped.
@@ -32,10 +34,11 @@ def page(manifest: Manifest, recipe: Recipe, charts: Sequence[Chart]) -> str:
         specs[chart.name] = Markup(embedded(spec(chart.draw(PAGE), PAGE)))  # noqa: S704
     return pages.get_template("page.html").render(
         m=manifest,
-        headline=headline(manifest.summary, manifest.runtime),
+        metric=manifest.task.metric.metric,
+        headline=headline(manifest.summary, manifest.runtime, manifest.task.metric.metric),
         tiles=tiles(manifest),
         limits=list(limits(manifest)),
-        steps=steps(recipe),
+        steps=sentences(recipe, techniques),
         recipe=recipe,
         charts=charts,
         specs=specs,

@@ -1,13 +1,14 @@
-"""Candidates as points: validation accuracy against measured latency, with the budget's limit as a line."""
+"""Candidates as points: the metric on the validation part against measured latency, with the budget's limit as a line."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import altair as alt
 
-from slimwright.measure.bundle import Candidate
+from slimwright.measure.bundle import CandidateRecord
 from slimwright.report.theme import Theme
-from slimwright.report.words import megabytes, milliseconds, percent
+from slimwright.tasks import Metric
+from slimwright.units import megabytes, milliseconds
 
 ORIGINAL = "original"  # the name of the candidate that nothing was done to
 ROLES = {ORIGINAL: "circle", "tried": "triangle-up", "chosen": "diamond"}
@@ -15,27 +16,29 @@ NEAR_ACROSS, NEAR_UP = 0.3, 0.15  # of the chart: points whose names would lie o
 TOOLTIP = {
     "name": "candidate",
     "latency": "latency, measured",
-    "accuracy": "accuracy on validation, measured",
+    "score": "metric on the validation part, measured",
     "size": "file size",
 }
 
 
-def role_of(candidate: Candidate) -> str:
+def role_of(candidate: CandidateRecordRecord) -> str:
     """Say which of ROLES a candidate has."""
     if candidate.chosen:
         return "chosen"
     return ORIGINAL if candidate.name == ORIGINAL else "tried"
 
 
-def tradeoff(candidates: Sequence[Candidate], limit_ms: float | None, theme: Theme) -> alt.LayerChart:
+def tradeoff(
+    candidates: Sequence[CandidateRecord], metric: Metric, limit_ms: float | None, theme: Theme
+) -> alt.LayerChart:
     """Return one point for each candidate; `limit_ms` adds the line of the budget."""
-    rows = [_row(candidate) for candidate in candidates]
+    rows = [_row(candidate, metric) for candidate in candidates]
     x = alt.X("latency_ms:Q", title="measured latency, ms", axis=alt.Axis(tickCount=6), scale=alt.Scale(zero=True))
     y = alt.Y(
-        "validation_accuracy:Q",
-        title="accuracy on the validation part",
-        axis=alt.Axis(format=".2~%", tickCount=5, domain=False),
-        scale=alt.Scale(zero=False, padding=24),
+        "validation_score:Q",
+        title=f"{metric.name} on the validation part, {metric.unit}",
+        axis=alt.Axis(format=".4~", tickCount=5, domain=False),
+        scale=alt.Scale(zero=False, padding=24, reverse=not metric.higher_is_better),
     )
     colors = alt.Scale(domain=list(ROLES), range=[theme.original, theme.tried, theme.result])
     shapes = alt.Scale(domain=list(ROLES), range=list(ROLES.values()))
@@ -54,14 +57,14 @@ def tradeoff(candidates: Sequence[Candidate], limit_ms: float | None, theme: The
     return alt.LayerChart(layer=layers, height=320)
 
 
-def _row(candidate: Candidate) -> dict[str, Any]:
+def _row(candidate: CandidateRecordRecord) -> dict[str, Any]:
     return {
         "name": candidate.name,
         "role": role_of(candidate),
         "latency_ms": candidate.latency_ms,
-        "validation_accuracy": candidate.validation_accuracy,
+        "validation_score": candidate.validation_score,
         "latency": milliseconds(candidate.latency_ms),
-        "accuracy": percent(candidate.validation_accuracy),
+        "score": metric.shown(candidate.validation_score),
         "size": megabytes(candidate.size_bytes),
     }
 
@@ -69,7 +72,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
 def _labels(rows: Sequence[dict[str, Any]], limit_ms: float | None, x: alt.X, y: alt.Y) -> Iterator[alt.Chart]:
     """Names on the side that has room and no line; those of neighbours below and above, line by line."""
     last = max((row["latency_ms"] for row in rows), default=0.0)
-    heights = [row["validation_accuracy"] for row in rows]
+    heights = [row["validation_score"] for row in rows]
     span = max(heights, default=0.0) - min(heights, default=0.0)
     named: list[tuple[str, dict[str, Any]]] = []
     for row in sorted(rows, key=lambda row: float(row["latency_ms"])):
@@ -80,7 +83,7 @@ def _labels(rows: Sequence[dict[str, Any]], limit_ms: float | None, x: alt.X, y:
             for beside, other in named
             if beside == side
             and abs(other["latency_ms"] - row["latency_ms"]) < NEAR_ACROSS * last
-            and abs(other["validation_accuracy"] - row["validation_accuracy"]) <= NEAR_UP * span
+            and abs(other["validation_score"] - row["validation_score"]) <= NEAR_UP * span
         ]
         line, above = divmod(len(neighbours), 2)
         named.append((side, row))

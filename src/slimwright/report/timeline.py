@@ -7,7 +7,7 @@ import altair as alt
 from slimwright.measure.bundle import Memory
 from slimwright.report.bars import AXES, side_color
 from slimwright.report.theme import Theme
-from slimwright.report.words import megabytes
+from slimwright.units import megabytes
 
 
 def memory(original: Memory, result: Memory, theme: Theme) -> alt.LayerChart:

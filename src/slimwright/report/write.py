@@ -1,5 +1,6 @@
 """Write a bundle's report: the page, and a copy of each chart as an image."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import vl_convert
@@ -8,19 +9,21 @@ from slimwright.measure.bundle import REPORT, Manifest
 from slimwright.report.charts import Chart, charts
 from slimwright.report.page import page
 from slimwright.report.theme import PAPER, spec
-from slimwright.techniques.recipe import Recipe
+from slimwright.techniques import TECHNIQUES, Recipe, Technique
 
 PLOTS = "plots"
 
 
-def write_report(bundle_path: Path, manifest: Manifest, recipe: Recipe) -> None:
+def write_report(
+    bundle_path: Path, manifest: Manifest, recipe: Recipe, techniques: Sequence[Technique] = TECHNIQUES
+) -> None:
     """Write `report.html` and `plots/*.png` into a bundle's folder; every number in them is the manifest's."""
     drawn = charts(manifest)
     plots = bundle_path / PLOTS
     plots.mkdir(exist_ok=True)
     for chart in drawn:
         (plots / f"{chart.name}.png").write_bytes(_image(chart))
-    (bundle_path / REPORT).write_text(page(manifest, recipe, drawn), encoding="utf-8", newline="\n")
+    (bundle_path / REPORT).write_text(page(manifest, recipe, drawn, techniques), encoding="utf-8", newline="\n")
 
 
 def _image(chart: Chart) -> bytes:

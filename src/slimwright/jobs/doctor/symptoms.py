@@ -16,9 +16,9 @@ from slimwright.graph.net import Node
 from slimwright.graph.ops import op_of
 from slimwright.jobs.doctor.examining import Diagnosis, Tried, Visit
 from slimwright.jobs.doctor.widths import STEP, Kind, kinds, roundings
-from slimwright.report.words import GAP, megabytes, milliseconds
 from slimwright.runtimes.half import HALF_MOST
 from slimwright.runtimes.layers import is_tensor_kernel
+from slimwright.units import GAP, megabytes, milliseconds
 
 Grade = Literal["broken", "slow", "note"]
 SHARE = 0.08  # of the time, from which on something is told

@@ -1,6 +1,8 @@
-"""Numbers as people read them: three significant digits, MB = 10^6 bytes, accuracy in percent, losses in points."""
+"""Numbers as people read them: three significant digits, MB = 10^6 bytes, drops in steps of the metric."""
 
 import math
+
+from slimwright.tasks import Metric
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
@@ -23,6 +25,11 @@ def true_minus(text: str) -> str:
 def milliseconds(value: float | None) -> str:
     """0.51234 -> "0.512 ms"; a dash where there is none."""
     return "–" if value is None else f"{significant(value)}{GAP}ms"
+
+
+def millijoules(value: float | None) -> str:
+    """1.2345 -> "1.23 mJ"; a dash where there is none."""
+    return "–" if value is None else f"{significant(value)}{GAP}mJ"
 
 
 def nats(value: float | None) -> str:
@@ -53,9 +60,9 @@ def change(before: float, after: float) -> str:
     return true_minus(f"{moved:+,.{1 if abs(moved) < 10 else 0}f}{GAP}%")
 
 
-def points(before: float, after: float) -> str:
-    """The change of two shares in percentage points, signed: 0.98, 0.975 -> "−0.50 points"."""
-    return "unchanged" if before == after else true_minus(f"{100 * (after - before):+.2f}{GAP}points")
+def stepped(metric: Metric, before: float, after: float) -> str:
+    """The change of a metric in its steps, signed: 98.0, 97.5 -> "−0.50 points"."""
+    return "unchanged" if before == after else true_minus(f"{after - before:+.2f}{GAP}{metric.step}")
 
 
 def faster(ratio: float) -> str:
@@ -66,13 +73,13 @@ def faster(ratio: float) -> str:
     return f"{times:.{2 if times < 1.1 else 1}f}{TIMES} {word}"
 
 
-def accuracy_lost(before: float, after: float) -> str:
-    """The loss of accuracy in words: 0.98, 0.975 -> "0.5 points of accuracy lost"."""
-    lost = 100 * (before - after)
-    if abs(lost) < SAME:
-        return "no accuracy lost"
-    digits = 1 if abs(lost) >= 0.1 else 2
-    return f"{abs(lost):.{digits}f}{GAP}points of accuracy {'lost' if lost > 0 else 'gained'}"
+def lost(metric: Metric, drop: float) -> str:
+    """A drop of a metric as a phrase: 0.5 -> "0.5 points of accuracy lost"."""
+    if abs(drop) < SAME:
+        return f"no {metric.name} lost" if metric.higher_is_better else f"no {metric.name} added"
+    digits = 1 if abs(drop) >= 0.1 else 2
+    verbs = ("lost", "gained") if metric.higher_is_better else ("added", "taken away")
+    return f"{abs(drop):.{digits}f}{GAP}{metric.step} of {metric.name} {verbs[0] if drop > 0 else verbs[1]}"
 
 
 def smaller(before: float, after: float) -> str:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from slimwright.measure.inspection import Inspection, Row, grouped
-from slimwright.report.words import counted, megabytes, milliseconds, percent, significant
 from slimwright.runner.timing import Latency
+from slimwright.units import counted, megabytes, milliseconds, significant
 
 NONE = "—"
 COMPARED = {  # column of a comparison -> where its numbers come from
-    "accuracy": "measured",
+    "score": "measured",
     "params": "exact",
     "MACs": "exact",
     "memory": "exact",
@@ -21,7 +21,7 @@ COMPARED = {  # column of a comparison -> where its numbers come from
 
 
 @dataclass(frozen=True)
-class Finding:
+class Figure:
     """One number of a network: its name, the number as people read it, all its digits, and a remark."""
 
     name: str
@@ -54,48 +54,53 @@ def size(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "1"
 
 
-def findings(found: Inspection) -> Iterator[Finding]:
-    """What a network comes to, in the order in which people ask."""
+def ends(found: Inspection) -> str:
+    """What goes in and what comes out: "image 3x32x32, result 10"."""
+    taken, given = (" and ".join(map(size, shapes)) for shapes in (found.input_shapes, found.output_shapes))
+    return f"image {taken}, result {given}"
+
+
+def figures(found: Inspection) -> Iterator[Figure]:
+    """The figures of a network, in the order in which people ask."""
     total, kinds = found.total, found.kinds
     work, moved, peak = total.elementwise_ops or 0, total.moved_bytes or 0, total.peak_activation_bytes
     share = kinds["non-tensor"] / max(kinds.total(), 1)
-    yield Finding("MACs", counted(total.macs), f"{total.macs:,}", "multiply-accumulates for one image")
+    yield Figure("MACs", counted(total.macs), f"{total.macs:,}", "multiply-accumulates for one image")
     weights = f"{megabytes(total.weight_bytes)} of weights and statistics"
-    yield Finding("parameters", counted(total.params), f"{total.params:,}", weights)
-    yield Finding("peak memory", megabytes(peak), f"{peak:,} B", f"of activations; as an arena {found.arena_bytes:,} B")
-    yield Finding("elementwise", counted(work), f"{work:,}", "operations that are no MACs")
-    yield Finding("bytes moved", megabytes(moved), f"{moved:,} B", "values and weights, read and written once a layer")
+    yield Figure("parameters", counted(total.params), f"{total.params:,}", weights)
+    yield Figure("peak memory", megabytes(peak), f"{peak:,} B", f"of activations; as an arena {found.arena_bytes:,} B")
+    yield Figure("elementwise", counted(work), f"{work:,}", "operations that are no MACs")
+    yield Figure("bytes moved", megabytes(moved), f"{moved:,} B", "values and weights, read and written once a layer")
     intensity = f"{total.intensity or 0:.1f}"
-    yield Finding("intensity", intensity, intensity, "operations per byte moved, a MAC being two")
+    yield Figure("intensity", intensity, intensity, "operations per byte moved, a MAC being two")
     layers = f"{kinds['tensor']} tensor, {kinds['non-tensor']} non-tensor ({share:.0%})"
-    yield Finding("layers", str(kinds.total()), str(kinds.total()), layers)
+    yield Figure("layers", str(kinds.total()), str(kinds.total()), layers)
     yield from _measurements(found)
 
 
-def _measurements(found: Inspection) -> Iterator[Finding]:
+def _measurements(found: Inspection) -> Iterator[Figure]:
     measured = found.measured
-    if measured.accuracy is not None:
-        yield Finding(
-            "accuracy", percent(measured.accuracy), percent(measured.accuracy), "on the test part", "measured"
-        )
+    if measured.score is not None and measured.metric is not None:
+        shown = measured.metric.shown(measured.score)
+        yield Figure(measured.metric.name, shown, shown, "on the test part", "measured")
     if measured.latency is not None:
         median = milliseconds(measured.latency.median_ms)
         remark = f"median of {measured.latency.runs:,} runs; p10 to p90 {spread(measured.latency)}"
-        yield Finding("latency", median, median, remark, "measured")
+        yield Figure("latency", median, median, remark, "measured")
     if measured.size_bytes is not None:
         file = measured.size_bytes
-        yield Finding("model file", megabytes(file), f"{file:,} B", "ONNX, as it was run", "measured")
+        yield Figure("model file", megabytes(file), f"{file:,} B", "ONNX, as it was run", "measured")
     if measured.non_tensor_time is not None:
         share = f"{measured.non_tensor_time:.1%}"
         remark = "of the kernels' time; what is fused into a tensor layer is its time"
-        yield Finding("non-tensor time", share, share, remark, "measured")
+        yield Figure("non-tensor time", share, share, remark, "measured")
 
 
 def columns(found: Sequence[Inspection]) -> list[str]:
     """The columns of a comparison: only what was asked for."""
-    scored = any(each.measured.accuracy is not None or "accuracy" in each.measured.missing for each in found)
+    scored = any(each.measured.score is not None or "score" in each.measured.missing for each in found)
     timed = any(each.measured.latency is not None or "latency" in each.measured.missing for each in found)
-    left_out = {"accuracy"} - {"accuracy" if scored else ""}
+    left_out = {"score"} - {"score" if scored else ""}
     left_out |= set() if timed else {"file", "latency", "p10–p90 ms"}
     return [name for name in COMPARED if name not in left_out]
 
@@ -104,7 +109,7 @@ def compared(each: Inspection) -> dict[str, str]:
     """What a comparison says of one network, by column."""
     measured, total, latency = each.measured, each.total, each.measured.latency
     return {
-        "accuracy": NONE if measured.accuracy is None else percent(measured.accuracy),
+        "score": NONE if measured.score is None or measured.metric is None else measured.metric.shown(measured.score),
         "params": counted(total.params),
         "MACs": counted(total.macs),
         "memory": megabytes(total.peak_activation_bytes),
@@ -120,8 +125,9 @@ def notes(found: Sequence[Inspection]) -> str:
     runs = next((each.measured.latency.runs for each in found if each.measured.latency), 0)
     if runs:
         said.append(f"File and latency are measured in ONNX Runtime: {runs:,} runs in turn, one image, one thread.")
-    if "accuracy" in columns(found):
-        said.append("Accuracy is measured on the test part.")
+    if "score" in columns(found):
+        metric = next((each.measured.metric for each in found if each.measured.metric), None)
+        said.append(f"The score is the {metric.name if metric else 'metric'}, measured on the test part.")
     return " ".join(said)
 
 
