@@ -14,7 +14,7 @@ Side = Mapping[str, float]
 
 def applied_sides(original: Original, data: Dataset, task: Task, work: Work) -> dict[str, Side]:
     """Return MACs, parameters and the score on the validation part of a model and of what a recipe made of it."""
-    sides = {}
+    sides: dict[str, Side] = {}
     given = task.data(data, original.forward)
     for name, net, judge, judged in (
         ("original", original.net, task, given),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from slimwright.measure.bundle import Timing
+from slimwright.measure import Timing
 from slimwright.report.theme import Theme
 from slimwright.units import milliseconds
 

@@ -21,7 +21,7 @@ TOOLTIP = {
 }
 
 
-def role_of(candidate: CandidateRecordRecord) -> str:
+def role_of(candidate: CandidateRecord) -> str:
     """Say which of ROLES a candidate has."""
     if candidate.chosen:
         return "chosen"
@@ -57,7 +57,7 @@ def tradeoff(
     return alt.LayerChart(layer=layers, height=320)
 
 
-def _row(candidate: CandidateRecordRecord) -> dict[str, Any]:
+def _row(candidate: CandidateRecord, metric: Metric) -> dict[str, Any]:
     return {
         "name": candidate.name,
         "role": role_of(candidate),
