@@ -62,7 +62,7 @@ def seconds(name: str) -> dict[str, float]:
     def lap() -> None:
         times.append(time.process_time())
 
-    exported = exported_model(model, torch.zeros(2, *network(name).image_shape))
+    exported = exported_model(model, (torch.zeros(2, *network(name).image_shape),))
     lap()
     net = net_of_program(program_of_export(exported))
     lap()

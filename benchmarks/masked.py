@@ -14,7 +14,7 @@ Means, variances and norms over fewer channels are other functions than the orig
 that happened. All else is the original with zeros in it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,25 +38,34 @@ class Untraceable(Exception):
 class Masked:
     """What the net computes with channels out of sight, and the nodes whose statistics leave them out."""
 
-    scores: Tensor
+    outputs: tuple[Tensor, ...]
     norms: tuple[str, ...]
 
+    @property
+    def scores(self) -> Tensor:
+        """The output of a net that has one."""
+        (only,) = self.outputs
+        return only
 
-def masked(net: Net, coupling: Coupling, keep: Mapping[str, Ids], images: Tensor) -> Masked:
-    """Compute `net` on `images` [N, C, H, W] with only the channels `keep` of each group, in the images' dtype.
+
+def masked(net: Net, coupling: Coupling, keep: Mapping[str, Ids], inputs: Tensor | Sequence[Tensor]) -> Masked:
+    """Compute `net` with only the channels `keep` of each group, in the dtype of its first input.
+
+    `inputs` are images [N, C, H, W], or a tensor for each input.
 
     Raises Untraceable where no rule of this file says what a cut net would compute.
     """
     alive = coupling.alive(keep)
     begins = (node.name for node in net.nodes if op_of(node.op).channels in ("mix", "parameter"))
-    walk = _Walk(net, {name: torch.as_tensor(alive[coupling.values[name]]) for name in begins}, images.dtype)
+    given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    walk = _Walk(net, {name: torch.as_tensor(alive[coupling.values[name]]) for name in begins}, given[0].dtype)
+    walk.values.update({node.name: tensor for node, tensor in zip(net.inputs, given, strict=True)})
     with torch.no_grad():
         for node in net.nodes:
-            walk.pass_through(node, images)
-    (output,) = net.outputs
-    if walk.masks[output] is not None:
-        raise Untraceable("removed channels reach the output")
-    return Masked(walk.values[output], tuple(walk.norms))
+            walk.pass_through(node)
+    if any(walk.masks[output] is not None for output in net.outputs):
+        raise Untraceable("removed channels reach an output")
+    return Masked(tuple(walk.values[output] for output in net.outputs), tuple(walk.norms))
 
 
 class _Walk:
@@ -71,10 +80,10 @@ class _Walk:
         self.norms: list[str] = []
         self._unread = {name: len(readers) for name, readers in net.readers.items()}
 
-    def pass_through(self, node: Node, images: Tensor) -> None:
-        """Compute one node and its mask, and forget what nothing reads any more."""
+    def pass_through(self, node: Node) -> None:
+        """Compute one node and its mask, and forget what nothing reads any more; the inputs are there already."""
         if node.op == "input":
-            value, mask = images, None
+            value, mask = self.values[node.name], None
         elif all(self.masks[name] is None for name in node.reads):
             value = self._computed(node, self.values.__getitem__)
             mask = self._begun(node, value)

@@ -22,17 +22,18 @@ def small_net(name: str) -> Net:
     return capture(hand_made(name) if name in HAND_MADE else structure(name), SHAPE)
 
 
-def images_for(net: Net, count: int = 3) -> Tensor:
-    """[count, C, H, W] in float64."""
-    return torch.randn(count, *net.input.shape[1:], dtype=torch.float64)
+def inputs_for(net: Net, count: int = 3) -> list[Tensor]:
+    """A tensor [count, ...] for each input, in float64."""
+    return [torch.randn(count, *node.shape[1:], dtype=torch.float64) for node in net.inputs]
 
 
 def assert_cut_is_masked(net: Net, keep: dict[str, Ids], coupling: Coupling) -> Net:
     """Return the cut net, which must equal the masked one. Both run in float64: 1e-5 is far above rounding."""
-    small, images = cut(net, keep, coupling), images_for(net)
-    wanted = masked(net, coupling, keep, images).scores
+    small, inputs = cut(net, keep, coupling), inputs_for(net)
+    wanted = masked(net, coupling, keep, inputs).outputs
     with torch.no_grad():
-        got = small.to_module().double()(images)
-    assert got.shape == wanted.shape
-    assert float((got - wanted).abs().max()) <= 1e-5 * max(float(wanted.abs().max()), 1e-6)
+        got = small.to_module().double()(*inputs)
+    for mine, its in zip((got,) if isinstance(got, Tensor) else got, wanted, strict=True):
+        assert mine.shape == its.shape
+        assert float((mine - its).abs().max()) <= 1e-5 * max(float(its.abs().max()), 1e-6)
     return small

@@ -64,6 +64,28 @@ def exported_by_torchscript(
     return path
 
 
+def exported_ends(
+    model: nn.Module, path: Path, inputs: Sequence[Tensor], *, dynamo: bool, names: Sequence[str] = ()
+) -> Path:
+    """Write a model of several inputs or outputs by torch.onnx, for any batch; `names` are those of its outputs."""
+    with _quiet():
+        if dynamo:
+            shapes = tuple({0: Dim.AUTO} for _ in inputs)
+            program = torch.onnx.export(
+                model, tuple(inputs), dynamo=True, opset_version=18, verbose=False, dynamic_shapes=shapes,
+                output_names=list(names) or None,
+            )  # fmt: skip
+            assert program is not None
+            program.save(str(path), external_data=False)
+        else:
+            called = [f"x{k}" for k in range(len(inputs))]
+            torch.onnx.export(
+                model, tuple(inputs), str(path), dynamo=False, opset_version=17, input_names=called,
+                output_names=list(names) or None, dynamic_axes={name: {0: "n"} for name in called},
+            )  # fmt: skip
+    return path
+
+
 def in_onnxruntime(path: Path, images: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
     """Return what ONNX Runtime makes of the images; `weights` replace those of the file, or of nodes that make them."""
     options = ort.SessionOptions()

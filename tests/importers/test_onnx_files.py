@@ -128,7 +128,7 @@ def resized(place: int, **dim: Any) -> Edit:
 def another_input(model: ModelProto) -> None:
     model.graph.node.append(helper.make_node("Add", ["y", "mask"], ["z"], "sum"))
     model.graph.output[0].name = "z"
-    model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1, 4, 4, 4]))
+    model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [4, 4, 4, 4]))
 
 
 FAULTS: dict[str, tuple[Edit, str]] = {
@@ -141,10 +141,10 @@ FAULTS: dict[str, tuple[Edit, str]] = {
     "a foreign domain": (lambda m: setattr(m.graph.node[0], "domain", "com.microsoft"), "'conv' .* 'com.microsoft'"),
     "an unknown operator": (lambda m: setattr(m.graph.node[0], "op_type", "Abracadabra"), "Abracadabra .*node 'conv'"),
     "a branch": (branched, "node 'choice' .If. .*runs a graph of its own"),
-    "two outputs": (lambda m: m.graph.output.append(m.graph.output[0]), "has 2 outputs .'y', 'y'."),
+    "two outputs of one name": (lambda m: m.graph.output.append(m.graph.output[0]), "two outputs named 'y'"),
     "no output": (lambda m: m.graph.ClearField("output"), "has 0 outputs"),
     "an output of nothing": (lambda m: setattr(m.graph.output[0], "name", "z"), "output 'z' .* made by no node"),
-    "two inputs": (another_input, r"has 2 inputs .*\('x' \[1, 1, 6, 6\], 'mask' \[1, 4, 4, 4\]\).*seed"),
+    "two batches": (another_input, r"has 2 inputs .*\('x' \[1, 1, 6, 6\], 'mask' \[4, 4, 4, 4\]\).*seed"),
     "no input": (lambda m: m.graph.ClearField("input"), "reads 'x'"),
     "an open height": (resized(2, dim_param="h"), "dimension 2 is 'h'; fix it with"),
     "an empty image": (resized(2, dim_value=0), "it must be a batch of float32 images"),

@@ -5,7 +5,7 @@ import torch
 
 from slimwright.errors import UnsupportedOp
 from slimwright.graph.net import Ref, Value
-from slimwright.importers.program import Call, Program, bound, functional, plain
+from slimwright.importers.program import Call, Input, Program, bound, functional, plain
 
 X, Y = Ref("x"), Ref("y")
 
@@ -16,7 +16,7 @@ def call(name: str, overload: str, *args: Value) -> Call:
 
 def program(*calls: Call, outputs: Sequence[str] = ()) -> Program:
     """A program of these calls on images "x"; it returns what its last call gives unless told otherwise."""
-    return Program("x", (1, 1, 2, 2), "float32", calls, {}, {}, tuple(outputs) or (calls[-1].name,))
+    return Program((Input("x", (1, 1, 2, 2)),), calls, {}, {}, tuple(outputs) or (calls[-1].name,))
 
 
 def said(found: Program) -> list[tuple[str, str, tuple[str, ...]]]:

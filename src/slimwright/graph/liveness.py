@@ -3,8 +3,8 @@
 A value lives from the node that makes it to the last node that reads it. What only shows its input in another shape
 (reshape, dropout that is off) shares its memory; what puts elements elsewhere (permute, slice, concatenation) is a
 copy. An elementwise op writes over its input where nothing else reads that input later. Stored parameters are no
-activations. Of an operator with several results each lives from that operator on. Bytes are exact for one image.
-`arena.py` lays the values out in one block.
+activations. Of an operator with several results each lives from that operator on. Inputs are there from the start, and
+outputs to the end. Bytes are exact for one image. `arena.py` lays the values out in one block.
 """
 
 import math
@@ -76,7 +76,7 @@ def _buffers(net: Net, bytes_of: Mapping[str, int]) -> tuple[Buffer, ...]:
             root = next((r for r in ending if _may_go(net, r) and bytes_of[r] == bytes_of[node.name]), None)
         root = holder[node.name] = root or node.name
         if root == node.name:
-            first[root] = step_of[node.source] if node.op == "item" else step
+            first[root] = 0 if node.op == "input" else step_of[node.source] if node.op == "item" else step
         until[root] = max(until.get(root, 0), last[node.name])
     return tuple(
         Buffer(name, bytes_of[name], begins, until[name])

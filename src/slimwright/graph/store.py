@@ -16,7 +16,8 @@ import safetensors.torch
 
 from slimwright.atomic import replacing
 from slimwright.errors import ModelError, UnsupportedOp
-from slimwright.graph.net import Net, Node, Ref, Value, checked, structure
+from slimwright.graph.net import Net, checked, structure
+from slimwright.graph.node import Node, Ref, Value
 from slimwright.graph.ops import op_of
 
 FORMAT, VERSION = "slimwright-net", 1
@@ -54,8 +55,9 @@ def net_of(found: Mapping[str, Any], tensors: Mapping[str, Any]) -> Net:
             f"this is {found.get('format')!r} version {found.get('version')!r}, not {FORMAT!r} version {VERSION}"
         )
     nodes = tuple(_node(entry, tensors) for entry in found["nodes"])
-    if [step for step, node in enumerate(nodes) if node.op == "input"] != [0]:
-        raise ModelError("a saved net must start with its input, and have only one")
+    steps = [step for step, node in enumerate(nodes) if node.op == "input"]
+    if not steps or steps != list(range(len(steps))):
+        raise ModelError("a saved net must start with its inputs, at least one")
     if len({n.name for n in nodes}) != len(nodes) or not found["outputs"]:
         raise ModelError("a saved net must return something, and no two of its nodes may share a name")
     used = {name for node in nodes for name in node.tensors.values()}

@@ -4,20 +4,23 @@ Splits become slices. A layer whose weights are computed from the image, and any
 the ATen function it was.
 """
 
-from collections.abc import Mapping
+import keyword
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimwright.errors import ModelError, UnsupportedOp
+from slimwright.graph.editing import renamed_nodes
+from slimwright.graph.inference import INPUT_DTYPES
 from slimwright.graph.net import Net, Node, Ref, Value, checked, without_dead_ends
 from slimwright.graph.ops import BY_OVERLOAD, INTEGER, OPS, STATE, op_of
 from slimwright.importers.constants import FAILURES, Constants, cannot, computed, filled, meta_of
 from slimwright.importers.normal import Seen, normal, renamed
 from slimwright.importers.patterns import with_lrn
-from slimwright.importers.program import UNKNOWN, Call, Program, functional
+from slimwright.importers.program import UNKNOWN, Call, Input, Program, functional
 
 SPLITS = ("split", "split_with_sizes", "chunk", "unsafe_chunk", "unsafe_split", "tensor_split", "unbind")
 IMAGES_ONLY = ("conv2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "lrn")  # layers that take [N, C, H, W]
@@ -26,16 +29,31 @@ IMAGES_ONLY = ("conv2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "lrn
 def net_of_program(program: Program) -> Net:
     """Return the net of a traced model, shapes checked. Raises UnsupportedOp and ModelError, naming the node."""
     program = functional(program)
-    if len(program.outputs) != 1:
+    if not program.inputs or not program.outputs:
         raise ModelError(
-            f"the model returns {len(program.outputs)} values; slimwright needs exactly one, the class scores"
+            f"the model takes {len(program.inputs)} tensors and returns {len(program.outputs)} values; it must take at "
+            "least one, and return at least one"
         )
     builder = _Builder(program, Constants(program))
     for call in program.calls:
         builder.add(call)
-    outputs = tuple(builder.name_of(name) for name in program.outputs)
+    outputs = tuple(builder.output(name) for name in program.outputs)
     net = without_dead_ends(Net(tuple(builder.nodes), builder.tensors, outputs))
-    return with_lrn(checked(net))
+    return with_outputs_named(with_lrn(checked(net)), program.output_names)
+
+
+def with_outputs_named(net: Net, names: Sequence[str]) -> Net:
+    """Return the net with the nodes of its outputs called as the model calls them, where such a name is free."""
+    taken = {node.name for node in net.nodes}
+    called: dict[str, str] = {}
+    for output, name in zip(net.outputs, names, strict=False):
+        is_name = name.isidentifier() and not keyword.iskeyword(name) and not hasattr(nn.Module(), name)
+        is_own = output not in called and op_of(net[output].op).channels not in ("input", "parameter")
+        if is_name and is_own and name not in taken:
+            called[output] = name
+            taken.add(name)
+    nodes, outputs = renamed_nodes(net.nodes, net.outputs, called)
+    return Net(nodes, net.tensors, outputs) if called else net
 
 
 class _Builder:
@@ -43,15 +61,12 @@ class _Builder:
 
     def __init__(self, program: Program, constants: Constants) -> None:
         self.program, self.constants = program, constants
-        self.nodes = [Node(program.input, "input", shape=program.input_shape, dtype=program.input_dtype)]
+        self.nodes = [Node(given.name, "input", shape=given.shape, dtype=given.dtype) for given in program.inputs]
         self.tensors: dict[str, Tensor] = {}
         self.names = {call.name for call in program.calls}
         self.instead: dict[str, str] = {}  # a value that needs no node of its own -> the value that it is
         self.parts: dict[str, tuple[str, int, list[int], bool]] = {}  # split -> source, dim, borders, drops the dim
-        _, *image = program.input_shape
-        self.values: dict[str, tuple[Any, Any]] = {
-            program.input: (torch.empty(1, *image, device="meta"), torch.empty(2, *image, device="meta"))
-        }
+        self.values: dict[str, tuple[Any, Any]] = {given.name: _at_one_and_two(given) for given in program.inputs}
 
     def name_of(self, value: str) -> str:
         """The node that gives a value; a constant gets one when it is first asked for."""
@@ -66,6 +81,22 @@ class _Builder:
                 self.instead[value] = name
             return name
         return value
+
+    def output(self, value: str) -> str:
+        """The node that gives an output. Raises ModelError where that is no tensor, or one of several without a batch.
+
+        A single output without one is the caller's affair: there are functions of a whole batch.
+        """
+        name = self.name_of(value)
+        one, two = self.values[name]
+        if not isinstance(one, Tensor):
+            raise ModelError(f"the model returns '{name}', which is not a tensor; it must return tensors only")
+        if len(self.program.outputs) > 1 and (one.shape[:1], two.shape[:1]) != ((1,), (2,)):
+            raise ModelError(
+                f"the model returns '{name}' of shape {list(one.shape)} for one image and {list(two.shape)} for two; "
+                "the first dimension of an output must be the batch"
+            )
+        return name
 
     def add(self, call: Call) -> None:
         """Add what a call stands for: no node, one, or several."""
@@ -216,6 +247,17 @@ class _Builder:
         for name, source in zip(raised, call.reads, strict=True):
             self.add(Call(name, "unsqueeze.default", {"self": Ref(source), "dim": dim}))
         self.add(Call(call.name, "cat.default", {"tensors": tuple(map(Ref, raised)), "dim": dim}))
+
+
+def _at_one_and_two(given: Input) -> tuple[Tensor, Tensor]:
+    """An input at a batch of one and of two, without elements. Raises ModelError where no net can take it."""
+    if given.dtype not in INPUT_DTYPES or not given.shape:
+        raise ModelError(
+            f"input '{given.name}' of the model is {given.dtype} {list(given.shape)}; an input must be a batch of "
+            f"{' or '.join(INPUT_DTYPES)}"
+        )
+    one, two = (torch.empty(n, *given.shape[1:], dtype=INPUT_DTYPES[given.dtype], device="meta") for n in (1, 2))
+    return one, two
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:

@@ -7,20 +7,26 @@ computed, with the same kernels.
 
 import copy
 import operator
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram, export
-from torch.export.graph_signature import InputKind
+from torch.export import Dim, ExportedProgram, ShapesCollection, export
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils._pytree import TreeSpec, tree_leaves
 
 from slimwright.compute import device_of
 from slimwright.errors import ModelError, UnsupportedOp
-from slimwright.graph.net import Net, Ref, Value
+from slimwright.graph.inference import INPUT_DTYPES
+from slimwright.graph.net import Net
+from slimwright.graph.node import Ref, Value
 from slimwright.importers.build import net_of_program
-from slimwright.importers.program import UNKNOWN, Call, Program, bound, plain
+from slimwright.importers.program import UNKNOWN, Call, Input, Program, bound, leaf_names, plain
+
+Shapes: TypeAlias = Sequence[int] | Sequence[Sequence[int]]  # of one input, or of each
 
 MARKER = "native_dropout.default"  # which no layer of torch exports in eval mode
 DROP_PATHS = {"DropPath": "drop_prob", "StochasticDepth": "p"}  # class -> attribute that holds the probability
@@ -33,50 +39,83 @@ INTEGER_NAMES = {
 }
 
 
-def capture(model: nn.Module, image_shape: tuple[int, ...]) -> Net:
-    """Return the net of `model` for images of `image_shape` [C, H, W]; the model is left in the mode it was in.
+def capture(model: nn.Module, shapes: Shapes, *, dtypes: Sequence[str] | None = None) -> Net:
+    """Return the net of `model`; the model is left in the mode it was in, and the net lies on the processor.
 
-    The net lies on the processor, wherever the model does.
+    `shapes` is that of an image, such as (C, H, W), or a sequence of such shapes, one for each input, each without the
+    batch. `dtypes` are those of the inputs, "float32" where it does not say; "int64" and "int32" are taken too.
 
-    Raises ModelError where the model fails on such an image, has weights that are not finite, or cannot be
+    Outputs in lists and dicts are flattened, those that are None left out, and named as the model's dict names them.
+
+    Raises ModelError where the model fails on such inputs, has weights that are not finite, or cannot be
     traced, and UnsupportedOp for what no net can hold.
     """
+    examples = _examples(_shapes_of(shapes), dtypes)
     if device_of(model) != "cpu":
         model = copy.deepcopy(model).cpu()
     training = {module: module.training for module in model.modules()}
-    example = torch.zeros(2, *image_shape)
     model.eval()
     try:
         try:
             with torch.no_grad():
-                model(example)
+                model(*examples)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelError(f"the model cannot take images of shape {list(image_shape)}: {detail}") from error
-        exported = exported_model(model, example)
+            raise ModelError(f"the model cannot take {_described(examples)}: {detail}") from error
+        exported = exported_model(model, examples)
         try:
             return net_of_program(program_of_export(exported))
         except UnsupportedOp as refused:
-            return _without_writes(model, exported, image_shape, refused)
+            return _without_writes(model, exported, examples, refused)
     finally:
         for module, mode in training.items():
             module.training = mode
 
 
+def _shapes_of(shapes: Shapes) -> list[tuple[int, ...]]:
+    """One shape for each input."""
+    several = [tuple(shape) for shape in shapes if isinstance(shape, Sequence)]
+    if not several:
+        return [tuple(size for size in shapes if isinstance(size, int))]
+    if len(several) != len(shapes):
+        raise ModelError(f"{shapes} is neither the shape of one input nor a sequence of shapes")
+    return several
+
+
+def _examples(shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str] | None) -> tuple[Tensor, ...]:
+    """A batch of two for each input, of zeros, which are an index of any table."""
+    dtypes = dtypes or ["float32"] * len(shapes)
+    if len(dtypes) != len(shapes) or not all(name in INPUT_DTYPES for name in dtypes):
+        raise ModelError(
+            f"{', '.join(dtypes)} are no dtypes of {len(shapes)} inputs; each is one of {', '.join(INPUT_DTYPES)}"
+        )
+    return tuple(torch.zeros(2, *shape, dtype=INPUT_DTYPES[name]) for shape, name in zip(shapes, dtypes, strict=True))
+
+
+def _described(examples: Sequence[Tensor]) -> str:
+    shapes = " and ".join(str(list(example.shape[1:])) for example in examples)
+    return f"images of shape {shapes}" if len(examples) == 1 else f"inputs of shapes {shapes}"
+
+
 def _without_writes(
-    model: nn.Module, exported: ExportedProgram, image_shape: tuple[int, ...], refused: UnsupportedOp
+    model: nn.Module, exported: ExportedProgram, examples: Sequence[Tensor], refused: UnsupportedOp
 ) -> Net:
     """The net of a model that writes in place through views, which torch can say without; proven on random images.
 
     Raises `refused` where that fails, or computes something else: torch does not follow every alias.
     """
-    images = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    images = [
+        torch.rand(zeros.shape, generator=generator) if zeros.is_floating_point() else zeros for zeros in examples
+    ]
     try:
         net = net_of_program(program_of_export(exported.run_decompositions({})))
     except ModelError:
         raise refused from None
     with torch.no_grad():
-        same = torch.allclose(net.to_module()(images), model(images), rtol=1e-4, atol=1e-5)
+        wanted = [value for value in tree_leaves(model(*(i.clone() for i in images))) if isinstance(value, Tensor)]
+    found = net.run(images)
+    same = all(torch.allclose(one, other, rtol=1e-4, atol=1e-5) for one, other in zip(found, wanted, strict=True))
     if not same:
         raise refused
     return net
@@ -87,24 +126,49 @@ def program_of_export(exported: ExportedProgram) -> Program:
     specs = exported.graph_signature.input_specs
     owner = {s.arg.name: str(s.target) for s in specs if s.kind is not InputKind.USER_INPUT}
     parameters = frozenset(str(s.target) for s in specs if s.kind is InputKind.PARAMETER)
-    inputs = [s.arg.name for s in specs if s.kind is InputKind.USER_INPUT]
-    if len(inputs) != 1:
-        raise ModelError(f"the model takes {len(inputs)} inputs; slimwright needs exactly one, a batch of images")
-    (value,) = (n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder" and n.name == inputs[0])
+    given = {s.arg.name for s in specs if s.kind is InputKind.USER_INPUT}
+    values = {n.name: n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder" and n.name in given}
     reader = _Reader()
-    outputs = reader.read(exported.graph_module)
-    names = tuple(value.name for value in outputs if isinstance(value, Ref))
+    outputs, names = _returned(exported, reader.read(exported.graph_module))
     tensors = {**exported.state_dict, **{k: v for k, v in exported.constants.items() if isinstance(v, Tensor)}}
     return Program(
-        input=inputs[0],
-        input_shape=(1, *(int(d) for d in value.shape[1:])),
-        input_dtype=str(value.dtype).removeprefix("torch."),
+        inputs=tuple(_input(name, value) for name, value in values.items()),
         calls=reader.calls,
         tensors=tensors,
         owner=owner,
-        outputs=names,
+        outputs=outputs,
         parameters=parameters,
+        output_names=names,
     )
+
+
+def _input(name: str, value: Any) -> Input:
+    if not isinstance(value, Tensor):
+        raise ModelError(f"the model takes '{name}', which is not a tensor; it must take tensors only")
+    return Input(name, (1, *(int(d) for d in value.shape[1:])), str(value.dtype).removeprefix("torch."))
+
+
+def _returned(exported: ExportedProgram, values: Sequence[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The values that the model returns, without those that are None, and what it calls them."""
+    kinds = [spec.kind for spec in exported.graph_signature.output_specs]
+    if OutputKind.BUFFER_MUTATION in kinds:
+        raise UnsupportedOp("the model changes a buffer of its own each time it runs")
+    results = [value for kind, value in zip(kinds, values, strict=True) if kind is OutputKind.USER_OUTPUT]
+    numbers = [value for value in results if value is not None and not isinstance(value, Ref)]
+    if numbers:
+        raise ModelError(f"the model returns {numbers[0]!r}, which is not a tensor; it must return tensors only")
+    names = _output_names(exported.call_spec.out_spec, len(results))
+    kept = [(value.name, name) for value, name in zip(results, names, strict=True) if isinstance(value, Ref)]
+    return tuple(value for value, _ in kept), tuple(name for _, name in kept)
+
+
+def _output_names(spec: TreeSpec | None, count: int) -> Sequence[str]:
+    """What a dict or a named tuple calls each of the outputs in it; "" elsewhere."""
+    if spec is not None and spec.type in (dict, OrderedDict):
+        return leaf_names(spec.context, [child.num_leaves for child in spec.children()])
+    if spec is not None and spec.type is namedtuple:
+        return leaf_names(spec.context._fields, [child.num_leaves for child in spec.children()])
+    return [""] * count
 
 
 class _Reader:
@@ -182,11 +246,14 @@ def _value(value: Any, values: dict[str, Value]) -> Value:
     return plain(value)
 
 
-def exported_model(model: nn.Module, example: Tensor) -> ExportedProgram:
+def exported_model(model: nn.Module, examples: tuple[Tensor, ...]) -> ExportedProgram:
     """Return the program of a model in eval mode, with a dynamic batch. Raises ModelError where it cannot be traced."""
+    batches = ShapesCollection()
+    for example in examples:
+        batches[example] = {0: Dim.AUTO}
     try:
         with _marked_drop_paths(model):
-            return export(model, (example,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
+            return export(model, examples, dynamic_shapes=batches.dynamic_shapes(model, examples), strict=False)
     except Exception as error:  # torch.export raises errors of many unrelated kinds
         detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"torch.export cannot trace the model: {detail}") from error

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from slimwright.errors import ModelError
-from slimwright.graph.net import Ref, Value
+from slimwright.graph.node import Ref, Value
 from slimwright.graph.ops import FACTORIES, INTEGER, OPS, call_aten, on_meta, op_of
 from slimwright.importers.program import UNKNOWN, Call, Program
 

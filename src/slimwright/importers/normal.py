@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimwright.graph.net import Ref, Value
+from slimwright.graph.node import Ref, Value
 from slimwright.graph.ops import call_aten
 from slimwright.importers.program import Call
 

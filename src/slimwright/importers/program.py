@@ -4,14 +4,14 @@
 drops the calls that no output depends on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from slimwright.errors import UnsupportedOp
-from slimwright.graph.net import Ref, Value
+from slimwright.graph.node import Ref, Value, names_in
 from slimwright.graph.ops import INTEGER, OPS, aten
 
 
@@ -30,21 +30,29 @@ class Call:
     @property
     def reads(self) -> tuple[str, ...]:
         """Names of the values among the arguments."""
-        return tuple(_names(tuple(self.arguments.values())))
+        return tuple(names_in(tuple(self.arguments.values())))
+
+
+@dataclass(frozen=True)
+class Input:
+    """A value that comes in from outside: its name, its shape for a batch of one, and its dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
 class Program:
     """A traced model: its calls in order, and where images and weights come in."""
 
-    input: str
-    input_shape: tuple[int, ...]
-    input_dtype: str
+    inputs: tuple[Input, ...]
     calls: Sequence[Call]
     tensors: Mapping[str, Tensor]  # by the model's own names
     owner: Mapping[str, str]  # value name -> name in `tensors`
     outputs: tuple[str, ...]
     parameters: frozenset[str] = frozenset()  # names in `tensors` that training changes
+    output_names: tuple[str, ...] = ()  # what the model calls each output, "" where it does not say; () for none
 
 
 def functional(program: Program) -> Program:
@@ -88,6 +96,14 @@ def bound(overload: str, args: Sequence[Value], kwargs: Mapping[str, Value]) -> 
         else:
             result[argument.name] = plain(argument.default_value)
     return result
+
+
+def leaf_names(keys: Sequence[object], leaves: Sequence[int]) -> list[str]:
+    """Return a name for each leaf of a mapping: its key where that holds one leaf, else ""."""
+    named: list[str] = []
+    for key, count in zip(keys, leaves, strict=True):
+        named += [str(key)] if count == 1 else [""] * count
+    return named
 
 
 def plain(value: Any) -> Value:
@@ -160,11 +176,3 @@ def _live(calls: Sequence[Call], outputs: Sequence[str]) -> list[Call]:
             wanted.update(call.reads)
             live.append(call)
     return live[::-1]
-
-
-def _names(value: Value) -> Iterator[str]:
-    if isinstance(value, Ref):
-        yield value.name
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _names(item)

@@ -9,7 +9,7 @@ Source: the archive that `torch.export.save` of torch 2.13 writes (schema versio
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
-from slimwright.graph.net import Net, Ref, Value
+from slimwright.graph.net import Net
+from slimwright.graph.node import Ref, Value
 from slimwright.graph.ops import INTEGER
 from slimwright.importers.build import net_of_program
-from slimwright.importers.program import UNKNOWN, Call, Program, bound
+from slimwright.importers.program import UNKNOWN, Call, Input, Program, bound, leaf_names
 
 DTYPES = {
     1: torch.uint8,
@@ -54,7 +55,7 @@ def read_pt2(path: Path) -> Net:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     except (zipfile.BadZipFile, EOFError) as error:
         raise ModelError(f"{path} is not a .pt2 file, or is cut short: {error}") from error
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError, RecursionError) as error:
         raise ModelError(f"{path} is not a .pt2 file that torch.export.save of torch 2.13 writes: {error!r}") from error
 
 
@@ -109,29 +110,58 @@ def _program(found: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Program
     graph, signature = found["graph_module"]["graph"], found["graph_module"]["signature"]
     owner: dict[str, str] = {}
     parameters = set()
-    inputs = []
+    inputs: list[Input] = []
     for spec in signature["input_specs"]:
         ((kind, entry),) = spec.items()
         if kind == "user_input":
-            inputs.append(entry["arg"]["as_tensor"]["name"])
+            inputs.append(_input(entry["arg"], graph["tensor_values"]))
         elif kind in ("parameter", "buffer", "tensor_constant"):
             owner[entry["arg"]["name"]] = entry[f"{kind}_name"]
             parameters |= {entry["parameter_name"]} if kind == "parameter" else set()
         else:
             raise UnsupportedOp(f"an exported program with a {kind} input is not supported")
-    if len(inputs) != 1:
-        raise ModelError(f"the model takes {len(inputs)} inputs; slimwright needs exactly one, a batch of images")
-    meta = graph["tensor_values"][inputs[0]]
+    names = _output_names(found["graph_module"], len(graph["outputs"]))
+    outputs = [(_output(entry), name) for entry, name in zip(graph["outputs"], names, strict=True)]
     return Program(
-        input=inputs[0],
-        input_shape=(1, *(_int(size) for size in meta["sizes"][1:])),
-        input_dtype=str(DTYPES[meta["dtype"]]).removeprefix("torch."),
+        inputs=tuple(inputs),
         calls=[call for node in graph["nodes"] for call in _calls(node)],
         tensors=tensors,
         owner=owner,
-        outputs=tuple(entry["as_tensor"]["name"] for entry in graph["outputs"]),
+        outputs=tuple(output for output, _ in outputs if output),
         parameters=frozenset(parameters),
+        output_names=tuple(name for output, name in outputs if output),
     )
+
+
+def _input(arg: Mapping[str, Any], values: Mapping[str, Any]) -> Input:
+    if "as_tensor" not in arg:
+        raise ModelError(f"the model takes an argument of kind {next(iter(arg))}; it must take tensors only")
+    name = arg["as_tensor"]["name"]
+    sizes = values[name]["sizes"]
+    shape = (1, *(_int(size) for size in sizes[1:])) if sizes else ()
+    return Input(name, shape, str(DTYPES[values[name]["dtype"]]).removeprefix("torch."))
+
+
+def _output(entry: Mapping[str, Any]) -> str:
+    """The value that is returned; "" for None."""
+    if "as_none" in entry:
+        return ""
+    if "as_tensor" not in entry:
+        raise ModelError(f"the model returns a value of kind {next(iter(entry))}; it must return tensors only")
+    return str(entry["as_tensor"]["name"])
+
+
+def _output_names(module: Mapping[str, Any], count: int) -> Sequence[str]:
+    """What a dict calls each of the outputs in it, from the description of the tree that the model returns."""
+    tree = json.loads(module["module_call_graph"][0]["signature"]["out_spec"])[1]
+    if str(tree["type"]).endswith((".dict", ".OrderedDict")):
+        names = leaf_names(json.loads(tree["context"]), [_leaves(child) for child in tree["children_spec"]])
+        return names if len(names) == count else [""] * count
+    return [""] * count
+
+
+def _leaves(tree: Mapping[str, Any]) -> int:
+    return 1 if tree["type"] is None else sum(_leaves(child) for child in tree["children_spec"])
 
 
 def _calls(node: Mapping[str, Any]) -> Iterator[Call]:

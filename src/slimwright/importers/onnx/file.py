@@ -5,7 +5,7 @@ checked here, and a file of weights beside the model is read only from inside th
 Source: the ONNX intermediate representation specification, versions 3 to 13 (onnx.ai, IR.md).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -54,8 +54,8 @@ class OnnxFile:
     path: Path
     opset: int
     inputs: tuple[OnnxInput, ...]  # without those that have an initializer
-    output: str
-    nodes: tuple[OnnxNode, ...]  # only those that the output depends on
+    outputs: tuple[str, ...]
+    nodes: tuple[OnnxNode, ...]  # only those that an output depends on
     constants: Mapping[str, Tensor]
     held_bytes: int
 
@@ -68,19 +68,16 @@ def read_file(path: Path) -> OnnxFile:
     _check_domains(path, graph.node)
     if len(graph.sparse_initializer):
         raise UnsupportedOp(f"{path} holds sparse initializers; store them as ordinary ones")
-    if len(graph.output) != 1:
-        names = ", ".join(f"'{o.name}'" for o in graph.output)
-        raise ModelError(
-            f"{path} has {len(graph.output)} outputs ({names}); slimwright needs exactly one, the class scores: "
-            "onnx.utils.extract_model cuts the others off"
-        )
+    if not len(graph.output):
+        raise ModelError(f"{path} has 0 outputs; a model must return something: export it again")
     stored = _once(path, (tensor.name for tensor in graph.initializer), "initializers")
     _once(path, (entry.name for entry in graph.input), "inputs")
     inputs = tuple(_input(path, entry) for entry in graph.input if entry.name not in stored)
     nodes = [_node(path, node) for node in graph.node]
-    output = _text(graph.output[0].name, f"the name of the output of {path}")
-    _check_order(path, nodes, {*stored, *(i.name for i in inputs)}, output)
-    live = _live(nodes, output)
+    outputs = tuple(str(entry.name) for entry in graph.output)
+    _once(path, outputs, "outputs")
+    _check_order(path, nodes, {*stored, *(i.name for i in inputs)}, outputs)
+    live = _live(nodes, outputs)
     wanted = {name for node in live for name in node.inputs}
     constants = {
         tensor.name: tensor_of(tensor, f"initializer '{tensor.name}' of {path}", path.parent)
@@ -89,7 +86,7 @@ def read_file(path: Path) -> OnnxFile:
     }
     used = tuple(i for i in inputs if i.name in wanted)
     held = sum(t.numel() * t.element_size() for t in constants.values())
-    return OnnxFile(path, opset, used, output, live, constants, held)
+    return OnnxFile(path, opset, used, outputs, live, constants, held)
 
 
 def _parsed(path: Path) -> Any:
@@ -202,7 +199,7 @@ def _text(value: str | bytes, where: str) -> str:
         raise ModelError(f"{where} holds {value[:20]!r}, which is not text; the file is damaged") from error
 
 
-def _check_order(path: Path, nodes: list[OnnxNode], given: set[str], output: str) -> None:
+def _check_order(path: Path, nodes: list[OnnxNode], given: set[str], outputs: Sequence[str]) -> None:
     """Every value is made once, and before it is read."""
     made = set(given)
     later = {name for node in nodes for name in node.outputs}
@@ -214,8 +211,11 @@ def _check_order(path: Path, nodes: list[OnnxNode], given: set[str], output: str
             if name and name in made:
                 raise ModelError(f"{node.label} of {path} makes '{name}', which exists already; names must be unique")
             made.add(name)
-    if output not in made - given:
-        raise ModelError(f"the output '{output}' of {path} is made by no node; the file is damaged, export it again")
+    for output in outputs:
+        if output not in made - given:
+            raise ModelError(
+                f"the output '{output}' of {path} is made by no node; the file is damaged, export it again"
+            )
 
 
 def _refuse_input(path: Path, node: OnnxNode, name: str, later: set[str]) -> NoReturn:
@@ -230,8 +230,8 @@ def _refuse_input(path: Path, node: OnnxNode, name: str, later: set[str]) -> NoR
     )
 
 
-def _live(nodes: list[OnnxNode], output: str) -> tuple[OnnxNode, ...]:
-    wanted = {output}
+def _live(nodes: list[OnnxNode], outputs: Sequence[str]) -> tuple[OnnxNode, ...]:
+    wanted = set(outputs)
     live = []
     for node in reversed(nodes):
         if wanted.intersection(node.outputs):

@@ -11,9 +11,10 @@ from pathlib import Path
 from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
+from slimwright.graph.inference import INPUT_DTYPES
 from slimwright.graph.net import Net
 from slimwright.importers.build import net_of_program
-from slimwright.importers.onnx.file import OnnxFile, OnnxInput, OnnxNode, read_file
+from slimwright.importers.onnx.file import OnnxFile, OnnxNode, read_file
 from slimwright.importers.onnx.fill import fillings
 from slimwright.importers.onnx.operators import OPERATORS
 from slimwright.importers.onnx.step import Step
@@ -23,7 +24,7 @@ from slimwright.importers.program import Program
 
 
 def read_onnx(path: Path, *, seed: int | None = None) -> Net:
-    """Return the net in an `.onnx` file of opset 7 to 25 that takes one batch of float32 images and returns one value.
+    """Return the net in an `.onnx` file of opset 7 to 25; the first dimension of every input and output is the batch.
 
     With a `seed`, weights that are missing or all one number are drawn at random (see `fill.fillings`): for files that
     show an architecture only. The batch may be open or fixed in the file; the net runs at any.
@@ -33,7 +34,7 @@ def read_onnx(path: Path, *, seed: int | None = None) -> Net:
     file = read_file(path)
     if seed is not None:
         file = filled(file, fillings(file, seed))
-    images = _images(file)
+    _check_inputs(file)
     unknown = {node.op: node for node in reversed(file.nodes) if node.op not in OPERATORS}
     if unknown:
         first = next(iter(unknown.values()))
@@ -41,7 +42,7 @@ def read_onnx(path: Path, *, seed: int | None = None) -> Net:
             f"ONNX operator{'s' * (len(unknown) > 1)} {', '.join(sorted(unknown))} ({first.label} of {path}) cannot be "
             f"read; those that can are {', '.join(sorted(OPERATORS))}"
         )
-    graph = _Graph(file, images)
+    graph = _Graph(file)
     for node in file.nodes:
         graph.take(node)
     return net_of_program(graph.program())
@@ -58,46 +59,51 @@ def filled(file: OnnxFile, tensors: Mapping[str, Tensor]) -> OnnxFile:
     )
 
 
-def _images(file: OnnxFile) -> OnnxInput:
-    """The one input. Raises ModelError, naming them, where there are several, or where it takes no images."""
-    if len(file.inputs) != 1:
-        names = ", ".join(f"'{entry.name}' {list(entry.shape)}" for entry in file.inputs) or "none"
-        raise ModelError(
-            f"{file.path} has {len(file.inputs)} inputs without a value of their own ({names}); slimwright needs "
-            "exactly one, a batch of images. Store the others as initializers; where they are weights that the file "
-            "came without, read_onnx(path, seed=0) draws them at random"
-        )
-    (images,) = file.inputs
-    batch, *sizes = images.shape or ("none",)
-    opened = [f"dimension {place} is '{size}'" for place, size in enumerate(sizes, 1) if isinstance(size, str)]
-    if opened:
-        raise ModelError(
-            f"input '{images.name}' of {file.path} has no fixed size: {', '.join(opened)}; fix it with "
-            "python -m onnxruntime.tools.make_dynamic_shape_fixed, or export for one size"
-        )
-    if images.dtype != "float32" or not sizes or min(s for s in (*sizes, batch) if isinstance(s, int)) < 1:
-        raise ModelError(
-            f"input '{images.name}' of {file.path} is {images.dtype} {list(images.shape)}; it must be a batch of "
-            "float32 images: export the float32 model"
-        )
-    return images
+def _check_inputs(file: OnnxFile) -> None:
+    """Raise ModelError, naming the input, where one has no fixed size or dtype, or where their batches differ."""
+    if not file.inputs:
+        raise ModelError(f"{file.path} has no input without a value of its own; a model must take something")
+    for entry in file.inputs:
+        opened = [f"dimension {n} is '{size}'" for n, size in enumerate(entry.shape[1:], 1) if isinstance(size, str)]
+        if opened:
+            raise ModelError(
+                f"input '{entry.name}' of {file.path} has no fixed size: {', '.join(opened)}; fix it with "
+                "python -m onnxruntime.tools.make_dynamic_shape_fixed, or export for one size"
+            )
+        empty = not entry.shape or any(size < 1 for size in entry.shape if isinstance(size, int))
+        if entry.dtype not in INPUT_DTYPES or empty:
+            raise ModelError(
+                f"input '{entry.name}' of {file.path} is {entry.dtype} {list(entry.shape)}; it must be a batch of "
+                "float32 images, or of other values of float32, int64 or int32: export the float32 model"
+            )
+    if len({entry.shape[0] if isinstance(entry.shape[0], int) else 1 for entry in file.inputs}) > 1:
+        raise _other_batches(file)
+
+
+def _other_batches(file: OnnxFile) -> ModelError:
+    names = ", ".join(f"'{entry.name}' {list(entry.shape)}" for entry in file.inputs)
+    return ModelError(
+        f"{file.path} has {len(file.inputs)} inputs without a value of their own ({names}), whose first dimensions "
+        "differ; it must be the batch of each. Where some are weights that the file came without, store them as "
+        "initializers, or read_onnx(path, seed=0) draws them at random"
+    )
 
 
 class _Graph:
     """The values of a file's graph, by their ONNX names."""
 
-    def __init__(self, file: OnnxFile, images: OnnxInput) -> None:
-        batch, *sizes = images.shape
+    def __init__(self, file: OnnxFile) -> None:
         self.file = file
-        self.trace = Trace(
-            batch if isinstance(batch, int) else 1, isinstance(batch, str), MOST_MADE_BYTES + 8 * file.held_bytes
-        )
+        fixed = [entry.shape[0] for entry in file.inputs if isinstance(entry.shape[0], int)]
+        self.trace = Trace(fixed[0] if fixed else 1, not fixed, MOST_MADE_BYTES + 8 * file.held_bytes)
         self.values: dict[str, Operand] = {
             name: constant(tensor, name, learned=tensor.is_floating_point()) for name, tensor in file.constants.items()
         }
-        self.values[images.name] = self.trace.images(images.name, tuple(int(size) for size in sizes))
+        for entry in file.inputs:
+            sizes = tuple(int(size) for size in entry.shape[1:])
+            self.values[entry.name] = self.trace.input(entry.name, sizes, INPUT_DTYPES[entry.dtype])
         self.readers = Counter(name for node in file.nodes for name in node.inputs)
-        self.readers[file.output] += 1
+        self.readers.update(file.outputs)
 
     def take(self, node: OnnxNode) -> None:
         """Translate one node."""
@@ -125,9 +131,16 @@ class _Graph:
                                     f"first {len(results)} can be")  # fmt: skip
 
     def program(self) -> Program:
-        """Return the whole. Raises ModelError where the output is not one row per image."""
-        output = self.values[self.file.output]
-        where = f"the output '{self.file.output}' of {self.file.path}"
+        """Return the whole. Raises ModelError where an output is not one row per image."""
+        outputs = [self._output(name) for name in self.file.outputs]
+        try:
+            return self.trace.program(outputs, self.file.outputs)
+        except ModelError as error:
+            raise type(error)(f"{self.file.path}: {error}") from error
+
+    def _output(self, name: str) -> Flow:
+        output = self.values[name]
+        where = f"the output '{name}' of {self.file.path}"
         if not isinstance(output, Flow):
             raise ModelError(f"{where} does not depend on the images; the file is no model")
         counts = self.trace.batch, FACTOR * self.trace.batch
@@ -137,10 +150,7 @@ class _Graph:
                 f"{where} has the shape {sizes} for {counts[0]} and {counts[1]} images; its first dimension must be "
                 "the batch: export the model with a dynamic batch"
             )
-        try:
-            return self.trace.program(output)
-        except ModelError as error:
-            raise type(error)(f"{self.file.path}: {error}") from error
+        return output
 
 
 def _wish(node: OnnxNode, place: int) -> str:

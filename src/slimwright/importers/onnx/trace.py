@@ -6,7 +6,7 @@ that comes out differently becomes -1. What depends on weights and numbers alone
 many bytes out of nothing. Everything else is run on meta tensors for its shape and recorded as a `Call`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.ops import call_aten
-from slimwright.importers.onnx.names import Names
+from slimwright.importers.onnx.names import Names, identifier
 from slimwright.importers.onnx.store import Store
 from slimwright.importers.onnx.values import Flow, Known, Made, Operand, constant, operands_in, resolved, varies
-from slimwright.importers.program import Call, Program, bound
+from slimwright.importers.program import Call, Input, Program, bound
 
 FACTOR = 7  # the second batch is this many times the first: no accident of small numbers hides the batch
 MOST_MADE_BYTES = 2**30  # of constants that a file computes; the fully connected layer of VGG takes 0.4e9
@@ -39,14 +39,14 @@ class Trace:
     about: str = "constant"  # what the next constant is for: the value that is being made
     made_bytes: int = 0
     _derived: dict[tuple[int, str], tuple[Known, Known]] = field(default_factory=dict)  # -> source, what came of it
-    _images: Flow | None = None
+    _inputs: list[Flow] = field(default_factory=list)
     _count: Flow | None = None
 
-    def images(self, name: str, shape: tuple[int, ...]) -> Flow:
-        """Note the input: images of `shape`, which is without the batch."""
-        sizes = (self.batch, FACTOR * self.batch)
-        self._images = Flow(self.names.value(name), tuple(_blank((n, *shape)) for n in sizes))  # type: ignore[arg-type]
-        return self._images
+    def input(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Flow:
+        """Note an input, such as images, of `shape`, which is without the batch."""
+        one, two = (torch.empty((n, *shape), dtype=dtype, device="meta") for n in (self.batch, FACTOR * self.batch))
+        self._inputs.append(Flow(self.names.value(name), (one, two)))
+        return self._inputs[-1]
 
     def call(self, overload: str, *args: Any, keywords: Mapping[str, Any] | None = None) -> Operand:
         """Record one ATen call, or compute it where it reads constants alone. Arguments may be operands in tuples.
@@ -67,7 +67,7 @@ class Trace:
         return self._flow(op, {"input": x, **options}, x.at)
 
     def made(self, value: Operand | None) -> Made | None:
-        """How a flow came about; None for a constant and for the images."""
+        """How a flow came about; None for a constant and for an input."""
         return self.calls.get(value.name) if isinstance(value, Flow) else None
 
     def renamed(self, flow: Flow, wish: str, since: int) -> Flow:
@@ -109,31 +109,31 @@ class Trace:
     def batch_size(self) -> Flow:
         """The number of images."""
         if self._count is None:
-            count = self.call("sym_size.int", self._images, 0)
+            count = self.call("sym_size.int", self._inputs[0], 0)
             assert isinstance(count, Flow)
             self._count = count
         return self._count
 
-    def program(self, output: Flow) -> Program:
-        """Return the whole, for a batch of one."""
-        images = self._images
-        assert images is not None
+    def program(self, outputs: Sequence[Flow], output_names: Sequence[str]) -> Program:
+        """Return the whole, for a batch of one; the outputs are called so in the file."""
         store = Store(self.names, self.afford)
-        calls = [Call(name, self.calls[name].overload, store.plain(self.calls[name])) for name in self._live(output)]
+        calls = [Call(name, self.calls[name].overload, store.plain(self.calls[name])) for name in self._live(outputs)]
         return Program(
-            images.name,
-            (1, *images.shape[1:]),
-            "float32",
-            calls,
-            store.tensors,
-            store.owner,
-            (output.name,),
-            frozenset(store.parameters),
+            inputs=tuple(
+                Input(given.name, (1, *given.shape[1:]), str(given.at[0].dtype).removeprefix("torch."))
+                for given in self._inputs
+            ),
+            calls=calls,
+            tensors=store.tensors,
+            owner=store.owner,
+            outputs=tuple(output.name for output in outputs),
+            parameters=frozenset(store.parameters),
+            output_names=tuple(map(identifier, output_names)) if len(outputs) > 1 else (),
         )
 
-    def _live(self, output: Flow) -> list[str]:
-        """The calls that the output depends on, in order."""
-        wanted, live = {output.name}, []
+    def _live(self, outputs: Sequence[Flow]) -> list[str]:
+        """The calls that an output depends on, in order."""
+        wanted, live = {output.name for output in outputs}, []
         for name, made in reversed(self.calls.items()):
             if name in wanted:
                 wanted.update(source.name for source in made.reads)
@@ -221,7 +221,3 @@ class Trace:
         result = self.call("expand.default", row, tuple(sizes))
         assert isinstance(result, Flow)
         return result
-
-
-def _blank(shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape, device="meta")
