@@ -74,7 +74,7 @@ def count(net: Net) -> Cost:
     return Cost(
         macs=sum(layer.macs for layer in layers),
         params=sum(net.tensors[name].numel() for name in trained),
-        weight_bytes=sum(t.numel() * t.element_size() for t in net.tensors.values()),
+        weight_bytes=sum(net.size_bytes(name) for name in net.tensors),
         peak_activation_bytes=plan_memory(net).peak_bytes,
         elementwise_ops=sum(layer.elementwise_ops for layer in layers),
         moved_bytes=sum(layer.moved_bytes for layer in layers),
@@ -93,7 +93,7 @@ def count_layers(net: Net) -> list[LayerCost]:
                 shape=node.shape,
                 macs=work.macs,
                 params=sum(net.tensors[name].numel() for name in _trained(node)),
-                weight_bytes=sum(net.tensors[t].numel() * net.tensors[t].element_size() for t in node.tensors.values()),
+                weight_bytes=sum(net.size_bytes(name) for name in node.tensors.values()),
                 output_bytes=value_bytes(net, node.name),
                 elementwise_ops=work.elementwise_ops,
                 moved_bytes=work.moved_bytes,

@@ -6,8 +6,9 @@ An encoding belongs to a tensor of a `Net`. Counts, prices and exporters read it
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Literal, TypeAlias
 
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]  # what runtimes call a network
 SCALE_BYTES = 4  # a float32 for each output channel
 
 
@@ -30,7 +31,7 @@ INT8 = Encoding("int8", 8, SCALE_BYTES)
 ENCODINGS: Mapping[str, Encoding] = {encoding.name: encoding for encoding in (FLOAT32, FLOAT16, INT8)}
 
 
-def precision_of(encodings: Iterable[Encoding]) -> Literal["fp32", "fp16", "int8"]:
+def precision_of(encodings: Iterable[Encoding]) -> Precision:
     """Return what a runtime calls a network with weights in these encodings: the narrowest names it."""
     bits = min((encoding.bits for encoding in encodings), default=FLOAT32.bits)
     return "int8" if bits <= INT8.bits else "fp16" if bits <= FLOAT16.bits else "fp32"

@@ -8,7 +8,7 @@ output is a batch of 1, although the graph runs at any batch size.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from slimwright.errors import ModelError
 from slimwright.graph.editing import edited, in_order
+from slimwright.graph.encoding import FLOAT32, Encoding, Precision, precision_of
 from slimwright.graph.inference import inferred, result_of
 from slimwright.graph.modules import graph_module, layer_of, paths_of
 from slimwright.graph.node import Node, Ref, Value, plain
@@ -28,11 +29,12 @@ BATCH = 64  # images that `Net.run` computes at once
 
 @dataclass(frozen=True)
 class Net:
-    """A network: nodes in execution order, their tensors, and the names of the values it returns."""
+    """A network: nodes in execution order, their tensors and how those are stored, and the names of the outputs."""
 
     nodes: tuple[Node, ...]
     tensors: Mapping[str, Tensor]
     outputs: tuple[str, ...]
+    encodings: Mapping[str, Encoding] = field(default_factory=dict)  # of tensors that are not stored as they are
 
     def __getitem__(self, name: str) -> Node:
         return self._by_name[name]
@@ -76,6 +78,27 @@ class Net:
         """The tensor that `node` owns in this role ("weight", "bias", ...), or None."""
         return self.tensors[node.tensors[role]] if role in node.tensors else None
 
+    def size_bytes(self, tensor: str) -> int:
+        """Return the bytes of a tensor as it is stored: in its encoding, else as it lies in memory."""
+        held = self.tensors[tensor]
+        encoding = self.encodings.get(tensor)
+        return encoding.size_bytes(held.shape) if encoding else held.numel() * held.element_size()
+
+    @property
+    def precision(self) -> Precision:
+        """What runtimes call a network with weights in these encodings."""
+        return precision_of(self.encodings.values())
+
+    def encoded(self, encodings: Mapping[str, Encoding]) -> "Net":
+        """Return the net with tensors in other encodings; float32 is how they are. The values stay.
+
+        Raises ModelError for a tensor that the net does not have.
+        """
+        if unknown := encodings.keys() - self.tensors.keys():
+            raise ModelError(f"the net has no tensor '{min(unknown)}' to be encoded")
+        every = {**self.encodings, **encodings}
+        return replace(self, encodings={name: one for name, one in every.items() if one != FLOAT32})
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the structure and every weight: two nets of one digest compute the same."""
@@ -86,11 +109,12 @@ class Net:
             hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return hasher.hexdigest()
 
-    def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def run(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Run the net without gradients, 64 images at once: one tensor [N, ...] for each input and each output.
 
         Raises ModelError where the inputs are not as many, or not of the shapes, that the net takes.
         """
+        inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
         _check_inputs(self, inputs)
         module = self.to_module()
         found: list[tuple[Tensor, ...]] = []
@@ -118,7 +142,8 @@ class Net:
         nodes, outputs = edited(self.nodes, self.outputs, changed or {}, removed or {}, added)
         every = {**self.tensors, **(tensors or {})}
         owned = {name for node in nodes for name in node.tensors.values()}
-        return checked(Net(nodes, {k: v for k, v in every.items() if k in owned}, outputs))
+        kept = {k: v for k, v in every.items() if k in owned}
+        return checked(Net(nodes, kept, outputs, {k: v for k, v in self.encodings.items() if k in owned}))
 
     def replaced(
         self, region: Iterable[str], by: Sequence[Node], *, tensors: Mapping[str, Tensor] | None = None
@@ -178,7 +203,7 @@ class Net:
     def on(self, device: str) -> "Net":
         """Return this net with its tensors on a device, without gradients."""
         moved = {name: (t.detach() if t.requires_grad else t).to(device) for name, t in self.tensors.items()}
-        return Net(self.nodes, moved, self.outputs)
+        return replace(self, tensors=moved)
 
     def key(self, node: Node, role: str) -> str:
         """Name of a node's tensor in the state dict of `to_module()`."""
@@ -203,7 +228,7 @@ def checked(net: Net) -> Net:
     for name in net.outputs:
         if name not in names:
             raise ModelError(f"the net returns '{name}', which no node produces")
-    return Net(nodes, net.tensors, net.outputs)
+    return replace(net, nodes=nodes)
 
 
 def without_dead_ends(net: Net) -> Net:
@@ -214,7 +239,8 @@ def without_dead_ends(net: Net) -> Net:
             wanted.update(node.reads)
     nodes = tuple(n for n in net.nodes if n.name in wanted or n.op == "input")
     owned = {name for n in nodes for name in n.tensors.values()}
-    return Net(nodes, {k: v for k, v in net.tensors.items() if k in owned}, net.outputs)
+    tensors, encodings = ({k: v for k, v in of.items() if k in owned} for of in (net.tensors, net.encodings))
+    return Net(nodes, tensors, net.outputs, encodings)
 
 
 def structure(net: Net) -> dict[str, object]:
@@ -233,6 +259,7 @@ def structure(net: Net) -> dict[str, object]:
             for n in net.nodes
         ],
         "outputs": list(net.outputs),
+        **({"encodings": {name: one.name for name, one in sorted(net.encodings.items())}} if net.encodings else {}),
     }
 
 

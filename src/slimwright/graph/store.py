@@ -16,6 +16,7 @@ import safetensors.torch
 
 from slimwright.atomic import replacing
 from slimwright.errors import ModelError, UnsupportedOp
+from slimwright.graph.encoding import ENCODINGS, Encoding
 from slimwright.graph.net import Net, checked, structure
 from slimwright.graph.node import Node, Ref, Value
 from slimwright.graph.ops import op_of
@@ -61,7 +62,15 @@ def net_of(found: Mapping[str, Any], tensors: Mapping[str, Any]) -> Net:
     if len({n.name for n in nodes}) != len(nodes) or not found["outputs"]:
         raise ModelError("a saved net must return something, and no two of its nodes may share a name")
     used = {name for node in nodes for name in node.tensors.values()}
-    return checked(Net(nodes, {name: tensors[name] for name in used}, tuple(found["outputs"])))
+    net = checked(Net(nodes, {name: tensors[name] for name in used}, tuple(found["outputs"])))
+    return net.encoded(_encodings(found.get("encodings", {})))
+
+
+def _encodings(found: Mapping[str, Any]) -> dict[str, Encoding]:
+    unknown = [name for name in found.values() if name not in ENCODINGS]
+    if unknown:
+        raise ModelError(f"a tensor is encoded as {unknown[0]!r}; the encodings are {', '.join(ENCODINGS)}")
+    return {str(tensor): ENCODINGS[name] for tensor, name in found.items()}
 
 
 def _node(entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Node:
