@@ -17,9 +17,9 @@ from slimwright.errors import RequestError
 from slimwright.evidence import observe
 from slimwright.graph import Net
 from slimwright.importers import capture
+from slimwright.techniques import Factorise, Fold, Prune, Ranks, Recipe, Regions, Solve, Tune, apply
 from slimwright.techniques.low_rank import Factors, factorise
 from slimwright.techniques.ranks import damages
-from slimwright.techniques.recipe import Factorise, Fold, Prune, Ranks, Recipe, Regions, Solve, Tune, apply
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.refit import refit
 from slimwright.train import Schedule, accuracy, fit

@@ -77,8 +77,8 @@ def test_a_budget_without_limits_is_refused() -> None:
 
 @pytest.mark.parametrize("drop", [-0.1, 100.1, float("nan")])
 def test_an_accuracy_drop_outside_0_to_100_is_refused(drop: float) -> None:
-    with pytest.raises(BudgetError, match="max_accuracy_drop"):
-        Budget(macs="0.5x", max_accuracy_drop=drop)
+    with pytest.raises(BudgetError, match="max_drop"):
+        Budget(macs="0.5x", max_drop=drop)
 
 
 def test_several_limits_hold_together() -> None:

@@ -21,10 +21,10 @@ from slimwright.jobs.doctor.examining import Diagnosis, Visit, examine, rewritte
 from slimwright.jobs.doctor.swaps import swaps_of
 from slimwright.jobs.doctor.symptoms import findings
 from slimwright.jobs.doctor.widths import kinds, rounded_up, roundings, shapes_to_time
-from slimwright.units import GAP
 from slimwright.runner.sessions.session import Kernel
 from slimwright.runtimes.fallbacks import Fallback
 from slimwright.runtimes.known import installed
+from slimwright.units import GAP
 
 SHAPE = (3, 16, 16)
 RUNTIME = "ncnn" if installed("ncnn") else "onnxruntime"  # the first converts faster

@@ -18,9 +18,8 @@ from slimwright.errors import RequestError
 from slimwright.graph import save_net
 from slimwright.importers import capture
 from slimwright.jobs.export import RANDOM_IMAGES, Export, Request, export, wanted
-from slimwright.measure import proof
 from slimwright.measure.bundle import sha256_of
-from slimwright.measure.proof import net_scores
+from slimwright.measure.prove import TOLERANCE
 from slimwright.progress import Event
 from slimwright.runtimes import RUNTIMES
 from slimwright.runtimes.known import installed
@@ -44,7 +43,7 @@ def data() -> ArrayData:
     parts: dict[str, tuple[Tensor, Tensor]] = {}
     for number, part in enumerate(("train", "calibration", "validation", "test")):
         images = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(number))
-        parts[part] = images, net_scores(NET, images).argmax(1)
+        parts[part] = images, NET.run(images)[0].argmax(1)
     images, labels = parts["test"]
     parts["test"] = images, torch.cat([labels[:6], (labels[6:] + 1) % 3])
     return ArrayData("made up", ("a", "b", "c"), parts)  # type: ignore[arg-type]
@@ -64,7 +63,7 @@ def told() -> list[Event]:
 def found(data: ArrayData, out: Path, told: list[Event]) -> Export:
     """Half precision is held to what no half can keep."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(proof.TOLERANCE, "fp16", 1e-9)
+        patched.setitem(TOLERANCE, "fp16", 1e-9)
         return export(NET, BOTH, data=data, out=out, tell=told.append)
 
 
@@ -82,7 +81,7 @@ def test_every_file_that_is_handed_over_is_named_with_its_hash(found: Export, ou
 def test_what_was_measured_is_read_back_as_it_was_given(found: Export, out: Path) -> None:
     again = Export.model_validate_json((out / "export.json").read_bytes())
     assert again == found
-    assert (again.model, again.data, again.image_shape, again.threads) == ("residual", "made up", [*SHAPE], 1)
+    assert (again.model, again.data, again.input_shapes, again.threads) == ("residual", "made up", [[*SHAPE]], 1)
     assert again.target == "this machine" and again.machine["cores"] == os.cpu_count()
     with pytest.raises(ValueError, match="surprise"):
         Export.model_validate_json(json.dumps(json.loads((out / "export.json").read_text()) | {"surprise": 1}))
@@ -92,7 +91,7 @@ def test_an_artefact_that_passes_has_all_its_numbers(found: Export) -> None:
     for one in found.artefacts[:2]:
         assert one.passed and one.why == ""
         assert one.proof is not None and one.proof.images == 8 and one.proof.max_relative_error <= 1e-5
-        assert one.accuracy == found.net_accuracy == 0.75
+        assert one.score == found.original_score == 75.0
         assert one.latency is not None and one.latency.runs == 3
         assert 0 < one.latency.p10_ms <= one.latency.median_ms <= one.latency.p90_ms
         assert one.cold_start_ms is not None and one.cold_start_ms > 0
@@ -104,7 +103,7 @@ def test_an_artefact_that_passes_has_all_its_numbers(found: Export) -> None:
 def test_an_artefact_that_fails_its_proof_is_told_of_and_not_handed_over(found: Export, out: Path) -> None:
     one = found.artefacts[2]
     assert (one.runtime, one.precision, one.passed) == ("ncnn", "fp16", False)
-    assert one.why.startswith("its scores leave the net's: relative error ") and "(at most 1e-09)" in one.why
+    assert one.why.startswith("its outputs differ from the network's: relative error ") and "(at most 1e-09)" in one.why
     assert one.proof is not None and 1e-9 < one.proof.max_relative_error < 0.05
     assert not (out / "ncnn-fp16").exists()
 
@@ -119,7 +118,7 @@ def test_progress_runs_from_nothing_to_all(found: Export, told: list[Event]) -> 
         "ncnn-fp32",
         "ncnn-fp16",
     ]
-    assert stages["prove"].total == 2 * 3
+    assert stages["prove"].total == 2 * 3 + 1
 
 
 def test_without_data_parity_is_on_random_images_and_there_is_no_accuracy(tmp_path: Path) -> None:
@@ -127,7 +126,7 @@ def test_without_data_parity_is_on_random_images_and_there_is_no_accuracy(tmp_pa
     (one,) = found.artefacts
     assert one.passed and one.proof is not None
     assert (one.proof.images, one.proof.least_agreement) == (RANDOM_IMAGES, 0.0)
-    assert (found.data, found.net_accuracy, one.accuracy) == (None, None, None)
+    assert (found.data, found.original_score, one.score) == (None, None, None)
 
 
 def test_eight_bits_are_calibrated_on_the_calibration_part(data: ArrayData, tmp_path: Path) -> None:

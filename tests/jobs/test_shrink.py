@@ -13,7 +13,6 @@ from slimwright import Budget, Bundle, Net, Settings, capture, load_bundle, shri
 from slimwright.data import ArrayData, digits, whole
 from slimwright.errors import BudgetError, DataError, RequestError
 from slimwright.graph import load_net
-from slimwright.measure.proof import net_scores, share_right
 from slimwright.progress import Event
 from slimwright.runner.machine import Described
 from slimwright.targets import Local
@@ -32,7 +31,7 @@ def net(trained: nn.Module, data: ArrayData) -> Net:
 @pytest.fixture(scope="module")
 def bundle(net: Net, data: ArrayData, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("bundles") / "half"
-    budget = Budget(macs="0.5x", max_accuracy_drop=5.0)
+    budget = Budget(macs="0.5x", max_drop=5.0)
     return shrink(net, data=data, budget=budget, out=out, settings=Settings(cache=cache, name="resnet8"))
 
 
@@ -46,12 +45,12 @@ def test_a_bundle_holds_all_that_it_promises(bundle: Bundle) -> None:
 def test_the_result_meets_the_budget_and_the_summary_tells_the_truth(bundle: Bundle, data: ArrayData) -> None:
     summary = bundle.summary
     images, labels = whole(data, "test")
-    assert summary.accuracy == share_right(onnx_scores(bundle.path / "model.onnx", images), labels)
-    assert summary.accuracy_original == share_right(onnx_scores(bundle.path / "original.onnx", images), labels)
+    assert summary.score == share_right(onnx_scores(bundle.path / "model.onnx", images), labels)
+    assert summary.score_original == share_right(onnx_scores(bundle.path / "original.onnx", images), labels)
     assert summary.size_bytes == (bundle.path / "model.onnx").stat().st_size
     assert summary.within_budget
     assert bundle.manifest.result.macs <= 0.5 * bundle.manifest.original.macs
-    assert summary.accuracy >= summary.accuracy_original - 0.05
+    assert summary.score >= summary.score_original - 0.05
     assert summary.latency_ratio == pytest.approx(summary.latency_ms / summary.latency_ms_original)
 
 
@@ -87,7 +86,7 @@ class Sorted(nn.Module):
 
 
 def test_a_model_without_layers_comes_back_as_it_was(data: ArrayData, cache: Path, tmp_path: Path) -> None:
-    budget = Budget(latency_ms="0.01x", max_accuracy_drop=0.0)
+    budget = Budget(latency_ms="0.01x", max_drop=0.0)
     found = shrink(Sorted(), data=data, budget=budget, out=tmp_path / "b", settings=Settings(cache=cache))
     assert not found.summary.within_budget and found.manifest.result.macs == 0
     assert load_net(found.path / "net").digest == capture(Sorted(), data.image_shape).digest
@@ -96,12 +95,12 @@ def test_a_model_without_layers_comes_back_as_it_was(data: ArrayData, cache: Pat
 def test_fine_tuning_helps_where_the_accuracy_budget_is_missed(
     net: Net, data: ArrayData, cache: Path, tmp_path: Path
 ) -> None:
-    budget, settings = Budget(macs="0.025x", max_accuracy_drop=0.0), Settings(cache=cache, tune_epochs=6)
+    budget, settings = Budget(macs="0.025x", max_drop=0.0), Settings(cache=cache, tune_epochs=6)
     found = shrink(net, data=data, budget=budget, out=tmp_path / "b", settings=settings)
     tuned = [c for c in found.manifest.candidates if c.name.endswith("tuned")]
     assert len(tuned) == 1
     before = next(c for c in found.manifest.candidates if c.name == tuned[0].name.removesuffix(", tuned"))
-    assert tuned[0].validation_accuracy > before.validation_accuracy
+    assert tuned[0].validation_score > before.validation_score
     assert "fine-tuning" in {decision.what for decision in found.manifest.decisions}
 
 
@@ -163,7 +162,7 @@ def test_a_budget_needs_a_limit() -> None:
 
 
 def test_the_recipe_in_the_bundle_gives_the_structure_again(bundle: Bundle, net: Net, data: ArrayData) -> None:
-    from slimwright.techniques.recipe import apply
+    from slimwright.techniques import apply
 
     again = apply(bundle.recipe, net, data)
     saved = load_net(bundle.path / "net")

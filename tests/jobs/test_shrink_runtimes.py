@@ -33,7 +33,7 @@ def halved(net: nn.Module, runtime: str, data: ArrayData, cache: Path, out: Path
     if not installed(runtime):
         pytest.skip(f"{RUNTIMES[runtime].title} is not installed")
     settings = Settings(runtime=runtime, tune_epochs=0, cache=cache)
-    return shrink(net, data=data, budget=Budget(macs="0.5x", max_accuracy_drop=100), out=out, settings=settings)
+    return shrink(net, data=data, budget=Budget(macs="0.5x", max_drop=100), out=out, settings=settings)
 
 
 @pytest.fixture(scope="module")

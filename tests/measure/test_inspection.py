@@ -10,8 +10,10 @@ from example_nets import SHAPE, hand_made, net_of
 from slimwright.data import ArrayData
 from slimwright.graph import plan_memory
 from slimwright.importers import capture
-from slimwright.measure.inspection import Inspection, Subject, as_data, grouped, inspect, measure, score
-from slimwright.report.figures import columns, compared, findings, fixed, reasons, shown
+from slimwright.jobs import Subject, inspect
+from slimwright.measure.inspection import Inspection, as_data, grouped, inspection_of
+from slimwright.measure.original import original_of
+from slimwright.report.figures import columns, compared, figures, fixed, reasons, shown
 from slimwright.runtimes.layers import is_tensor_kernel
 
 IMAGE = 4 * 36
@@ -30,16 +32,21 @@ class Bessel(nn.Module):
 
 @pytest.fixture(scope="module")
 def residual_subject() -> Subject:
-    return Subject("residual", capture(hand_made("Residual"), SHAPE))
+    return subject("residual", hand_made("Residual"))
+
+
+def subject(name: str, module: nn.Module) -> Subject:
+    return Subject(name, original_of(module, [SHAPE]))
 
 
 @pytest.fixture(scope="module")
 def seen(residual_subject: Subject) -> Inspection:
-    return inspect(residual_subject)
+    (found,) = inspect([residual_subject])
+    return found
 
 
 def test_every_node_has_a_row_with_its_counts_and_its_memory(residual_subject: Subject, seen: Inspection) -> None:
-    net = residual_subject.net
+    net = residual_subject.original.net
     assert [row.cost.name for row in seen.rows] == [node.name for node in net.nodes]
     assert [row.live_bytes for row in seen.rows] == list(plan_memory(net).live_bytes)
     conv2 = next(row for row in seen.rows if row.path == "conv2")
@@ -56,21 +63,21 @@ def test_layers_that_can_be_cut_are_told_apart(seen: Inspection) -> None:
         "fc": False,
     }
     assert fixed(seen) == [("fc", seen.fixed["fc"])]
-    separable = inspect(Subject("separable", capture(hand_made("Separable"), SHAPE)))
+    separable = inspection_of(capture(hand_made("Separable"), SHAPE), "separable")
     assert next(row for row in separable.rows if row.path == "depthwise").cut  # with the channels of its input
 
 
 def test_layers_are_counted_by_kind(seen: Inspection) -> None:
     assert seen.kinds == {"tensor": 3, "non-tensor": 5}  # batch norm, two ReLUs, sum and mean
-    said = {finding.name: finding for finding in findings(seen)}
+    said = {figure.name: figure for figure in figures(seen)}
     assert said["layers"].remark == "3 tensor, 5 non-tensor (62%)"
     assert said["MACs"].full == f"{36 * 6 * 9 + 36 * 6 * 6 * 9 + 18:,}"
-    assert all(finding.source == "exact" for finding in said.values())
+    assert all(figure.source == "exact" for figure in said.values())
 
 
 def test_rows_by_module_add_up_to_the_same() -> None:
     layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
-    found = inspect(Subject("nested", net_of(layers, nn.Flatten(), nn.Linear(64, 3), shape=SHAPE)))
+    found = inspection_of(net_of(layers, nn.Flatten(), nn.Linear(64, 3), shape=SHAPE), "nested")
     rows = grouped(found.rows, 1)
     assert [(row.path, row.layers) for row in rows] == [("input", 0), ("0", 3), ("2", 1)]
     assert [row.cost.macs for row in rows] == [0, 16 * 4 * 9, 64 * 3]
@@ -82,7 +89,7 @@ def test_rows_by_module_add_up_to_the_same() -> None:
 
 
 def test_views_and_sizes_are_not_shown() -> None:
-    found = inspect(Subject("flat", capture(hand_made("Flat"), SHAPE)))
+    found = inspection_of(capture(hand_made("Flat"), SHAPE), "flat")
     assert {"reshape", "dropout"} <= {row.cost.op for row in found.rows}
     assert not {"reshape", "dropout", "size"} & {row.cost.op for row in shown(found, None)}
     assert sum(row.cost.moved_bytes for row in shown(found, None)) == found.total.moved_bytes
@@ -97,9 +104,7 @@ def test_as_data_holds_what_the_table_shows(seen: Inspection) -> None:
 
 
 def test_networks_are_measured_in_turn_and_one_that_cannot_be_exported_is_told_of(residual_subject: Subject) -> None:
-    bessel = Subject("bessel", capture(Bessel(), SHAPE))
-    results = measure([residual_subject, bessel])
-    found = [inspect(subject, result) for subject, result in zip((residual_subject, bessel), results, strict=True)]
+    found = inspect([residual_subject, subject("bessel", Bessel())], timed=True)
     one, other = (each.measured for each in found)
     assert one.latency is not None and one.size_bytes is not None and one.non_tensor_time is not None
     assert 0 < one.latency.p10_ms <= one.latency.median_ms <= one.latency.p90_ms
@@ -110,11 +115,11 @@ def test_networks_are_measured_in_turn_and_one_that_cannot_be_exported_is_told_o
     assert compared(found[1])["latency"] == compared(found[1])["file"] == "—"
     ((name, why),) = reasons(found)
     assert name == "bessel" and "bessel_j0" in why
-    assert "accuracy" not in columns(found) and "latency" in columns(found)
+    assert "score" not in columns(found) and "latency" in columns(found)
 
 
 def test_accuracy_is_that_of_the_test_part(residual_subject: Subject) -> None:
-    module = residual_subject.net.to_module()
+    module = residual_subject.original.net.to_module()
     images = torch.randn(20, *SHAPE, generator=torch.Generator().manual_seed(0))
     right = module(images).argmax(1)
     wrong = torch.cat([right[:15], (right[15:] + 1) % 3])
@@ -123,10 +128,11 @@ def test_accuracy_is_that_of_the_test_part(residual_subject: Subject) -> None:
         "made up", ("a", "b", "c"), {"train": other, "calibration": other, "validation": other, "test": (images, wrong)}
     )
     untrained = replace(residual_subject, trained=False)
-    for results in (score([residual_subject, untrained], data), measure([residual_subject, untrained], data)):
-        assert [result.accuracy for result in results] == [0.75, None]
-        assert "--weights" in results[1].missing["accuracy"]
-    assert score([residual_subject], None)[0].accuracy is None
+    for timed in (False, True):
+        results = [one.measured for one in inspect([residual_subject, untrained], data=data, timed=timed)]
+        assert [result.score for result in results] == [75.0, None]
+        assert "--weights" in results[1].missing["score"]
+    assert inspect([residual_subject])[0].measured.score is None
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,11 @@
 
 from typing import Literal
 
-from slimwright.measure.bundle import (
-    Candidate,
-    DataCard,
-    Decision,
-    Layer,
-    Manifest,
-    Memory,
-    Proof,
-    Side,
-    Summary,
-    Timing,
-)
-from slimwright.techniques.recipe import Fold, Prune, Quantize, Recipe, Tune
+from slimwright.measure import Decision, Parity, Timing
+from slimwright.measure.bundle import CandidateRecord, Layer, Manifest, Memory, ModelRecord, Summary
+from slimwright.measure.records import DataCard, TaskCard
+from slimwright.tasks import Classification
+from slimwright.techniques import Fold, Prune, Quantize, Recipe, Tune
 
 WIDTHS = {  # layer -> channels before, after, side of its output
     "stem.conv": (16, 16, 32),
@@ -69,15 +61,17 @@ def example_manifest() -> Manifest:
         versions={"slimwright": "0.1.0", "torch": "2.13.0", "onnxruntime": "1.22.1", "numpy": "2.2.0"},
         target="this machine",
         machine={"cpu": "Example 9", "cores": 8, "system": "Linux 6.8", "runtimes": {"onnxruntime": "1.22.1"}},
-        budget={"latency_ms": "0.5x", "size_bytes": "150kB", "max_accuracy_drop": "1.0"},
+        budget={"latency_ms": "0.5x", "size_bytes": "150kB", "max_drop": "1.0"},
         limits={"latency_ms": 0.256, "size_bytes": 150_000.0},
-        max_accuracy_drop=1.0,
+        max_drop=1.0,
         channel_step=8,
         empty_runtime_rss_bytes=41_200_000,
+        task=TaskCard.of(Classification(tuple(map(str, range(10))))),
         data=_data(),
         summary=Summary(
-            accuracy_original=0.9861,
-            accuracy=0.9833,
+            score_original=98.61,
+            score=98.33,
+            drop=0.28,
             latency_ms_original=0.512,
             latency_ms=0.2438,
             latency_ratio=0.2438 / 0.512,
@@ -88,15 +82,8 @@ def example_manifest() -> Manifest:
         ),
         original=_original(),
         result=_result(),
-        proof=Proof(
-            images=360,
-            max_abs_error=0.713,
-            max_relative_error=0.0412,
-            tolerance=0.5,
-            agreement=0.9972,
-            least_agreement=0.95,
-            passed=True,
-        ),
+        reading=_parity(1.2e-6, 1.0, "fp32"),
+        proof=_parity(0.0412, 0.9972, "int8"),
         candidates=_candidates(),
         decisions=_decisions(),
         layers=layers(),
@@ -110,6 +97,19 @@ def example_recipe() -> Recipe:
     keep = {"stage1.block0.conv1": list(range(8)), "stage2.block0.conv1": list(range(0, 32, 2))}
     steps = (Prune(keep=keep), Tune(epochs=3, rate=0.02, seed=0), Fold(), Quantize(images=270))
     return Recipe(original=DIGEST, steps=steps)
+
+
+def _parity(error: float, agreement: float, precision: str) -> Parity:
+    eight = precision == "int8"
+    return Parity(
+        images=360,
+        max_abs_error=17.3 * error,
+        max_relative_error=error,
+        tolerance=0.5 if eight else 1e-3,
+        agreement=agreement,
+        least_agreement=0.95 if eight else 0.995,
+        passed=True,
+    )
 
 
 def _data() -> DataCard:
@@ -128,9 +128,10 @@ def _data() -> DataCard:
     )
 
 
-def _original() -> Side:
-    return Side(
-        accuracy=0.9861,
+def _original() -> ModelRecord:
+    return ModelRecord(
+        precision="fp32",
+        score=98.61,
         latency=Timing(median_ms=0.512, p10_ms=0.498, p90_ms=0.561, runs=200, cpu_ms=0.51),
         size_bytes=312_430,
         macs=11_944_576,
@@ -142,13 +143,16 @@ def _original() -> Side:
         cold_start_ms=21.0,
         planned_bytes=None,
         files=["original.onnx"],
+        input_shapes=[[1, *SHAPE]],
+        output_shapes=[[1, 10]],
         kernel_ms={"Conv": 0.47, "FusedConv": 0.031, "MaxPool": 0.012, "Gemm": 0.004},
     )
 
 
-def _result() -> Side:
-    return Side(
-        accuracy=0.9833,
+def _result() -> ModelRecord:
+    return ModelRecord(
+        precision="int8",
+        score=98.33,
         latency=Timing(median_ms=0.2438, p10_ms=0.2391, p90_ms=0.2702, runs=200, cpu_ms=0.24),
         size_bytes=81_232,
         macs=5_161_360,
@@ -160,17 +164,19 @@ def _result() -> Side:
         cold_start_ms=17.5,
         planned_bytes=None,
         files=["model.onnx"],
+        input_shapes=[[1, *SHAPE]],
+        output_shapes=[[1, 10]],
         kernel_ms={"QLinearConv": 0.198, "MaxPool": 0.011, "QGemm": 0.003, "QuantizeLinear": 0.009},
     )
 
 
-def _candidates() -> list[Candidate]:
+def _candidates() -> list[CandidateRecord]:
     return [
-        _candidate("original", "fp32", (None, None), (0.512, 312_430, 11_944_576, 0.9888)),
-        _candidate("int8", "int8", (None, None), (0.331, 96_110, 11_944_576, 0.9851)),
-        _candidate("pruned", "fp32", (0.251, 2.1e-3), (0.2551, 160_800, 5_161_360, 0.9777)),
-        _candidate("pruned, int8", "int8", (0.249, 1.3e-3), (0.2459, 81_230, 5_161_360, 0.9702)),
-        _candidate("pruned, int8, tuned", "int8", (0.249, 1.3e-3), (0.2438, 81_232, 5_161_360, 0.9851), chosen=True),
+        _candidate("original", "fp32", (None, None), (0.512, 312_430, 11_944_576, 98.88)),
+        _candidate("int8", "int8", (None, None), (0.331, 96_110, 11_944_576, 98.51)),
+        _candidate("pruned", "fp32", (0.251, 2.1e-3), (0.2551, 160_800, 5_161_360, 97.77)),
+        _candidate("pruned, int8", "int8", (0.249, 1.3e-3), (0.2459, 81_230, 5_161_360, 97.02)),
+        _candidate("pruned, int8, tuned", "int8", (0.249, 1.3e-3), (0.2438, 81_232, 5_161_360, 98.51), chosen=True),
     ]
 
 
@@ -181,8 +187,8 @@ def _candidate(
     measured: tuple[float, int, int, float],
     *,
     chosen: bool = False,
-) -> Candidate:
-    return Candidate(
+) -> CandidateRecord:
+    return CandidateRecord(
         name=name,
         precision="int8" if precision == "int8" else "fp32",
         predicted_latency_ms=predicted[0],
@@ -190,7 +196,7 @@ def _candidate(
         latency_ms=measured[0],
         size_bytes=measured[1],
         macs=measured[2],
-        validation_accuracy=measured[3],
+        validation_score=measured[3],
         proven=True,
         chosen=chosen,
     )

@@ -10,23 +10,24 @@ from pages import HOSTILE, Page, charts, rendered, text_of
 from example_nets import SHAPE, hand_made
 from slimwright.errors import RequestError
 from slimwright.importers import capture
-from slimwright.measure.inspection import Inspection, Measured, Subject, inspect
+from slimwright.measure.inspection import Inspection, Measured, inspection_of
 from slimwright.report.inspected import inspection_page, write_inspection
 from slimwright.runner.timing import Latency
+from slimwright.tasks import Metric
 
 STRIPS = {"memory", "macs", "params", "elementwise-ops", "moved-bytes", "largest"}
 
 
 @pytest.fixture(scope="module")
 def plain() -> Inspection:
-    return inspect(Subject("residual", capture(hand_made("Residual"), SHAPE)))
+    return inspection_of(capture(hand_made("Residual"), SHAPE), "residual")
 
 
 @pytest.fixture(scope="module")
 def timed() -> Inspection:
     kernels = {"FusedConv": 0.3, "ReduceMean": 0.1}
-    measured = Measured(2_345, Latency(0.5, 0.4, 0.75, 60, 0.5), kernels, accuracy=0.975)
-    return inspect(Subject("separable", capture(hand_made("Separable"), SHAPE)), measured)
+    measured = Measured(2_345, Latency(0.5, 0.4, 0.75, 60, 0.5), kernels, score=97.5, metric=Metric("accuracy"))
+    return inspection_of(capture(hand_made("Separable"), SHAPE), "separable", measured)
 
 
 def test_one_network_has_its_numbers_its_charts_and_its_layers(plain: Inspection) -> None:

@@ -6,16 +6,19 @@ from manifest_example import example_manifest
 
 from slimwright.report.points import tradeoff
 from slimwright.report.theme import PAPER
+from slimwright.tasks import Metric
+
+ACCURACY = Metric("accuracy")
 
 
 def heights(latencies: list[float], accuracies: list[float]) -> list[int]:
     """How far from its point each candidate's name stands, in pixels; the points in order of latency."""
     (first, *_) = example_manifest().candidates
     candidates = [
-        first.model_copy(update={"name": f"c{place}", "latency_ms": ms, "validation_accuracy": right})
+        first.model_copy(update={"name": f"c{place}", "latency_ms": ms, "validation_score": 100 * right})
         for place, (ms, right) in enumerate(zip(latencies, accuracies, strict=True))
     ]
-    layers: list[dict[str, Any]] = tradeoff(candidates, None, PAPER).to_dict()["layer"]
+    layers: list[dict[str, Any]] = tradeoff(candidates, ACCURACY, None, PAPER).to_dict()["layer"]
     return [layer["mark"]["dy"] for layer in layers if layer["mark"]["type"] == "text"]
 
 

@@ -7,7 +7,7 @@ from pages import HOSTILE, Page, charts, rendered, text_of
 
 from slimwright.measure.bundle import Decision, Manifest
 from slimwright.report import write_report
-from slimwright.techniques.recipe import Recipe
+from slimwright.techniques import Recipe
 
 CHARTS = {"tradeoff", "latency", "macs", "weight-bytes", "memory", "kernels"}
 
@@ -78,7 +78,7 @@ def test_the_headline_and_the_tiles_say_what_the_summary_says(folder: Path) -> N
     said = "2.1× faster on onnxruntime, 0.3 points of accuracy lost, 74 % smaller: within budget."
     assert text_of(html, "headline").startswith(said)
     for tile, numbers in {
-        "accuracy": ("98.33 %", "from 98.61 %", "−0.28 points", "measured"),
+        "score": ("98.33 %", "from 98.61 %", "−0.28 points", "measured"),
         "latency": ("0.244 ms", "from 0.512 ms", "−52 %", "measured"),
         "size": ("81.2 kB", "from 312 kB", "−74 %", "measured"),
         "macs": ("5.16 M", "from 11.9 M", "−57 %", "exact"),

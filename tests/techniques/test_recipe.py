@@ -10,7 +10,7 @@ from slimwright.data import ArrayData, split
 from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.importers import capture
-from slimwright.techniques.recipe import (
+from slimwright.techniques import (
     Factorise,
     Fold,
     Merge,

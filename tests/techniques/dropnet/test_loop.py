@@ -34,7 +34,7 @@ def data() -> ArrayData:
 def same(one: Round, other: Round) -> bool:
     """Of the same units, with the same weights and measurements."""
     measured = all(
-        getattr(one, name) == getattr(other, name) for name in ("epochs", "validation_loss", "validation_accuracy")
+        getattr(one, name) == getattr(other, name) for name in ("epochs", "validation_loss", "validation_score")
     )
     return measured and one.net.digest == other.net.digest and one.keep.keys() == other.keep.keys()
 
@@ -118,8 +118,8 @@ def test_only_filters_are_dropped_unless_other_groups_are_named(data: ArrayData)
 
 def test_the_loop_ends_with_the_round_after_the_one_that_fell_too_far(data: ArrayData) -> None:
     whole = dropnet(linears(), data, Loop(rule="maximum", training=BRIEF))
-    limit = min(each.validation_accuracy for each in whole[:-2]) / whole[0].validation_accuracy
-    first = next(i for i, each in enumerate(whole) if each.validation_accuracy <= limit * whole[0].validation_accuracy)
+    limit = min(each.validation_score for each in whole[:-2]) / whole[0].validation_score
+    first = next(i for i, each in enumerate(whole) if each.validation_score <= limit * whole[0].validation_score)
     stopped = dropnet(linears(), data, Loop(rule="maximum", kappa=limit, training=BRIEF))
     assert len(stopped) == first + 2 < len(whole) + 1
     assert all(same(one, other) for one, other in zip(stopped, whole, strict=False))
@@ -155,7 +155,7 @@ def test_a_killed_loop_goes_on_from_its_last_whole_round(data: ArrayData, tmp_pa
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in saved} == saved  # not trained again
     assert [event.done for event in heard] == list(range(1, heard[0].total + 1)) and "minimum" in heard[0].note
     said = json.loads(next(tmp_path.glob("14-*.json")).read_text())
-    assert said["validation_accuracy"] == resumed[0].validation_accuracy and said["keep"]["linear"] == [*range(8)]
+    assert said["validation_score"] == resumed[0].validation_score and said["keep"]["linear"] == [*range(8)]
 
 
 def test_rounds_of_other_weights_data_or_training_are_not_mixed_up(data: ArrayData, tmp_path: Path) -> None:

@@ -5,12 +5,19 @@ import torch
 from example_nets import SHAPE, hand_made
 from slimwright.cost import count
 from slimwright.importers import capture
-from slimwright.measure.proof import layers_of, parity
+from slimwright.measure.layers import layers_of
+from slimwright.measure.prove import parity as outputs_parity
+from slimwright.measure.records import Parity
+from slimwright.tasks import Classification
 from slimwright.techniques.low_rank import Factors, factorise
 
 
 def scores() -> torch.Tensor:
     return torch.eye(10).repeat(4, 1) * 3 + torch.linspace(0, 0.5, 400).reshape(40, 10)
+
+
+def parity(found: torch.Tensor, expected: torch.Tensor, precision: str) -> Parity:
+    return outputs_parity(Classification(tuple("0123456789")), (found,), (expected,), precision)
 
 
 def test_scores_that_agree_up_to_rounding_are_proven() -> None:
