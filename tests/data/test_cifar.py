@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from slimwright.data import PARTS, cifar10, cifar100
+from slimwright.data import PARTS, cifar10, cifar100, labelled
 from slimwright.errors import DataError
 
 NAMES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -52,7 +52,7 @@ def test_cifar10_is_read_back_across_its_files(ten: Path) -> None:
         assert np.array_equal(share.read(share.numbers), every[share.numbers])
     backwards = np.array([119, 0, 69, 70, 39, 40])
     assert np.array_equal(data.shares["train"].read(backwards), every[backwards])
-    images, labels = next(data.batches("test", 20))
+    images, labels = labelled(next(data.batches("test", 20)))
     raw = torch.from_numpy(pixels(20, 9).reshape(-1, 3, 32, 32)).float() / 255
     mean, std = (torch.tensor(data.preprocessing[key]).reshape(3, 1, 1) for key in ("mean", "std"))
     assert torch.allclose(images, (raw - mean) / std, atol=1e-6) and labels.tolist() == [*range(10)] * 2
@@ -65,8 +65,8 @@ def test_classes_are_numbered_where_no_file_names_them(ten: Path) -> None:
 
 def test_training_batches_are_shuffled_and_moved(ten: Path) -> None:
     data = cifar10(ten)
-    images, labels = next(data.batches("train", 100, seed=4))
-    again, _ = next(data.batches("train", 100, seed=4))
+    images, labels = labelled(next(data.batches("train", 100, seed=4)))
+    again, _ = labelled(next(data.batches("train", 100, seed=4)))
     assert images.shape == (100, 3, 32, 32) and torch.equal(images, again)
     assert torch.bincount(labels).tolist() == [10] * 10
 
@@ -76,7 +76,7 @@ def test_cifar100_has_its_fine_classes_in_super_classes(hundred: Path) -> None:
     assert data.labels[42] == "fine42" and [data.size(part) for part in PARTS] == [200, 100, 100, 100]
     assert data.superclasses["coarse3"] == (15, 16, 17, 18, 19)
     assert sorted(member for members in data.superclasses.values() for member in members) == list(range(100))
-    images, labels = next(data.batches("test", 100))
+    images, labels = labelled(next(data.batches("test", 100)))
     assert labels.tolist() == list(range(100)) and images.shape == (100, 3, 32, 32)
     share = data.shares["test"]
     assert np.array_equal(share.read(share.numbers), pixels(100, 2).reshape(-1, 3, 32, 32))

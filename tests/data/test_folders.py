@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from slimwright.data import PARTS, image_folder, tiny_imagenet, whole
+from slimwright.data import PARTS, image_folder, images_of, labelled, tensors_of, tiny_imagenet, whole
 from slimwright.data.folders import MEAN, STD
 from slimwright.errors import DataError
 
@@ -62,7 +63,7 @@ def test_a_folder_of_classes_becomes_four_parts(flat: Path) -> None:
     assert data.name == "pets" and data.labels == ("cat", "dog", "emu") and data.image_shape == (3, 16, 16)
     assert [data.size(part) for part in PARTS] == [36, 6, 6, 12]
     for part in PARTS:
-        images, labels = whole(data, part)
+        images, labels = labelled(whole(data, part))
         assert images.shape[1:] == (3, 16, 16) and torch.equal(by_level(images), labels)
 
 
@@ -78,7 +79,7 @@ def test_a_given_test_folder_is_the_test_part(name: str, tmp_path: Path) -> None
     fill(tmp_path / name, 4)
     data = image_folder(tmp_path, 16)
     assert [data.size(part) for part in PARTS] == [24, 3, 3, 12]
-    images, labels = whole(data, "test")
+    images, labels = labelled(whole(data, "test"))
     assert torch.equal(by_level(images), labels)
 
 
@@ -90,7 +91,7 @@ def test_with_test_and_val_both_are_what_they_say(tmp_path: Path) -> None:
     assert [data.size(part) for part in PARTS] == [27, 3, 6, 12]
     assert sorted(np.concatenate([data.shares[part].numbers for part in PARTS[:2]]).tolist()) == list(range(30))
     for part in PARTS:
-        images, labels = whole(data, part)
+        images, labels = labelled(whole(data, part))
         assert torch.equal(by_level(images), labels)
 
 
@@ -101,7 +102,7 @@ def test_pictures_are_decoded_when_a_batch_asks_for_them(flat: Path) -> None:
     bad.write_bytes(b"no longer a picture")
     with pytest.raises(DataError, match=f"{bad.name} cannot be read"):
         next(data.batches("train", 1))
-    assert len(next(data.batches("test", 4))[0]) == 4
+    assert len(next(data.batches("test", 4))[1]) == 4
 
 
 def test_what_is_no_picture_and_what_is_hidden_is_passed_over(flat: Path) -> None:
@@ -171,13 +172,79 @@ def test_a_linked_picture_outside_is_told_when_it_is_read(flat: Path, tmp_path: 
         whole(image_folder(flat, 16), "train")
 
 
+def numbered(home: Path, names: Sequence[str]) -> None:
+    """A picture at each path, each of another brightness."""
+    for number, name in enumerate(names):
+        plain(home / name, 4 * number)
+
+
+DIRECT = [f"{number}.png" for number in range(30)]
+NESTED = [f"2024/{number % 3}/{number}.png" if number < 15 else f"2025/a/b/{number}.png" for number in range(30)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        DIRECT,
+        [f"DCIM/{name}" for name in DIRECT],
+        NESTED,
+        [*DIRECT[:15], *(f"more/{name}" for name in DIRECT[15:])],
+    ],
+    ids=["directly", "in one folder", "in folders of folders", "directly and in one folder"],
+)
+def test_pictures_without_folders_of_classes_are_unlabelled(names: list[str], tmp_path: Path) -> None:
+    numbered(tmp_path / "photos", names)
+    (tmp_path / "photos" / "notes.txt").write_text("nice")
+    (tmp_path / "photos" / ".hidden").mkdir()
+    plain(tmp_path / "photos" / ".hidden" / "thumb.png", 0)
+    data = image_folder(tmp_path / "photos", 16)
+    assert data.labels == () and data.name == "photos" and [data.size(part) for part in PARTS] == [20, 2, 2, 6]
+    found = []
+    for part in PARTS:
+        inputs, targets = whole(data, part)
+        assert tensors_of(targets)[0].shape == (data.size(part), 0)
+        found += levels(images_of(inputs)).round().int().tolist()
+    assert sorted(found) == [4 * number for number in range(30)]
+
+
+def test_unlabelled_pictures_keep_the_parts_that_are_given(tmp_path: Path) -> None:
+    for name, count in (("train", 20), ("test", 5), ("val", 4)):
+        numbered(tmp_path / name, DIRECT[:count])
+    data = image_folder(tmp_path, 16)
+    assert data.labels == () and [data.size(part) for part in PARTS] == [18, 2, 4, 5]
+    inputs, targets = whole(data, "train")
+    assert len(images_of(inputs)) == 18 and tensors_of(targets)[0].shape == (18, 0)
+
+
+def test_pictures_beside_folders_of_classes_are_told(flat: Path) -> None:
+    plain(flat / "cover.png", 9)
+    with pytest.raises(DataError, match=r"holds 1 pictures \(cover\.png, \.\.\.\) beside 3 folders of classes; move"):
+        image_folder(flat, 16)
+
+
+def test_too_few_unlabelled_pictures_are_told(tmp_path: Path) -> None:
+    numbered(tmp_path, DIRECT[:3])
+    with pytest.raises(DataError, match=r"the data set has 3 training images; it needs at least 4, .* Add images$"):
+        image_folder(tmp_path, 16)
+
+
+def test_linked_folders_of_unlabelled_pictures_are_not_read_twice_nor_followed_out(tmp_path: Path) -> None:
+    numbered(tmp_path / "photos" / "all", DIRECT)
+    (tmp_path / "photos" / "all" / "again").symlink_to(tmp_path / "photos" / "all")
+    assert sum(image_folder(tmp_path / "photos", 16).size(part) for part in PARTS) == 30
+    plain(tmp_path / "elsewhere" / "0.png", 250)
+    (tmp_path / "photos" / "all" / "out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"out leads out of .*copy the folder"):
+        image_folder(tmp_path / "photos", 16)
+
+
 def test_tiny_imagenet_is_read_from_its_layout(tiny: Path) -> None:
     data = tiny_imagenet(tiny)
     assert data.name == "tiny-imagenet" and data.image_shape == (3, 64, 64)
     assert data.labels == ("goldfish", f"crane ({IDS[1]})", f"crane ({IDS[2]})")
     assert [data.size(part) for part in PARTS] == [24, 3, 3, 6]
     for part in PARTS:
-        images, labels = whole(data, part)
+        images, labels = labelled(whole(data, part))
         assert torch.equal(by_level(images), labels)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from slimwright.data import PARTS, mnist
+from slimwright.data import PARTS, labelled, mnist
 from slimwright.data.files import unzipped
 from slimwright.data.idx import MEAN, STD, read_idx
 from slimwright.errors import DataError
@@ -48,17 +48,19 @@ def test_every_image_is_read_back(home: Path) -> None:
     images, labels, tests, test_labels = arrays()
     assert data.image_shape == (1, 6, 5) and data.labels == tuple("0123456789")
     assert [data.size(part) for part in PARTS] == [100, 10, 10, 30]
-    found = torch.cat([batch for batch, _ in data.batches("test", 7)])
+    found = torch.cat([batch for batch, _ in map(labelled, data.batches("test", 7))])
     assert torch.allclose(found[:, 0], (torch.from_numpy(tests).float() / 255 - MEAN) / STD)
-    assert torch.equal(torch.cat([of for _, of in data.batches("test", 7)]), torch.from_numpy(test_labels).long())
+    assert torch.equal(
+        torch.cat([of for _, of in map(labelled, data.batches("test", 7))]), torch.from_numpy(test_labels).long()
+    )
     share = data.shares["train"]
-    assert np.array_equal(share.read(share.numbers)[:, 0], images[share.numbers])
-    assert np.array_equal(share.labels, labels[share.numbers])
+    assert np.array_equal(np.asarray(share.read(share.numbers))[:, 0], images[share.numbers])
+    assert np.array_equal(share.targets, labels[share.numbers])
 
 
 def test_gzipped_files_hold_the_same(home: Path) -> None:
-    plain = [batch for batch, _ in mnist(home).batches("validation", 64)]
-    packed = [batch for batch, _ in mnist(zipped(home)).batches("validation", 64)]
+    plain = [batch for batch, _ in map(labelled, mnist(home).batches("validation", 64))]
+    packed = [batch for batch, _ in map(labelled, mnist(zipped(home)).batches("validation", 64))]
     assert all(torch.equal(one, other) for one, other in zip(plain, packed, strict=True))
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from slimwright.cli.sources import load_data
-from slimwright.data import PARTS
+from slimwright.data import PARTS, labelled
 from slimwright.errors import DataError
 
 
@@ -49,7 +49,7 @@ def test_a_stored_data_set_is_read_with_the_seed(tmp_path: Path) -> None:
         records[:, 0] = np.arange(count) % 10
         (tmp_path / f"{name}.bin").write_bytes(records.tobytes())
     one, same, other = (load_data(f"cifar10:{tmp_path}", seed) for seed in (1, 1, 2))
-    images = [next(data.batches("validation", 10))[0] for data in (one, same, other)]
+    images = [labelled(next(data.batches("validation", 10)))[0] for data in (one, same, other)]
     assert images[0].equal(images[1]) and not images[0].equal(images[2])
 
 

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from slimwright.data import PARTS, fingerprint, part_fingerprint, whole
+from slimwright.data import PARTS, Batch, fingerprint, labelled, labels_of, part_fingerprint, tensors_of, whole
 from slimwright.data.dataset import Part
 from slimwright.data.streamed import MOST, Numbers, Share, StreamedData, cropped, dealt
 from slimwright.errors import DataError
@@ -17,7 +19,7 @@ def source(count: int, classes: int = 4, *, first: int = 0) -> Share:
         return np.broadcast_to(numbers[:, None, None, None], (len(numbers), *SHAPE)).astype(np.uint8)
 
     numbers = np.arange(first, first + count)
-    return Share(read, numbers, numbers % classes)
+    return Share(read, numbers, torch.from_numpy(numbers % classes))
 
 
 def data(shares: dict[Part, Share], names: tuple[str, ...] = ("a", "b", "c", "d")) -> StreamedData:
@@ -31,10 +33,10 @@ def four(count: int, *, seed: int = 0) -> dict[Part, Share]:
 def test_without_a_test_part_a_fifth_of_each_class_becomes_one() -> None:
     shares = four(200)
     assert sorted(np.concatenate([shares[part].numbers for part in PARTS]).tolist()) == list(range(200))
-    assert np.bincount(shares["test"].labels).tolist() == [10] * 4
-    assert np.bincount(shares["calibration"].labels).tolist() == [4] * 4
-    assert np.bincount(shares["validation"].labels).tolist() == [4] * 4
-    assert np.bincount(shares["train"].labels).tolist() == [32] * 4
+    assert np.bincount(shares["test"].targets).tolist() == [10] * 4
+    assert np.bincount(shares["calibration"].targets).tolist() == [4] * 4
+    assert np.bincount(shares["validation"].targets).tolist() == [4] * 4
+    assert np.bincount(shares["train"].targets).tolist() == [32] * 4
 
 
 def test_a_given_test_part_stays_what_it_was() -> None:
@@ -52,9 +54,9 @@ def test_the_seed_deals() -> None:
 def test_held_out_parts_are_no_larger_than_memory_takes() -> None:
     names = ("a", "b", "c", "d")
     shares = dealt(source(100_000), source(4), names=names, image_shape=SHAPE, seed=0)
-    assert {part: len(shares[part].labels) for part in PARTS if part in MOST} == MOST
+    assert {part: len(shares[part].targets) for part in PARTS if part in MOST} == MOST
     large = dealt(source(100_000), source(4), names=names, image_shape=(3, 512, 512), seed=0)
-    assert len(large["calibration"].labels) == len(large["validation"].labels) == 340  # 85 a class, of 3 MB each
+    assert len(large["calibration"].targets) == len(large["validation"].targets) == 340  # 85 a class, of 3 MB each
 
 
 def test_a_class_with_too_few_images_is_named() -> None:
@@ -69,10 +71,10 @@ def test_a_class_without_images_is_named() -> None:
 
 def test_batches_without_a_seed_are_plain_in_order_and_normalized() -> None:
     numbers = data(four(200))
-    images = torch.cat([images for images, _ in numbers.batches("train", 7)])
+    images = torch.cat([images for images, _ in map(labelled, numbers.batches("train", 7))])
     assert images.dtype == torch.float32 and images.shape == (numbers.size("train"), *SHAPE)
     assert torch.allclose(images[:, 0, 0, 0], torch.from_numpy(numbers.shares["train"].numbers).float())
-    labels = torch.cat([labels for _, labels in numbers.batches("train", 5)])
+    labels = torch.cat([labels for _, labels in map(labelled, numbers.batches("train", 5))])
     assert labels.dtype == torch.int64 and torch.equal(images[:, 0, 1, 1].round().long() % 4, labels)
 
 
@@ -81,10 +83,12 @@ def test_batches_with_a_seed_are_shuffled_and_augmented() -> None:
     moved = StreamedData(
         "numbers", ("a", "b", "c", "d"), SHAPE, shares, (0.0,), (1 / 255,), augment=lambda images, _: images + 1000
     )
-    one, same, other = (torch.cat([i for i, _ in moved.batches("train", 7, seed=s)])[:, 0, 0, 0] for s in (1, 1, 2))
+    one, same, other = (
+        torch.cat([i for i, _ in map(labelled, moved.batches("train", 7, seed=s))])[:, 0, 0, 0] for s in (1, 1, 2)
+    )
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert np.array_equal(np.sort((one - 1000).round().numpy()), shares["train"].numbers)
-    labels = torch.cat([labels for _, labels in moved.batches("train", 7, seed=1)])
+    labels = torch.cat([labels for _, labels in map(labelled, moved.batches("train", 7, seed=1))])
     assert torch.equal((one - 1000).round().long() % 4, labels)
 
 
@@ -102,6 +106,50 @@ def test_the_fingerprint_of_a_part_is_that_of_the_whole_part() -> None:
     numbers = data(four(200))
     assert part_fingerprint(numbers, "validation") == fingerprint(whole(numbers, "validation"))
     assert part_fingerprint(numbers, "validation") != part_fingerprint(numbers, "calibration")
+
+
+def test_the_fingerprint_of_several_inputs_and_targets_is_that_of_the_whole_part() -> None:
+    shares = {part: doubled(share) for part, share in four(440).items()}
+    both = StreamedData("both", ("a", "b", "c", "d"), SHAPE, shares, (0.0,), (1 / 255,))
+    inputs, targets = whole(both, "train")
+    assert both.size("train") > 256  # more than a batch
+    assert part_fingerprint(both, "train") == fingerprint((inputs, targets))
+    (images, vector), (labels, flags) = tensors_of(inputs), tensors_of(targets)
+    others = ((images, vector), labels), ((images, vector, labels), flags), (images, (vector, labels, flags))
+    swapped = ((images, vector), (flags, labels)), ((images, vector + 1), (labels, flags))
+    batches: list[Batch] = [(inputs, targets), *others, *swapped]
+    assert len({fingerprint(batch) for batch in batches}) == 6
+
+
+def doubled(share: Share) -> Share:
+    """Images and a vector of half the number; labels, and whether they are even."""
+
+    def read(numbers: Numbers) -> tuple[np.ndarray, ...]:
+        return np.asarray(share.read(numbers)), (numbers[:, None] / 2).astype(np.float32)
+
+    labels = labels_of(share.targets)
+    return Share(read, share.numbers, (labels, labels % 2 == 0))
+
+
+def test_several_inputs_are_read_and_only_bytes_are_normalized() -> None:
+    shares = {part: doubled(share) for part, share in four(200).items()}
+    both = StreamedData("both", ("a", "b", "c", "d"), SHAPE, shares, (51.0,), (1 / 255,))
+    for inputs, targets in both.batches("train", 9, seed=4):
+        (images, vector), (labels, even) = tensors_of(inputs), tensors_of(targets)
+        assert torch.allclose(images[:, 0, 0, 0] + 51 * 255, 2 * vector[:, 0], atol=0.01)
+        assert torch.equal((2 * vector[:, 0]).long() % 4, labels) and torch.equal(labels % 2 == 0, even)
+    moved = replace(both, augment=lambda images, _: images)
+    with pytest.raises(DataError, match="works on images alone, and the data set gives 2 inputs"):
+        next(moved.batches("train", 9, seed=4))
+
+
+def test_images_without_labels_are_dealt_as_one_class() -> None:
+    share = source(200)
+    shares = dealt(replace(share, targets=torch.zeros(200, 0)), None, names=(), image_shape=SHAPE, seed=0)
+    assert sorted(np.concatenate([shares[part].numbers for part in PARTS]).tolist()) == list(range(200))
+    assert [len(shares[part].numbers) for part in PARTS] == [128, 16, 16, 40]
+    unlabelled = data(shares, ())
+    assert unlabelled.labels == () and tensors_of(whole(unlabelled, "test")[1])[0].shape == (40, 0)
 
 
 def test_a_part_without_images_or_with_labels_beyond_the_classes_is_refused() -> None:

@@ -1,6 +1,20 @@
-"""Labelled images in four parts."""
+"""Images in four parts, with labels, with other targets, or without."""
 
-from slimwright.data.batch import Batch, Inputs, Labelled, Targets, count_of, joined, like, tensors_of
+from slimwright.data.batch import (
+    Batch,
+    Inputs,
+    Labelled,
+    Targets,
+    count_of,
+    images_of,
+    is_labels,
+    joined,
+    labelled,
+    labels_of,
+    like,
+    taken,
+    tensors_of,
+)
 from slimwright.data.cifar import cifar10, cifar100
 from slimwright.data.dataset import PARTS, ArrayData, Dataset, Part, fingerprint, part_fingerprint, split, whole
 from slimwright.data.digits import digits
@@ -30,12 +44,17 @@ __all__ = [
     "fingerprint",
     "glyphs",
     "image_folder",
+    "images_of",
+    "is_labels",
     "joined",
+    "labelled",
+    "labels_of",
     "like",
     "mnist",
     "of_classes",
     "part_fingerprint",
     "split",
+    "taken",
     "tensor_file",
     "tensors_of",
     "tiny_imagenet",

@@ -1,10 +1,12 @@
 """A batch: what a network reads, and what its outputs should be. Either is one tensor, or a tuple of several."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor
+
+from slimwright.errors import DataError
 
 Inputs: TypeAlias = Tensor | tuple[Tensor, ...]  # each [N, ...]; one tensor: images [N, C, H, W] float32
 Targets: TypeAlias = Tensor | tuple[Tensor, ...]  # each [N, ...], by the task; [N, 0] where there are none
@@ -22,6 +24,11 @@ def like(value: Inputs | Targets, change: Callable[[Tensor], Tensor]) -> Inputs 
     return change(value) if isinstance(value, Tensor) else tuple(change(tensor) for tensor in value)
 
 
+def taken(value: Inputs | Targets, chosen: slice | Tensor) -> Inputs | Targets:
+    """Return the inputs or targets of the chosen images."""
+    return like(value, lambda tensor: tensor[chosen])
+
+
 def count_of(value: Inputs | Targets) -> int:
     """Return the number of images N."""
     return len(tensors_of(value)[0])
@@ -29,7 +36,33 @@ def count_of(value: Inputs | Targets) -> int:
 
 def joined(values: Sequence[Inputs] | Sequence[Targets]) -> Inputs | Targets:
     """Return several batches' inputs, or targets, one behind the other."""
-    first = values[0]
-    if isinstance(first, Tensor):
-        return torch.cat([value for value in values if isinstance(value, Tensor)])
-    return tuple(torch.cat(parts) for parts in zip(*(tensors_of(value) for value in values), strict=True))
+    tensors = tuple(torch.cat(parts) for parts in zip(*map(tensors_of, values), strict=True))
+    return tensors[0] if isinstance(values[0], Tensor) else tensors
+
+
+def images_of(inputs: Inputs) -> Tensor:
+    """Return inputs that are images alone [N, C, H, W]. Raises DataError where there are several inputs."""
+    if isinstance(inputs, Tensor):
+        return inputs
+    raise DataError(f"this works on images alone, and the data set gives {len(inputs)} inputs for each image")
+
+
+def is_labels(targets: Targets) -> TypeGuard[Tensor]:
+    """True where targets are one whole number for each image [N]."""
+    return isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point()
+
+
+def labels_of(targets: Targets) -> Tensor:
+    """Return targets that are labels [N] int64. Raises DataError for any others, saying what they are."""
+    if is_labels(targets):
+        return targets.long()
+    if isinstance(targets, Tensor) and targets.shape[1:] == (0,):
+        raise DataError("the images have no labels, and this needs a label for each; give a labelled data set")
+    said = " and ".join(f"{each.dtype} {['N', *each.shape[1:]]}".replace("'", "") for each in tensors_of(targets))
+    raise DataError(f"this needs labels, a whole number for each image [N], and the data set gives {said}")
+
+
+def labelled(batch: Batch) -> Labelled:
+    """Return a batch of images and their labels. Raises DataError where it holds anything else."""
+    inputs, targets = batch
+    return images_of(inputs), labels_of(targets)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from slimwright.data import files
@@ -121,7 +122,7 @@ def _records(path: Path, at: Path, form: Format) -> NDArray[np.uint8]:
 
 def _share(parts: Sequence[NDArray[np.uint8]], form: Format) -> Share:
     labels = np.concatenate([records[:, form.label_bytes - 1] for records in parts]).astype(np.int64)
-    return Share(partial(_read, parts, form.label_bytes), np.arange(len(labels)), labels)
+    return Share(partial(_read, parts, form.label_bytes), np.arange(len(labels)), torch.from_numpy(labels))
 
 
 def _read(parts: Sequence[NDArray[np.uint8]], label_bytes: int, numbers: Numbers) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ decides between candidates, `test` is read once, at the end, and takes part in n
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slimwright.data.batch import Batch
+from slimwright.data.batch import Batch, Inputs, Targets, count_of, images_of, is_labels, joined, taken, tensors_of
 from slimwright.errors import DataError
 
 Part = Literal["train", "calibration", "validation", "test"]
@@ -23,7 +23,7 @@ SHARES = {"train": 0.50, "calibration": 0.15, "validation": 0.15, "test": 0.20}
 
 
 class Dataset(Protocol):
-    """Labelled images in four parts. Write a class with these members to bring your own data."""
+    """Images in four parts, with labels or without. Write a class with these members to bring your own data."""
 
     @property
     def name(self) -> str:
@@ -31,11 +31,11 @@ class Dataset(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes' names, in the order of the scores."""
+        """The classes' names, in the order of the scores; none where the images have no labels."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """[C, H, W] of every image."""
+        """[C, H, W] of every image; of several inputs, of the first that is images."""
 
     @property
     def preprocessing(self) -> Mapping[str, object]:
@@ -53,7 +53,11 @@ Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class ArrayData:
-    """A data set in memory. `augment` changes images of shuffled passes."""
+    """A data set in memory. `augment` changes the images of shuffled passes.
+
+    Targets are labels [N], or zeros and ones [N, K] where an image shows any number of the K classes; without class
+    names they are anything, and [N, 0] where there are none. Raises DataError where tensors do not fit together.
+    """
 
     name: str
     labels: tuple[str, ...]
@@ -63,84 +67,141 @@ class ArrayData:
 
     def __post_init__(self) -> None:
         for part in PARTS:
-            images, labels = self.parts[part]
-            if not len(images):
-                raise DataError(f"data set '{self.name}' has no {part} images; every part needs at least one")
-            if images.ndim != 4 or len(images) != len(labels):
-                raise DataError(
-                    f"{part} images of '{self.name}' have shape {list(images.shape)} for {len(labels)} labels; "
-                    "they must be [N, C, H, W] with one label each"
-                )
-            if not bool(torch.isfinite(images).all()):
-                raise DataError(f"{part} images of '{self.name}' hold NaN or infinite values")
-            if int(labels.min()) < 0 or int(labels.max()) >= len(self.labels):
-                raise DataError(
-                    f"{part} labels of '{self.name}' run from {int(labels.min())} to {int(labels.max())}, "
-                    f"but it has {len(self.labels)} classes"
-                )
+            if part not in self.parts or not any(map(len, tensors_of(self.parts[part][0]))):
+                raise empty(self.name, part)
+            inputs, targets = self.parts[part]
+            _check_inputs(f"{part} images of '{self.name}'", inputs, targets)
+            check_targets(f"{part} labels of '{self.name}'", targets, self.labels)
+        if self.augment and not isinstance(self.parts["train"][0], Tensor):
+            raise DataError(f"'{self.name}' has several inputs, and `augment` changes images alone; leave it out")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """[C, H, W] of every image."""
-        _, channels, height, width = self.parts["train"][0].shape
+        """[C, H, W] of every image; of several inputs, of the first that is images."""
+        _, channels, height, width = next(t.shape for t in tensors_of(self.parts["train"][0]) if t.ndim == 4)
         return channels, height, width
 
     def size(self, part: Part) -> int:
         """Number of images in a part."""
-        return len(self.parts[part][1])
+        return count_of(self.parts[part][0])
 
     def batches(self, part: Part, batch_size: int, *, seed: int | None = None) -> Iterator[Batch]:
         """Yield a part once: in order and plain without a seed, shuffled and augmented with one."""
-        images, labels = self.parts[part]
+        inputs, targets = self.parts[part]
         if seed is None:
-            for start in range(0, len(images), batch_size):
-                yield images[start : start + batch_size], labels[start : start + batch_size]
+            for start in range(0, self.size(part), batch_size):
+                chosen = slice(start, start + batch_size)
+                yield taken(inputs, chosen), taken(targets, chosen)
             return
         generator = torch.Generator().manual_seed(seed)
-        for chosen in torch.randperm(len(images), generator=generator).split(batch_size):
-            batch = images[chosen]
-            yield (self.augment(batch, generator) if self.augment else batch), labels[chosen]
+        for chosen in torch.randperm(self.size(part), generator=generator).split(batch_size):
+            batch = taken(inputs, chosen)
+            changed = self.augment(images_of(batch), generator) if self.augment else batch
+            yield changed, taken(targets, chosen)
 
 
-def split(images: Tensor, labels: Tensor, *, seed: int) -> dict[Part, Batch]:
-    """Deal images into the four parts by `SHARES`, each class alike, fixed by `seed`."""
+def empty(name: str, part: Part) -> DataError:
+    """Return the error that says that a part has no images."""
+    return DataError(f"data set '{name}' has no {part} images; every part needs at least one")
+
+
+def _check_inputs(what: str, inputs: Inputs, targets: Targets) -> None:
+    every = (*tensors_of(inputs), *tensors_of(targets))
+    if all(tensor.ndim != 4 for tensor in tensors_of(inputs)) or len({tensor.shape[:1] for tensor in every}) > 1:
+        have, wanted = (" and ".join(str(list(t.shape)) for t in tensors_of(value)) for value in (inputs, targets))
+        raise DataError(
+            f"{what} have shape {have} for targets of shape {wanted}; they must be [N, C, H, W], with a target for each"
+        )
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors_of(inputs)):
+        raise DataError(f"{what} hold NaN or infinite values")
+
+
+def check_targets(what: str, targets: Targets, names: Sequence[str]) -> None:
+    """Raise DataError where labels [N] lie beyond the classes of these names, or [N, K] is not a 0 or 1 for each class.
+
+    Targets of any other shape, and numbers of data without classes, are the task's concern.
+    """
+    if not isinstance(targets, Tensor) or targets.ndim > 2 or (not names and not is_labels(targets)):
+        return
+    if targets.ndim == 2 and (targets.shape[1] != len(names) or not bool(((targets == 0) | (targets == 1)).all())):
+        raise DataError(
+            f"{what} have shape {list(targets.shape)} and run from {_extent(targets)}; for {len(names)} classes they "
+            f"must be whole numbers [N], or zeros and ones [N, {len(names)}]"
+        )
+    if targets.ndim == 1 and (int(targets.min()) < 0 or int(targets.max()) >= len(names)):
+        raise DataError(f"{what} run from {_extent(targets)}, but it has {len(names)} classes")
+
+
+def _extent(targets: Tensor) -> str:
+    return f"{targets.min():g} to {targets.max():g}" if targets.numel() else "nothing to nothing"
+
+
+def split(inputs: Inputs, targets: Targets, *, seed: int) -> dict[Part, Batch]:
+    """Deal images into the four parts by `SHARES`, fixed by `seed`; where targets are labels [N], each class alike."""
     rng = np.random.default_rng(seed)
     dealt: dict[Part, list[NDArray[np.int64]]] = {part: [] for part in PARTS}
-    for label in np.unique(labels.numpy()):
-        members = rng.permutation(np.flatnonzero(labels.numpy() == label))
+    kinds = targets.numpy() if is_labels(targets) else np.zeros(count_of(inputs), np.int64)
+    for kind in np.unique(kinds):
+        members = rng.permutation(np.flatnonzero(kinds == kind))
         ends = np.round(np.cumsum(list(SHARES.values()))[:-1] * len(members)).astype(int)
         for part, share in zip(PARTS, np.split(members, ends), strict=True):
             dealt[part].append(share)
     parts: dict[Part, Batch] = {}
     for part in PARTS:
         chosen = torch.from_numpy(np.sort(np.concatenate(dealt[part] or [np.zeros(0, np.int64)])))
-        parts[part] = images[chosen], labels[chosen]
+        parts[part] = taken(inputs, chosen), taken(targets, chosen)
     return parts
 
 
 def fingerprint(batch: Batch) -> str:
-    """Return the SHA-256 of images and labels: what a cache must agree on."""
+    """Return the SHA-256 of inputs and targets: what a cache must agree on."""
     hasher = hashlib.sha256()
-    for tensor in batch:
-        hasher.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+    for value in batch:
+        hasher.update(_opening(value))
+        for tensor in tensors_of(value):
+            hasher.update(_head(tensor.shape) + _bytes(tensor))
     return hasher.hexdigest()
 
 
 def part_fingerprint(data: Dataset, part: Part) -> str:
-    """Return the fingerprint of a part, which need not fit into memory: the same as that of the whole part."""
-    hasher, labels = hashlib.sha256(), []
-    hasher.update(str((data.size(part), *data.image_shape)).encode())
-    for images, of in data.batches(part, 256):
-        hasher.update(images.contiguous().numpy().tobytes())
-        labels.append(of)
-    named = torch.cat(labels)
-    hasher.update(str(tuple(named.shape)).encode() + named.numpy().tobytes())
+    """Return the fingerprint of a part, which need not fit into memory: the same as that of the whole part.
+
+    It takes a pass over the part for each input.
+    """
+    hasher, size = hashlib.sha256(), data.size(part)
+    first = next(data.batches(part, 1), None)
+    if first is None:
+        raise empty(data.name, part)
+    hasher.update(_opening(first[0]))
+    for place, one in enumerate(tensors_of(first[0])):
+        hasher.update(_head((size, *one.shape[1:])))
+        targets = []
+        for inputs, of in data.batches(part, 256):
+            hasher.update(_bytes(tensors_of(inputs)[place]))
+            targets.append(of)
+    every = joined(targets)
+    hasher.update(_opening(every))
+    for tensor in tensors_of(every):
+        hasher.update(_head(tensor.shape) + _bytes(tensor))
     return hasher.hexdigest()
+
+
+def _opening(value: Inputs | Targets) -> bytes:
+    """What stands before several tensors in a fingerprint, so that none passes from the inputs to the targets."""
+    return b"" if isinstance(value, Tensor) else f"{len(value)} tensors".encode()
+
+
+def _head(shape: Sequence[int]) -> bytes:
+    return str(tuple(shape)).encode()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.contiguous().numpy().tobytes()
 
 
 def whole(data: Dataset, part: Part) -> Batch:
     """Return a part as one batch."""
     batches = list(data.batches(part, 256))
     if not batches:
-        raise DataError(f"data set '{data.name}' has no {part} images; every part needs at least one")
-    return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
+        raise empty(data.name, part)
+    return joined([inputs for inputs, _ in batches]), joined([targets for _, targets in batches])

@@ -1,4 +1,4 @@
-"""Data sets that are folders of JPEG and PNG files: one folder a class, or the layout of Tiny ImageNet.
+"""Data sets that are folders of JPEG and PNG files: one folder a class, no classes, or the layout of Tiny ImageNet.
 
 Only names are read at first; a picture is decoded when a batch asks for it, so a folder may be larger than memory.
 """
@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from slimwright.data import files
+from slimwright.data.batch import joined
 from slimwright.data.dataset import Part
 from slimwright.data.pictures import SUFFIXES, picture
 from slimwright.data.streamed import Numbers, Share, StreamedData, cropped, dealt
@@ -31,17 +33,16 @@ def image_folder(path: Path, size: int, seed: int = 0) -> StreamedData:
     """Return the pictures in `path` as [3, size, size], a class for each of its folders, named like it.
 
     With a folder `train` in it, classes lie in there; `test` or `val` beside it is the test part, and where there are
-    both, `val` is the validation part. `seed` deals what is not given. Raises DataError, naming the folder or file.
+    both, `val` is the validation part. `seed` deals what is not given. Pictures that lie in no folders of classes, but
+    directly there or in one folder or deeper, have no labels. Raises DataError, naming the folder or file.
     """
     if not SMALLEST <= size <= LARGEST:
         raise DataError(f"pictures can have {SMALLEST} to {LARGEST} pixels a side, not {size}")
-    files.folder(path, "a folder for each class")
+    files.folder(path, "a folder for each class, or pictures without labels")
     home = path / "train" if (path / "train").is_dir() else path
-    names = _folders(path, home)
-    if len(names) < 2:
-        raise DataError(f"{home} holds {len(names)} folders; it needs one for each of at least two classes")
+    names = _classes(path, home)
     given = [path / name for name in TESTS if home != path and (path / name).is_dir()]
-    shares = [_classes(path, at, names, size) for at in (home, *given)]
+    shares = [_labelled(path, at, names, size) if names else _unlabelled(path, at, size) for at in (home, *given)]
     parts = dealt(shares[0], shares[1] if given else None, names=names, image_shape=(3, size, size), seed=seed)
     if len(given) == len(TESTS):
         parts["train"], parts["validation"] = _joined(parts["train"], parts["validation"]), shares[2]
@@ -77,7 +78,24 @@ def _data(name: str, labels: Sequence[str], size: int, parts: Mapping[Part, Shar
     return StreamedData(name, tuple(labels), (3, size, size), parts, MEAN, STD, raw, augment)
 
 
-def _classes(root: Path, home: Path, names: Sequence[str], size: int) -> Share:
+def _classes(root: Path, home: Path) -> list[str]:
+    """The names of the folders in `home` that are classes; none where its pictures have no labels.
+
+    Classes are two folders or more, at least one with pictures in it. Pictures beside them belong to no class, so they
+    are refused.
+    """
+    names, beside = _folders(root, home), _named_pictures(home)
+    if len(names) < 2 or not any(_named_pictures(home / name) for name in names):
+        return []
+    if beside:
+        raise DataError(
+            f"{home} holds {len(beside)} pictures ({beside[0]}, ...) beside {len(names)} folders of classes; move them "
+            "into the folder of a class, or, if no picture has a label, all into one folder"
+        )
+    return names
+
+
+def _labelled(root: Path, home: Path, names: Sequence[str], size: int) -> Share:
     """The pictures under a folder that must hold a folder for each class and no other."""
     others = set(_folders(root, home)) ^ set(names)
     if others:
@@ -88,9 +106,20 @@ def _classes(root: Path, home: Path, names: Sequence[str], size: int) -> Share:
     return _share(root, [_pictures(root, home / name) for name in names], size)
 
 
+def _unlabelled(root: Path, home: Path, size: int) -> Share:
+    """All pictures under a folder, at any depth."""
+    paths = _pictures_below(root, home)
+    if not paths:
+        raise DataError(
+            f"{home} holds {len(_folders(root, home))} folders; it needs one for each of at least two classes, with "
+            f"pictures in it, or {', '.join(SUFFIXES)} files without labels"
+        )
+    return Share(partial(_read, root, paths, size), np.arange(len(paths)), torch.zeros(len(paths), 0))
+
+
 def _share(root: Path, found: Sequence[Sequence[str]], size: int) -> Share:
     paths = [path for members in found for path in members]
-    labels = np.repeat(np.arange(len(found)), [len(members) for members in found])
+    labels = torch.repeat_interleave(torch.tensor([len(members) for members in found]))
     return Share(partial(_read, root, paths, size), np.arange(len(paths)), labels)
 
 
@@ -111,14 +140,28 @@ def _pictures(root: Path, home: Path) -> list[str]:
     if not home.is_dir():
         raise DataError(f"{home} is missing; get the data set again, or leave its class out")
     _within(root, home)
-    found = sorted(
+    found = _named_pictures(home)
+    if not found:
+        raise DataError(f"{home} holds no {', '.join(SUFFIXES)} file; add pictures, or remove the folder of this class")
+    return [str((home / name).relative_to(root)) for name in found]
+
+
+def _named_pictures(home: Path) -> list[str]:
+    """The names of the pictures in a folder, hidden ones left out."""
+    return sorted(
         entry.name
         for entry in os.scandir(home)
         if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and not entry.is_dir()
     )
-    if not found:
-        raise DataError(f"{home} holds no {', '.join(SUFFIXES)} file; add pictures, or remove the folder of this class")
-    return [str((home / name).relative_to(root)) for name in found]
+
+
+def _pictures_below(root: Path, home: Path) -> list[str]:
+    """The pictures in a folder and in those in it, as sorted paths from `root`; links to folders are not followed."""
+    found = []
+    for folder, inner, _ in os.walk(home):
+        inner[:] = _folders(root, Path(folder))
+        found += [str((Path(folder) / name).relative_to(root)) for name in _named_pictures(Path(folder))]
+    return sorted(found)
 
 
 def _within(root: Path, folder: Path) -> None:
@@ -128,8 +171,8 @@ def _within(root: Path, folder: Path) -> None:
 
 def _joined(one: Share, other: Share) -> Share:
     """Two shares of the same source as one."""
-    order = np.argsort(numbers := np.concatenate([one.numbers, other.numbers]))
-    return Share(one.read, numbers[order], np.concatenate([one.labels, other.labels])[order])
+    both = Share(one.read, np.concatenate([one.numbers, other.numbers]), joined([one.targets, other.targets]))
+    return both.only(np.argsort(both.numbers))
 
 
 def _annotated(path: Path, ids: Sequence[str]) -> Share:
@@ -143,7 +186,7 @@ def _annotated(path: Path, ids: Sequence[str]) -> Share:
             raise DataError(f"line {number} of {at} is no picture with a class of wnids.txt: {line[:60]!r}")
         paths.append(f"val/images/{name}")
         labels.append(places[label])
-    return Share(partial(_read, path, paths, TINY_SIZE), np.arange(len(paths)), np.array(labels, np.int64))
+    return Share(partial(_read, path, paths, TINY_SIZE), np.arange(len(paths)), torch.tensor(labels, dtype=torch.int64))
 
 
 def _words(path: Path, ids: Sequence[str]) -> list[str]:

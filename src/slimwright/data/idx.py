@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from slimwright.data import files
@@ -28,8 +29,7 @@ def mnist(path: Path, seed: int = 0) -> StreamedData:
     Raises DataError, naming the file and what to do.
     """
     files.folder(path, "train-images-idx3-ubyte, train-labels-idx1-ubyte and the same for t10k")
-    train, test = _share(path, "train"), _share(path, "t10k")
-    shape, tested = (_shape(share) for share in (train, test))
+    (train, shape), (test, tested) = (_share(path, part) for part in ("train", "t10k"))
     if shape != tested:
         raise DataError(f"{path} holds training images of {shape[1:]} pixels and test images of {tested[1:]}")
     names = tuple(map(str, range(CLASSES)))
@@ -66,23 +66,20 @@ def read_idx(root: Path, path: Path, rank: int) -> NDArray[np.uint8]:
     return data[start:].reshape(shape)
 
 
-def _share(path: Path, part: str) -> Share:
+def _share(path: Path, part: str) -> tuple[Share, tuple[int, int, int]]:
+    """The images and labels of a part, and [C, H, W] of each image."""
     images_at, labels_at = _found(path, f"{part}-images", 3), _found(path, f"{part}-labels", 1)
     images, labels = read_idx(path, images_at, 3), read_idx(path, labels_at, 1)
     if len(images) != len(labels):
         raise DataError(f"{images_at} holds {len(images)} images and {labels_at} {len(labels)} labels; get both again")
     if int(labels.max()) >= CLASSES:
         raise DataError(f"{labels_at} holds the label {int(labels.max())}; mnist has the labels 0 to {CLASSES - 1}")
-    return Share(partial(_read, images), np.arange(len(images)), labels.astype(np.int64))
+    share = Share(partial(_read, images), np.arange(len(images)), torch.from_numpy(labels.astype(np.int64)))
+    return share, (1, *images.shape[1:])
 
 
 def _read(images: NDArray[np.uint8], numbers: Numbers) -> NDArray[np.uint8]:
     return images[numbers][:, None]
-
-
-def _shape(share: Share) -> tuple[int, int, int]:
-    _, channels, height, width = share.read(share.numbers[:1]).shape
-    return channels, height, width
 
 
 def _found(path: Path, stem: str, rank: int) -> Path:

@@ -1,12 +1,12 @@
 """A data set whose images are read, decoded or drawn when they are asked for: memory holds one batch at a time.
 
 Where a data set comes with a test part, that stays the test part. Calibration and validation images are dealt from the
-training images, each class alike; there are at most as many as are held in memory at once without trouble.
+training images, each class alike; there are at most as many as are held in memory at once with ease.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from slimwright.data.dataset import PARTS, SHARES, Augment, Batch, Part
+from slimwright.data.batch import Batch, Targets, images_of, is_labels, taken
+from slimwright.data.dataset import PARTS, SHARES, Augment, Part, check_targets, empty
 from slimwright.errors import DataError
 
 HELD_OUT = 0.1  # of the training images of each class, for calibration and again for validation
@@ -22,27 +23,29 @@ MOST = {"calibration": 2_000, "validation": 5_000}  # images; a standard error o
 MOST_BYTES = 2**30  # of a held-out part as float32
 
 Numbers: TypeAlias = NDArray[np.int64]
-Read: TypeAlias = Callable[[Numbers], NDArray[np.uint8]]  # numbers [N] -> images [N, C, H, W]
+Raw: TypeAlias = NDArray[Any] | tuple[NDArray[Any], ...]  # images [N, C, H, W] uint8, or several inputs
+Read: TypeAlias = Callable[[Numbers], Raw]  # numbers [N] -> what is read for each
 
 
 @dataclass(frozen=True)
 class Share:
-    """Images of one part: their numbers within what `read` reads, and the class of each."""
+    """Images of one part: their numbers within what `read` reads, and the targets of each."""
 
     read: Read
     numbers: Numbers
-    labels: Numbers
+    targets: Targets  # labels [N] int64; [N, 0] where there are none; or what the task wants
 
     def only(self, chosen: Numbers) -> "Share":
         """Return the share of the chosen places."""
-        return Share(self.read, self.numbers[chosen], self.labels[chosen])
+        return Share(self.read, self.numbers[chosen], taken(self.targets, torch.from_numpy(chosen)))
 
 
 @dataclass(frozen=True)
 class StreamedData:
     """A data set read batch by batch: (image / 255 - mean) / std, then `augment` on shuffled passes.
 
-    `raw` says what comes before the normalization; `superclasses` groups the classes, where the data set does.
+    Inputs that are not bytes are taken as they were read. `raw` says what comes before the normalization;
+    `superclasses` groups the classes, where the data set does.
     """
 
     name: str
@@ -57,14 +60,9 @@ class StreamedData:
 
     def __post_init__(self) -> None:
         for part in PARTS:
-            labels = self.shares[part].labels
-            if not len(labels):
-                raise DataError(f"data set '{self.name}' has no {part} images; every part needs at least one")
-            if labels.min() < 0 or labels.max() >= len(self.labels):
-                raise DataError(
-                    f"{part} labels of '{self.name}' run from {labels.min()} to {labels.max()}, "
-                    f"but it has {len(self.labels)} classes"
-                )
+            if not len(self.shares[part].numbers):
+                raise empty(self.name, part)
+            check_targets(f"{part} labels of '{self.name}'", self.shares[part].targets, self.labels)
 
     @property
     def preprocessing(self) -> Mapping[str, object]:
@@ -73,23 +71,29 @@ class StreamedData:
 
     def size(self, part: Part) -> int:
         """Number of images in a part."""
-        return len(self.shares[part].labels)
+        return len(self.shares[part].numbers)
 
     def batches(self, part: Part, batch_size: int, *, seed: int | None = None) -> Iterator[Batch]:
-        """Yield a part once: in order and plain without a seed, shuffled and augmented with one."""
+        """Yield a part once: in order and plain without a seed, shuffled and augmented with one.
+
+        Raises DataError where `augment` meets several inputs.
+        """
         share, generator = self.shares[part], torch.Generator()
-        order = torch.arange(len(share.labels))
+        order = torch.arange(self.size(part))
         if seed is not None:
             generator.manual_seed(seed)
-            order = torch.randperm(len(share.labels), generator=generator)
+            order = torch.randperm(self.size(part), generator=generator)
         for chosen in order.split(batch_size):
             picked = share.only(chosen.numpy())
-            images = self._normalized(picked.read(picked.numbers))
+            raw = picked.read(picked.numbers)
+            inputs = tuple(map(self._normalized, raw)) if isinstance(raw, tuple) else self._normalized(raw)
             if seed is not None and self.augment:
-                images = self.augment(images, generator)
-            yield images, torch.from_numpy(picked.labels)
+                inputs = self.augment(images_of(inputs), generator)
+            yield inputs, picked.targets
 
-    def _normalized(self, raw: NDArray[np.uint8]) -> Tensor:
+    def _normalized(self, raw: NDArray[Any]) -> Tensor:
+        if raw.dtype != np.uint8:
+            return torch.from_numpy(raw)
         mean, std = (torch.tensor(value).reshape(-1, 1, 1) for value in (self.mean, self.std))
         return (torch.from_numpy(raw).float() / 255 - mean) / std
 
@@ -99,25 +103,33 @@ def dealt(
 ) -> dict[Part, Share]:
     """Deal training images into train, calibration and validation, and into test where none is given.
 
-    Each class is dealt alike, by `seed`. Raises DataError where a class has too few images for every part.
+    Each class is dealt alike, by `seed`; where an image has no single class, all images are. Raises DataError where
+    a class, or the whole, has too few images for every part.
     """
     rng = np.random.default_rng(seed)
-    wanted = _wanted(len(names), test is None, image_shape)
+    wanted = _wanted(max(len(names), 1), test is None, image_shape)
     chosen: dict[Part, list[Numbers]] = {part: [] for part in PARTS}
-    for label, name in enumerate(names):
-        members = rng.permutation(np.flatnonzero(train.labels == label))
-        start = 0
-        for part, count in wanted(len(members)).items():
-            chosen[part].append(members[start : start + count])
+    for what, members in _kinds(train, names):
+        order, start = rng.permutation(members), 0
+        for part, count in wanted(len(order)).items():
+            chosen[part].append(order[start : start + count])
             start += count
-        if start >= len(members):
+        if start >= len(order):
             raise DataError(
-                f"class '{name}' has {len(members)} training images; it needs at least {start + 1}, one for each part. "
-                "Add images, or leave the class out"
+                f"{what} {len(order)} training images; it needs at least {start + 1}, one for each part. "
+                f"Add images{', or leave the class out' if names else ''}"
             )
-        chosen["train"].append(members[start:])
+        chosen["train"].append(order[start:])
     shares = {part: train.only(np.sort(np.concatenate(places))) for part, places in chosen.items() if places}
     return shares if test is None else {**shares, "test": test}
+
+
+def _kinds(train: Share, names: Sequence[str]) -> list[tuple[str, Numbers]]:
+    """The places of the images of each class, and what to call it; of all, where an image has no single class."""
+    if not names or not is_labels(train.targets):
+        return [("the data set has", np.arange(len(train.numbers)))]
+    labels = train.targets.numpy()
+    return [(f"class '{name}' has", np.flatnonzero(labels == label)) for label, name in enumerate(names)]
 
 
 def _wanted(classes: int, with_test: bool, image_shape: tuple[int, int, int]) -> Callable[[int], dict[Part, int]]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from slimwright.data.dataset import PARTS, Batch, Dataset, Part
+from slimwright.data.batch import Batch, count_of, joined, labels_of, taken
+from slimwright.data.dataset import PARTS, Dataset, Part
 from slimwright.errors import DataError
 
 
@@ -43,25 +44,23 @@ class ClassSubset:
 
     def batches(self, part: Part, batch_size: int, *, seed: int | None = None) -> Iterator[Batch]:
         """Yield a part once, in batches of `batch_size` but for the last."""
-        images, labels = self._nothing()
+        waiting: list[Batch] = []  # fewer than a batch in all
         for batch in self.data.batches(part, batch_size, seed=seed):
-            wanted = self._chosen(batch)
-            images, labels = torch.cat([images, wanted[0]]), torch.cat([labels, wanted[1]])
-            while len(labels) >= batch_size:
-                yield images[:batch_size], labels[:batch_size]
-                images, labels = images[batch_size:], labels[batch_size:]
-        if len(labels):
-            yield images, labels
+            waiting.append(self._chosen(batch))
+            inputs, labels = joined([some for some, _ in waiting]), joined([of for _, of in waiting])
+            while count_of(labels) >= batch_size:
+                first, rest = slice(batch_size), slice(batch_size, None)
+                yield taken(inputs, first), taken(labels, first)
+                inputs, labels = taken(inputs, rest), taken(labels, rest)
+            waiting = [(inputs, labels)]
+        yield from (batch for batch in waiting if count_of(batch[1]))
 
     def _chosen(self, batch: Batch) -> Batch:
-        images, labels = batch
+        inputs, targets = batch
         number = torch.full((len(self.data.labels),), -1)
         number[list(self.classes)] = torch.arange(len(self.classes))
-        of = number[labels]
-        return images[of >= 0], of[of >= 0]
-
-    def _nothing(self) -> Batch:
-        return torch.zeros(0, *self.image_shape), torch.zeros(0, dtype=torch.int64)
+        of = number[labels_of(targets)]
+        return taken(inputs, of >= 0), of[of >= 0]
 
 
 def of_classes(data: Dataset, classes: Sequence[int]) -> ClassSubset:
@@ -74,7 +73,7 @@ def of_classes(data: Dataset, classes: Sequence[int]) -> ClassSubset:
     wanted = torch.tensor(list(classes))
     sizes: dict[Part, int] = {}
     for part in PARTS:
-        sizes[part] = sum(int(torch.isin(labels, wanted).sum()) for _, labels in data.batches(part, 256))
+        sizes[part] = sum(int(torch.isin(labels_of(of), wanted).sum()) for _, of in data.batches(part, 256))
         if not sizes[part]:
             raise DataError(f"'{data.name}' has no {part} images of the classes {list(classes)}")
     return ClassSubset(data, tuple(classes), sizes)

@@ -3,16 +3,22 @@
 from slimwright.tasks.classification import Classification
 from slimwright.tasks.imitation import Imitated, Imitation, imitating
 from slimwright.tasks.multi_label import MultiLabel
-from slimwright.tasks.task import Forward, Metric, Outputs, Task
+from slimwright.tasks.named import NAMED, Named, task_for
+from slimwright.tasks.task import Forward, Metric, Outputs, Task, forward_of, outputs_of
 
 __all__ = [
+    "NAMED",
     "Classification",
     "Forward",
     "Imitated",
     "Imitation",
     "Metric",
     "MultiLabel",
+    "Named",
     "Outputs",
     "Task",
+    "forward_of",
     "imitating",
+    "outputs_of",
+    "task_for",
 ]

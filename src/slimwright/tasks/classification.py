@@ -7,11 +7,10 @@ arXiv 1412.1193, sec. 5). The distance to a teacher is that of Hinton et al. 201
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slimwright.data import Dataset, Targets
+from slimwright.data import Dataset, Targets, labels_of
 from slimwright.errors import DataError
 from slimwright.tasks.task import Forward, Metric, Outputs
 
@@ -31,8 +30,13 @@ class Classification:
         return Metric("accuracy" if self.top == 1 else f"top-{self.top} accuracy")
 
     def check(self, shapes: Sequence[Sequence[int]]) -> None:
-        """Raise DataError unless there is one output with a score for each class."""
+        """Raise DataError unless there is one output with a score for each class, and `top` tells classes apart."""
         check_scores(shapes, self.classes)
+        if 1 < self.top >= len(self.classes):
+            raise DataError(
+                f"of {len(self.classes)} classes the right one is always among {self.top}; choose the task "
+                "'classification'"
+            )
 
     def data(self, data: Dataset, original: Forward) -> Dataset:
         """Return the data set: its labels are the targets."""
@@ -62,14 +66,12 @@ class Classification:
 
     def score(self, outputs: Outputs, targets: Targets) -> float:
         """Return the share of images, in percent, whose class is among the `top` with the largest scores."""
-        named = outputs[0].topk(min(self.top, outputs[0].shape[1]), dim=1).indices if self.top > 1 else None
         labels = labels_of(targets).to(outputs[0].device)
-        right = outputs[0].argmax(1) == labels if named is None else (named == labels[:, None]).any(1)
-        return 100 * float(right.double().mean())
+        return 100 * float((_named(outputs[0], self.top) == labels[:, None]).any(1).double().mean())
 
     def agreement(self, found: Outputs, expected: Outputs) -> float:
         """Return the share of images on which both name the same class."""
-        return float((found[0].argmax(1) == expected[0].argmax(1)).float().mean())
+        return float((found[0].argmax(1) == expected[0].argmax(1)).double().mean())
 
 
 def check_scores(shapes: Sequence[Sequence[int]], classes: Sequence[str]) -> None:
@@ -82,8 +84,6 @@ def check_scores(shapes: Sequence[Sequence[int]], classes: Sequence[str]) -> Non
         )
 
 
-def labels_of(targets: Targets) -> Tensor:
-    """Return targets that are one tensor."""
-    if not isinstance(targets, Tensor):
-        raise DataError(f"labels must be one tensor, and the data set gives {len(targets)}")
-    return targets if targets.dtype == torch.int64 or targets.is_floating_point() else targets.long()
+def _named(scores: Tensor, top: int) -> Tensor:
+    """The classes [N, top] with the largest scores; of equal ones that are first, the one with the lowest number."""
+    return scores.argmax(1, keepdim=True) if top == 1 else scores.topk(top, dim=1).indices

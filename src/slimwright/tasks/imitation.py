@@ -4,11 +4,13 @@ For each output y with deviation s over the calibration images, and t of the ori
 
     1/2 mean((y - t)^2) / s^2
 
-which is the negative log-likelihood of a Gaussian around y, per element. The Fisher information of its outputs is
-estimated by projecting the error at random: the gradient of z . y / (s sqrt(elements)), z normal, has the expected
-square of the Jacobian (Martens 2020, arXiv 1412.1193, sec. 6).
+which is the negative log-likelihood of a Gaussian around y, per element; of several outputs it is the mean. The Fisher
+information of its outputs is estimated by a random projection: the gradient of z . y / (s sqrt(elements outputs)), z
+normal, has in expectation the square of the Gauss-Newton matrix of that loss (Martens 2020, arXiv 1412.1193, sec. 6).
+Outputs that are whole numbers count in the loss and the metric, and have no gradient.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from slimwright.data import Batch, Dataset, Part, Targets, tensors_of
 from slimwright.errors import DataError
-from slimwright.tasks.task import Forward, Metric, Outputs
+from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of
 
 LEAST_DEVIATION = 1e-6
 """Of an output's root mean square: an output that varies less is as good as constant, and is measured by its size."""
@@ -48,7 +50,9 @@ class Imitation:
     def check(self, shapes: Sequence[Sequence[int]]) -> None:
         """Raise DataError where the net has another number of outputs than the original."""
         if len(shapes) != self.outputs:
-            raise DataError(f"the model returns {len(shapes)} outputs, the original {self.outputs}")
+            raise DataError(
+                f"the model returns {len(shapes)} outputs, and the original that it shall imitate {self.outputs}"
+            )
 
     def data(self, data: Dataset, original: Forward) -> Dataset:
         """Return the data set with the original's outputs as targets."""
@@ -56,7 +60,8 @@ class Imitation:
 
     def class_of(self, targets: Targets) -> Tensor:
         """Return zeros [N]."""
-        return torch.zeros(len(tensors_of(targets)[0]), dtype=torch.int64)
+        first = tensors_of(targets)[0]
+        return first.new_zeros(len(first), dtype=torch.int64)
 
     def loss(self, outputs: Outputs, targets: Targets, *, label_smoothing: float = 0.0) -> Tensor:
         """Return half the squared relative error [N], the mean over outputs."""
@@ -64,39 +69,45 @@ class Imitation:
 
     def drawn_loss(self, outputs: Outputs, numbers: Tensor) -> Tensor:
         """Return the summed random projection of the outputs."""
-        drawn = [torch.Generator().manual_seed(int(number * 2**53)) for number in numbers.tolist()]
-        total = outputs[0].new_zeros(())
+        seeds = seeds_of(numbers)
+        total = torch.zeros((), device=outputs[0].device)
         for output, deviation in zip(outputs, self.deviations, strict=True):
-            shape, elements = output.shape[1:], max(output[0].numel(), 1)
-            direction = torch.stack([torch.randn(shape, generator=each) for each in drawn]).to(output)
-            total = total + (direction * output).sum() / (deviation * (elements * self.outputs) ** 0.5)
+            if output.is_floating_point():
+                drawn = [torch.randn(output.shape[1:], generator=seed, device="cpu") for seed in seeds]
+                direction = torch.stack(drawn).to(output)
+                size = deviation * math.sqrt(output[0].numel() * self.outputs)
+                total = total + (direction * output).sum() / max(size, 1e-30)
         return total
 
     def distance(self, outputs: Outputs, wanted: Outputs, temperature: float) -> Tensor:
-        """Return the mean loss against a teacher's outputs."""
+        """Return the mean loss against a teacher's outputs; a temperature has no meaning here."""
         return 0.5 * self._squares(outputs, wanted).mean()
 
     def score(self, outputs: Outputs, targets: Targets) -> float:
-        """Return the root mean square of the relative error, in percent."""
-        return 100 * float(self._squares(outputs, tensors_of(targets)).double().mean().sqrt())
+        """Return the root mean square of the relative error, in percent; infinite where an output is not a number."""
+        error = 100 * float(self._squares(outputs, tensors_of(targets)).detach().double().mean().sqrt())
+        return math.inf if math.isnan(error) else error
 
     def agreement(self, found: Outputs, expected: Outputs) -> float:
-        """Return the share of images on which outputs that look like scores have the same largest; 1 without any."""
-        scores = [
-            (mine.argmax(1) == its.argmax(1)).float().mean()
+        """Return the share of images on which outputs that look like scores have the same largest; 1 without any.
+
+        Of several such outputs it is the least share.
+        """
+        shares = [
+            float((mine.argmax(1) == its.argmax(1)).double().mean())
             for mine, its in zip(found, expected, strict=True)
             if its.ndim == 2 and its.shape[1] > 1
         ]
-        return min((float(share) for share in scores), default=1.0)
+        return min(shares, default=1.0)
 
     def _squares(self, outputs: Outputs, wanted: Outputs) -> Tensor:
-        """Mean squared error over squared deviation: [outputs, N]."""
-        return torch.stack(
-            [
-                ((mine - its.to(mine)).square().flatten(1).mean(1)) / deviation**2
-                for mine, its, deviation in zip(outputs, wanted, self.deviations, strict=True)
-            ]
-        )
+        """The mean squared error over the squared deviation: [outputs, N]."""
+        squares = []
+        for mine, its, deviation in zip(outputs, wanted, self.deviations, strict=True):
+            real = mine if mine.dtype in (torch.float32, torch.float64) else mine.float()
+            error = (real - its.to(real)).square().reshape(len(mine), mine[0].numel())  # [N, elements]
+            squares.append(error.sum(1) / (max(error.shape[1], 1) * deviation**2))
+        return torch.stack(squares)
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,7 @@ class Imitated:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """[C, H, W] of every image."""
+        """[C, H, W] of every image; of several inputs, of the first that is images."""
         return self.inner.image_shape
 
     @property
@@ -131,27 +142,27 @@ class Imitated:
         return self.inner.size(part)
 
     def batches(self, part: Part, batch_size: int, *, seed: int | None = None) -> Iterator[Batch]:
-        """Yield a part once, with the original's outputs as targets."""
+        """Yield a part once, with the original's outputs as targets, on the processor."""
         for inputs, _ in self.inner.batches(part, batch_size, seed=seed):
-            yield inputs, self.original(inputs)
+            yield inputs, tuple(output.detach().cpu() for output in self.original(inputs))
 
 
 def imitating(data: Dataset, original: Forward) -> Imitation:
     """Return the task of imitating a network, with its outputs' deviations over the calibration part.
 
-    Raises DataError where the original's outputs are not finite.
+    Raises DataError where there are no calibration images, or the original's outputs for them are not finite.
     """
-    totals: list[Tensor] = []
-    for inputs, _ in data.batches("calibration", 64):
-        sums = torch.stack([_moments(output) for output in original(inputs)])
-        totals.append(sums)
+    totals = [
+        torch.stack([_moments(output) for output in original(inputs)]) for inputs, _ in data.batches("calibration", 64)
+    ]  # each [outputs, 3]
     if not totals:
         raise DataError(f"data set '{data.name}' has no calibration images; every part needs at least one")
     counts, first, second = torch.stack(totals).sum(0).unbind(1)
     if not bool(torch.isfinite(second).all()):
         raise DataError("the original's outputs for some images are NaN or infinite; check the images and the weights")
+    counts = counts.clamp_min(1)
     square = second / counts
-    variance = (square - (first / counts).square()).clamp_min(0)
+    variance = square - (first / counts).square()
     deviation = torch.where(variance > LEAST_DEVIATION**2 * square, variance, square).sqrt()
     return Imitation(tuple(float(d) or 1.0 for d in deviation))
 

@@ -1,6 +1,7 @@
 """Multi-label classification: one output [N, K] of scores; each class is there where its score is above zero.
 
-The classes are independent: the loss is the sum of K binary cross-entropies of the scores' logistic.
+The classes are independent: the loss is the sum of K binary cross-entropies of the scores' logistic. A label drawn for
+each class from its own probability gives the Fisher information (Martens 2020, arXiv 1412.1193, sec. 5).
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,10 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from slimwright.data import Dataset, Targets
-from slimwright.tasks.classification import check_scores, labels_of
-from slimwright.tasks.task import Forward, Metric, Outputs
+from slimwright.data import Dataset, Targets, tensors_of
+from slimwright.errors import DataError
+from slimwright.tasks.classification import check_scores
+from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of
 
 
 @dataclass(frozen=True)
@@ -44,42 +46,54 @@ class MultiLabel:
 
     def class_of(self, targets: Targets) -> Tensor:
         """Return zeros [N]."""
-        return torch.zeros(len(labels_of(targets)), dtype=torch.int64)
+        shown = self._shown(targets)
+        return shown.new_zeros(len(shown), dtype=torch.int64)
 
     def loss(self, outputs: Outputs, targets: Targets, *, label_smoothing: float = 0.0) -> Tensor:
         """Return the binary cross-entropy [N], summed over classes."""
-        wanted = labels_of(targets).to(outputs[0]) * (1 - label_smoothing) + 0.5 * label_smoothing
+        wanted = self._shown(targets).to(outputs[0]) * (1 - label_smoothing) + 0.5 * label_smoothing
         return F.binary_cross_entropy_with_logits(outputs[0], wanted, reduction="none").sum(1)
 
     def drawn_loss(self, outputs: Outputs, numbers: Tensor) -> Tensor:
         """Return the summed loss against labels drawn class by class from the scores."""
         scores = outputs[0]
         likely = scores.detach().cpu().double().sigmoid()
-        drawn = torch.stack([_uniform(scores.shape[1], number) for number in numbers.tolist()]) < likely
-        return F.binary_cross_entropy_with_logits(scores, drawn.to(scores), reduction="sum")
+        classes = scores.shape[1]
+        uniform = [torch.rand(classes, dtype=torch.float64, generator=g, device="cpu") for g in seeds_of(numbers)]
+        drawn = (torch.stack(uniform) < likely).to(scores)
+        return F.binary_cross_entropy_with_logits(scores, drawn, reduction="sum")
 
     def distance(self, outputs: Outputs, wanted: Outputs, temperature: float) -> Tensor:
-        """Return T^2 times the divergence of the scores' logistic at a temperature, summed over classes."""
+        """Return T^2 KL(teacher || student) of the scores' logistic at a temperature, summed over classes."""
         student, teacher = outputs[0] / temperature, (wanted[0] / temperature).sigmoid()
         cross = F.binary_cross_entropy_with_logits(student, teacher, reduction="none")
         entropy = F.binary_cross_entropy(teacher, teacher, reduction="none")
         return (cross - entropy).sum(1).mean() * temperature**2
 
     def score(self, outputs: Outputs, targets: Targets) -> float:
-        """Return the average precision in percent, the mean over the classes that occur."""
-        there = labels_of(targets).bool().cpu()
-        occurs = there.any(0)
+        """Return the average precision in percent, the mean over the classes that occur.
+
+        A score that is not a number counts as the lowest. Raises DataError where no class occurs.
+        """
+        shown = self._shown(targets).bool().cpu()
+        occurs = shown.any(0)
         if not bool(occurs.any()):
-            return 0.0
-        precision = average_precision_score(there[:, occurs].numpy(), outputs[0][:, occurs].detach().cpu().numpy())
-        return 100 * float(precision)
+            raise DataError(f"no class is shown in any of {len(shown)} images; average precision needs at least one")
+        scores = outputs[0].detach().cpu().double()
+        scores = torch.nan_to_num(scores, nan=torch.finfo(scores.dtype).min)
+        each = [average_precision_score(shown[:, k].numpy(), scores[:, k].numpy()) for k in occurs.nonzero()[:, 0]]
+        return 100 * float(sum(each) / len(each))
 
     def agreement(self, found: Outputs, expected: Outputs) -> float:
         """Return the share of labels on which both say the same."""
-        return float(((found[0] > 0) == (expected[0] > 0)).float().mean())
+        return float(((found[0] > 0) == (expected[0] > 0)).double().mean())
 
-
-def _uniform(count: int, number: float) -> Tensor:
-    """Return numbers [count] in 0..1 that `number` draws."""
-    generator = torch.Generator().manual_seed(int(number * 2**53))
-    return torch.rand(count, dtype=torch.float64, generator=generator)
+    def _shown(self, targets: Targets) -> Tensor:
+        """The targets [N, K]. Raises DataError for any others."""
+        shown, *others = tensors_of(targets)
+        if others or shown.shape[1:] != (len(self.labels),):
+            said = " and ".join(str(list(each.shape)) for each in tensors_of(targets))
+            raise DataError(
+                f"each image needs a 0 or 1 for each of {len(self.labels)} classes, and the data set gives {said}"
+            )
+        return shown

@@ -6,11 +6,14 @@ two sets of outputs agree. Every other part of the house handles outputs as tens
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeAlias
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from slimwright.data import Dataset, Inputs, Targets
+from slimwright.compute import device_of, placed
+from slimwright.data import Dataset, Inputs, Targets, like, tensors_of
 
 Outputs: TypeAlias = tuple[Tensor, ...]  # of a batch, in the order in which the net returns them, each [N, ...]
 Forward: TypeAlias = Callable[[Inputs], Outputs]  # a network, from a batch's inputs to its outputs
@@ -68,14 +71,38 @@ class Task(Protocol):
     def drawn_loss(self, outputs: Outputs, numbers: Tensor) -> Tensor:
         """Return the summed loss against targets that are drawn from the outputs' own distribution.
 
-        `numbers` [N] in 0..1 draw them. The squared gradients estimate the Fisher information.
+        `numbers` [N] float64, from 0 to below 1, draw them, one for each image: an image's part of the sum depends on
+        its own outputs and number alone. The squared gradients estimate the Fisher information.
         """
 
     def distance(self, outputs: Outputs, wanted: Outputs, temperature: float) -> Tensor:
         """Return the mean distance to a teacher's outputs, in nats; it can be differentiated."""
 
     def score(self, outputs: Outputs, targets: Targets) -> float:
-        """Return the metric of outputs, in its unit."""
+        """Return the metric of outputs, in its unit; of a whole part, as a metric need not be a mean over images."""
 
     def agreement(self, found: Outputs, expected: Outputs) -> float:
-        """Return the share, 0 to 1, of images on which two sets of outputs mean the same."""
+        """Return the share, 0 to 1, of answers (classes, labels) on which two sets of outputs mean the same."""
+
+
+def outputs_of(model: nn.Module, inputs: Inputs) -> Outputs:
+    """Return what a module returns for a batch, as a tuple."""
+    result = model(*tensors_of(inputs))
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+def forward_of(model: nn.Module) -> Forward:
+    """Return a module, in eval mode and where it lies, as a function from inputs to outputs, without gradients."""
+    return partial(_run, model.eval())
+
+
+@torch.no_grad()
+def _run(model: nn.Module, inputs: Inputs) -> Outputs:
+    device = device_of(model)
+    with placed(device):
+        return outputs_of(model, like(inputs, lambda tensor: tensor.to(device)))
+
+
+def seeds_of(numbers: Tensor) -> list[torch.Generator]:
+    """Return a generator for each of `numbers` [N], float64 from 0 to below 1; other numbers give other draws."""
+    return [torch.Generator("cpu").manual_seed(int(number * 2**53)) for number in numbers.tolist()]

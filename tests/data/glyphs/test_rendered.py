@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimwright.data import PARTS, Dataset, Glyphs, StreamedData, glyphs, whole
+from slimwright.data import PARTS, Dataset, Glyphs, StreamedData, glyphs, labelled, whole
 from slimwright.data.glyphs import parsed
 from slimwright.data.glyphs.rendered import MEAN, STD
 from slimwright.errors import DataError
@@ -19,38 +19,38 @@ def test_sizes_shape_and_labels_are_as_asked(small: StreamedData) -> None:
     data: Dataset = small
     assert [data.size(part) for part in PARTS] == [60, 20, 30, 40]
     assert data.image_shape == (3, 32, 32) and data.labels == ("0", "1", "A", "B", "a", "b", "Γ", "Δ", "+", "?")
-    images, labels = whole(data, "test")
+    images, labels = labelled(whole(data, "test"))
     assert images.shape == (40, 3, 32, 32) and images.dtype == torch.float32 and labels.dtype == torch.int64
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_images_do_not_depend_on_the_batch_size(small: StreamedData, part: str) -> None:
-    at_once = whole(small, part)[0]  # type: ignore[arg-type]
+    at_once = labelled(whole(small, part))[0]  # type: ignore[arg-type]
     for size in (1, 7, 16):
-        batches = torch.cat([images for images, _ in small.batches(part, size)])  # type: ignore[arg-type]
+        batches = torch.cat([images for images, _ in map(labelled, small.batches(part, size))])  # type: ignore[arg-type]
         assert torch.equal(batches, at_once)
 
 
 def test_every_part_has_images_of_its_own(small: StreamedData) -> None:
-    images = torch.cat([whole(small, part)[0] for part in PARTS])
+    images = torch.cat([labelled(whole(small, part))[0] for part in PARTS])
     assert len({image.numpy().tobytes() for image in images}) == len(images) == 150
 
 
 def test_an_image_stays_when_its_part_grows(small: StreamedData) -> None:
     larger = glyphs(parsed(SMALL.replace("train=60", "train=90")))
-    assert torch.equal(whole(larger, "train")[0][:60], whole(small, "train")[0])
-    assert torch.equal(whole(larger, "test")[0], whole(small, "test")[0])
+    assert torch.equal(labelled(whole(larger, "train"))[0][:60], labelled(whole(small, "train"))[0])
+    assert torch.equal(labelled(whole(larger, "test"))[0], labelled(whole(small, "test"))[0])
 
 
 def test_the_seed_fixes_every_picture(small: StreamedData) -> None:
-    same, other = (whole(glyphs(parsed(SMALL), seed), "test")[0] for seed in (0, 1))
-    assert torch.equal(same, whole(small, "test")[0])
+    same, other = (labelled(whole(glyphs(parsed(SMALL), seed), "test"))[0] for seed in (0, 1))
+    assert torch.equal(same, labelled(whole(small, "test"))[0])
     assert not any(torch.equal(one, two) for one, two in zip(same, other, strict=True))
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_classes_are_balanced(small: StreamedData, part: str) -> None:
-    counts = torch.bincount(whole(small, part)[1], minlength=10)  # type: ignore[arg-type]
+    counts = torch.bincount(labelled(whole(small, part))[1], minlength=10)  # type: ignore[arg-type]
     assert int(counts.max() - counts.min()) <= 1 and int(counts.min()) > 0
 
 
@@ -65,8 +65,8 @@ def test_the_super_classes_partition_the_classes(classes: int) -> None:
 
 
 def test_shuffled_passes_hold_every_image_once_moved_a_little(small: StreamedData) -> None:
-    plain, _ = whole(small, "train")
-    one, same, other = (list(small.batches("train", 16, seed=seed)) for seed in (3, 3, 4))
+    plain, _ = labelled(whole(small, "train"))
+    one, same, other = ([*map(labelled, small.batches("train", 16, seed=seed))] for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(one, same, strict=True))
     assert not torch.equal(one[0][0], other[0][0])
     inner = {image[:, 12:20, 12:20].numpy().tobytes() for image in plain}
@@ -80,7 +80,7 @@ def test_shuffled_passes_hold_every_image_once_moved_a_little(small: StreamedDat
 
 
 def test_pixels_are_normalized_at_the_default_difficulty() -> None:
-    images, _ = whole(glyphs(parsed("train=400,calibration=20,validation=20,test=20")), "train")
+    images, _ = labelled(whole(glyphs(parsed("train=400,calibration=20,validation=20,test=20")), "train"))
     assert abs(float(images.mean())) < 0.1 and abs(float(images.std()) - 1) < 0.05
 
 
@@ -96,7 +96,9 @@ def test_a_nearest_mean_tells_easy_glyphs_and_often_fails_at_hard_ones() -> None
     def right(difficulty: float) -> float:
         options = f"classes=10,difficulty={difficulty},train=600,calibration=10,validation=10,test=400"
         data = glyphs(parsed(options))
-        (images, labels), (tests, truth) = ((inked(x), y) for x, y in (whole(data, "train"), whole(data, "test")))
+        (images, labels), (tests, truth) = (
+            (inked(x), y) for x, y in (labelled(whole(data, "train")), labelled(whole(data, "test")))
+        )
         means = torch.stack([images[labels == label].mean(0) for label in range(10)])
         means = means / means.norm(dim=1, keepdim=True)
         return float(((tests @ means.T).argmax(1) == truth).float().mean())
@@ -142,7 +144,7 @@ def test_the_name_is_what_a_command_line_calls_it(options: str) -> None:
 def test_classes_far_apart_in_the_list_are_drawn_as_themselves() -> None:
     """The hundredth class is the last symbol, not a wrapped index."""
     data = glyphs(parsed("classes=100,difficulty=0,train=100,calibration=100,validation=100,test=100"))
-    images, labels = whole(data, "train")
+    images, labels = labelled(whole(data, "train"))
     assert labels.tolist() == list(range(100)) and data.labels[99] == "◇"
     diamond = images[99].mean(0)
     ink = (diamond - diamond[0, 0]).abs() > 0.5

@@ -5,16 +5,16 @@ import pytest
 from numpy.typing import NDArray
 
 from slimwright.data.glyphs.atlas import atlas
-from slimwright.data.glyphs.chance import keys
+from slimwright.data.glyphs.counter_rng import keys
+from slimwright.data.glyphs.distortions import EASY, HARD, Distortions, distortions
 from slimwright.data.glyphs.scene import CHUNK, pictures
 from slimwright.data.glyphs.strokes import chosen
-from slimwright.data.glyphs.trouble import EASY, HARD, Trouble, trouble
 
 MAPS = atlas(chosen(10))
-STILL = Trouble(0, 0, 0, 0, 0.8, 0, 0.5, 0.9, 0, 0, 0, 0, 0)  # nothing in the way
+STILL = Distortions(0, 0, 0, 0, 0.8, 0, 0.5, 0.9, 0, 0, 0, 0, 0)  # nothing in the way
 
 
-def drawn(difficulty: Trouble, *, size: int = 32, count: int = 100) -> NDArray[np.float64]:
+def drawn(difficulty: Distortions, *, size: int = 32, count: int = 100) -> NDArray[np.float64]:
     numbers = np.arange(count)
     return pictures(MAPS, numbers % 10, keys(0, 0, numbers), size, difficulty) / 255
 
@@ -25,9 +25,9 @@ def roughness(images: NDArray[np.float64]) -> float:
     return float(np.abs(np.diff(edge, axis=2)).mean())
 
 
-def test_the_extent_of_trouble_runs_from_easy_to_hard() -> None:
-    assert trouble(0) == EASY and trouble(1) == HARD
-    middle = trouble(0.5)
+def test_the_extent_of_distortions_runs_from_easy_to_hard() -> None:
+    assert distortions(0) == EASY and distortions(1) == HARD
+    middle = distortions(0.5)
     assert middle.turn == (EASY.turn + HARD.turn) / 2 and middle.contrast == (EASY.contrast + HARD.contrast) / 2
 
 
@@ -50,7 +50,7 @@ def test_a_picture_is_the_same_in_whatever_batch_it_is_drawn(size: int) -> None:
         assert np.array_equal(alone[0] / 255, together[number])
 
 
-def test_without_trouble_a_picture_has_two_colours_and_edges_between_them() -> None:
+def test_without_distortions_a_picture_has_two_colours_and_edges_between_them() -> None:
     for image in drawn(STILL, count=50):
         grey = image.mean(0)
         dark, light = grey.min(), grey.max()
@@ -60,7 +60,7 @@ def test_without_trouble_a_picture_has_two_colours_and_edges_between_them() -> N
 
 
 def test_the_same_picture_at_twice_the_size_shows_the_same() -> None:
-    small, large = drawn(trouble(0.3), count=30), drawn(trouble(0.3), size=64, count=30)
+    small, large = drawn(distortions(0.3), count=30), drawn(distortions(0.3), size=64, count=30)
     halved = large.reshape(30, 3, 32, 2, 32, 2).mean((3, 5))
     alike = [np.corrcoef(one.flatten(), other.flatten())[0, 1] for one, other in zip(small, halved, strict=True)]
     assert min(alike) > 0.9

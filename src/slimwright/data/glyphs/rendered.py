@@ -10,15 +10,16 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from slimwright.data.dataset import PARTS, Part
 from slimwright.data.glyphs.atlas import atlas
-from slimwright.data.glyphs.chance import keys
+from slimwright.data.glyphs.counter_rng import keys
+from slimwright.data.glyphs.distortions import distortions
 from slimwright.data.glyphs.scene import pictures
 from slimwright.data.glyphs.strokes import MOST, chosen
-from slimwright.data.glyphs.trouble import trouble
 from slimwright.data.streamed import Numbers, Share, StreamedData, cropped
 from slimwright.errors import DataError
 
@@ -66,7 +67,9 @@ def glyphs(wanted: Glyphs | None = None, seed: int = 0) -> StreamedData:
     maps, shares = atlas(members), {}
     for stream, part in enumerate(PARTS):
         numbers = np.arange(wanted.sizes[part])
-        shares[part] = Share(partial(_drawn, maps, wanted, (seed, stream)), numbers, numbers % wanted.classes)
+        shares[part] = Share(
+            partial(_drawn, maps, wanted, (seed, stream)), numbers, torch.from_numpy(numbers % wanted.classes)
+        )
     ends = np.cumsum([0, *map(len, members.values())])
     return StreamedData(
         name=wanted.name,
@@ -102,5 +105,5 @@ def parsed(options: str) -> Glyphs:
 def _drawn(maps: Tensor, wanted: Glyphs, key: tuple[int, int], numbers: Numbers) -> NDArray[np.uint8]:
     """The pictures of these numbers in the stream that `key`, a seed and a part, names."""
     seed, stream = key
-    extent = trouble(wanted.difficulty)
+    extent = distortions(wanted.difficulty)
     return pictures(maps, numbers % wanted.classes, keys(seed, stream, numbers), wanted.size, extent)

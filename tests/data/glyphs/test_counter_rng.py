@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimwright.data.glyphs.chance import GOLDEN, keys, mixed, uniform
+from slimwright.data.glyphs.counter_rng import GOLDEN, keys, mixed, uniform
 
 
 def test_the_mixing_is_that_of_splitmix64() -> None:

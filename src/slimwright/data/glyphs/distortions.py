@@ -1,11 +1,11 @@
-"""What makes a character hard to read, each measure growing in a straight line with the difficulty."""
+"""The distortions that make a character hard to read; each grows linearly with the difficulty."""
 
 from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """The extent of every disturbance. Lengths are in units of which a character is 8 high."""
+class Distortions:
+    """The extent of every distortion. Lengths are in units of which a character is 8 high."""
 
     turn: float  # degrees, either way
     slant: float  # shear, either way
@@ -23,11 +23,13 @@ class Trouble:
 
 
 LARGEST, THICKEST = 0.86, 0.85
-EASY = Trouble(2, 0.05, 0.02, 0.03, 0.78, 0.0, 0.55, 0.7, 0.02, 0.0, 0.0, 0.0, 0.01)
-HARD = Trouble(30, 0.45, 0.35, 0.28, 0.42, 0.50, 0.26, 0.20, 0.55, 1.0, 0.40, 1.4, 0.16)
+EASY = Distortions(2, 0.05, 0.02, 0.03, 0.78, 0.0, 0.55, 0.7, 0.02, 0.0, 0.0, 0.0, 0.01)
+HARD = Distortions(30, 0.45, 0.35, 0.28, 0.42, 0.50, 0.26, 0.20, 0.55, 1.0, 0.40, 1.4, 0.16)
 
 
-def trouble(difficulty: float) -> Trouble:
-    """Return the disturbances at a difficulty from 0 to 1."""
-    lerped = [(1 - difficulty) * getattr(EASY, f.name) + difficulty * getattr(HARD, f.name) for f in fields(Trouble)]
-    return Trouble(*lerped)
+def distortions(difficulty: float) -> Distortions:
+    """Return the distortions at a difficulty from 0 to 1."""
+    lerped = [
+        (1 - difficulty) * getattr(EASY, f.name) + difficulty * getattr(HARD, f.name) for f in fields(Distortions)
+    ]
+    return Distortions(*lerped)

@@ -1,0 +1,71 @@
+"""The tasks by name, and the one that a data set and a net's outputs call for."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from slimwright.data import Dataset, is_labels, tensors_of
+from slimwright.errors import DataError, RequestError
+from slimwright.tasks.classification import Classification
+from slimwright.tasks.imitation import imitating
+from slimwright.tasks.multi_label import MultiLabel
+from slimwright.tasks.task import Forward, Task
+
+NONE = "no labels"
+LABELS = "a label for each image"
+FLAGS = "a 0 or 1 for each image and class"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A task that can be named: how it is made from a data set and the original, and what labels it needs."""
+
+    make: Callable[[Dataset, Forward], Task]
+    needs: str = NONE
+
+
+NAMED: Mapping[str, Named] = {
+    "classification": Named(lambda data, _: Classification(data.labels), LABELS),
+    "top-5": Named(lambda data, _: Classification(data.labels, top=5), LABELS),
+    "multi-label": Named(lambda data, _: MultiLabel(data.labels), FLAGS),
+    "imitation": Named(imitating),
+}
+GUESSED = {NONE: "imitation", LABELS: "classification", FLAGS: "multi-label"}
+
+
+def task_for(data: Dataset, shapes: Sequence[Sequence[int]], original: Forward, name: str | None = None) -> Task:
+    """Return the task of this name, or without one that which the labels of `data` call for.
+
+    `shapes` are those of the net's outputs for one image, and `original` is the net as the user gave it. Raises
+    RequestError where there is no task of the name, and DataError where labels or outputs do not fit it.
+    """
+    if name is not None and name not in NAMED:
+        raise RequestError(f"there is no task '{name}'; the tasks are {', '.join(NAMED)}")
+    has = _labels_in(data)
+    chosen = name or GUESSED.get(has)
+    if chosen is None:
+        raise DataError(f"data set '{data.name}' has {has}, which no task reads; choose the task 'imitation'")
+    if NAMED[chosen].needs not in (has, NONE):
+        raise DataError(
+            f"the task '{chosen}' needs {NAMED[chosen].needs}, and data set '{data.name}' has {has}; choose the task "
+            f"'{GUESSED.get(has, GUESSED[NONE])}'"
+        )
+    task = NAMED[chosen].make(data, original)
+    task.check(shapes)
+    return task
+
+
+def _labels_in(data: Dataset) -> str:
+    """What labels the images have: one of the keys of `GUESSED`, or other targets, in words."""
+    first = next(data.batches("calibration", 1), None)
+    if first is None:
+        raise DataError(f"data set '{data.name}' has no calibration images; every part needs at least one")
+    targets = first[1]
+    if isinstance(targets, Tensor) and targets.shape[1:] == (0,):
+        return NONE
+    if data.labels and is_labels(targets):
+        return LABELS
+    if data.labels and isinstance(targets, Tensor) and targets.shape == (1, len(data.labels)):
+        return FLAGS
+    return "targets " + " and ".join(str(list(each.shape[1:])) for each in tensors_of(targets))
