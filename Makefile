@@ -28,7 +28,7 @@ bench-structured: setup-bench  # hours; a run that was stopped goes on
 		--json benchmarks/results/structured_vs_peers.json
 
 bench-coverage: setup-bench
-	$(BIN)/python benchmarks/coverage.py --jobs 2 --json benchmarks/results/coverage.json
+	$(BIN)/python benchmarks/coverage.py --json benchmarks/results/coverage.json
 
 setup: .venv/installed
 

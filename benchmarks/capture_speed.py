@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from results_table import Column, Row, environment, options, show, write
+from lib.results import Column, Row, environment, options, publish, show
 from slimwright.cost import count
 from slimwright.coupling import couple
 from slimwright.importers.build import net_of_program
@@ -48,10 +48,8 @@ def main() -> None:
             }
         )
     show("From a module to a net that is counted and coupled, CPU seconds", COLUMNS, rows)
-    if asked.json:
-        first = rows[0]
-        headline = {f"mobilenet_v2_{key}_s": float(first[key]) for key in ("all", "all_but_export", "first")}
-        write(asked.json, headline=headline, rows=rows, environment=environment("slimwright", "torch", seed=0))
+    headline = {f"mobilenet_v2_{key}_s": float(rows[0][key]) for key in ("all", "all_but_export", "first")}
+    publish(asked, headline=headline, rows=rows, environment=environment(seed=0))
 
 
 def seconds(name: str) -> dict[str, float]:

@@ -2,9 +2,9 @@
 
     captured   the captured net gives the model's own scores, bit for bit, at batches of two and three
     pruned     half of the channels that may go are gone, it still runs, and has at least 3 % fewer parameters
-    exact      its scores are the original's with those channels out of sight (`masked.py`): up to 1e-8 of the largest
-               score in float64, up to 1e-5 in float32 where a network insists on that; `norms` counts norms and means
-               over channels, which are then taken over those that are left
+    exact      its scores are the original's with those channels out of sight (`slimwright.graph.masked`): up to 1e-8
+               of the largest score in float64, up to 1e-5 in float32 where a network insists on that; `norms` counts
+               norms and means over channels, which are then taken over those that are left
     exported   ONNX Runtime computes the pruned network from an ONNX file, up to 1e-4
 
 Networks are those of `architectures.py`, at the image size they were published at, with random weights. The headline
@@ -36,15 +36,19 @@ from typing import Any
 
 from rich.console import Console
 
-from architectures import KINDS, Architecture, architectures
-from coverage_sides import LIMITS, SEED, Task, work
-from results_table import Column, environment, show, write
+from lib.architectures import KINDS, Architecture, architectures, watched
+from lib.coverage_sides import LIMITS, SEED, Task, work
+from lib.results import Column, environment, parser, publish, show
 
 OUT = Path(__file__).resolve().parents[1] / "out" / "coverage"
 OURS, PEER = "slimwright", "torch-pruning"
 SIDES = {"ours": (OURS,), "peer": (PEER,), "both": (OURS, PEER)}
 HEADLINE_KINDS = ("convolutional", "hybrid")
-QUICK = {"convolutional": 8, "hybrid": 2}  # the smallest of each kind
+QUICK = (  # the eight smallest convolutional networks and the two smallest hybrids of the list
+    *("timm/starnet_s050", "timm/dla46x_c", "torchvision/squeezenet1_1", "torchvision/squeezenet1_0"),
+    *("torchvision/shufflenet_v2_x0_5", "timm/mobilevitv2_050", "timm/mobilenetv3_small_050", "timm/lcnet_035"),
+    *("timm/mobilevit_xxs", "timm/edgenext_xx_small"),
+)
 WALL = 6  # seconds on the clock per CPU second allowed: for what sleeps, or a machine that others use
 Row = dict[str, Any]
 SHORT_COLUMNS = (
@@ -139,8 +143,11 @@ class Running:
 def main() -> None:
     asked = options()
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # before the children load torch
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
-    networks = wanted(architectures(OUT), asked)
+    listed = sorted(map(watched, QUICK), key=lambda one: one.params) if asked.quick else architectures(OUT)
+    networks = wanted(listed, asked)
     request = json.dumps([asked.only, asked.kinds, asked.quick, asked.until])
     run, rows = earlier(asked.rows, request) if asked.resume else (datetime.now(UTC).isoformat(), [])
     have = {(row["name"], row["side"]) for row in rows}
@@ -157,29 +164,22 @@ def main() -> None:
     order = {one.name: number for number, one in enumerate(networks)}
     rows = sorted((row for row in rows if row["name"] in order), key=lambda row: order[row["name"]])
     report(rows, sides)
-    if asked.json:
-        versions = environment("slimwright", "torch", "torch-pruning", "timm", "torchvision", "onnxruntime", seed=SEED)
-        write(
-            asked.json,
-            headline=headline(rows),
-            rows=rows,
-            environment={**versions, "limits_cpu_s": limits(asked.patience)},
-        )
+    versions = environment("torch-pruning", "timm", "torchvision", "onnxruntime", seed=SEED)
+    allowed = {"limits_cpu_s": limits(asked.patience)}
+    publish(asked, headline=headline(rows), rows=rows, environment={**versions, **allowed})
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--side", choices=SIDES, default="both")
-    parser.add_argument("--only", metavar="PATTERNS", default="", help="networks by name: 'resnet*,timm/vgg*'")
-    parser.add_argument("--kinds", metavar="KINDS", default=",".join(HEADLINE_KINDS), help=f"of {','.join(KINDS)}")
-    parser.add_argument("--quick", action="store_true", help="ten small networks: some minutes")
-    parser.add_argument("--jobs", type=int, default=1, help="how many processes at once")
-    parser.add_argument("--until", default="", choices=["", *LIMITS[OURS]], help="stop behind this stage")
-    parser.add_argument("--patience", type=float, default=1.0, help="multiplies every limit")
-    parser.add_argument("--rows", type=Path, metavar="FILE", default=OUT / "rows.jsonl", help="results, as they come")
-    parser.add_argument("--resume", action="store_true", help="go on with the latest run of this request")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write headline, rows and environment here")
-    return parser.parse_args()
+    known = parser(__doc__ or "")
+    known.add_argument("--side", choices=SIDES, default="both")
+    known.add_argument("--only", metavar="PATTERNS", default="", help="networks by name: 'resnet*,timm/vgg*'")
+    known.add_argument("--kinds", metavar="KINDS", default=",".join(HEADLINE_KINDS), help=f"of {','.join(KINDS)}")
+    known.add_argument("--jobs", type=int, default=2, help="how many processes at once")
+    known.add_argument("--until", default="", choices=["", *LIMITS[OURS]], help="stop behind this stage")
+    known.add_argument("--patience", type=float, default=1.0, help="multiplies every limit")
+    known.add_argument("--rows", type=Path, metavar="FILE", default=OUT / "rows.jsonl", help="results, as they come")
+    known.add_argument("--resume", action="store_true", help="go on with the latest run of this request")
+    return known.parse_args()
 
 
 def limits(patience: float) -> dict[str, dict[str, float]]:
@@ -199,8 +199,6 @@ def wanted(networks: Sequence[Architecture], asked: argparse.Namespace) -> list[
             or any(fnmatch.fnmatch(name, p) for p in patterns for name in (one.name, one.name.partition("/")[2]))
         )
     ]
-    if asked.quick:
-        chosen = [one for kind, most in QUICK.items() for one in [o for o in chosen if o.kind == kind][:most]]
     if not chosen:
         raise SystemExit(f"no network is called {asked.only!r}; names are like timm/resnet10t and torchvision/resnet18")
     return chosen
@@ -239,7 +237,7 @@ def results(tasks: Sequence[Task], jobs: int) -> Iterator[Row]:
 def started(task: Task) -> Running:
     one = task.architecture
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["preloaded"])
+    context.set_forkserver_preload(["lib.preloaded"])  # found by PYTHONPATH: the server gets no other path
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(task, theirs), daemon=True)
     process.start()

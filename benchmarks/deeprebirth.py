@@ -30,11 +30,12 @@ import numpy as np
 import torch
 from rich.console import Console
 
-import onnx_runs
-from kept_nets import in_memory
-from onnx_profile import block_ms, export_as_written, non_tensor_share, profiled, with_lrn_operators
-from results_table import Column, Row, environment, show, write
-from slim_googlenet import Choice, ScaleModel, Slim, merged
+from lib import onnx_runs
+from lib.kept_nets import in_memory
+from lib.onnx_profile import block_ms, export_as_written, non_tensor_share, profiled, with_lrn_operators
+from lib.results import Column, Row, environment, parser, publish, show
+from lib.slim_googlenet import Choice, ScaleModel, Slim, merged
+from lib.small_googlenet import trained
 from slimwright.compute import usable
 from slimwright.cost import count
 from slimwright.data import Glyphs, glyphs
@@ -49,7 +50,6 @@ from slimwright.techniques.remove import removed
 from slimwright.techniques.solver.draft import Draft
 from slimwright.train import Schedule, accuracy
 from slimwright.zoo import build, network
-from small_googlenet import trained
 
 CACHE = Path(__file__).resolve().parents[1] / "out" / "deeprebirth"
 SEED = 0
@@ -161,33 +161,29 @@ def main() -> None:
     show("time in layers without weights, ONNX Runtime, one thread", SHARES, shares, sections=("network",))
     show("full networks, one thread, all in turn", TOTALS, totals, sections=("network",))
     show(f"GoogLeNet, block by block: {marked[MERGED]}, and {marked[COMBINED]}", BLOCKS, blocks)
-    if asked.json:
-        told = {
-            "data": data.name,
-            "calibration_images": data.size("calibration"),
-            "training_epochs": extent.training.epochs,
-            "tuning_epochs": extent.tuning.epochs,
-            "tuned_on": sorted({size.slim.device for size in sizes}),
-            "step": step,
-            "chosen": marked,
-        }
-        versions = environment("slimwright", "torch", "onnxruntime", seed=SEED)
-        write(
-            asked.json,
-            headline=headline(final, totals, marked),
-            rows=[*shares, *accuracies, *final, *totals, *blocks],
-            environment={**versions, **told},
-        )
+    told = {
+        "data": data.name,
+        "calibration_images": data.size("calibration"),
+        "training_epochs": extent.training.epochs,
+        "tuning_epochs": extent.tuning.epochs,
+        "tuned_on": sorted({size.slim.device for size in sizes}),
+        "step": step,
+        "chosen": marked,
+    }
+    publish(
+        asked,
+        headline=headline(final, totals, marked),
+        rows=[*shares, *accuracies, *final, *totals, *blocks],
+        environment={**environment("onnxruntime", seed=SEED), **told},
+    )
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the same code on less: about a minute")
-    parser.add_argument("--jobs", type=int, default=1, help="sizes that are tuned at a time")
-    parser.add_argument("--device", default="cpu", help="of torch, that trains and solves: cpu, cuda")
-    parser.add_argument("--prepare", action="store_true", help="find the nets, and time nothing: another run does")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write headline, rows and environment here")
-    return parser.parse_args()
+    known = parser(__doc__ or "")
+    known.add_argument("--jobs", type=int, default=1, help="sizes that are tuned at a time")
+    known.add_argument("--device", default="cpu", help="of torch, that trains and solves: cpu, cuda")
+    known.add_argument("--prepare", action="store_true", help="find the nets, and time nothing: another run does")
+    return known.parse_args()
 
 
 def captured(name: str) -> Net:

@@ -26,7 +26,7 @@ from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
-from results_table import Column, Row, environment, options, show, write
+from lib.results import Column, Row, environment, options, publish, show
 from slimwright.data import PARTS, ArrayData, Dataset, Glyphs, Part, digits, glyphs, whole
 from slimwright.graph import Net
 from slimwright.importers import capture
@@ -140,13 +140,12 @@ def main() -> None:
         show(f"Model C on glyphs, a fifth of the filters {how} per round: accuracy", columns, curve(points, rules))
     show(f"The paper's orderings; gaps up to {MARGIN:.0%} are none", ORDERINGS, orderings, sections=("left",))
     show("Model A on digits, one node at a time: accuracy", AGAINST, oracle)
-    figures = headline(points, orderings, oracle)
-    for name, value in figures.items():
-        print(f"{name}: {value:.4g}")
-    if chosen.json:
-        rows = [*(asdict(point) for point in points), *orderings, *oracle]
-        versions = environment("slimwright", "torch", "numpy", "scikit-learn", seed=DATA_SEED)
-        write(chosen.json, headline=figures, rows=rows, environment={**versions, **asdict(extent)})
+    publish(
+        chosen,
+        headline=headline(points, orderings, oracle),
+        rows=[*(asdict(point) for point in points), *orderings, *oracle],
+        environment={**environment("numpy", "scikit-learn", seed=DATA_SEED), **asdict(extent)},
+    )
 
 
 def model_c(extent: Extent) -> list[Point]:

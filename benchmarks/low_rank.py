@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-import onnx_runs
-from paper_complexity import FACTORISED, alexnet_factors, captured
-from results_table import Column, Row, environment, options, show, write
+from lib import onnx_runs
+from lib.alexnet_ranks import FACTORISED, SEED, alexnet_factors, captured
+from lib.results import Column, Row, environment, options, publish, show
 from slimwright.cli.sources import load_data, load_model
 from slimwright.cost import Cost, count
 from slimwright.data import Dataset
@@ -37,7 +37,6 @@ from slimwright.techniques.recipe import Ranks, Recipe, Tune, apply, in_turns
 from slimwright.train import Schedule, accuracy, fit
 
 CACHE = Path(__file__).resolve().parents[1] / "out" / "cache"
-SEED = 0
 NETWORK = "vgg6"
 TUNING = Schedule(epochs=1, rate=0.01, seed=SEED)
 PLAIN, AWARE, ALIGNED = "plain", "from evidence", ", aligned"
@@ -97,25 +96,23 @@ def main() -> None:
     show(f"{NETWORK} on {data.name}, factorised", TRAINED, trained, sections=("kind", "share_removed"))
     turns = list(turn_rows(data, step))
     show(f"{QUOTED[0]}, {QUOTED[1]:.0%} removed, from evidence, in turns with training", TURNS, turns)
-    if chosen.json:
-        versions = environment("slimwright", "torch", "onnxruntime", "scipy", seed=SEED)
-        said = {
-            "data": data.name,
-            "calibration_images": data.size("calibration"),
-            "tuning_epochs": TUNING.epochs,
-            "step": step,
-        }
-        write(
-            chosen.json,
-            headline=headline(alexnets, trained),
-            rows=[*alexnets, *trained, *turns],
-            environment={**versions, **said},
-        )
+    said = {
+        "data": data.name,
+        "calibration_images": data.size("calibration"),
+        "tuning_epochs": TUNING.epochs,
+        "step": step,
+    }
+    publish(
+        chosen,
+        headline=headline(alexnets, trained),
+        rows=[*alexnets, *trained, *turns],
+        environment={**environment("onnxruntime", "scipy", seed=SEED), **said},
+    )
 
 
 def alexnet_rows(name: str, kind: Kind, step: int, runs: int) -> list[Row]:
     """Count an AlexNet before and after, and time all against each other."""
-    net = captured(name, 0, 0)
+    net = captured(name)
     factors = alexnet_factors(net, kind)
     nets = {"original": net, kind: outline(net, factors), f"{kind}{ALIGNED}": outline(net, aligned(net, factors, step))}
     taken, before = timed({side: with_weights(thin) for side, thin in nets.items()}, runs), count(net)

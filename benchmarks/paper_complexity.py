@@ -11,21 +11,14 @@ from itertools import groupby
 
 from rich.console import Console
 
-from paper_figures import FIGURES, FILTERS, KB, MACS, MB, MIB, NUMBERS, PARAMS, PARAMS_0, PARAMS_3, PARAMS_M, Figure
-from results_table import Column, Row, environment, options, show, write
+from lib.alexnet_ranks import FACTORISED, SEED, alexnet_factors, captured
+from lib.paper_figures import FIGURES, FILTERS, KB, MACS, MB, MIB, NUMBERS, PARAMS, PARAMS_0, PARAMS_3, PARAMS_M, Figure
+from lib.results import Column, Row, environment, options, publish, show
 from slimwright.cost import Cost, count
 from slimwright.graph import Net
-from slimwright.importers import capture
-from slimwright.techniques.low_rank import Factors, Kind, outline
-from slimwright.zoo import build, network
+from slimwright.techniques.low_rank import outline
 
-SEED = 0
 QUICK_NETWORKS = 2  # of each source
-FACTORISED: Mapping[str, tuple[str, Kind]] = {  # -> what is factorised, and how its convolutions are
-    "alexnet-bvlc factorised": ("alexnet-bvlc", "cp"),
-    "alexnet factorised": ("alexnet", "cp4"),
-}
-ALEXNET_RANKS = (69, 154, 153, 178, 196, 365, 275, 260)  # what reproductions give as the paper's: 750 and 900 in all
 COUNTED: Mapping[str, Callable[[Net, Cost], float]] = {
     MACS: lambda net, cost: cost.macs / 1e6,
     PARAMS: lambda net, cost: cost.params,
@@ -63,17 +56,14 @@ def main() -> None:
                 f"{row['source']}, {row['network']}, {row['quantity']}: {row['note'] or 'we do not know why'}",
                 soft_wrap=True,
             )
-    say(f"{len(rows)} rows, {headline(rows)['mismatches']} mismatches")
-    if chosen.json:
-        versions = environment("slimwright", "torch", seed=SEED)
-        write(chosen.json, headline=headline(rows), rows=rows, environment=versions)
+    publish(chosen, headline=headline(rows), rows=rows, environment=environment(seed=SEED))
 
 
 def rows_of(figures: Sequence[Figure]) -> list[Row]:
     """Capture each network once for all its figures; the rows come in the figures' order."""
     found: dict[Figure, Row] = {}
     for key, group in groupby(sorted(figures, key=variant), variant):
-        net = captured(*key)
+        net = built(*key)
         cost = count(net)
         for figure in group:
             found[figure] = row(figure, COUNTED[figure.quantity](net, cost))
@@ -86,19 +76,11 @@ def variant(figure: Figure) -> tuple[str, int, int]:
     return figure.network, figure.classes or 0, figure.size or 0
 
 
-def captured(name: str, classes: int, size: int) -> Net:
+def built(name: str, classes: int, size: int) -> Net:
+    """The network of a figure, factorised where its name says so."""
     original, kind = FACTORISED.get(name, (name, None))
-    entry = network(original)
-    channels, height, width = entry.image_shape
-    model = build(original, classes=classes or entry.classes, seed=SEED)
-    net = capture(model, (channels, size or height, size or width))
+    net = captured(original, classes=classes, size=size)
     return net if kind is None else outline(net, alexnet_factors(net, kind))
-
-
-def alexnet_factors(net: Net, kind: Kind) -> dict[str, Factors]:
-    """AlexNet's convolutions by `kind` and its linear layers by SVD, at the ranks of the paper."""
-    layers = zip(net.weighted(), ALEXNET_RANKS, strict=True)
-    return {node.name: Factors("svd" if node.op == "linear" else kind, (rank,)) for node, rank in layers}
 
 
 def row(figure: Figure, ours: float) -> Row:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from results_table import Column, Row, environment, options, show, write
+from lib.results import Column, Row, environment, options, publish, show
 from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.coupling import couple, cut
 from slimwright.graph import Net
@@ -46,7 +46,8 @@ HAD_A_PART = {  # image side
     "mobilenet-v1-0.75": 160,
 }
 UNSEEN = {"mobilenet-v2": 160, "shufflenet-g3": 160, "dropnet-resnet18": 32, "resnet50": 96}
-PRUNED = 8  # of each network
+QUICK = ("resnet20", "shufflenet-g3")  # one of each kind
+PRUNED, QUICKLY_PRUNED = 8, 4  # of each network
 SEED_OF_PRUNINGS = 1000
 WITHIN = 0.10
 SHARES = (0.25, 0.95)  # of a group's channels that stay, drawn for each network and then for each group around it
@@ -68,28 +69,27 @@ COLUMNS = (
 
 def main() -> None:
     chosen = options(__doc__ or "")
-    networks = dict(list(HAD_A_PART.items())[:2]) if chosen.quick else HAD_A_PART | UNSEEN
+    networks = HAD_A_PART | UNSEEN
+    if chosen.quick:
+        networks = {name: networks[name] for name in QUICK}
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
     rows: list[Row] = []
     with Workshop() as workshop, tempfile.TemporaryDirectory() as folder:
         for runtime in RUNTIMES:
             for name, side in networks.items():
                 net = small_net(name, side)
-                errors = list(pruned(net, runtime, workshop, Path(folder), 4 if chosen.quick else PRUNED))
+                prunings = QUICKLY_PRUNED if chosen.quick else PRUNED
+                errors = list(pruned(net, runtime, workshop, Path(folder), prunings))
                 rows.append(summed_up(runtime, name, errors))
                 said = ", ".join(f"{one['error']:+.1%}" for one in errors)
                 say(f"{runtime}, {name}: {said}")
     show("Pruned networks: predicted from layers, against measured", COLUMNS, rows, sections=("runtime",))
     headline = {f"within_10_percent_{runtime}": share_within(rows, runtime) for runtime in RUNTIMES}
-    if not chosen.quick:
-        unseen = [row for row in rows if row["network"] in UNSEEN]
-        headline |= {f"of_unseen_networks_{runtime}": share_within(unseen, runtime) for runtime in RUNTIMES}
+    unseen = [row for row in rows if row["network"] in UNSEEN]
+    headline |= {f"of_unseen_networks_{runtime}": share_within(unseen, runtime) for runtime in RUNTIMES}
     for way in ("warm", "macs"):
         headline |= {f"{way}_within_{runtime}": mean_within(rows, runtime, way) for runtime in RUNTIMES}
-    print(headline)
-    if chosen.json:
-        versions = environment("slimwright", "torch", "onnxruntime", "ncnn", seed=SEED)
-        write(chosen.json, headline=headline, rows=rows, environment=versions)
+    publish(chosen, headline=headline, rows=rows, environment=environment("onnxruntime", "ncnn", seed=SEED))
 
 
 def small_net(name: str, side: int) -> Net:

@@ -6,20 +6,26 @@ is torch-pruning, by each of its importances and scopes (`torch_pruning_side.py`
 batch-norm statistics estimated again on the calibration images. slimwright is read after its refit and, to show what
 that adds, right after the cut.
 
-Seconds are from the trained net to the pruned one, without reading the accuracy, timed once: an order of magnitude.
-slimwright observes and plans once for all shares; every row of its carries that time in full.
+Seconds are from the trained net to the pruned one, without reading the accuracy, timed once on one thread: an order of
+magnitude. slimwright observes and plans once for all shares; every row of its carries that time in full. Networks are
+pruned side by side, a process each. `--quick` leaves out the rows that show what the refit adds.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from torch import nn
 
-from batch_norms import estimate_batch_norms
-from results_table import Column, Row, environment, options, show, write
+from lib.batch_norms import estimate_batch_norms
+from lib.results import Column, Row, environment, options, publish, show
+from lib.torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 from slimwright.cli.sources import load_model
 from slimwright.cost import Cost, count
 from slimwright.coupling import couple, cut
@@ -30,7 +36,6 @@ from slimwright.importers import capture
 from slimwright.techniques.prune import removals
 from slimwright.techniques.recipe import Prune, Recipe, Solve, apply
 from slimwright.train import Schedule, accuracy
-from torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 
 CACHE = Path(__file__).resolve().parents[1] / "out" / "cache"
 SEED = 0
@@ -48,16 +53,9 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Extent:
-    """How much is run."""
-
-    networks: tuple[str, ...]
-    shares: tuple[float, ...]
-
-
-FULL = Extent(("vgg6", "resnet8-wide"), (0.3, 0.5, 0.7, 0.8, 0.9))
-QUICK = Extent(("vgg6",), (0.5, 0.7))
+NETWORKS = ("vgg6", "resnet8-wide")
+SHARES = (0.3, 0.5, 0.7, 0.8, 0.9)
+JOBS = 2  # processes
 
 
 @dataclass(frozen=True)
@@ -68,38 +66,46 @@ class Pruned:
     method: str
     model: nn.Module
     seconds: float
+    like: str = ""  # the method whose layers it has
 
 
 def main() -> None:
     chosen = options(__doc__ or "")
-    extent = QUICK if chosen.quick else FULL
     data = digits(SEED)
-    rows = [row for name in extent.networks for row in rows_of(name, data, extent)]
-    rows.sort(key=lambda row: (extent.networks.index(str(row["network"])), row["share_removed"]))
+    with ProcessPoolExecutor(JOBS, mp_context=get_context("spawn")) as pool:
+        found = pool.map(partial(rows_of, quick=chosen.quick), NETWORKS)
+        rows = [row for rows in found for row in rows]
+    rows.sort(key=lambda row: (NETWORKS.index(str(row["network"])), row["share_removed"]))
     show(TITLE, COLUMNS, rows, sections=("network", "share_removed"))
-    if chosen.json:
-        versions = environment("slimwright", "torch", "torch-pruning", "numpy", "scikit-learn", seed=SEED)
-        seen = {"epochs": Schedule().epochs, "calibration_images": data.size("calibration")}
-        write(chosen.json, headline=headline(rows), rows=rows, environment={**versions, **seen})
+    versions = environment("torch-pruning", "numpy", "scikit-learn", seed=SEED)
+    seen = {"epochs": Schedule().epochs, "calibration_images": data.size("calibration")}
+    publish(chosen, headline=headline(rows), rows=rows, environment={**versions, **seen})
 
 
-def rows_of(network: str, data: Dataset, extent: Extent) -> list[Row]:
+def rows_of(network: str, *, quick: bool) -> list[Row]:
     """Prune one network by every method and read what is left."""
+    torch.set_num_threads(1)
     say = Console(stderr=True).print
     say(f"{network}: training, or loading what was trained before")
+    data = digits(SEED)
     net = load_model(network, data, cache=CACHE)
     whole_cost = count(net)
-    found = [row(network, Pruned(0.0, "original", net.to_module(), 0.0), data, whole_cost)]
+    found = [row(network, Pruned(0.0, "original", net.to_module(), 0.0), whole_cost, whole_cost, data)]
+    costs: dict[tuple[float, str], Cost] = {}
     for prune in (by_slimwright, by_peer):
-        for pruned in prune(net, data, extent.shares):
-            found.append(row(network, pruned, data, whole_cost))
+        for pruned in prune(net, data, SHARES):
+            if quick and pruned.method.startswith(CUT_ONLY):
+                continue
+            key = pruned.share_removed, pruned.like or pruned.method
+            if key not in costs:  # of a fresh capture, so no method counts for itself
+                costs[key] = count(capture(pruned.model, data.image_shape))
+            found.append(row(network, pruned, costs[key], whole_cost, data))
             say(f"{network}: {pruned.share_removed:.0%} removed by {pruned.method}")
     return found
 
 
-def row(network: str, pruned: Pruned, data: Dataset, original: Cost) -> Row:
-    """Count and read a pruned model; the costs are those of a fresh capture, so no method counts for itself."""
-    cost = count(capture(pruned.model, data.image_shape))
+def row(network: str, pruned: Pruned, cost: Cost, original: Cost, data: Dataset) -> Row:
+    """Say what a pruned model costs, and read it."""
     return {
         "network": network,
         "share_removed": pruned.share_removed,
@@ -127,7 +133,7 @@ def by_slimwright(net: Net, data: Dataset, shares: Sequence[float]) -> Iterator[
         yield Pruned(share, CUT_ONLY, small, cutting)
         start = time.perf_counter()
         estimated = estimate_batch_norms(small, calibration[0])
-        yield Pruned(share, f"{CUT_ONLY} + BN", estimated, cutting + time.perf_counter() - start)
+        yield Pruned(share, f"{CUT_ONLY} + BN", estimated, cutting + time.perf_counter() - start, like=CUT_ONLY)
         start = time.perf_counter()
         step = Prune(keep={name: kept.tolist() for name, kept in keep.items()})
         solved = apply(Recipe(original=net.digest, steps=(step, Solve())), net, data)
@@ -147,7 +153,7 @@ def by_peer(net: Net, data: Dataset, shares: Sequence[float]) -> Iterator[Pruned
                 yield Pruned(share, method, small, pruning)
                 start = time.perf_counter()
                 small = estimate_batch_norms(small, calibration[0])
-                yield Pruned(share, f"{method} + BN", small, pruning + time.perf_counter() - start)
+                yield Pruned(share, f"{method} + BN", small, pruning + time.perf_counter() - start, like=method)
 
 
 def left_of(size: int, share_removed: float) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from results_table import Column, Row, environment, options, show, write
+from lib.results import Column, Row, environment, options, publish, show
 from slimwright.cost.device import Device
 from slimwright.cost.latency import LayerShape
 from slimwright.cost.roofline import estimate
@@ -67,11 +67,8 @@ def main() -> None:
     show(f"{device.processor}: {rate:.0f} G MACs/s, {bandwidth:.0f} GB/s, measured; one thread", COLUMNS, rows)
     ratios = [float(row["ratio"]) for row in rows]
     headline = {"least_ratio": round(min(ratios), 2), "largest_ratio": round(max(ratios), 2)}
-    print(headline)
-    if chosen.json:
-        peaks = {"macs_per_s": device.macs_per_s("fp32"), "memory_bytes_per_s": device.memory_bytes_per_s.value}
-        versions = environment("slimwright", "torch", "onnxruntime", seed=SEED)
-        write(chosen.json, headline=headline, rows=rows, environment={**versions, **peaks})
+    peaks = {"macs_per_s": device.macs_per_s("fp32"), "memory_bytes_per_s": device.memory_bytes_per_s.value}
+    publish(chosen, headline=headline, rows=rows, environment={**environment("onnxruntime", seed=SEED), **peaks})
 
 
 def this_machine() -> Device:

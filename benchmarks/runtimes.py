@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from results_table import Column, Row, environment, options, show, write
+from lib.results import RUNTIME_PACKAGES, Column, Row, environment, options, publish, show
 from slimwright.errors import SlimwrightError
 from slimwright.graph import Net
 from slimwright.importers import capture
@@ -76,10 +76,7 @@ def main() -> None:
                 say(f"{name}, {entry.runtime} {entry.precision}{failed}")
     show("Networks, runtimes, precisions; one thread", COLUMNS, rows, sections=("network",))
     headline = {"artefacts": len(rows), "proven": sum(row["proven"] == "yes" for row in rows), **of_precisions(rows)}
-    print(headline)
-    if chosen.json:
-        packages = ("slimwright", "torch", "onnxruntime", "ncnn", "MNN", "executorch", "ai-edge-litert", "openvino")
-        write(chosen.json, headline=headline, rows=rows, environment=environment(*packages, seed=SEED))
+    publish(chosen, headline=headline, rows=rows, environment=environment(*RUNTIME_PACKAGES, seed=SEED))
 
 
 def of_network(name: str, folder: Path, rounds: int) -> list[Entry]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from results_table import Column, Row, environment, options, show, write
+from lib.results import RUNTIME_PACKAGES, Column, Row, environment, options, publish, show
 from slimwright.cost import count
 from slimwright.errors import SlimwrightError
 from slimwright.graph import Net
@@ -51,10 +51,7 @@ def main() -> None:
     for height, width in SIZES[: 1 if chosen.quick else 3]:
         of_size = [row for row in rows if row["size"] == f"{height}x{width}"]
         headline[f"best_ratio_{height}"] = round(max(float(row["ratio"]) for row in of_size), 2)
-    print(headline)
-    if chosen.json:
-        packages = ("slimwright", "torch", "onnxruntime", "ncnn", "MNN", "executorch", "ai-edge-litert", "openvino")
-        write(chosen.json, headline=headline, rows=rows, environment=environment(*packages, seed=SEED))
+    publish(chosen, headline=headline, rows=rows, environment=environment(*RUNTIME_PACKAGES, seed=SEED))
 
 
 def measured(sizes: tuple[tuple[int, int], ...], runs: int, say: object) -> Iterator[Row]:

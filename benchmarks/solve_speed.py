@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from results_table import Column, Row, environment, options, show, write
+from lib.results import Column, Row, environment, options, publish, show
 from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.coupling import couple
@@ -60,9 +60,8 @@ def main() -> None:
     timed("solve", lambda: refit(draft, images))
     rows.append({"stage": "all", "seconds": sum(float(row["seconds"]) for row in rows), "peak_mb": rows[-1]["peak_mb"]})
     show(f"{NETWORK} at {SIDE}x{SIDE}, {len(images)} images, {torch.get_num_threads()} threads", COLUMNS, rows)
-    if chosen.json:
-        headline = {"seconds": float(rows[-1]["seconds"]), "peak_mb": float(rows[-1]["peak_mb"])}
-        write(chosen.json, headline=headline, rows=rows, environment=environment("slimwright", "torch", seed=SEED))
+    headline = {"seconds": float(rows[-1]["seconds"]), "peak_mb": float(rows[-1]["peak_mb"])}
+    publish(chosen, headline=headline, rows=rows, environment=environment(seed=SEED))
 
 
 if __name__ == "__main__":

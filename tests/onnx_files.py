@@ -88,15 +88,25 @@ def exported_ends(
 
 def in_onnxruntime(path: Path, images: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
     """Return what ONNX Runtime makes of the images; `weights` replace those of the file, or of nodes that make them."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what it refuses, tests expect
-    model = with_weights(onnx.load(path), weights or {})
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = _session(with_weights(onnx.load(path), weights or {}).SerializeToString())
     (image,) = {entry.name for entry in session.get_inputs()} - set(weights or {})
     fed = {name: tensor.numpy() for name, tensor in (weights or {}).items()}
     result: np.ndarray[Any, Any] = session.run(None, {image: images.numpy(), **fed})[0]
     return torch.from_numpy(result)
+
+
+def onnx_scores(path: Path, images: Tensor) -> Tensor:
+    """Return the scores [N, classes] of a file that takes one image at a time."""
+    session = _session(str(path))
+    (entry,) = session.get_inputs()
+    return torch.from_numpy(np.concatenate([session.run(None, {entry.name: i[None]})[0] for i in images.numpy()]))
+
+
+def _session(model: str | bytes) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what it refuses, tests expect
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def with_weights(model: onnx.ModelProto, weights: Mapping[str, Tensor]) -> onnx.ModelProto:

@@ -43,3 +43,33 @@ def test_nothing_unpickles() -> None:
     for path in SOURCE.rglob("*.py"):
         calls = {ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)}
         assert not calls & {"pickle.load", "pickle.loads", "torch.load", "eval", "exec", "torch.export.load"}, path
+
+
+def imported_roots(path: Path) -> set[str]:
+    """The first names of the modules that a file imports when it is loaded or later."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+    return found
+
+
+def roots_of(folder: Path) -> set[str]:
+    """What Python finds in a folder that is on its path."""
+    return {path.relative_to(folder).parts[0].removesuffix(".py") for path in folder.rglob("*.py")}
+
+
+def test_tests_and_benchmarks_import_nothing_from_each_other() -> None:
+    tests, benchmarks = ROOT / "tests", ROOT / "benchmarks"
+    assert "onnx_files" in roots_of(tests) and "lib" in roots_of(benchmarks)
+    for folder, other in ((tests, benchmarks), (benchmarks, tests)):
+        for path in folder.rglob("*.py"):
+            assert not imported_roots(path) & roots_of(other), path
+
+
+def test_a_benchmark_imports_no_other_benchmark() -> None:
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    for path in (ROOT / "benchmarks").rglob("*.py"):
+        assert not imported_roots(path) & scripts, path

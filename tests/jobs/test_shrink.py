@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from onnx_runs import onnx_scores
+from onnx_files import onnx_scores
 from slimwright import Budget, Bundle, Net, Settings, capture, load_bundle, shrink
 from slimwright.data import ArrayData, digits, whole
 from slimwright.errors import BudgetError, DataError, RequestError

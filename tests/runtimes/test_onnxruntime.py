@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from example_nets import SHAPE
-from onnx_runs import onnx_scores
+from onnx_files import onnx_scores
 from slimwright.errors import ProofError
 from slimwright.graph import Net
 from slimwright.importers import capture

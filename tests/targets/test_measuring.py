@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from onnx_runs import onnx_scores
+from onnx_files import onnx_scores
 from slimwright.errors import DeviceError, ProofError
 from slimwright.runner.sessions.session import Kernel
 from slimwright.runtimes import Artefact

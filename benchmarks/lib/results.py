@@ -1,11 +1,14 @@
 """What every benchmark has in common: its two options, its table, and its JSON.
 
-The JSON is `{"headline": {key: number}, "rows": [...], "environment": {...}}`. Shares and accuracies are 0..1 there
-and per cent in the table.
+The JSON is `{"headline": {key: number}, "rows": [...], "environment": {...}}`. `--quick` gives the same keys of the
+headline as the full run, from less data; the environment says which of the two it was. Shares and accuracies are 0..1
+in the JSON and per cent in the table. What was not measured is null.
 """
 
 import argparse
 import json
+import math
+import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 Row: TypeAlias = Mapping[str, str | int | float]
+RUNTIME_PACKAGES = ("onnxruntime", "ncnn", "MNN", "executorch", "ai-edge-litert", "openvino")
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,17 @@ class Column:
     form: str = "{}"
 
 
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser of `--quick` and `--json FILE`, to which a benchmark adds options of its own."""
+    made = argparse.ArgumentParser(description=description.splitlines()[0])
+    made.add_argument("--quick", action="store_true", help="the same code on less data: at most two minutes")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write headline, rows and environment here")
+    return made
+
+
 def options(description: str) -> argparse.Namespace:
     """Read `--quick` and `--json FILE` from the command line."""
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the same code on less: about a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write headline, rows and environment here")
-    return parser.parse_args()
+    return parser(description).parse_args()
 
 
 def show(title: str, columns: Sequence[Column], rows: Sequence[Row], *, sections: Sequence[str] = ()) -> None:
@@ -51,23 +60,43 @@ def show(title: str, columns: Sequence[Column], rows: Sequence[Row], *, sections
     Console(width=None if sys.stdout.isatty() else 120).print(table)  # a pipe has no width of its own
 
 
-def write(path: Path, *, headline: Mapping[str, float], rows: Sequence[Row], environment: Mapping[str, object]) -> None:
-    """Write the result of a benchmark as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    result = {"headline": headline, "rows": list(rows), "environment": environment}
-    path.write_text(json.dumps(result, indent=1) + "\n")
+def publish(
+    asked: argparse.Namespace,
+    *,
+    headline: Mapping[str, float],
+    rows: Sequence[Row],
+    environment: Mapping[str, object],
+) -> None:
+    """Print the headline, and write the result of a benchmark as JSON where `--json` names a file."""
+    for key, value in headline.items():
+        print(f"{key}: {value:.6g}")
+    if asked.json:
+        result = {"headline": headline, "rows": list(rows), "environment": {**environment, "quick": asked.quick}}
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
+        asked.json.write_text(json.dumps(_measured(result), indent=1, allow_nan=False) + "\n")
 
 
 def environment(*packages: str, seed: int) -> dict[str, object]:
-    """Say with what, on what and when a benchmark ran."""
+    """Say with what, on what and when a benchmark ran; slimwright and torch are among the packages."""
+    named = ("slimwright", "torch", *packages)
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in named}},
         "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "platform": f"{platform.system()} {platform.machine()}",
         "torch_threads": torch.get_num_threads(),
         "seed": seed,
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def _measured(value: object) -> object:
+    """The value with null in the place of what is not a number, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: _measured(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_measured(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _version(package: str) -> str:

@@ -6,10 +6,11 @@ can from below. Counts are torch's own, of convolutions and linear layers; slimw
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
 
 import tensorly
 import torch
@@ -18,10 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from kept_nets import Arrays, as_arrays, as_orders, found_once
+from lib.grail import RIDGES, SELECTORS, Grams, Scores, channel_scores, compensated, inner_groups, input_grams
+from lib.kept_nets import Arrays, as_arrays, as_orders, found_once
+from lib.torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.coupling import Coupling, cut
+from slimwright.coupling.views import Ids
 from slimwright.data import Batch
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net
@@ -32,14 +36,18 @@ from slimwright.techniques.low_rank import factorise
 from slimwright.techniques.prune import removals
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.refit import refit
-from torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 
-OURS = "slimwright"
+OURS, GRAIL = "slimwright", "GRAIL"
 CHANNEL_WEIGHTS = (None, 1.0, 10.0)  # how much a removed channel counts beside a lost rank
 STEP = 2  # channels and ranks are multiples of it: no runtime is asked here
 BISECTIONS = 9
 RANK = "ranks of "
 RULES = (("l1", "layer"), ("apoz", "layer"), ("dropnet", "global"), ("dropnet", "layer"))
+
+
+# What a method makes of a net at one share of its MACs, by setting: the best counts for it. Most have one setting, "".
+Made: TypeAlias = Mapping[str, nn.Module]
+Side: TypeAlias = Callable[["Subject", float], Made]
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,11 @@ class Subject:
     def whole(self) -> nn.Module:
         """The net as a module, where it computes."""
         return self.net.to_module().to(self.device)
+
+    @cached_property
+    def grams(self) -> Grams:
+        """What GRAIL observes: of each layer, the Gram matrix over the channels that it reads."""
+        return input_grams(self.net, self.calibration[0])
 
     @cached_property
     def choices(self) -> Choices:
@@ -129,6 +142,37 @@ def by_rule(subject: Subject, share: float, rule: str, scope: str, *, solved: bo
     keep = keep_by_score(subject.coupling, found, left, scope=scope, seed=subject.seed)  # type: ignore[arg-type]
     draft = Draft.of(subject.net).cut(keep, subject.coupling)
     return refit(draft, subject.calibration[0], device=subject.device).net
+
+
+def by_grail(subject: Subject, share: float, selector: str) -> dict[str, nn.Module]:
+    """Channels by a selector, and readers that reconstruct them: all groups or inner ones alone, by several ridges."""
+    orders = subject.choices.orders if selector == SELECTORS[-1] else {}
+    every = channel_scores(subject.net, subject.coupling, selector, grams=subject.grams, orders=orders)
+    inner = inner_groups(subject.coupling)
+    scopes = {"all groups": every, "inner groups": {name: score for name, score in every.items() if name in inner}}
+    if inner.issuperset(every):
+        del scopes["inner groups"]  # the same
+    made: dict[str, nn.Module] = {}
+    for scope, judged in scopes.items():
+        pruned, keep = _pruned_to(subject, judged, share)
+        if made and count(pruned).macs > share * count(subject.net).macs:
+            continue  # inner groups alone do not come down so far
+        for ridge in RIDGES:
+            small = compensated(subject.net, subject.coupling, keep, subject.grams, ridge)
+            made[f"{scope}, ridge {ridge:g}"] = small.to_module()
+    return made
+
+
+def _pruned_to(subject: Subject, judged: Scores, share: float) -> tuple[Net, dict[str, Ids]]:
+    """The net with the same share of each judged group, at most at `share` of its MACs, and the channels it keeps."""
+    net, coupling = subject.net, subject.coupling
+
+    def kept(left: float) -> dict[str, Ids]:
+        return keep_by_score(coupling, judged, left, seed=subject.seed)
+
+    whole = count(net).macs
+    keep = kept(bisected(lambda left: count(cut(net, kept(left), coupling)).macs / whole, share))
+    return cut(net, keep, coupling), keep
 
 
 def by_peer(subject: Subject, share: float, importance: str, scope: str) -> nn.Module:
@@ -225,23 +269,29 @@ def bisected(share_at: Callable[[float], float], wanted: float) -> float:
     return low
 
 
-def sides(*, quick: bool) -> Iterator[tuple[str, Callable[[Subject, float], nn.Module]]]:
+def sides(*, quick: bool) -> Iterator[tuple[str, Side]]:
     """Every method by name: ours first, then the peers, then the papers' rules with and without our solver."""
-    yield OURS, lambda s, share: by_slimwright(s, share).to_module()
+    yield OURS, lambda s, share: {"": by_slimwright(s, share).to_module()}
     for kind in IMPORTANCES:
         for scope in [""] if quick else SCOPES:
             yield f"torch-pruning {kind}{scope}", _bound(by_peer, kind, scope)
     for kind in ["Tucker"] if quick else ["Tucker", "CP"]:
         yield f"TensorLy {kind}", _bound(by_tensorly, kind)
-    for rule, scope in RULES[-1:] if quick else RULES:
+    for selector in SELECTORS[1:2] if quick else SELECTORS:
+        yield f"{GRAIL}, {selector}", _grail(selector)
+    for rule, scope in () if quick else RULES:
         for solved in (False, True):
             name = f"{rule}, {scope}{', solved' if solved else ''}"
             yield name, _rule(rule, scope, solved=solved)
 
 
-def _bound(make: Callable[..., nn.Module], *options: str) -> Callable[[Subject, float], nn.Module]:
-    return lambda subject, share: make(subject, share, *options)
+def _bound(make: Callable[..., nn.Module], *options: str) -> Side:
+    return lambda subject, share: {"": make(subject, share, *options)}
 
 
-def _rule(rule: str, scope: str, *, solved: bool) -> Callable[[Subject, float], nn.Module]:
-    return lambda subject, share: by_rule(subject, share, rule, scope, solved=solved).to_module()
+def _grail(selector: str) -> Side:
+    return lambda subject, share: by_grail(subject, share, selector)
+
+
+def _rule(rule: str, scope: str, *, solved: bool) -> Side:
+    return lambda subject, share: {"": by_rule(subject, share, rule, scope, solved=solved).to_module()}

@@ -3,6 +3,6 @@
 import slimwright.cost
 import slimwright.graph
 import slimwright.runtimes.onnxruntime  # noqa: F401
-from architectures import timm_library
+from lib.architectures import timm_library
 
 timm_library()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kept_nets import Arrays, as_arrays, as_orders, found_once
+from lib.kept_nets import Arrays, as_arrays, as_orders, found_once
 from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.coupling import couple
 from slimwright.coupling.channels import Coupling

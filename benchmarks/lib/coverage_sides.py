@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from architectures import Architecture, built
-from masked import masked
+from lib.architectures import Architecture, built
+from slimwright.graph.masked import masked
 
 SEED = 0
 SHARE_LEFT = 0.5
@@ -289,7 +289,7 @@ def _started(one: Architecture, progress: Progress) -> tuple[nn.Module, Tensor, 
 
 def _exported(write: Callable[[Path], None], scores: Tensor, image: Tensor, progress: Progress) -> None:
     """Write the pruned network as ONNX, run it in ONNX Runtime, and compare."""
-    from onnx_runs import onnx_scores
+    from lib.onnx_runs import onnx_scores
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pruned.onnx"

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kept_nets import trained_once
+from lib.kept_nets import trained_once
 from slimwright.data import Dataset
 from slimwright.graph import Net
 from slimwright.progress import Tell
