@@ -1,10 +1,10 @@
 """Planning by measurement: the predictions here are wrong on purpose."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
-from slimwright.search import MOST, Plan, Problem, plan_by_measuring
+from slimwright.search import MOST, MeasuredPlan, Plan, Problem, plan_by_measuring
 
 SIZES = {"a": [64, 48, 32, 16], "b": [64, 48, 32, 16]}
 
@@ -52,3 +52,209 @@ def test_nothing_is_planned_where_nothing_has_to_be_cut() -> None:
         raise AssertionError(f"measured {plan} for nothing")
 
     assert plan_by_measuring(asked(), {"latency_ms": 1.5}, measure) is None
+
+
+class Stage:
+    """One group of 100 channels, planned and measured: shares of the limit of one millisecond, one after the other.
+
+    Each channel is predicted to take 1/49.5 ms, so the first plan keeps 45: 0.909 ms, below 92 % of the limit.
+    """
+
+    def __init__(self, *shares: float) -> None:
+        self.shares, self.plans = shares, list[Plan]()
+        self.task = one_group(lambda n: {"latency_ms": n / 49.5})
+
+    def measure(self, plan: Plan) -> Mapping[str, float]:
+        self.plans.append(plan)
+        return {"latency_ms": self.shares[len(self.plans) - 1]}
+
+    def kept(self) -> list[int]:
+        return [plan.counts["a"] for plan in self.plans]
+
+    def planned(self) -> MeasuredPlan:
+        found = plan_by_measuring(self.task, {"latency_ms": 1.0}, self.measure)
+        assert found is not None
+        return found
+
+
+def one_group(costs: Callable[[int], Mapping[str, float]]) -> Problem:
+    return Problem({"a": range(100, 0, -1)}, {"a": lambda n: 100.0 - n}, lambda counts: costs(counts["a"]))
+
+
+@pytest.mark.parametrize(("share", "fits"), [(0.955, True), (0.96, True), (0.965, False), (1.0, False)])
+def test_a_measurement_fits_up_to_96_percent_of_a_limit(share: float, fits: bool) -> None:
+    stage = Stage(*[share] * 5)
+    assert stage.planned().fits is fits
+    assert stage.kept()[0] == 45
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.84, [45, 49]), (0.85, [45, 48]), (0.86, [45]), (0.96, [45])])
+def test_channels_are_given_back_where_less_than_85_percent_of_a_limit_is_used(share: float, kept: list[int]) -> None:
+    """The next aim is 0.92 x 0.909 / share: below 0.9957 ms lie 49 channels, below 0.984 ms 48."""
+    stage = Stage(share, 0.9)
+    found = stage.planned()
+    assert stage.kept() == kept
+    assert found.fits and found.plan is stage.plans[-1]
+
+
+def test_the_next_aim_is_lower_by_what_the_prediction_was_wrong() -> None:
+    stage = Stage(1.0, 0.9)
+    assert stage.planned().plan.counts == {"a": 41}  # 0.92 x 0.909 ms = 0.836 ms; 41 channels take 0.828
+    assert stage.kept() == [45, 41]
+
+
+def test_no_more_than_five_plans_are_measured() -> None:
+    stage = Stage(*[1.1] * 9)
+    assert not stage.planned().fits
+    assert len(stage.plans) == 5
+
+
+@pytest.mark.parametrize(("shares", "nearest"), [
+    ((1.3, 1.1, 1.2, 1.15, 1.25), 1), ((1.1, 1.3, 1.2, 1.15, 1.25), 0), ((1.3, 1.2, 1.15, 1.25, 1.05), 4),
+    ((1.2, 1.2, 1.3, 1.3, 1.3), 0),
+])  # fmt: skip
+def test_where_none_fits_the_nearest_is_returned_and_of_equals_the_less_damaging(
+    shares: tuple[float, ...], nearest: int
+) -> None:
+    stage = Stage(*shares)
+    found = stage.planned()
+    assert not found.fits and found.plan is stage.plans[nearest]
+    assert found.measured == {"latency_ms": shares[nearest]}
+
+
+def test_how_near_a_plan_is_tells_its_worst_share_of_a_limit() -> None:
+    """First 1.3 and 0.5 of the limits, then 1.1 and 1.05, then 0.7 and 1.2."""
+    measured = iter([(1.3, 500.0), (1.1, 1050.0), (0.7, 1200.0), (1.4, 900.0), (1.4, 900.0)])
+    task = one_group(lambda n: {"latency_ms": n / 49.5, "size_bytes": 10.0 * n})
+
+    def measure(plan: Plan) -> Mapping[str, float]:
+        return dict(zip(("latency_ms", "size_bytes"), next(measured), strict=True))
+
+    found = plan_by_measuring(task, {"latency_ms": 1.0, "size_bytes": 1000.0}, measure)
+    assert found is not None
+    assert not found.fits and found.measured == {"latency_ms": 1.1, "size_bytes": 1050.0}
+
+
+def test_every_measured_cost_must_fit() -> None:
+    task = one_group(lambda n: {"latency_ms": n / 49.5, "size_bytes": 10.0 * n})
+    limits = {"latency_ms": 1.0, "size_bytes": 1000.0}
+    for costs in ({"latency_ms": 0.9, "size_bytes": 1200.0}, {"latency_ms": 1.2, "size_bytes": 900.0}):
+        found = plan_by_measuring(task, limits, lambda _, costs=costs: costs)  # type: ignore[misc]
+        assert found is not None
+        assert not found.fits
+
+
+def test_a_plan_that_fits_is_kept_before_one_that_does_not_and_the_less_damaging_of_two_that_do() -> None:
+    stage = Stage(0.8, 1.1, 0.9)
+    found = stage.planned()
+    assert stage.kept() == [45, 51, 42]
+    assert found.fits and found.plan is stage.plans[0]
+    later = Stage(1.1, 0.9)
+    assert later.planned().plan is later.plans[1]
+
+
+# what is not measured
+
+
+TWO = Problem(
+    {"a": [4, 2]}, {"a": lambda n: 4.0 - n}, lambda counts: {"latency_ms": 0.2 * counts["a"], "macs": 8.5 + counts["a"]}
+)
+
+
+@pytest.mark.parametrize(("macs", "fits"), [(10.4, False), (10.5, True), (10.6, True), (20.0, True)])
+def test_a_cost_that_is_exact_must_be_within_its_limit(macs: float, fits: bool) -> None:
+    """The smaller size has 10.5, and nothing less is to be had: above what is aimed at, but allowed."""
+    found = plan_by_measuring(TWO, {"latency_ms": 0.5, "macs": macs}, lambda _: {"latency_ms": 0.45})
+    assert found is not None
+    assert found.plan.counts == {"a": 2} and found.fits is fits
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(10.0, False), (11.0, True)])
+def test_where_nothing_is_measured_one_plan_is_made_and_judged_by_what_is_exact(limit: float, fits: bool) -> None:
+    asked: list[Plan] = []
+
+    def measure(plan: Plan) -> Mapping[str, float]:
+        asked.append(plan)
+        return {}
+
+    found = plan_by_measuring(TWO, {"macs": limit}, measure)
+    assert found is not None
+    assert found.fits is fits and len(asked) == 1 and found.measured == {}
+
+
+def test_what_was_measured_counts_and_not_what_was_predicted_of_it() -> None:
+    """0.4 ms are predicted of the smaller size, more than the limit allows; 0.27 are measured."""
+    found = plan_by_measuring(TWO, {"latency_ms": 0.3}, lambda _: {"latency_ms": 0.27})
+    assert found is not None
+    assert found.fits and not found.plan.feasible and found.measured == {"latency_ms": 0.27}
+
+
+def test_a_cost_without_a_limit_may_be_measured_too() -> None:
+    found = plan_by_measuring(TWO, {"latency_ms": 0.5}, lambda _: {"latency_ms": 0.45, "size_bytes": 9e9})
+    assert found is not None
+    assert found.fits and found.measured == {"latency_ms": 0.45, "size_bytes": 9e9}
+
+
+def test_measuring_one_cost_leaves_the_aim_of_another_where_it_was() -> None:
+    """Half of the time is left, so the second plan may have more channels: 92 % of 60."""
+    stage = Stage(0.6, 0.9)
+    task = one_group(lambda n: {"latency_ms": n / 49.5, "macs": float(n)})
+    found = plan_by_measuring(task, {"latency_ms": 1.0, "macs": 60.0}, stage.measure)
+    assert found is not None
+    assert stage.kept() == [45, 55] and found.plan.predicted["macs"] == 55
+
+
+# when to stop
+
+
+def test_one_cost_that_is_near_its_limit_is_enough_to_stop() -> None:
+    plans: list[Plan] = []
+    task = one_group(lambda n: {"latency_ms": n / 49.5, "size_bytes": 10.0 * n})
+
+    def measure(plan: Plan) -> Mapping[str, float]:
+        plans.append(plan)
+        return {"latency_ms": 0.9, "size_bytes": 500.0}
+
+    found = plan_by_measuring(task, {"latency_ms": 1.0, "size_bytes": 1000.0}, measure)
+    assert found is not None
+    assert found.fits and len(plans) == 1
+
+
+def test_it_is_clear_that_nothing_fits_once_the_smallest_does_not() -> None:
+    stage = Stage(1.2)
+    stage.task = one_group(lambda n: {"latency_ms": 1 + n / 49.5})
+    assert not stage.planned().fits
+    assert stage.kept() == [1]
+
+
+def test_the_smallest_gives_channels_back_where_it_is_far_better_than_predicted() -> None:
+    """1.02 ms were predicted of one channel; at half of that 0.92 x 1.02 / 0.5 = 1.877 ms may be predicted."""
+    stage = Stage(0.5, 0.9)
+    stage.task = one_group(lambda n: {"latency_ms": 1 + n / 49.5})
+    assert stage.planned().plan.counts == {"a": 43}
+    assert stage.kept() == [1, 43]
+
+
+def test_a_plan_is_measured_once() -> None:
+    stage = Stage(0.8)
+    stage.task = Problem({"a": [100, 45, 10]}, {"a": lambda n: 100.0 - n}, lambda c: {"latency_ms": c["a"] / 49.5})
+    assert stage.planned().fits
+    assert stage.kept() == [45]
+
+
+def test_where_the_whole_net_would_do_after_all_what_was_measured_is_returned() -> None:
+    stage = Stage(0.1)
+    found = stage.planned()
+    assert found.fits and found.plan.counts == {"a": 45} and len(stage.plans) == 1
+
+
+def test_a_plan_that_leaves_some_groups_whole_is_measured() -> None:
+    plans: list[Plan] = []
+
+    def measure(plan: Plan) -> Mapping[str, float]:
+        plans.append(plan)
+        return {"latency_ms": milliseconds(plan.counts)}
+
+    found = plan_by_measuring(asked(), {"latency_ms": 0.96}, measure)
+    assert found is not None
+    assert [plan.counts for plan in plans] == [{"a": 48, "b": 64}]
