@@ -2,7 +2,7 @@
 
     captured   the captured net gives the model's own scores, bit for bit, at batches of two and three
     pruned     half of the channels that may go are gone, it still runs, and has at least 3 % fewer parameters
-    exact      its scores are the original's with those channels out of sight (`slimwright.graph.masked`): up to 1e-8
+    exact      its scores are the original's with those channels out of sight (`slimwright.coupling.masked`): up to 1e-8
                of the largest score in float64, up to 1e-5 in float32 where a network insists on that; `norms` counts
                norms and means over channels, which are then taken over those that are left
     exported   ONNX Runtime computes the pruned network from an ONNX file, up to 1e-4

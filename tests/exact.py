@@ -7,9 +7,9 @@ from torch import Tensor
 
 from example_nets import HAND_MADE, SHAPE, hand_made
 from slimwright.coupling import Coupling, cut
+from slimwright.coupling.masked import masked
 from slimwright.coupling.views import Ids
 from slimwright.graph import Net
-from slimwright.graph.masked import masked
 from slimwright.importers import capture
 from structures import STRUCTURES, structure
 

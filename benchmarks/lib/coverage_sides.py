@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.architectures import Architecture, built
-from slimwright.graph.masked import masked
+from slimwright.coupling.masked import masked
 
 SEED = 0
 SHARE_LEFT = 0.5

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import tensorly
 import torch
+from slimwright.search.choices import Choices
 from tensorly.decomposition import parafac, partial_tucker
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,7 +31,6 @@ from slimwright.data import Batch
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net
 from slimwright.search import Predictor, factorisable, rank_damages, solve
-from slimwright.search.choices import Choices
 from slimwright.techniques.importance import keep_by_score, scores
 from slimwright.techniques.low_rank import factorise
 from slimwright.techniques.prune import removals

@@ -5,6 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from slimwright.measure.proof import net_scores
 from torch import Tensor, nn
 
 from example_nets import SHAPE
@@ -12,7 +13,6 @@ from onnx_files import onnx_scores
 from slimwright.errors import ProofError
 from slimwright.graph import Net
 from slimwright.importers import capture
-from slimwright.measure.proof import net_scores
 from slimwright.runtimes import onnxruntime
 from slimwright.techniques.fold import fold_batch_norm
 
