@@ -62,7 +62,7 @@ def target_of(spec: str, token_file: Path | None) -> "Target":
 
 
 def task_of(spec: str | None, data: "Dataset", original: "Original") -> "Task":
-    """Return the task that `--task` names, or the one that the data suggests. Raises RequestError for an unknown one."""
+    """Return the task that `--task` names, or what the data suggests. Raises RequestError for an unknown one."""
     from slimwright.cli.sources import load_task
     from slimwright.tasks import task_for
 

@@ -73,9 +73,10 @@ class Budget:
         for name in self.limited():
             value, relative = _parsed(name, getattr(self, name))
             base = getattr(original, name)
-            if base is None:
+            if base is None and (relative or name == "energy_mj"):
                 raise BudgetError(
-                    f"{name} has a limit ('{getattr(self, name)}'), but the original's {name} could not be measured"
+                    f"{name} has the limit '{getattr(self, name)}', but the original's {name} was not measured: "
+                    "leave that limit out, or choose a target that can measure it"
                 )
             limits[name] = value * base if relative else value
         return limits

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from slimwright.data import Inputs, tensors_of
 from slimwright.errors import ModelError, ProofError
@@ -21,8 +21,8 @@ from slimwright.targets import Effort, Local, measure
 from slimwright.tasks import Forward, Outputs
 
 READING_TOLERANCE = 1e-4  # of the largest value of an output: float32 in another order of sums
-IMAGES = 2  # random ones, on which a reading is compared
 BATCH = 64
+IMAGES = 2  # random ones, on which a reading is compared
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ def original_of(model: nn.Module | Net, shapes: Sequence[Sequence[int]]) -> Orig
     Raises ModelError where the module cannot be captured, or the net differs from it.
     """
     if isinstance(model, Net):
-        return Original(model, lambda inputs: model.run(tensors_of(inputs)), "slimwright")
+        return Original(model, model.run, "slimwright")
     captured = capture(model, shapes[0] if len(shapes) == 1 else shapes)
-    return compared(Original(captured, _forward(model.eval()), "torch"))
+    return compared(Original(captured, _in_batches(model), "torch"))
 
 
 def original_file(path: Path) -> Original:
@@ -89,23 +89,18 @@ def random_inputs(net: Net, count: int, seed: int = 0) -> Inputs:
     return made[0] if len(made) == 1 else tuple(made)
 
 
-def _forward(module: nn.Module) -> Forward:
-    """Run a module in eval mode, batch by batch."""
+def _in_batches(module: nn.Module) -> Forward:
+    """Run a module in eval mode, some images at a time; the tensors of its result, in order, are its outputs."""
 
     @torch.no_grad()
     def forward(inputs: Inputs) -> Outputs:
         module.eval()
         batches = zip(*(tensor.split(BATCH) for tensor in tensors_of(inputs)), strict=True)
-        parts = [_flat(module(*batch)) for batch in batches]
+        leaves = (torch.utils._pytree.tree_leaves(module(*batch)) for batch in batches)
+        parts = [[leaf for leaf in found if isinstance(leaf, Tensor)] for found in leaves]
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
     return forward
-
-
-def _flat(result: object) -> Outputs:
-    """The tensors of a module's result, in order."""
-    leaves, _ = torch.utils._pytree.tree_flatten(result)
-    return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
 
 def _in_onnx_runtime(path: Path, net: Net) -> Callable[[Inputs], Outputs]:

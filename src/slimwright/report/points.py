@@ -1,4 +1,4 @@
-"""Candidates as points: the metric on the validation part against measured latency, with the budget's limit as a line."""
+"""Candidates as points: the metric on the validation part against measured latency, with the limit as a line."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal

@@ -6,8 +6,10 @@ against what it was then.
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -45,10 +47,17 @@ TECHNIQUES: tuple[Technique, ...] = (
     QUANTIZE,
 )
 
+
+def _any_of(techniques: Sequence[Technique]) -> Any:
+    """The type of a tuple of these techniques' steps, told apart by their field `step`."""
+    union = reduce(or_, (technique.step for technique in techniques))
+    return tuple[Annotated[union, Field(discriminator="step")], ...]
+
+
 if TYPE_CHECKING:
     Steps: TypeAlias = tuple[Step, ...]
 else:
-    Steps = tuple[Annotated[tuple(t.step for t in TECHNIQUES), Field(discriminator="step")], ...]
+    Steps = _any_of(TECHNIQUES)
 
 
 class Recipe(BaseModel):
@@ -78,8 +87,7 @@ def recipe_type(techniques: Sequence[Technique]) -> type[Recipe]:
     """Return the recipe whose steps are those of `techniques`; `Recipe` itself for `TECHNIQUES`."""
     if tuple(techniques) == TECHNIQUES:
         return Recipe
-    steps = Annotated[tuple(t.step for t in techniques), Field(discriminator="step")]  # type: ignore[valid-type]
-    made: type[Recipe] = create_model("Recipe", __base__=Recipe, steps=(tuple[steps, ...], ...))  # type: ignore[call-overload]
+    made: type[Recipe] = create_model("Recipe", __base__=Recipe, steps=(_any_of(techniques), ...))
     return made
 
 
