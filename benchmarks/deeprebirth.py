@@ -31,6 +31,7 @@ import torch
 from rich.console import Console
 
 from lib import onnx_runs
+from lib.accuracy import accuracy
 from lib.kept_nets import in_memory
 from lib.onnx_profile import block_ms, export_as_written, non_tensor_share, profiled, with_lrn_operators
 from lib.results import Column, Row, environment, parser, publish, show
@@ -48,7 +49,7 @@ from slimwright.techniques.fold import fold_batch_norm
 from slimwright.techniques.merge import streamline, streamlines
 from slimwright.techniques.remove import removed
 from slimwright.techniques.solver.draft import Draft
-from slimwright.train import Schedule, accuracy
+from slimwright.train import Schedule
 from slimwright.zoo import build, network
 
 CACHE = Path(__file__).resolve().parents[1] / "out" / "deeprebirth"

@@ -26,13 +26,15 @@ from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
+from lib.accuracy import accuracy
 from lib.results import Column, Row, environment, options, publish, show
-from slimwright.data import PARTS, ArrayData, Dataset, Glyphs, Part, digits, glyphs, whole
+from slimwright.data import PARTS, ArrayData, Dataset, Glyphs, Part, digits, glyphs, labelled, whole
 from slimwright.graph import Net
 from slimwright.importers import capture
+from slimwright.tasks import Classification
 from slimwright.techniques.dropnet import AS_PUBLISHED, Loop, Round, Rule, dropnet, retrained
 from slimwright.techniques.dropnet.training import module_of
-from slimwright.train import Schedule, accuracy
+from slimwright.train import Schedule
 from slimwright.zoo import build
 
 FOLDER = Path(__file__).resolve().parents[1] / "out" / "dropnet"
@@ -151,27 +153,30 @@ def main() -> None:
 def model_c(extent: Extent) -> list[Point]:
     """Drop filters of model C by every rule, from each seed's weights."""
     data = in_unit_range(glyphs(extent.glyphs, DATA_SEED))
+    task = Classification(data.labels)
     points = []
     for seed in range(extent.seeds):
         for rule in (*GLOBAL, *LAYER):
             net = first_weights("dropnet-c", data, seed)
-            rounds = dropnet(net, data, Loop(rule=rule, seed=seed, training=extent.training), folder=FOLDER)
+            rounds = dropnet(net, data, Loop(rule=rule, seed=seed, training=extent.training), task=task, folder=FOLDER)
             points += read(rule, seed, rounds, data)
             if rule == "minimum":
                 other = first_weights("dropnet-c", data, seed + FRESH)
-                points += read(OTHER, seed, retrained(other, rounds, data, extent.training, folder=FOLDER), data)
+                rounds = retrained(other, rounds, data, extent.training, task=task, folder=FOLDER)
+                points += read(OTHER, seed, rounds, data)
     return points
 
 
 def against_oracle(extent: Extent) -> list[Row]:
     """Drop nodes of model A one at a time, by the oracle and by rules: accuracies at some shares and over all."""
     data = in_unit_range(digits(DATA_SEED), side=28)
+    task = Classification(data.labels)
     points = []
     for seed in range(extent.oracle_seeds):
         for rule in ORACLE:
             net = first_weights("dropnet-a", data, seed)
             loop = Loop(rule=rule, share=0.0, least=extent.oracle_least, seed=seed, training=extent.oracle)
-            points += read(rule, seed, dropnet(net, data, loop, folder=FOLDER), data)
+            points += read(rule, seed, dropnet(net, data, loop, task=task, folder=FOLDER), data)
     units = sorted({point.units for point in points}, reverse=True)
     rows: list[Row] = []
     for rule in ORACLE:
@@ -186,7 +191,7 @@ def in_unit_range(data: Dataset, side: int | None = None) -> ArrayData:
     middle, spread = (torch.tensor(data.preprocessing[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
     parts = {}
     for part in PARTS:
-        images, labels = whole(data, part)
+        images, labels = labelled(whole(data, part))
         plain = images * spread + middle
         parts[part] = F.interpolate(plain, (side, side), mode="bilinear") if side else plain, labels
     return ArrayData(data.name, data.labels, parts)

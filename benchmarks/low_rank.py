@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 
 from lib import onnx_runs
+from lib.accuracy import accuracy
 from lib.alexnet_ranks import FACTORISED, SEED, alexnet_factors, captured
 from lib.results import Column, Row, environment, options, publish, show
 from slimwright.cli.sources import load_data, load_model
@@ -30,11 +31,12 @@ from slimwright.data import Dataset
 from slimwright.evidence import observe
 from slimwright.graph import Net
 from slimwright.runtimes import onnxruntime
+from slimwright.tasks import Classification
 from slimwright.techniques.fold import fold_batch_norm
 from slimwright.techniques.low_rank import Factors, Kind, factorise, most_ranks, outline, params_at
 from slimwright.techniques.ranks import aligned, rank_for_ratio
 from slimwright.techniques.recipe import Ranks, Recipe, Tune, apply, in_turns
-from slimwright.train import Schedule, accuracy, fit
+from slimwright.train import Schedule, fit
 
 CACHE = Path(__file__).resolve().parents[1] / "out" / "cache"
 NETWORK = "vgg6"
@@ -174,7 +176,9 @@ def trained_rows(data: Dataset, extent: Extent, step: int) -> Iterator[Row]:
     for (kind, share), factors in wanted.items():
         for method, thin in ((PLAIN, plain[kind, share]), (AWARE, factorise(net, factors, evidence))):
             read = Read(thin, count(thin), accuracy(thin.to_module(), data, "test"))
-            tuned = accuracy(fit(thin.to_module(), data, TUNING, teacher=net.to_module()), data, "test")
+            task = Classification(data.labels)
+            after = fit(thin.to_module(), data, TUNING, task=task, teacher=net.to_module())
+            tuned = accuracy(after, data, "test")
             yield read.row(kind, share, method, whole, taken[f"{kind} {share}"] / taken["original"], tuned)
             say(f"{kind}, {share:.0%} removed, {method}: {read.accuracy:.1%}, tuned {tuned:.1%}")
 

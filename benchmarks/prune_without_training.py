@@ -23,19 +23,20 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from lib.accuracy import accuracy
 from lib.batch_norms import estimate_batch_norms
 from lib.results import Column, Row, environment, options, publish, show
 from lib.torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 from slimwright.cli.sources import load_model
 from slimwright.cost import Cost, count
 from slimwright.coupling import couple, cut
-from slimwright.data import Dataset, digits, whole
+from slimwright.data import Dataset, digits, labelled, whole
 from slimwright.evidence import observe
 from slimwright.graph import Net
 from slimwright.importers import capture
 from slimwright.techniques.prune import removals
 from slimwright.techniques.recipe import Prune, Recipe, Solve, apply
-from slimwright.train import Schedule, accuracy
+from slimwright.train import Schedule
 
 CACHE = Path(__file__).resolve().parents[1] / "out" / "cache"
 SEED = 0
@@ -123,7 +124,7 @@ def by_slimwright(net: Net, data: Dataset, shares: Sequence[float]) -> Iterator[
     coupling = couple(net)
     evidence = observe(net, data.batches("calibration", 64), classes=len(data.labels), seed=SEED)
     orders = removals(net, evidence, coupling)
-    calibration = whole(data, "calibration")
+    calibration = labelled(whole(data, "calibration"))
     planning = time.perf_counter() - start
     for share in shares:
         keep = {name: order.keep(left_of(len(order.order), share)) for name, order in orders.items()}
@@ -142,7 +143,7 @@ def by_slimwright(net: Net, data: Dataset, shares: Sequence[float]) -> Iterator[
 
 def by_peer(net: Net, data: Dataset, shares: Sequence[float]) -> Iterator[Pruned]:
     """Prune per share, importance and scope; read it as it comes and with batch norm estimated again."""
-    calibration, model = whole(data, "calibration"), net.to_module()
+    calibration, model = labelled(whole(data, "calibration")), net.to_module()
     for share in shares:
         for importance in IMPORTANCES:
             for scope in SCOPES:

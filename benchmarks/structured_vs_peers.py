@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from lib.accuracy import accuracy
 from lib.batch_norms import estimate_batch_norms
 from lib.grail import self_check
 from lib.kept_nets import in_memory
@@ -35,10 +36,11 @@ from lib.structured_sides import GRAIL, OURS, Made, Side, Subject, macs_of, side
 from slimwright.compute import usable
 from slimwright.cost import count
 from slimwright.coupling import couple
-from slimwright.data import Dataset, digits, glyphs, whole
+from slimwright.data import Dataset, digits, glyphs, labelled, whole
 from slimwright.evidence import observe
 from slimwright.progress import Event
-from slimwright.train import Schedule, accuracy, fit
+from slimwright.tasks import Classification
+from slimwright.train import Schedule, fit
 
 OUT = Path(__file__).resolve().parents[1] / "out" / "structured"
 SEED = 0
@@ -193,8 +195,8 @@ def bench_of(name: str, kind: str, device: str) -> "Bench":
         say(f"training {name}: {event.done}/{event.total}")
 
     net = trained(name, data, schedule, OUT, device=device, tell=tell)
-    images, labels = (part[:CALIBRATION] for part in whole(data, "calibration"))
-    held_out = whole(data, "validation")[0]
+    images, labels = (part[:CALIBRATION] for part in labelled(whole(data, "calibration")))
+    held_out = labelled(whole(data, "validation"))[0]
     batches = zip(images.split(64), labels.split(64), strict=True)
     evidence = observe(net, batches, classes=len(data.labels), seed=SEED, device=device)
     subject = Subject(
@@ -252,7 +254,8 @@ class Bench:
         }
         if tuned and float(row["macs_left"]) <= WITHIN * share:  # what cannot come down so far does not count
             model, teacher = copy.deepcopy(ways[best]), self.subject.whole()
-            row["tuned"] = accuracy(fit(model, self.data, TUNING, teacher=teacher), self.data, "test")
+            task = Classification(self.data.labels)
+            row["tuned"] = accuracy(fit(model, self.data, TUNING, task=task, teacher=teacher), self.data, "test")
         return row
 
     def _readings(self, made: Made, method: str) -> Made:

@@ -18,6 +18,7 @@ from example_nets import SHAPE, hand_made
 from slimwright.data import ArrayData, digits
 from slimwright.graph import Net
 from slimwright.importers import capture
+from slimwright.tasks import Classification
 from slimwright.train import Schedule, fit
 from slimwright.zoo import build
 
@@ -49,7 +50,8 @@ def digit_data() -> ArrayData:
 def trained(digit_data: ArrayData) -> nn.Module:
     """A small ResNet that knows the digits well enough to lose something."""
     torch.set_num_threads(2)
-    model = fit(build("resnet8", classes=10, in_channels=1), digit_data, Schedule(epochs=6))
+    task = Classification(digit_data.labels)
+    model = fit(build("resnet8", classes=10, in_channels=1), digit_data, Schedule(epochs=6), task=task)
     torch.set_num_threads(1)
     return model
 

@@ -2,17 +2,23 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from slimwright.data import ArrayData, split
+from slimwright.data import ArrayData, Dataset, split
 from slimwright.graph import Net
+from slimwright.graph.net import Node, Ref, checked
 from slimwright.importers import capture
-from slimwright.progress import Event
+from slimwright.progress import Event, Tell, silent
+from slimwright.tasks import Classification
+from slimwright.train import Schedule, fit
 
 SHAPE = (1, 8, 8)
+TASK = Classification(("left", "right"))
 
 
 class Killed(Exception):
@@ -52,6 +58,16 @@ def two_stages(seed: int = 0, widths: tuple[int, int, int] = (6, 4, 5)) -> Net:
     return capture(model.eval(), SHAPE)
 
 
+def joined_stages(seed: int = 0) -> Net:
+    """As `two_stages`, with a second input [6, 6, 6] that is added behind `relu`."""
+    net = two_stages(seed)
+    front, (conv, *rest) = net.nodes[:3], net.nodes[3:]
+    other = Node("other", "input", shape=(1, 6, 6, 6))
+    add = Node("add", "add", {"self": Ref("relu"), "other": Ref("other"), "alpha": 1})
+    conv = replace(conv, arguments={**conv.arguments, "input": Ref("add")})
+    return checked(Net((front[0], other, *front[1:], add, conv, *rest), net.tensors, net.outputs))
+
+
 def state(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
@@ -71,6 +87,20 @@ def killed_after(count: int) -> tuple[list[Event], Callable[[Event], None]]:
             raise Killed
 
     return told, tell
+
+
+def fit_labels(
+    model: nn.Module,
+    data: Dataset,
+    schedule: Schedule,
+    *,
+    teacher: nn.Module | None = None,
+    checkpoint: Path | None = None,
+    tell: Tell = silent,
+) -> nn.Module:
+    """Train on the labels of a data set."""
+    task = Classification(data.labels)
+    return fit(model, data, schedule, task=task, teacher=teacher, checkpoint=checkpoint, tell=tell)
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> None:

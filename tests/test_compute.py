@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from dots import Killed, dots, killed_after, same_bits
+from dots import TASK, Killed, dots, fit_labels, killed_after, same_bits
 from example_nets import SHAPE, hand_made
 from slimwright.compute import device_of, placed, usable
 from slimwright.coupling import couple
-from slimwright.data import ArrayData, split
+from slimwright.data import ArrayData, images_of, labelled, split
 from slimwright.errors import RequestError
 from slimwright.evidence import observe
 from slimwright.graph import Net
@@ -22,7 +22,7 @@ from slimwright.techniques.low_rank import Factors, factorise
 from slimwright.techniques.ranks import damages
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.refit import refit
-from slimwright.train import Schedule, accuracy, fit
+from slimwright.train import Schedule, score
 
 CUDA = "cuda"
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here")
@@ -47,7 +47,7 @@ def net() -> Net:
 
 def scores(net: Net, data: ArrayData) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = net.to_module()(data.parts["test"][0])
+        found: torch.Tensor = net.to_module()(images_of(data.parts["test"][0]))
     return found
 
 
@@ -63,7 +63,7 @@ def test_a_device_that_is_not_there_is_named(device: str, data: ArrayData, net: 
         lambda: usable(device),
         lambda: apply(Recipe(original=None, steps=(Fold(),)), net, data, device=device),
         lambda: observe(net, data.batches("calibration", 8), classes=3, device=device),
-        lambda: refit(Draft.of(net), data.parts["calibration"][0], device=device),
+        lambda: refit(Draft.of(net), images_of(data.parts["calibration"][0]), device=device),
     ):
         with pytest.raises(RequestError, match=f"device '{device}'.*'cpu' is always there"):
             request()
@@ -78,7 +78,7 @@ def test_the_processor_needs_no_place() -> None:
 def test_a_teacher_elsewhere_is_refused() -> None:
     model, teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), nn.Linear(64, 2, device="meta")
     with pytest.raises(RequestError, match="the model lies on cpu, its teacher on meta"):
-        fit(model, dots(), Schedule(epochs=1), teacher=teacher)
+        fit_labels(model, dots(), Schedule(epochs=1), teacher=teacher)
 
 
 def test_a_net_that_is_where_it_shall_be_keeps_its_tensors(net: Net) -> None:
@@ -91,8 +91,8 @@ def test_a_net_that_is_where_it_shall_be_keeps_its_tensors(net: Net) -> None:
 def test_evidence_is_the_same_sums(name: str, data: ArrayData) -> None:
     net = hand_made_net(name)
     classes = net[net.outputs[0]].shape[1]
-    labelled = [(images, labels % classes) for images, labels in data.batches("calibration", 16)]
-    here, there = (observe(net, labelled, classes=classes, device=device) for device in ("cpu", CUDA))
+    batches = [(images, labels % classes) for images, labels in map(labelled, data.batches("calibration", 16))]
+    here, there = (observe(net, batches, classes=classes, device=device) for device in ("cpu", CUDA))
     assert here.tensors().keys() == there.tensors().keys()
     for key, tensor in here.tensors().items():
         assert_near(there.tensors()[key], tensor, 1e-4)
@@ -130,7 +130,7 @@ def test_weights_are_solved_alike(name: str, data: ArrayData) -> None:
     coupling = couple(net)
     group = next(g for g in coupling.groups if g.name not in coupling.balanced)
     draft = Draft.of(net).cut({group.name: np.arange(group.size // 2)})
-    here, there = (refit(draft, data.parts["train"][0], device=device) for device in ("cpu", CUDA))
+    here, there = (refit(draft, images_of(data.parts["train"][0]), device=device) for device in ("cpu", CUDA))
     assert there.net.device == "cpu" and dict(here.unsolved) == dict(there.unsolved)
     assert_near(scores(there.net, data), scores(here.net, data), 1e-3)
 
@@ -162,13 +162,13 @@ def test_training_there_goes_on_where_it_was_killed(tmp_path: Path) -> None:
         layers = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(288, 2)
         return nn.Sequential(*layers).to(CUDA)
 
-    whole = fit(fresh(), dots(), schedule)
+    whole = fit_labels(fresh(), dots(), schedule)
     path = tmp_path / "run.safetensors"
     with pytest.raises(Killed):
-        fit(fresh(), dots(), schedule, checkpoint=path, tell=killed_after(2)[1])
-    resumed = fit(fresh(), dots(), schedule, checkpoint=path)
+        fit_labels(fresh(), dots(), schedule, checkpoint=path, tell=killed_after(2)[1])
+    resumed = fit_labels(fresh(), dots(), schedule, checkpoint=path)
     assert same_bits(whole, resumed)
-    assert accuracy(whole, dots(), "test") == accuracy(whole.cpu(), dots(), "test")
+    assert score(whole, dots(), "test", TASK) == score(whole.cpu(), dots(), "test", TASK)
 
 
 @needs_cuda

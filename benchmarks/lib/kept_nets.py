@@ -15,6 +15,7 @@ from slimwright.errors import ModelError
 from slimwright.graph import Net, load_net, save_net
 from slimwright.importers import capture
 from slimwright.progress import Tell
+from slimwright.tasks import Classification
 from slimwright.techniques.prune import Removal
 from slimwright.train import Schedule, fit
 
@@ -62,7 +63,7 @@ def trained_once(
     except ModelError:
         folder.mkdir(parents=True, exist_ok=True)
     model = make().to(device)
-    fit(model, data, schedule, checkpoint=place.with_suffix(".partial"), tell=tell)
+    fit(model, data, schedule, task=Classification(data.labels), checkpoint=place.with_suffix(".partial"), tell=tell)
     net = capture(model, data.image_shape)
     save_net(net, place)
     return net

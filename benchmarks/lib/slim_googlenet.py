@@ -16,23 +16,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.accuracy import accuracy
 from lib.kept_nets import Arrays, as_arrays, as_orders, found_once
 from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.coupling import couple
 from slimwright.coupling.channels import Coupling
-from slimwright.data import Dataset, whole
+from slimwright.data import Dataset, labelled, whole
 from slimwright.errors import ModelError
 from slimwright.evidence import observe
 from slimwright.graph import Net, load_net, save_net
 from slimwright.graph.net import Node, Ref
 from slimwright.progress import Tell
 from slimwright.search import Predictor, Problem, solve
+from slimwright.tasks import Classification
 from slimwright.techniques.fold import fold_batch_norm
 from slimwright.techniques.merge import branches, merge_branches, streamline, streamlines
 from slimwright.techniques.prune import Removal, removals
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.refit import refit
-from slimwright.train import Schedule, accuracy, fit, paired
+from slimwright.train import Schedule, fit, paired
 
 NORM_IMAGES = 500
 NORM_MOMENTUM, EPSILON = 0.1, 1e-5  # torch's own
@@ -112,7 +114,7 @@ class ScaleModel:
         try:
             return replace(draft, net=load_net(place))
         except ModelError:
-            solved = refit(draft, whole(self.data, "calibration")[0], device=self.device)
+            solved = refit(draft, labelled(whole(self.data, "calibration"))[0], device=self.device)
             save_net(solved.net, place)
             return solved
 
@@ -173,7 +175,7 @@ class ScaleModel:
             schedule = replace(schedule, rate=schedule.rate / 10, faster=dict.fromkeys([*paths, "norms"], 10.0))
         else:
             choice = self.choose(most_macs, groups)
-            draft = refit(self._cut(choice), whole(self.data, "calibration")[0], device=self.device)
+            draft = refit(self._cut(choice), labelled(whole(self.data, "calibration"))[0], device=self.device)
         checkpoint = place.with_suffix(".partial")
         done = tuned(draft, self.data, schedule, device=self.device, checkpoint=checkpoint, tell=tell)
         before, after = (
@@ -201,9 +203,9 @@ def tuned(
     nothing, and loses it in the end: both are exact.
     """
     matches = [match for match in draft.matches() if draft.net[match.value].op == "concat"]
-    net = normalised(draft.net, whole(data, "calibration")[0][:NORM_IMAGES])
+    net = normalised(draft.net, labelled(whole(data, "calibration"))[0][:NORM_IMAGES])
     student, teacher = (module.to(device) for module in paired(net, draft.reference, matches))
-    fit(student, data, schedule, teacher=teacher, checkpoint=checkpoint, tell=tell)
+    fit(student, data, schedule, task=Classification(data.labels), teacher=teacher, checkpoint=checkpoint, tell=tell)
     return replace(draft, net=fold_batch_norm(net.trained(student)))
 
 

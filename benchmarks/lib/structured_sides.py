@@ -27,7 +27,7 @@ from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.coupling import Coupling, cut
 from slimwright.coupling.views import Ids
-from slimwright.data import Batch
+from slimwright.data import Labelled
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net
 from slimwright.search import Predictor, factorisable, rank_damages, solve
@@ -57,7 +57,7 @@ class Subject:
     net: Net
     coupling: Coupling
     evidence: Evidence
-    calibration: Batch  # on the device that computes
+    calibration: Labelled  # on the device that computes
     held_out: Tensor  # images of the validation part, there too
     seed: int
     folder: Path  # where what the evidence says is kept

@@ -12,13 +12,13 @@ import torch_pruning as tp
 from torch import nn
 from torch.nn import functional as F
 
-from slimwright.data import Batch
+from slimwright.data import Labelled
 
 IMPORTANCES = {"magnitude": tp.importance.GroupMagnitudeImportance, "Taylor": tp.importance.GroupTaylorImportance}
 SCOPES = {"": (False, False), ", isomorphic": (True, True), ", global": (True, False)}  # -> global_pruning, isomorphic
 
 
-def by_torch_pruning(model: nn.Module, batch: Batch, removed: float, *, importance: str, scope: str) -> nn.Module:
+def by_torch_pruning(model: nn.Module, batch: Labelled, removed: float, *, importance: str, scope: str) -> nn.Module:
     """Return a copy in eval mode without that share of its channels; the last linear layer gives as many classes.
 
     Taylor judges by the gradients that the weights hold: the model is given those of the batch, once.

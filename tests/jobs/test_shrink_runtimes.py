@@ -15,6 +15,7 @@ from slimwright.data import ArrayData
 from slimwright.errors import BundleError
 from slimwright.measure.bundle import sha256_of
 from slimwright.runtimes.known import RUNTIMES, installed
+from slimwright.tasks import Classification
 from slimwright.train import Schedule, fit
 
 
@@ -25,7 +26,7 @@ def small(digit_data: ArrayData) -> nn.Module:
         nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(256, 10),
     )  # fmt: skip
-    return fit(layers, digit_data, Schedule(epochs=2))
+    return fit(layers, digit_data, Schedule(epochs=2), task=Classification(digit_data.labels))
 
 
 def halved(net: nn.Module, runtime: str, data: ArrayData, cache: Path, out: Path) -> Bundle:

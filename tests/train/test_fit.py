@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dots import Killed, dots, killed_after, same_bits, set_clock, small_net, state
+from dots import TASK, Killed, dots, fit_labels, killed_after, same_bits, set_clock, small_net, state
 from slimwright.atomic import replacing
-from slimwright.data import ArrayData
+from slimwright.data import ArrayData, Part, labelled, whole
 from slimwright.errors import DataError, RequestError
 from slimwright.progress import Event
-from slimwright.train import Schedule, accuracy, fit, mean_loss
+from slimwright.tasks import Classification
+from slimwright.train import Schedule, mean_loss, score
 from slimwright.train.run import Run
 
 TINY = Schedule(epochs=4, batch_size=16)  # 3 steps an epoch
@@ -35,11 +36,11 @@ def tiny_net(seed: int = 0) -> nn.Module:
     )  # fmt: skip
 
 
-def mistaken(part: str) -> ArrayData:
+def mistaken(part: Part) -> ArrayData:
     """The dots, every label of one part being wrong."""
     data = dots()
-    parts = {name: (images, 1 - labels if name == part else labels) for name, (images, labels) in data.parts.items()}
-    return replace(data, parts=parts)
+    images, labels = labelled(data.parts[part])
+    return replace(data, parts={**data.parts, part: (images, 1 - labels)})
 
 
 class Sum(nn.Module):
@@ -61,17 +62,17 @@ class Sum(nn.Module):
 
 
 def test_a_tiny_net_learns_the_digits_in_three_epochs(digit_data: ArrayData) -> None:
-    model = tiny_net()
-    before = accuracy(model, digit_data, "validation")
+    model, task = tiny_net(), Classification(digit_data.labels)
+    before = score(model, digit_data, "validation", task)
     told: list[Event] = []
-    trained = fit(model, digit_data, Schedule(epochs=3), tell=told.append)
+    trained = fit_labels(model, digit_data, Schedule(epochs=3), tell=told.append)
     assert trained is model and not model.training
-    assert before < 0.3 and accuracy(model, digit_data, "validation") > 0.8
+    assert before < 30 and score(model, digit_data, "validation", task) > 80
     assert [(e.stage, e.done, e.total) for e in told] == [("train", n, 3) for n in (1, 2, 3)]
 
 
 def test_the_seed_fixes_every_weight() -> None:
-    one, same, other = (fit(small_net(), dots(), replace(TINY, seed=seed)) for seed in (1, 1, 2))
+    one, same, other = (fit_labels(small_net(), dots(), replace(TINY, seed=seed)) for seed in (1, 1, 2))
     assert same_bits(one, same)
     assert not torch.equal(state(one)["0.weight"], state(other)["0.weight"])
 
@@ -84,21 +85,25 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     checkpoint = tmp_path / "run" / "checkpoint.safetensors"
     whole: list[Event] = []
     set_clock(monkeypatch)
-    wanted = fit(small_net(), dots(), EVERYTHING[kind], tell=whole.append)
+    wanted = fit_labels(small_net(), dots(), EVERYTHING[kind], tell=whole.append)
     set_clock(monkeypatch)
     with pytest.raises(Killed):
-        fit(small_net(), dots(), EVERYTHING[kind], checkpoint=checkpoint, tell=killed_after(epoch)[1])
+        fit_labels(small_net(), dots(), EVERYTHING[kind], checkpoint=checkpoint, tell=killed_after(epoch)[1])
     assert checkpoint.exists() is (epoch > 1)  # the epoch in which it was killed is not saved yet
     torch.manual_seed(99)
     set_clock(monkeypatch)
     resumed: list[Event] = []
-    assert same_bits(fit(small_net(), dots(), EVERYTHING[kind], checkpoint=checkpoint, tell=resumed.append), wanted)
+    assert same_bits(
+        fit_labels(small_net(), dots(), EVERYTHING[kind], checkpoint=checkpoint, tell=resumed.append), wanted
+    )
     assert resumed == whole[epoch - 1 :] and len(whole) > 3
     assert not checkpoint.exists()  # a run that ended leaves nothing to go on from
 
 
 def test_a_run_with_a_checkpoint_gives_the_bits_of_one_without(tmp_path: Path) -> None:
-    assert same_bits(fit(small_net(), dots(), TINY, checkpoint=tmp_path / "c"), fit(small_net(), dots(), TINY))
+    assert same_bits(
+        fit_labels(small_net(), dots(), TINY, checkpoint=tmp_path / "c"), fit_labels(small_net(), dots(), TINY)
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,20 +122,20 @@ def test_the_checkpoint_of_another_run_is_not_used(
 ) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Killed):
-        fit(small_net(), dots(), TINY, checkpoint=checkpoint, tell=killed_after(3)[1])
+        fit_labels(small_net(), dots(), TINY, checkpoint=checkpoint, tell=killed_after(3)[1])
     assert checkpoint.exists()
     resumed: list[Event] = []
-    model = fit(small_net(seed, width), dots(name), schedule, checkpoint=checkpoint, tell=resumed.append)
+    model = fit_labels(small_net(seed, width), dots(name), schedule, checkpoint=checkpoint, tell=resumed.append)
     assert [event.done for event in resumed] == [1, 2, 3, 4]
-    assert same_bits(model, fit(small_net(seed, width), dots(name), schedule))
+    assert same_bits(model, fit_labels(small_net(seed, width), dots(name), schedule))
 
 
 def test_the_checkpoint_under_another_teacher_is_not_used(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Killed):
-        fit(small_net(), dots(), TINY, teacher=small_net(1), checkpoint=checkpoint, tell=killed_after(3)[1])
+        fit_labels(small_net(), dots(), TINY, teacher=small_net(1), checkpoint=checkpoint, tell=killed_after(3)[1])
     resumed: list[Event] = []
-    fit(small_net(), dots(), TINY, teacher=small_net(2), checkpoint=checkpoint, tell=resumed.append)
+    fit_labels(small_net(), dots(), TINY, teacher=small_net(2), checkpoint=checkpoint, tell=resumed.append)
     assert len(resumed) == 4
 
 
@@ -139,20 +144,22 @@ def test_a_damaged_checkpoint_is_not_used(data: bytes, tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     with replacing(checkpoint) as temporary:
         temporary.write_bytes(data)
-    assert same_bits(fit(small_net(), dots(), TINY, checkpoint=checkpoint), fit(small_net(), dots(), TINY))
+    assert same_bits(
+        fit_labels(small_net(), dots(), TINY, checkpoint=checkpoint), fit_labels(small_net(), dots(), TINY)
+    )
 
 
 def test_a_loss_that_is_no_number_is_told_with_the_rate() -> None:
     with pytest.raises(DataError, match=r"training loss is (nan|inf) in epoch .*lower the rate \(1e\+20\)"):
-        fit(small_net(), dots(), replace(TINY, rate=1e20))
+        fit_labels(small_net(), dots(), replace(TINY, rate=1e20))
 
 
 def test_a_teacher_is_followed_and_left_as_it_is() -> None:
-    teacher = fit(small_net(seed=3), dots(), TINY)
+    teacher = fit_labels(small_net(seed=3), dots(), TINY)
     before = state(teacher)
-    student = fit(small_net(), dots(), replace(TINY, teacher_share=1.0, epochs=20), teacher=teacher.train())
+    student = fit_labels(small_net(), dots(), replace(TINY, teacher_share=1.0, epochs=20), teacher=teacher.train())
     assert all(torch.equal(before[name], tensor) for name, tensor in state(teacher).items())
-    images = torch.cat([images for images, _ in dots().batches("test", 99)])
+    images, _ = labelled(whole(dots(), "test"))
     with torch.no_grad():
         wanted = teacher(images).softmax(1)
         alone = (small_net().eval()(images).softmax(1) - wanted).abs().mean()
@@ -168,7 +175,7 @@ def test_minutes_are_kept_to_within_a_step(seconds: float, steps: int, monkeypat
         taken[0] += module.training
 
     model.register_forward_pre_hook(counted)
-    fit(model, dots(), replace(TINY, epochs=1, minutes=seconds / 60), tell=told.append)
+    fit_labels(model, dots(), replace(TINY, epochs=1, minutes=seconds / 60), tell=told.append)
     assert taken[0] == steps
     assert (told[-1].done, told[-1].total) == (-(-seconds // 1), -(-seconds // 1))
     assert [event.done for event in told[:-1]] == list(range(1, len(told)))
@@ -176,10 +183,10 @@ def test_minutes_are_kept_to_within_a_step(seconds: float, steps: int, monkeypat
 
 def test_the_rate_falls_to_nothing_when_the_minutes_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
     set_clock(monkeypatch)
-    run = Run(small_net(), dots(), replace(TINY, minutes=10 / 60))
+    run = Run.of(small_net(), dots(), replace(TINY, minutes=10 / 60))
     rates = []
     for _ in range(39):
-        run.look()
+        run.clock.look()
         run.descend(run.model(torch.randn(4, 1, 8, 8)).square().mean(), run.done(0))
         rates.append(run.optimizer.param_groups[0]["lr"])
     assert rates.index(max(rates)) == 7 and max(rates) == 0.1  # after 2 of 10 seconds
@@ -193,7 +200,7 @@ def test_each_layer_learns_at_its_own_rate(momentum: float) -> None:
         1, rate=0.5, faster={"body": 2, "body.last": 0, "fc": 10, "fc.bias": 5}, batch_size=99,
         weight_decay=0.01, momentum=momentum, label_smoothing=0,
     )  # fmt: skip
-    model, images, labels = Sum(), *next(dots().batches("train", 99))
+    model, (images, labels) = Sum(), labelled(whole(dots(), "train"))
     F.cross_entropy(model(images), labels).backward()
     wanted = {}
     for name, parameter in model.named_parameters():
@@ -202,7 +209,7 @@ def test_each_layer_learns_at_its_own_rate(momentum: float) -> None:
         slope = parameter.grad + 0.01 * parameter.detach()
         step = slope + momentum * slope  # Nesterov's, the momentum being the first slope
         wanted[name] = parameter.detach() - 0.5 * 0.01 * factor * step  # the first rate of a cycle is 1 % of the peak
-    trained = fit(Sum(), dots(), schedule)
+    trained = fit_labels(Sum(), dots(), schedule)
     for name, parameter in trained.named_parameters():
         torch.testing.assert_close(parameter.detach(), wanted[name], rtol=1e-5, atol=1e-7)
     before = dict(Sum().named_parameters())
@@ -213,7 +220,7 @@ def test_each_layer_learns_at_its_own_rate(momentum: float) -> None:
 @pytest.mark.parametrize("path", ["bod", "body.lost", "fc.weight.x", ""])
 def test_a_rate_for_a_layer_that_is_not_there_is_refused(path: str) -> None:
     with pytest.raises(RequestError, match=f"no parameter is called '{path}' or lies in it"):
-        fit(Sum(), dots(), replace(TINY, faster={path: 2}))
+        fit_labels(Sum(), dots(), replace(TINY, faster={path: 2}))
 
 
 def test_a_run_that_gets_worse_stops_and_gives_back_its_best() -> None:
@@ -224,13 +231,13 @@ def test_a_run_that_gets_worse_stops_and_gives_back_its_best() -> None:
 
     def tell(event: Event) -> None:
         told.append(event)
-        losses.append(mean_loss(model, mistaken("validation"), "validation"))
+        losses.append(mean_loss(model, mistaken("validation"), "validation", TASK))
 
-    fit(model, mistaken("validation"), plain, tell=tell)  # the better it knows the train part, the worse
+    fit_labels(model, mistaken("validation"), plain, tell=tell)  # the better it knows the train part, the worse
     assert losses.index(min(losses)) == 0 and len(losses) == 4
     assert (told[-1].done, told[-1].total) == (100, 100) and "after epoch 1" in told[-1].note
-    assert mean_loss(model, mistaken("validation"), "validation") == losses[0]
-    assert same_bits(model, fit(small_net(), mistaken("validation"), replace(plain, epochs=1)))
+    assert mean_loss(model, mistaken("validation"), "validation", TASK) == losses[0]
+    assert same_bits(model, fit_labels(small_net(), mistaken("validation"), replace(plain, epochs=1)))
 
 
 def test_a_run_that_gets_better_is_not_stopped() -> None:
@@ -238,15 +245,15 @@ def test_a_run_that_gets_better_is_not_stopped() -> None:
     told: list[Event] = []
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-    fit(model, dots(), schedule, tell=told.append)
+    fit_labels(model, dots(), schedule, tell=told.append)
     assert [event.done for event in told] == list(range(1, 13))
-    assert f"{mean_loss(model, dots(), 'validation'):.3f} after epoch 12" in told[-1].note
+    assert f"{mean_loss(model, dots(), 'validation', TASK):.3f} after epoch 12" in told[-1].note
 
 
 def test_the_average_is_that_of_the_weights_behind_each_step() -> None:
-    run = Run(Sum(), dots(), replace(TINY, average_over=2))  # 6 steps long: each adds a sixth
+    run = Run.of(Sum(), dots(), replace(TINY, average_over=2))  # 6 steps long: each adds a sixth
     assert run.average is not None
-    images, labels = next(dots().batches("train", 99))
+    images, labels = labelled(whole(dots(), "train"))
     wanted: Mapping[str, Tensor] = {}
     for _ in range(5):
         run.descend(F.cross_entropy(run.model(images), labels), 0.2)
@@ -260,10 +267,10 @@ def test_the_average_is_that_of_the_weights_behind_each_step() -> None:
 
 
 def test_statistics_of_batch_norms_are_averaged_too() -> None:
-    run = Run(small_net(), dots(), replace(TINY, average_over=1))
+    run = Run.of(small_net(), dots(), replace(TINY, average_over=1))
     assert run.average is not None
     means = []
-    for images, labels in dots().batches("train", 16):
+    for images, labels in map(labelled, dots().batches("train", 16)):
         run.descend(F.cross_entropy(run.model(images), labels), 0.2)
         means.append(run.model.state_dict()["1.running_mean"].clone())
     assert len(means) == 3
@@ -276,29 +283,30 @@ def test_statistics_of_batch_norms_are_averaged_too() -> None:
 def test_the_average_is_taken_only_where_it_is_better(better: bool) -> None:
     data = mistaken("validation") if better else dots()  # the average has learned less: the better, if it is wrong
     schedule = replace(TINY, rate=0.001)
-    plain = fit(small_net(), data, schedule)
-    averaged = fit(small_net(), data, replace(schedule, average_over=2))
+    plain = fit_labels(small_net(), data, schedule)
+    averaged = fit_labels(small_net(), data, replace(schedule, average_over=2))
     assert same_bits(plain, averaged) is not better
-    assert (mean_loss(averaged, data, "validation") < mean_loss(plain, data, "validation")) is better
+    assert (mean_loss(averaged, data, "validation", TASK) < mean_loss(plain, data, "validation", TASK)) is better
 
 
 def test_the_test_part_decides_nothing() -> None:
     schedule = replace(TINY, patience=2, average_over=1, rate=0.3)
-    assert same_bits(fit(small_net(), dots(), schedule), fit(small_net(), mistaken("test"), schedule))
+    assert same_bits(fit_labels(small_net(), dots(), schedule), fit_labels(small_net(), mistaken("test"), schedule))
 
 
-def test_accuracy_is_the_share_that_is_right() -> None:
+def test_the_score_is_the_metric_of_the_whole_part() -> None:
     class Left(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.stack([torch.ones(len(x)), torch.zeros(len(x))], 1)
 
-    assert accuracy(Left(), dots(), "test") == 0.5
+    assert score(Left(), dots(), "test", TASK) == 50.0
 
 
 def test_the_mean_loss_is_that_of_all_images() -> None:
     model, data = small_net().eval(), dots()
-    images, labels = data.parts["validation"]
+    images, labels = labelled(data.parts["validation"])
     with torch.no_grad():
         scores = model(images)
-    assert mean_loss(model, data, "validation") == pytest.approx(float(F.cross_entropy(scores, labels)), rel=1e-6)
-    assert accuracy(model, data, "validation") == pytest.approx(float((scores.argmax(1) == labels).float().mean()))
+    assert mean_loss(model, data, "validation", TASK) == pytest.approx(float(F.cross_entropy(scores, labels)), rel=1e-6)
+    right = float((scores.argmax(1) == labels).float().mean())
+    assert score(model, data, "validation", TASK) == pytest.approx(100 * right)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dots import SHAPE, Killed, killed_after, two_stages
+from dots import SHAPE, Killed, joined_stages, killed_after, two_stages
 from example_nets import hand_made, net_of
 from slimwright.errors import DataError, RequestError
 from slimwright.graph import Net
@@ -220,3 +220,19 @@ def test_overlapping_regions_are_taken_in_the_order_of_their_ends() -> None:
     assert [event.note.partition(":")[0] for event in told[::5]] == ["relu_1", "relu_2", "linear"]
     assert [event.done for event in told] == list(range(1, 16)) and {event.total for event in told} == {15}
     assert error(original, fitted, BACK.end, images()) < error(original, changed, BACK.end, images())
+
+
+def test_regions_of_a_net_with_several_inputs_are_fitted_on_all_of_them() -> None:
+    original = joined_stages()
+    changed = shaken(original, ["conv2d_1"])
+    region = Region("add", Match("relu_1", "relu_1"))
+    inputs = images(), torch.randn(100, 6, 6, 6, generator=torch.Generator().manual_seed(8))
+
+    def off(net: Net) -> float:
+        with torch.no_grad():
+            wanted, made = (replace(each, outputs=("relu_1",)).to_module()(*inputs) for each in (original, net))
+        return float((made - wanted).square().sum() / wanted.square().sum())
+
+    fitted = fit_regions(original, changed, [region], inputs, schedule=replace(QUICK, epochs=30))
+    assert off(fitted) < 0.1 * off(changed)
+    assert differing(fitted, changed) == {"2.weight", "2.bias"}

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dots import two_stages
+from dots import joined_stages, two_stages
 from example_nets import SHAPE, hand_made
 from slimwright.errors import RequestError
 from slimwright.graph import Net
@@ -104,3 +104,17 @@ def test_regions_of_every_structure_are_regions(name: str, layers: int) -> None:
     assert all(count >= layers for count in weighted[:-1])
     assert sum(weighted) == len(list(net.weighted()))
     assert [region.start for region in regions[1:]] == [region.end.value for region in regions[:-1]]
+
+
+def test_regions_begin_behind_the_last_of_several_inputs() -> None:
+    net = joined_stages()
+    assert spans(regions_in(net, every(net), layers=1)) == [
+        ("add", "relu_1"),
+        ("relu_1", "flatten"),
+        ("flatten", "linear"),
+    ]
+    assert spans(regions_in(net, same("relu", "relu_2"), layers=1)) == [("add", "relu_2")]
+    with pytest.raises(RequestError, match="from 'input' to 'relu_1' reads more of the net than 'input'"):
+        part_of(net, Region("input", Match("relu_1", "relu_1")))
+    read, given = replace(net, outputs=("add", "relu_2")).to_module()(torch.randn(3, 1, 8, 8), torch.randn(3, 6, 6, 6))
+    assert torch.equal(part_of(net, Region("add", Match("relu_2", "relu_2"))).to_module()(read), given)

@@ -41,7 +41,7 @@ from slimwright.importers import read_pt2
 from slimwright.jobs.given import shapes_of
 from slimwright.measure.original import Original, original_file, original_of
 from slimwright.progress import Tell, silent
-from slimwright.tasks import Classification, Task
+from slimwright.tasks import Task, forward_of, task_for
 from slimwright.train import Schedule, fit
 from slimwright.zoo import ZOO, build
 from slimwright.zoo.network import unknown
@@ -161,13 +161,16 @@ def read_original(path: Path) -> Original:
 
 def _trained(name: str, data: Dataset, cache: Path | None, device: str, tell: Tell) -> nn.Module:
     """A zoo network trained on `data`; the weights are kept under a key of all that made them."""
-    schedule, model, task = Schedule(), _zoo(name, data), Classification(data.labels)
+    if not data.labels:
+        raise ModelError(f"'{data.name}' has no labels to train {name} on; give its weights with --weights")
+    schedule, model = Schedule(), _zoo(name, data)
     said = json.dumps([name, data.name, part_fingerprint(data, "train"), asdict(schedule)])
     path = kept_at(cache, name, said) if cache else None
     if path and path.exists():
         return _weighted(model, path)
-    checkpoint = path.with_suffix(".partial") if path else None
-    fit(model.to(device), data, schedule, task=task, checkpoint=checkpoint, tell=tell).cpu()
+    task = task_for(data, [(1, len(data.labels))], forward_of(model))
+    partial = path.with_suffix(".partial") if path else None
+    fit(model.to(device), data, schedule, task=task, checkpoint=partial, tell=tell).cpu()
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -176,7 +179,8 @@ def _trained(name: str, data: Dataset, cache: Path | None, device: str, tell: Te
 
 
 def _zoo(name: str, data: Dataset) -> nn.Module:
-    model = build(name, classes=len(data.labels), in_channels=data.image_shape[0]).eval()
+    classes = len(data.labels) or ZOO[name].classes
+    model = build(name, classes=classes, in_channels=data.image_shape[0]).eval()
     try:
         with torch.no_grad():
             model(torch.zeros(1, *data.image_shape))

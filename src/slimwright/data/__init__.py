@@ -12,6 +12,7 @@ from slimwright.data.batch import (
     labelled,
     labels_of,
     like,
+    moved,
     taken,
     tensors_of,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "labels_of",
     "like",
     "mnist",
+    "moved",
     "of_classes",
     "part_fingerprint",
     "split",

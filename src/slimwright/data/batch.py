@@ -29,6 +29,11 @@ def taken(value: Inputs | Targets, chosen: slice | Tensor) -> Inputs | Targets:
     return like(value, lambda tensor: tensor[chosen])
 
 
+def moved(value: Inputs | Targets, device: str) -> Inputs | Targets:
+    """Return inputs or targets on a device."""
+    return like(value, lambda tensor: tensor.to(device))
+
+
 def count_of(value: Inputs | Targets) -> int:
     """Return the number of images N."""
     return len(tensors_of(value)[0])

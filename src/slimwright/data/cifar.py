@@ -111,8 +111,9 @@ def _records(path: Path, at: Path, form: Format) -> NDArray[np.uint8]:
     records = data.reshape(-1, record)
     limits = (COARSE, form.classes)[-form.label_bytes :]
     for place, limit in enumerate(limits):
-        if int(records[:, place].max()) >= limit:
-            bad = int(records[:, place].argmax())
+        beyond = np.flatnonzero(records[:, place] >= limit)
+        if len(beyond):
+            bad = int(beyond[0])
             raise DataError(
                 f"record {bad} of {at} has the label {records[bad, place]}, and {form.name} has 0 to {limit - 1}: "
                 "it is damaged or of another kind; get it again"

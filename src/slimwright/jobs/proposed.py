@@ -16,7 +16,7 @@ from slimwright.progress import Event
 from slimwright.runtimes.known import RUNTIMES
 from slimwright.runtimes.layers import TRANSFORMED, timed_by
 from slimwright.search import Goal, Menu, Space, Tuning
-from slimwright.search.predictor import Predictor
+from slimwright.search.predictor import Predictor, factorisable
 from slimwright.targets.layers import layer_table
 from slimwright.techniques import Observed
 
@@ -91,18 +91,25 @@ def menu_of(bench: Bench, evidence: Evidence, cache: Path, *, timed: bool) -> Me
     coupling, table = couple(net), layer_table(bench.place.target, runtime, cache)
     tell(Event("plan", 0, 3, "find the channel step"))
     step = table.step()
-    observed_net = Observed(
-        net, coupling, evidence, step, bench.given.data.size("calibration"), bench.method.device, tell
-    )
-    predictor = Predictor(
-        net, coupling, table, step, ranks=factorisable(net, evidence, step), transformed=TRANSFORMED.get(runtime, 1.0)
-    )
+    ranks = factorisable(net, evidence, step)
+    predictor = Predictor(net, coupling, table, step, ranks=ranks, transformed=TRANSFORMED.get(runtime, 1.0))
     if timed:
         tell(Event("plan", 1, 3, "measure layers"))
         predictor.measure()
     table.save()
     tell(Event("plan", 2, 3, f"{len(table)} layer shapes known, channels in steps of {step}"))
+    seen = Observed(
+        net,
+        coupling,
+        evidence,
+        predictor.sizes,
+        predictor.ladders,
+        predictor.factors,
+        images=bench.given.data.size("calibration"),
+        device=bench.method.device,
+        tell=tell,
+    )
     techniques = bench.method.techniques
-    knobs = {technique.name: technique.knobs(observed_net) for technique in techniques}
+    knobs = {technique.name: technique.knobs(seen) for technique in techniques}
     tell(Event("plan", 3, 3))
-    return Menu(observed_net, predictor, {name: found for name, found in knobs.items() if found}, techniques)
+    return Menu(seen, predictor, {name: found for name, found in knobs.items() if found}, techniques)

@@ -64,5 +64,5 @@ def _search(
         "recipe": best.candidate.recipe.model_dump(mode="json"),
         "candidates": [candidate_of(one, chosen=one.key == best.key).model_dump() for one in made.values()],
         "decisions": [d.model_dump() for d in verdicts(what.space, best, [*made.values()], what.decisions, menu)],
-        "channel_step": menu.observed.step if menu else 1,
+        "channel_step": menu.predictor.step if menu else 1,
     }

@@ -37,7 +37,11 @@ class Menu:
 
     def steps(self, choice: Choice) -> list[Step]:
         """Return the steps of a recipe that lead to a choice."""
-        return [step for technique in self.techniques for step in technique.steps(self.observed, choice)]
+        return [
+            step
+            for technique in self.techniques
+            for step in technique.steps(self.observed, self.knobs.get(technique.name, ()), choice)
+        ]
 
     def used(self, choice: Choice) -> dict[str, str]:
         """Return the techniques of whose knobs a choice lowers any: what they do to a network, by name."""

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slimwright.cost.count import count
 from slimwright.cost.latency import COLD, LatencyTable, LayerShape, shape_of, with_channels
@@ -23,8 +22,8 @@ from slimwright.evidence import Evidence
 from slimwright.graph.liveness import plan_memory, value_bytes
 from slimwright.graph.net import Net
 from slimwright.search.summed import Summed
-from slimwright.techniques.low_rank import Factors, Kind
-from slimwright.techniques.ranks import damages, rank_for_ratio
+from slimwright.techniques.low_rank import Factors
+from slimwright.techniques.ranks import CP_RANK, IN_RANK, OUT_RANK, RANKS, rank_for_ratio
 
 GRID_POINTS = 5  # channel counts measured per layer and direction; between them latency is interpolated
 RANK_POINTS = 3  # ranks likewise
@@ -32,8 +31,6 @@ MOST_SIZES = 24  # sizes to choose from per group
 LEAST_RUNGS = 4  # of a group that parts share equally, where it is wide enough
 LEAST_STEPS = 4  # a layer's channels, in steps, below which a rank of its own does not pay
 MOST_CP_TAPS = 2304  # finding the terms of a layer that reads 256 channels in 3x3 takes half a minute, of 512 minutes
-IN_RANK, OUT_RANK, CP_RANK = "input rank of ", "output rank of ", "CP rank of "
-RANKS = (IN_RANK, OUT_RANK, CP_RANK)  # and a layer's name: items of a choice beside the groups
 
 Counts: TypeAlias = Mapping[str, int]
 
@@ -343,24 +340,6 @@ def factorisable(net: Net, evidence: Evidence, step: int) -> list[str]:
         wide = min(len(weight), weight[0].numel()) >= LEAST_STEPS * step
         if own and wide and node.name in evidence.layers and node.arguments.get("groups", 1) == 1:
             found.append(node.name)
-    return found
-
-
-def rank_damages(predictor: Predictor, evidence: Evidence, *, device: str = "cpu") -> dict[str, NDArray[np.float64]]:
-    """Return the predicted damage in nats [R + 1], at rank 0, 1, 2 ..., of every item that is a rank.
-
-    `device` computes. Raises DataError where a layer was not observed.
-    """
-    found: dict[str, NDArray[np.float64]] = {}
-    for item, kind in ((IN_RANK, "input"), (OUT_RANK, "output"), (CP_RANK, "cp")):
-        kinds: dict[str, Kind] = {
-            name: "svd" if shape.op == "linear" else kind  # type: ignore[misc]
-            for name, shape in predictor.shapes.items()
-            if item + name in predictor.sizes
-        }
-        found |= {
-            item + name: damage for name, damage in damages(predictor.net, evidence, kinds, device=device).items()
-        }
     return found
 
 

@@ -1,10 +1,10 @@
 """What outputs mean, one file a task."""
 
+from slimwright.tasks.choosing import NAMED, Named, task_for
 from slimwright.tasks.classification import Classification
 from slimwright.tasks.imitation import Imitated, Imitation, imitating
 from slimwright.tasks.multi_label import MultiLabel
-from slimwright.tasks.named import NAMED, Named, task_for
-from slimwright.tasks.task import Forward, Metric, Outputs, Task, forward_of, outputs_of
+from slimwright.tasks.task import Forward, Metric, Outputs, Task, forward_of, returned
 
 __all__ = [
     "NAMED",
@@ -19,6 +19,6 @@ __all__ = [
     "Task",
     "forward_of",
     "imitating",
-    "outputs_of",
+    "returned",
     "task_for",
 ]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slimwright.compute import device_of, placed
-from slimwright.data import Dataset, Inputs, Targets, like, tensors_of
+from slimwright.data import Dataset, Inputs, Targets, moved, tensors_of
 
 Outputs: TypeAlias = tuple[Tensor, ...]  # of a batch, in the order in which the net returns them, each [N, ...]
 Forward: TypeAlias = Callable[[Inputs], Outputs]  # a network, from a batch's inputs to its outputs
@@ -85,7 +85,7 @@ class Task(Protocol):
         """Return the share, 0 to 1, of answers (classes, labels) on which two sets of outputs mean the same."""
 
 
-def outputs_of(model: nn.Module, inputs: Inputs) -> Outputs:
+def returned(model: nn.Module, inputs: Inputs) -> Outputs:
     """Return what a module returns for a batch, as a tuple."""
     result = model(*tensors_of(inputs))
     return (result,) if isinstance(result, Tensor) else tuple(result)
@@ -100,7 +100,7 @@ def forward_of(model: nn.Module) -> Forward:
 def _run(model: nn.Module, inputs: Inputs) -> Outputs:
     device = device_of(model)
     with placed(device):
-        return outputs_of(model, like(inputs, lambda tensor: tensor.to(device)))
+        return returned(model, moved(inputs, device))
 
 
 def seeds_of(numbers: Tensor) -> list[torch.Generator]:

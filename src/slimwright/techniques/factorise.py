@@ -1,15 +1,20 @@
 """Replace layers by thinner ones (`low_rank.py` has the forms, `decompose.py` the decompositions)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from slimwright.data import count_of, like, whole
 from slimwright.errors import RequestError
 from slimwright.evidence import Evidence, observe
+from slimwright.techniques.knobs import Choice, Knob, Observed
 from slimwright.techniques.low_rank import Factors, Kind, factorise, filled, outline
+from slimwright.techniques.ranks import rank_damages
 from slimwright.techniques.technique import Step, Technique, Work
 from slimwright.techniques.tune import Tune
 
@@ -59,7 +64,24 @@ def _sentence(step: Factorise) -> str:
     return f"Factorise layers. Kind and rank: {ranks}."
 
 
-FACTORISE = Technique(Factorise, _apply, _sentence)
+def _knobs(observed: Observed) -> list[Knob]:
+    """A knob for each rank of a layer that may be lowered."""
+    damages = rank_damages(observed.net, observed.evidence, observed.settings, device=observed.device)
+    return [Knob(key, observed.settings[key], partial(_damage, damage)) for key, damage in damages.items()]
+
+
+def _damage(damage: NDArray[np.float64], rank: int) -> float:
+    """Of a rank; beyond those that are listed nothing is lost."""
+    return float(damage[rank]) if rank < len(damage) else 0.0
+
+
+def _steps(observed: Observed, _: Sequence[Knob], choice: Choice) -> list[Factorise]:
+    factors = observed.factors(choice)
+    layers = {name: Ranks(kind=wanted.kind, ranks=wanted.ranks) for name, wanted in factors.items()}
+    return [Factorise(layers=layers, images=observed.images)] if layers else []
+
+
+FACTORISE = Technique(Factorise, _apply, _sentence, knobs=_knobs, steps=_steps, done="factorised")
 
 
 def in_turns(

@@ -129,7 +129,7 @@ def counts_left(scores: Mapping[str, Score], left: int, rng: np.random.Generator
     """Return how many channels of each group are among the `left` best of all; the best of each group always is."""
     ranks = ranked(scores, rng)
     for rank in ranks.values():
-        rank[rank.argmax()] = np.inf
+        rank[rank == rank.max()] = np.inf
     every = np.concatenate(list(ranks.values()) or [np.zeros(0)])
     names = np.repeat(np.arange(len(ranks)), [len(rank) for rank in ranks.values()])
     best = names[np.argsort(-every, kind="stable")[: max(left, len(ranks))]]

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from slimwright.coupling import Coupling
+from slimwright.coupling.balance import Ladder
 from slimwright.evidence import Evidence
 from slimwright.graph import Net
 from slimwright.progress import Tell
+from slimwright.techniques.low_rank import Factors
 
 if TYPE_CHECKING:
     from slimwright.techniques.technique import Step
@@ -21,15 +23,19 @@ Choice: TypeAlias = Mapping[Hashable, int]  # a setting for each knob's key
 
 @dataclass(frozen=True)
 class Observed:
-    """What techniques see when they offer knobs: the network, its coupled channels, and the evidence.
+    """What techniques see when they offer knobs: the network, its coupled channels, the evidence, and the settings.
 
-    `step` is the number of which channels and ranks shall be multiples, since the runtime likes them so.
+    `settings` are those that the cost model can price, by key: the whole first, then descending, in multiples that the
+    runtime likes. `ladders` are groups of which layers need equal parts. `factors` says how a choice of ranks
+    factorises layers.
     """
 
     net: Net
     coupling: Coupling
     evidence: Evidence
-    step: int
+    settings: Mapping[Hashable, Sequence[int]]
+    ladders: Mapping[str, Ladder]
+    factors: Callable[["Choice"], Mapping[str, Factors]]
     images: int  # that were observed
     device: str
     tell: Tell
@@ -54,6 +60,6 @@ def no_knobs(_: Observed) -> Sequence[Knob]:
     return ()
 
 
-def no_steps(_: Observed, __: Choice) -> "Sequence[Step]":
+def no_steps(_: Observed, __: "Sequence[Knob]", ___: Choice) -> "Sequence[Step]":
     """Make no steps: the technique is not planned."""
     return ()

@@ -12,6 +12,7 @@ these images would promise too much: the ridge is larger.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from slimwright.coupling.channels import ChannelGroup, Coupling, Cut
 from slimwright.evidence import THIN, Evidence
 from slimwright.evidence.windows import groups_of
 from slimwright.graph.net import Net
+from slimwright.techniques.knobs import Choice, Knob, Observed
 from slimwright.techniques.technique import Step, Technique, Work
 
 DENSE = 0.8  # share of columns that must be there, or the others are let go
@@ -48,9 +50,6 @@ def _sentence(step: Prune) -> str:
     return f"Prune. Channels that stay, by group: {kept}."
 
 
-PRUNE = Technique(Prune, _apply, _sentence)
-
-
 @dataclass(frozen=True)
 class Removal:
     """The order in which a group's channels go, first one first, and the predicted damage of each prefix."""
@@ -61,6 +60,39 @@ class Removal:
     def keep(self, count: int) -> NDArray[np.int64]:
         """The `count` channels that go last, in ascending order."""
         return np.sort(self.order[len(self.order) - count :])
+
+
+@dataclass(frozen=True)
+class ChannelKnob(Knob):
+    """The channels of one group, and the order in which they go."""
+
+    order: Removal | None = None
+
+
+def _knobs(observed: Observed) -> list[ChannelKnob]:
+    """A knob for each group whose readers were observed."""
+    orders = removals(observed.net, observed.evidence, observed.coupling, observed.ladders)
+    return [
+        ChannelKnob(name, observed.settings[name], partial(_damage, order), order=order)
+        for name, order in orders.items()
+    ]
+
+
+def _damage(order: "Removal", count: int) -> float:
+    return float(order.damage[len(order.order) - count])
+
+
+def _steps(_: Observed, knobs: Sequence[ChannelKnob], choice: Choice) -> list[Prune]:
+    """The channels that a choice keeps of each group that it cuts."""
+    kept = {
+        str(knob.key): knob.order.keep(choice[knob.key]).tolist()
+        for knob in knobs
+        if knob.order is not None and choice[knob.key] < knob.settings[0]
+    }
+    return [Prune(keep=kept)] if kept else []
+
+
+PRUNE = Technique(Prune, _apply, _sentence, knobs=_knobs, steps=_steps, done="pruned")
 
 
 def removals(

@@ -174,3 +174,25 @@ def _apportioned(total: int, net: Net, layers: Mapping[str, tuple[Kind, float]])
             return ranks
         name = max(open_to, key=lambda n: (shares[n] - ranks[n]) / steps[n])
         ranks[name] += steps[name]
+
+
+IN_RANK, OUT_RANK, CP_RANK = "input rank of ", "output rank of ", "CP rank of "
+RANKS = (IN_RANK, OUT_RANK, CP_RANK)  # and a layer's name: knobs beside the groups
+
+
+def rank_damages(
+    net: Net, evidence: Evidence, settings: Iterable[Hashable], *, device: str = "cpu"
+) -> dict[str, NDArray[np.float64]]:
+    """Return the predicted damage in nats [R + 1], at rank 0, 1, 2 ..., of every key of `settings` that is a rank.
+
+    `device` computes. Raises DataError where a layer was not observed.
+    """
+    wanted, found = set(settings), dict[str, NDArray[np.float64]]()
+    for item, kind in ((IN_RANK, "input"), (OUT_RANK, "output"), (CP_RANK, "cp")):
+        kinds: dict[str, Kind] = {
+            node.name: "svd" if node.op == "linear" else kind  # type: ignore[misc]
+            for node in net.weighted()
+            if item + node.name in wanted
+        }
+        found |= {item + name: damage for name, damage in damages(net, evidence, kinds, device=device).items()}
+    return found

@@ -44,7 +44,7 @@ class Technique:
     """One technique. `apply` takes a step and the work so far; `sentence` says what a step does.
 
     `knobs` offers settings with the damage that each is predicted to do, and `steps` makes a recipe's steps of the
-    settings that a plan chose; `done` is what a network is called after them. `ends` says that the step stands behind
+    settings that a plan chose of these knobs; `done` is what a network is called after them. `ends` says that the step stands behind
     all training and solving.
     """
 
@@ -52,7 +52,7 @@ class Technique:
     apply: Callable[[Any, Work], Work]
     sentence: Callable[[Any], str]
     knobs: Callable[[Observed], Sequence[Knob]] = no_knobs
-    steps: Callable[[Observed, Choice], Sequence[Step]] = no_steps
+    steps: Callable[[Observed, Sequence[Any], Choice], Sequence[Step]] = no_steps
     done: str = ""
     ends: bool = False
 

@@ -1,21 +1,21 @@
 """Training and fine-tuning."""
 
-from slimwright.train.fit import accuracy, fit
+from slimwright.train.fit import fit
 from slimwright.train.fit_regions import RegionSchedule, fit_regions
 from slimwright.train.loss import Match, paired
 from slimwright.train.region import Region, regions_in
-from slimwright.train.run import mean_loss
 from slimwright.train.schedule import Schedule
+from slimwright.train.scoring import mean_loss, score
 
 __all__ = [
     "Match",
     "Region",
     "RegionSchedule",
     "Schedule",
-    "accuracy",
     "fit",
     "fit_regions",
     "mean_loss",
     "paired",
     "regions_in",
+    "score",
 ]

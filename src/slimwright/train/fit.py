@@ -4,8 +4,8 @@ Each epoch draws its randomness from (seed, epoch), so a run that was killed goe
 with the same weights as one that was not.
 
 Where a schedule asks for patience or for averaged weights, the validation part decides what is returned: the weights
-of the epoch, plain or averaged, with the lowest cross-entropy there. An average is no gift: behind a rate that falls
-to zero it is often the worse of the two. Averaged are the statistics of batch norms as well as the weights, which
+of the epoch, plain or averaged, with the lowest loss there. An average need not help: behind a rate that falls to zero
+it is often the worse of the two. Averaged are the statistics of batch norms as well as the weights, which
 costs no pass over the data; both have drifted by little within the average's memory.
 """
 
@@ -16,11 +16,13 @@ import torch
 from torch import nn
 
 from slimwright.compute import device_of, placed
-from slimwright.data import Dataset, Part
+from slimwright.data import Dataset, moved
 from slimwright.errors import RequestError
 from slimwright.progress import Event, Tell, silent
-from slimwright.train.loss import loss_of, outputs_of
-from slimwright.train.run import Run, key_of
+from slimwright.tasks import Task
+from slimwright.train.checkpoint import key_of, restore, save
+from slimwright.train.loss import loss_of
+from slimwright.train.run import Run
 from slimwright.train.schedule import Schedule
 
 
@@ -29,12 +31,14 @@ def fit(
     data: Dataset,
     schedule: Schedule,
     *,
+    task: Task,
     teacher: nn.Module | None = None,
     checkpoint: Path | None = None,
     tell: Tell = silent,
 ) -> nn.Module:
     """Train `model` in place on the train part, where its weights lie, and return it in eval mode.
 
+    The targets of `data` are the task's: where it makes its own, give `task.data(data, original)`.
     `teacher`, which runs in eval mode and is not changed, is followed as `loss_of` says; make both modules with
     `paired` to follow it inside the network too. `checkpoint` is a file to go on from and to write after every epoch;
     it is removed at the end. Time that went into an epoch that was never finished is not counted; all other is, so a
@@ -47,60 +51,50 @@ def fit(
         teacher.eval()
         if device_of(teacher) != device_of(model):
             raise RequestError(f"the model lies on {device_of(model)}, its teacher on {device_of(teacher)}; move one")
-    run = Run(model, data, schedule)
-    key = key_of(model, data, schedule, teacher) if checkpoint else ""
+    run = Run.of(model, data, schedule)
+    key = key_of(model, data, schedule, task=task, teacher=teacher) if checkpoint else ""
     if checkpoint:
-        run.restore(checkpoint, key)
+        restore(run, checkpoint, key)
     while not run.over:
-        _epoch(run, data, teacher)
+        _epoch(run, data, task, teacher)
         if schedule.patience:
-            run.judge(data)
-        run.look()
+            run.judge(data, task)
+        run.clock.look()
         tell(_event(run))
         if checkpoint and not run.over:
-            run.save(checkpoint, key)
+            save(run, checkpoint, key)
     if schedule.average_over and not schedule.patience:
-        run.judge(data)
-    if run.best:
-        model.load_state_dict(run.best)
+        run.judge(data, task)
+    if run.best.weights:
+        model.load_state_dict(run.best.weights)
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return model.eval()
 
 
-def accuracy(model: nn.Module, data: Dataset, part: Part) -> float:
-    """Return the share of a part that the model, in eval mode and where it lies, gets right: 0 to 1."""
-    model.eval()
-    right, device = 0, device_of(model)
-    for images, labels in data.batches(part, 128):
-        with torch.no_grad(), placed(device):
-            scores, _ = outputs_of(model, images.to(device))
-        right += int((scores.argmax(1) == labels.to(device)).sum())
-    return right / data.size(part)
-
-
-def _epoch(run: Run, data: Dataset, teacher: nn.Module | None) -> None:
+def _epoch(run: Run, data: Dataset, task: Task, teacher: nn.Module | None) -> None:
     """Train for one epoch, or until the time is over."""
     schedule, model = run.schedule, run.model.train()
     device = device_of(model)
     seed = (schedule.seed or 0) * 100_003 + run.epoch
     torch.manual_seed(seed)  # dropout
     order = None if schedule.seed is None else seed
-    for step, (images, labels) in enumerate(data.batches("train", schedule.batch_size, seed=order)):
-        run.look()
+    for step, batch in enumerate(data.batches("train", schedule.batch_size, seed=order)):
+        run.clock.look()
         done = run.done(step)
         if done >= 1 or run.lost:
             break
         with placed(device):
-            run.descend(loss_of(model, images.to(device), labels.to(device), schedule, teacher), done)
+            inputs, targets = (moved(value, device) for value in batch)
+            run.descend(loss_of(model, (inputs, targets), schedule, task=task, teacher=teacher), done)
     run.epoch += 1
 
 
 def _event(run: Run) -> Event:
     schedule, note = run.schedule, f"loss {run.loss:.3f}"
     if schedule.patience:
-        note += f", least validation loss {run.best_loss:.3f} after epoch {run.best_epoch}"
+        note += f", least validation loss {run.best.loss:.3f} after epoch {run.best.epoch}"
     if schedule.minutes is None:
         return Event("train", schedule.epochs if run.over else run.epoch, schedule.epochs, note)
     total = math.ceil(60 * schedule.minutes)
-    return Event("train", total if run.over else int(run.spent_s), total, f"epoch {run.epoch}, {note}")
+    return Event("train", total if run.over else int(run.clock.spent_s), total, f"epoch {run.epoch}, {note}")

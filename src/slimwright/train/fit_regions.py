@@ -1,4 +1,4 @@
-"""Train regions of a changed net, one by one, to give what the original gave there. No labels take part.
+"""Train regions of a changed net, one by one, to give what the original gave there. No targets take part.
 
 For each region, front to back, what the *changed* net feeds it and what the *original* gave are computed once for all
 images; then the region's weights, and no others, are trained by Adam on
@@ -33,7 +33,7 @@ from torch import Tensor, fx, nn
 
 from slimwright.atomic import replacing
 from slimwright.compute import placed, usable
-from slimwright.data import fingerprint
+from slimwright.data import Inputs, count_of, fingerprint, moved, taken, tensors_of
 from slimwright.errors import DataError
 from slimwright.graph.net import Net, Node, without_dead_ends
 from slimwright.graph.ops import op_of
@@ -61,14 +61,14 @@ def fit_regions(
     original: Net,
     changed: Net,
     regions: Sequence[Region],
-    images: Tensor,
+    inputs: Inputs,
     *,
     schedule: RegionSchedule | None = None,
     device: str = "cpu",
     checkpoint: Path | None = None,
     tell: Tell = silent,
 ) -> Net:
-    """Return `changed` with the weights of `regions` trained on `images` [N, C, H, W]; all others keep their bits.
+    """Return `changed` with the weights of `regions` trained on `inputs`, N images; all others keep their bits.
 
     Regions may share layers; they are taken in the order of their ends. Weights that a node outside of a region uses
     too stay as they are. `device` computes. `checkpoint` is a file to go on from and to write after every region,
@@ -79,14 +79,14 @@ def fit_regions(
     """
     schedule = schedule or RegionSchedule()
     usable(device)
-    if len(images) < HELD_OUT:
-        raise DataError(f"{len(images)} images are too few to train on some and hold out others; give {HELD_OUT}")
+    if count_of(inputs) < HELD_OUT:
+        raise DataError(f"{count_of(inputs)} images are too few to train on some and hold out others; give {HELD_OUT}")
     check_matches(changed, original, [region.end for region in regions])
     place = {node.name: step for step, node in enumerate(changed.nodes)}
     ordered = sorted(regions, key=lambda region: place[region.end.value])
     for region in ordered:
         part_of(changed, region)  # all are checked before any is trained
-    key = _key(original, changed, ordered, images, schedule) if checkpoint else ""
+    key = _key(original, changed, ordered, inputs, schedule) if checkpoint else ""
     solved, first = _restored(checkpoint, key) if checkpoint else ({}, 0)
     for number, region in enumerate(ordered[first:], first):
         net = changed.edited(tensors=solved) if solved else changed
@@ -95,7 +95,7 @@ def fit_regions(
             tell(Event("regions", number * schedule.epochs + epoch, len(ordered) * schedule.epochs, note))
 
         with tempfile.TemporaryDirectory() as folder:
-            pair = _Pair.of(original.on(device), net.on(device), region, images, Path(folder))
+            pair = _Pair.of(original.on(device), net.on(device), region, inputs, Path(folder))
             solved = {**solved, **_trained(net.on(device), region, pair, schedule, say)}
         if checkpoint and number + 1 < len(ordered):
             _save(checkpoint, key, solved, number + 1)
@@ -114,10 +114,10 @@ class _Pair:
     device: str  # of the nets; files hold what lies on the processor
 
     @classmethod
-    def of(cls, original: Net, changed: Net, region: Region, images: Tensor, folder: Path) -> "_Pair":
+    def of(cls, original: Net, changed: Net, region: Region, inputs: Inputs, folder: Path) -> "_Pair":
         """Run both nets over the images."""
-        read = _values(changed, Match("", region.start), images, folder / "read")
-        wanted = _values(original, region.end, images, folder / "wanted")
+        read = _values(changed, Match("", region.start), inputs, folder / "read")
+        wanted = _values(original, region.end, inputs, folder / "wanted")
         square = sum(float(batch.double().square().sum()) for batch in wanted.split(BATCH)) / wanted.numel()
         return cls(read, wanted, max(square, LEAST), changed.device)
 
@@ -130,15 +130,16 @@ class _Pair:
 
 
 @torch.no_grad()
-def _values(net: Net, match: Match, images: Tensor, path: Path) -> Tensor:
+def _values(net: Net, match: Match, inputs: Inputs, path: Path) -> Tensor:
     """Return the channels that `match` wants of a value of `net`, as a tensor in the file at `path`."""
     module = without_dead_ends(replace(net, outputs=(match.original,))).to_module()
     values: Tensor | None = None
-    for start in range(0, len(images), BATCH):
+    for start in range(0, count_of(inputs), BATCH):
+        some = moved(taken(inputs, slice(start, start + BATCH)), net.device)
         with placed(net.device):
-            made = match.of(module(images[start : start + BATCH].to(net.device)))
+            made = match.of(module(*tensors_of(some)))
         if values is None:
-            shape = (len(images), *made.shape[1:])
+            shape = (count_of(inputs), *made.shape[1:])
             values = torch.from_numpy(np.memmap(path, np.float32, "w+", shape=shape))
         values[start : start + BATCH] = made
     assert values is not None
@@ -206,9 +207,9 @@ def _own(net: Net, part: Net, module: fx.GraphModule) -> dict[str, nn.Parameter]
     return own
 
 
-def _key(original: Net, changed: Net, regions: Sequence[Region], images: Tensor, schedule: RegionSchedule) -> str:
+def _key(original: Net, changed: Net, regions: Sequence[Region], inputs: Inputs, schedule: RegionSchedule) -> str:
     """What must agree for a checkpoint to belong to this work."""
-    said = [original.digest, changed.digest, fingerprint((images, images[:0])), asdict(schedule)]
+    said = [original.digest, changed.digest, fingerprint((inputs, taken(inputs, slice(0)))), asdict(schedule)]
     return hashlib.sha256(json.dumps([said, [asdict(region) for region in regions]]).encode()).hexdigest()
 
 

@@ -1,12 +1,12 @@
-"""What training makes small: the error on labels, the distance to a teacher's scores, and to values inside it.
+"""What training makes small: the task's loss, the distance to a teacher's outputs, and to values inside it.
 
-    (1-a) CE(labels) + a T^2 KL(teacher_T || student_T) + w mean_k |s_k - t_k|^2 / |t_k|^2
+    (1-a) loss(targets) + a distance(teacher) + w mean_k |s_k - t_k|^2 / |t_k|^2
 
-The first two terms are those of Hinton et al. 2015 (arXiv 1503.02531, sec. 2); with a = 0.7 they are the loss of
-Data-Driven Compression (Pahwa et al. 2019, arXiv 1911.12740), whose printed equations pair each term with the other's
-targets. s_k and t_k are values at the borders of regions that were changed: a student that gives them, too, learns
-where it is wrong, not only that it is (FitNets, Romero et al. 2015, arXiv 1412.6550, with a norm in place of the
-regressor: here the channels are the teacher's own).
+For classification the first two terms are those of Hinton et al. 2015 (arXiv 1503.02531, sec. 2); with a = 0.7 they
+are the loss of Data-Driven Compression (Pahwa et al. 2019, arXiv 1911.12740), whose printed equations pair each term
+with the other's targets. s_k and t_k are values at the borders of regions that were changed: a student that gives
+them, too, learns where it is wrong, not only that it is (FitNets, Romero et al. 2015, arXiv 1412.6550, with a norm in
+place of the regressor: here the channels are the teacher's own).
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from slimwright.data import Batch, Inputs
 from slimwright.errors import RequestError
 from slimwright.graph.net import Net
+from slimwright.tasks import Outputs, Task, returned
 from slimwright.train.schedule import Schedule
 
 LEAST = 1e-6  # mean square below which a teacher's value is as good as zero, and is not divided by
@@ -57,51 +58,53 @@ def check_matches(changed: Net, original: Net, matches: Sequence[Match]) -> None
 
 
 def paired(student: Net, teacher: Net, matches: Sequence[Match]) -> tuple[nn.Module, nn.Module]:
-    """Return both nets as modules that give, behind their scores, the values to be matched: what `fit` takes.
+    """Return both nets as modules that give, behind their outputs, the values to be matched: what `fit` takes.
 
     The student's module has the weights of `student.to_module()`, under the same names, so `student.trained` takes
     it back. Raises RequestError where a value is missing or shapes differ.
     """
     check_matches(student, teacher, matches)
-    tapped = replace(student, outputs=(student.outputs[0], *(match.value for match in matches)))
-    source = replace(teacher, outputs=(teacher.outputs[0], *(match.original for match in matches)))
-    return tapped.to_module(), _Chosen(source.to_module(), matches)
+    tapped = replace(student, outputs=(*student.outputs, *(match.value for match in matches)))
+    source = replace(teacher, outputs=(*teacher.outputs, *(match.original for match in matches)))
+    return tapped.to_module(), _Chosen(source.to_module(), len(teacher.outputs), matches)
 
 
 class _Chosen(nn.Module):
-    """A module's scores and values, of each value only the channels that are compared."""
+    """A module's outputs and values, of each value only the channels that are compared."""
 
-    def __init__(self, module: nn.Module, matches: Sequence[Match]) -> None:
+    def __init__(self, module: nn.Module, count: int, matches: Sequence[Match]) -> None:
         super().__init__()
-        self.module, self.matches = module, tuple(matches)
+        self.module, self.count, self.matches = module, count, tuple(matches)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        scores, values = outputs_of(self.module, images)
-        return scores, *(match.of(value) for match, value in zip(self.matches, values, strict=True))
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs, values = outputs_of(self.module, inputs, self.count)
+        return *outputs, *(match.of(value) for match, value in zip(self.matches, values, strict=True))
 
     def extra_repr(self) -> str:
         return "\n".join(map(str, self.matches))
 
 
-def loss_of(model: nn.Module, images: Tensor, labels: Tensor, schedule: Schedule, teacher: nn.Module | None) -> Tensor:
+def loss_of(
+    model: nn.Module, batch: Batch, schedule: Schedule, *, task: Task, teacher: nn.Module | None = None
+) -> Tensor:
     """Return the mean loss of one batch. Gradients reach `model` alone.
 
-    Raises RequestError where the model gives values to be matched and the teacher does not give as many.
+    Raises RequestError where a model gives fewer outputs than the task has, and where `model` gives values to be
+    matched and the teacher does not give as many.
     """
-    scores, values = outputs_of(model, images)
-    hard = F.cross_entropy(scores, labels, label_smoothing=0 if teacher else schedule.label_smoothing)
+    inputs, targets = batch
+    outputs, values = outputs_of(model, inputs, task.outputs)
+    hard = task.loss(outputs, targets, label_smoothing=0.0 if teacher else schedule.label_smoothing).mean()
     if not values and (teacher is None or not schedule.teacher_share):
         return hard
-    told, wanted = _followed(teacher, images)
+    told, wanted = _followed(teacher, inputs, task.outputs)
     if len(values) != len(wanted):
         raise RequestError(
             f"the model gives {len(values)} values to be matched, the teacher {len(wanted)}; make both with `paired`"
         )
     loss = hard
     if schedule.teacher_share:
-        student = F.log_softmax(scores / schedule.temperature, dim=1)
-        target = F.log_softmax(told / schedule.temperature, dim=1)
-        soft = F.kl_div(student, target, reduction="batchmean", log_target=True) * schedule.temperature**2
+        soft = task.distance(outputs, told, schedule.temperature)
         loss = (1 - schedule.teacher_share) * hard + schedule.teacher_share * soft
     if values:
         far = torch.stack([relative_error(mine, its) for mine, its in zip(values, wanted, strict=True)])
@@ -114,14 +117,16 @@ def relative_error(made: Tensor, wanted: Tensor) -> Tensor:
     return (made - wanted).square().mean() / wanted.square().mean().clamp_min(LEAST)
 
 
-def outputs_of(model: nn.Module, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return a model's scores, and the values it gives behind them."""
-    result = model(images)
-    return (result, ()) if isinstance(result, Tensor) else (result[0], tuple(result[1:]))
+def outputs_of(model: nn.Module, inputs: Inputs, count: int) -> tuple[Outputs, tuple[Tensor, ...]]:
+    """Return a model's `count` outputs, and the values to be matched that it gives behind them."""
+    every = returned(model, inputs)
+    if len(every) < count:
+        raise RequestError(f"the model gives {len(every)} outputs, and its task has {count}")
+    return every[:count], every[count:]
 
 
 @torch.no_grad()
-def _followed(teacher: nn.Module | None, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _followed(teacher: nn.Module | None, inputs: Inputs, count: int) -> tuple[Outputs, tuple[Tensor, ...]]:
     if teacher is None:
         raise RequestError("the model gives values to be matched, but there is no teacher; make both with `paired`")
-    return outputs_of(teacher, images)
+    return outputs_of(teacher, inputs, count)

@@ -30,7 +30,7 @@ def part_of(net: Net, region: Region) -> Net:
             wanted.update(node.reads)
     if start not in wanted or start == end:
         raise RequestError(f"there is no such region: '{end}' does not follow from '{start}'")
-    if net.input.name in inside:
+    if any(node.op == "input" for node in inside.values()):
         raise RequestError(f"{name} reads more of the net than '{start}'; let it start further in front")
     for node in inside.values():
         out = [reader for reader in net.readers[node.name] if reader not in inside]
@@ -47,14 +47,15 @@ def regions_in(changed: Net, matches: Sequence[Match], *, layers: int = LAYERS) 
 
     Each lies between two waists: values that all that follows depends on, and on nothing else. A region ends as late
     as it can without one layer more, so behind its activation and pooling. The last may hold fewer layers; those
-    behind the last match are in none.
+    behind the last match are in none, and so are those in front of the waist behind the last of several inputs.
     """
     matched = {match.value: match for match in matches}
     place = {node.name: step for step, node in enumerate(changed.nodes)}
     used = {name: max((place[reader] for reader in readers), default=0) for name, readers in changed.readers.items()}
     used |= dict.fromkeys(changed.outputs, len(place))
+    inputs = [node.name for node in changed.nodes if node.op == "input"]
     found: list[Region] = []
-    start, end, open_until = changed.input.name, "", 0
+    start, end, open_until = inputs[0] if len(inputs) == 1 else "", "", place[inputs[-1]]
     weighted = held = 0  # layers behind `start`, up to here and up to `end`
     for step, node in enumerate(changed.nodes):
         channels = op_of(node.op).channels
@@ -62,7 +63,10 @@ def regions_in(changed: Net, matches: Sequence[Match], *, layers: int = LAYERS) 
             found.append(Region(start, matched[end]))
             start, weighted, held = end, weighted - held, 0
         weighted += channels == "mix"
-        if step >= open_until and node.name in matched and weighted:
+        waist = step >= open_until and node.op != "input" and channels != "parameter"
+        if waist and not start:
+            start, weighted = node.name, 0
+        elif waist and node.name in matched and weighted:
             end, held = node.name, weighted
         if channels != "parameter":
             open_until = max(open_until, used[node.name])

@@ -4,12 +4,12 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from tiny import SHAPE, convolutions, linears, pictures
+from tiny import SHAPE, TASK, convolutions, linears, pictures
 from torch import Tensor, nn
 
 from example_nets import hand_made, net_of
 from slimwright.coupling import Coupling, couple, cut
-from slimwright.data import ArrayData
+from slimwright.data import ArrayData, images_of, labelled
 from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.importers import capture
@@ -66,7 +66,7 @@ def test_activations_are_taken_behind_the_relu_and_before_the_pooling(data: Arra
     """By hand, of a net that was cut: to 1e-6."""
     last, coupling = untrained(convolutions(), {"conv2d": [0, 2, 4], "conv2d_1": [1, 2, 3, 5]})
     found = activations(last, coupling, data)
-    x, _ = data.parts["train"]
+    x, _ = labelled(data.parts["train"])
     layers = dict(last.net.to_module().named_modules())
     first = torch.relu(layers["0"](x))
     second = torch.relu(layers["3"](torch.max_pool2d(first, 2)))
@@ -85,7 +85,7 @@ def test_activations_behind_a_norm_and_in_front_of_a_sum(data: ArrayData) -> Non
     model = hand_made("Residual")
     conv, norm = model.get_submodule("conv1"), model.get_submodule("bn1")
     with torch.no_grad():
-        wanted = torch.relu(norm(conv(data.parts["train"][0]))).mean((0, 2, 3))[kept]
+        wanted = torch.relu(norm(conv(images_of(data.parts["train"][0])))).mean((0, 2, 3))[kept]
     np.testing.assert_allclose(size, wanted, rtol=1e-5)
 
 
@@ -95,7 +95,7 @@ def test_activations_are_taken_in_front_of_a_norm_that_follows(data: ArrayData) 
     last, coupling = untrained(net_of(*layers, shape=SHAPE), {"conv2d": [1, 3]})
     ((size, _),) = activations(last, coupling, data).values()
     with torch.no_grad():
-        made = torch.relu(last.net.to_module().get_submodule("0")(data.parts["train"][0]))
+        made = torch.relu(last.net.to_module().get_submodule("0")(images_of(data.parts["train"][0])))
     np.testing.assert_allclose(size, made.mean((0, 2, 3)), rtol=1e-6)
 
 
@@ -117,7 +117,7 @@ def test_filters_that_must_go_together_are_one_unit(data: ArrayData) -> None:
     last, coupling = untrained(capture(model, SHAPE), {"conv2d": [0, 2]})
     ((size, _),) = activations(last, coupling, data).values()
     with torch.no_grad():
-        made = torch.relu(model.conv(data.parts["train"][0])).mean((0, 2, 3))
+        made = torch.relu(model.conv(images_of(data.parts["train"][0]))).mean((0, 2, 3))
     np.testing.assert_allclose(size, made.reshape(3, 2).mean(1)[[0, 2]], rtol=1e-6)
 
 
@@ -131,11 +131,11 @@ def expected(metric: str, size: Score, nonzero: Score, count: int) -> list[int]:
 def test_the_rules_drop_what_they_say(metric: str, data: ArrayData) -> None:
     last, coupling = untrained(linears(), {"linear": [0, 1, 2, 4, 5, 7], "linear_1": [1, 2, 3, 5]})
     seen = activations(last, coupling, data)
-    keep = without(last, coupling, (4, 2), data, Loop(rule=f"{metric}_layer"))  # type: ignore[arg-type]
+    keep = without(last, coupling, (4, 2), data, Loop(rule=f"{metric}_layer"), task=TASK)  # type: ignore[arg-type]
     for name, kept in last.keep.items():
         gone = expected(metric, *seen[name], count=2)
         assert keep[name].tolist() == np.delete(kept, gone).tolist()
-    keep = without(last, coupling, (7,), data, Loop(rule=metric))  # type: ignore[arg-type]
+    keep = without(last, coupling, (7,), data, Loop(rule=metric), task=TASK)  # type: ignore[arg-type]
     size, nonzero = (np.concatenate([seen[name][i] for name in last.keep]) for i in (0, 1))
     units = [(name, int(unit)) for name, kept in last.keep.items() for unit in kept]
     left = np.delete(np.arange(10), expected(metric, size, nonzero, count=3))
@@ -144,7 +144,7 @@ def test_the_rules_drop_what_they_say(metric: str, data: ArrayData) -> None:
 
 def test_random_drops_any(data: ArrayData) -> None:
     last, coupling = untrained(linears(), {"linear": [*range(8)], "linear_1": [*range(6)]})
-    found = [without(last, coupling, (10,), data, Loop(rule="random", seed=seed)) for seed in range(30)]
+    found = [without(last, coupling, (10,), data, Loop(rule="random", seed=seed), task=TASK) for seed in range(30)]
     kept = np.array([[len(keep["linear"]), len(keep["linear_1"])] for keep in found])
     assert (kept.sum(1) == 10).all() and len(np.unique(kept[:, 0])) > 2
     assert 5 < kept[:, 0].mean() < 6.5  # 8 of 14 units are in the first layer: 5.7 of 10
@@ -153,7 +153,7 @@ def test_random_drops_any(data: ArrayData) -> None:
 def loss_with_zeros(net: Net, data: ArrayData, gone: list[tuple[str, int]]) -> float:
     """The training loss of the whole net with some of its nodes held at zero."""
     module = net.to_module()
-    images, labels = data.parts["train"]
+    images, labels = labelled(data.parts["train"])
     held = {"linear": [c for name, c in gone if name == "linear"], "linear_1": [c for n, c in gone if n == "linear_1"]}
     x = images.flatten(1)
     for name, path in (("linear", "1"), ("linear_1", "3")):
@@ -171,7 +171,7 @@ def test_the_oracle_tries_every_single_removal(data: ArrayData) -> None:
         for _ in range(2):
             units = [(n, c) for n, size in (("linear", 8), ("linear_1", 6)) for c in range(size) if (n, c) not in gone]
             gone.append(min(units, key=lambda unit: loss_with_zeros(net, data, [*gone, unit])))
-    keep = without(last, coupling, (12,), data, Loop(rule="oracle"))
+    keep = without(last, coupling, (12,), data, Loop(rule="oracle"), task=TASK)
     left = {(name, int(unit)) for name, kept in keep.items() for unit in kept}
     assert {("linear", c) for c in range(8)} | {("linear_1", c) for c in range(6)} == left | set(gone)
 
@@ -184,13 +184,13 @@ def test_the_oracle_finds_units_by_what_they_were_in_the_whole_net(data: ArrayDa
     silent = net.edited(tensors={"3.weight": weight})
     last, coupling = untrained(silent, {"conv2d": [1, 2, 3, 4], "conv2d_1": [0, 5]})
     before = loss(last.net, data)
-    keep = without(last, coupling, (4,), data, Loop(rule="oracle"))
+    keep = without(last, coupling, (4,), data, Loop(rule="oracle"), task=TASK)
     after = loss(cut(silent, keep, coupling), data)
     assert after <= before + 1e-6
 
 
 def loss(net: Net, data: ArrayData) -> float:
-    images, labels = data.parts["train"]
+    images, labels = labelled(data.parts["train"])
     with torch.no_grad():
         return float(nn.functional.cross_entropy(net.to_module()(images), labels))
 

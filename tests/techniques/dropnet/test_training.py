@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import linears, pictures
+from tiny import TASK, linears, pictures
 from torch import nn
 from torch.nn import functional as F
 
-from slimwright.data import ArrayData
+from slimwright.data import ArrayData, labelled
 from slimwright.errors import DataError
 from slimwright.progress import Event
 from slimwright.techniques.dropnet import AS_PUBLISHED
@@ -22,7 +22,7 @@ def data() -> ArrayData:
 def epochs_of(module: nn.Module, data: ArrayData, schedule: Schedule) -> int:
     """Train, and count the epochs."""
     told: list[Event] = []
-    fit(module, data, schedule, tell=told.append)
+    fit(module, data, schedule, tell=told.append, task=TASK)
     return len(told)
 
 
@@ -31,7 +31,7 @@ def test_an_epoch_is_plain_gradient_descent(data: ArrayData) -> None:
     module = linears().to_module()
     by_hand = copy.deepcopy(module)
     assert epochs_of(module, data, replace(AS_PUBLISHED, epochs=1, rate=0.2, batch_size=25, seed=None)) == 1
-    images, labels = data.parts["train"]
+    images, labels = labelled(data.parts["train"])
     for start in (0, 25, 50):
         loss = F.cross_entropy(by_hand(images[start : start + 25]), labels[start : start + 25])
         gradients = torch.autograd.grad(loss, list(by_hand.parameters()))
@@ -47,8 +47,8 @@ def losses_by_epoch(data: ArrayData, schedule: Schedule) -> list[float]:
     found = []
     for epochs in range(1, schedule.epochs + 1):
         module = linears(2).to_module()
-        fit(module, data, replace(schedule, epochs=epochs, patience=epochs))
-        found.append(mean_loss(module, data, "validation"))
+        fit(module, data, replace(schedule, epochs=epochs, patience=epochs), task=TASK)
+        found.append(mean_loss(module, data, "validation", TASK))
     return found
 
 
@@ -60,7 +60,7 @@ def test_it_stops_when_the_loss_no_longer_falls_and_keeps_the_best_epoch(data: A
     module = linears(2).to_module()
     epochs = epochs_of(module, data, schedule)
     assert 4 < epochs < 12
-    assert mean_loss(module, data, "validation") == best_so_far[epochs - 1] == best_so_far[epochs - 4]
+    assert mean_loss(module, data, "validation", TASK) == best_so_far[epochs - 1] == best_so_far[epochs - 4]
     assert best_so_far[epochs - 4] < best_so_far[epochs - 5]  # the last epoch that helped
     assert not module.training
 
@@ -69,7 +69,7 @@ def test_the_order_is_seeded(data: ArrayData) -> None:
     weights = []
     for seed in (0, 0, 1, None):
         module = linears().to_module()
-        fit(module, data, replace(AS_PUBLISHED, epochs=1, batch_size=8, seed=seed))
+        fit(module, data, replace(AS_PUBLISHED, epochs=1, batch_size=8, seed=seed), task=TASK)
         weights.append(torch.cat([parameter.flatten() for parameter in module.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert not any(torch.equal(weights[0], other) for other in weights[2:])
@@ -82,14 +82,14 @@ def deep() -> nn.Module:
 
 def test_a_training_that_never_had_a_loss_is_refused(data: ArrayData) -> None:
     with pytest.raises(DataError, match=r"loss is (nan|inf) (in|after) epoch 1; lower the rate \(1000000.0\)"):
-        fit(deep(), data, replace(AS_PUBLISHED, epochs=3, rate=1e6))
+        fit(deep(), data, replace(AS_PUBLISHED, epochs=3, rate=1e6), task=TASK)
 
 
 def test_a_training_that_loses_itself_ends_with_its_best_epoch(data: ArrayData) -> None:
     schedule = replace(AS_PUBLISHED, epochs=40, patience=40, rate=3.0, seed=None)
     told: list[Event] = []
-    model = fit(deep(), data, schedule, tell=told.append)
+    model = fit(deep(), data, schedule, tell=told.append, task=TASK)
     assert "loss nan" in told[-1].note and 2 < len(told) < 40
-    best = fit(deep(), data, replace(schedule, epochs=2))
+    best = fit(deep(), data, replace(schedule, epochs=2), task=TASK)
     assert "after epoch 2" in told[-1].note
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), best.parameters(), strict=True))

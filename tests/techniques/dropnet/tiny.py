@@ -6,8 +6,10 @@ from torch import Tensor, nn
 from slimwright.data import ArrayData, Part
 from slimwright.graph import Net
 from slimwright.importers import capture
+from slimwright.tasks import Classification
 
 SHAPE = (1, 6, 6)
+TASK = Classification(("row", "column", "diagonal"))
 SIZES: dict[Part, int] = {"train": 60, "calibration": 6, "validation": 30, "test": 6}
 
 
@@ -23,7 +25,7 @@ def pictures(seed: int = 0) -> ArrayData:
             strokes: tuple[Tensor, ...] = (image[0, at], image[0, :, at], image[0].diagonal(at - 3))
             strokes[label].add_(0.7)
         parts[part] = images, labels
-    return ArrayData("pictures", ("row", "column", "diagonal"), parts)
+    return ArrayData("pictures", TASK.classes, parts)
 
 
 def convolutions(seed: int = 0) -> Net:

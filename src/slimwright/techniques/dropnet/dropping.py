@@ -24,6 +24,7 @@ from slimwright.data import Dataset
 from slimwright.errors import RequestError
 from slimwright.graph.net import Net, without_dead_ends
 from slimwright.graph.ops import op_of
+from slimwright.tasks import Metric, Task, returned
 from slimwright.techniques.dropnet.rounds import Keep, Round
 from slimwright.techniques.dropnet.training import AS_PUBLISHED, module_of
 from slimwright.techniques.importance import Score, counts_left, ranked
@@ -39,7 +40,7 @@ class Loop:
     """What a round drops, and when to stop. The defaults are the paper's.
 
     `share` of the units that are left goes per round, at least one; 0 drops one at a time. The loop ends with at most
-    `least` of all units, or with the round after one whose validation accuracy is at most `kappa` times the first's.
+    `least` of all units, or with the round after one whose validation metric has `fallen` to `kappa` times the first's.
     """
 
     rule: Rule = "minimum_layer"
@@ -63,6 +64,11 @@ class Loop:
         """True where every layer drops its own share."""
         return self.rule.endswith("_layer")
 
+    def fallen(self, now: Round, first: Round, metric: Metric) -> bool:
+        """True where the metric is at most `kappa` times the first round's, or at least 1 / `kappa` of an error."""
+        worse, better = now.validation_score, first.validation_score
+        return worse <= self.kappa * better if metric.higher_is_better else better <= self.kappa * worse
+
 
 def filters_of(net: Net, coupling: Coupling) -> list[str]:
     """Return the names of the groups that a convolution makes; of all groups where none does."""
@@ -84,10 +90,10 @@ def counts_per_round(sizes: Sequence[int], loop: Loop) -> list[tuple[int, ...]]:
     return plan
 
 
-def without(last: Round, coupling: Coupling, counts: Sequence[int], data: Dataset, loop: Loop) -> Keep:
+def without(last: Round, coupling: Coupling, counts: Sequence[int], data: Dataset, loop: Loop, *, task: Task) -> Keep:
     """Return what the round after `last` keeps: `counts` of every layer or in all. `coupling` is the whole net's."""
     if loop.rule == "oracle":
-        return _greedy(last, coupling, counts[0], data)
+        return _greedy(last, coupling, counts[0], data, task)
     rng = np.random.default_rng((loop.seed, last.units))
     sizes = {group.name: group.size for group in coupling.groups}
     every = {name: np.full(sizes[name], -np.inf) for name in last.keep}  # what is gone goes first
@@ -124,9 +130,8 @@ def _sums(net: Net, values: tuple[str, ...], data: Dataset) -> dict[str, Tensor]
     module = module_of(without_dead_ends(replace(net, outputs=values)))
     sums = {name: torch.zeros(2, *net[name].shape[1:], dtype=torch.float64) for name in values}
     with torch.no_grad():
-        for images, _ in data.batches("train", 128):
-            results = module(images)
-            for name, value in zip(values, (results,) if isinstance(results, Tensor) else results, strict=True):
+        for inputs, _ in data.batches("train", 128):
+            for name, value in zip(values, returned(module, inputs), strict=True):
                 sums[name] += torch.stack([value.abs().sum(0), (value != 0).sum(0)])
     return {name: total / data.size("train") for name, total in sums.items()}
 
@@ -147,22 +152,22 @@ def _behind_activation(net: Net, group: ChannelGroup) -> str:
 
 def _scores(last: Round, coupling: Coupling, data: Dataset, loop: Loop, rng: np.random.Generator) -> dict[str, Score]:
     """The scores of the units that are left; the lowest will go."""
-    metric = loop.rule.removesuffix("_layer")
-    if metric == "random":
+    rule = loop.rule.removesuffix("_layer")
+    if rule == "random":
         return {name: rng.random(len(kept)) for name, kept in last.keep.items()}
     seen = activations(last, coupling, data)
-    if metric == "apoz":
+    if rule == "apoz":
         return {name: nonzero for name, (_, nonzero) in seen.items()}
-    sign = -1 if metric == "maximum" else 1
+    sign = -1 if rule == "maximum" else 1
     return {name: sign * size for name, (size, _) in seen.items()}
 
 
-def _greedy(last: Round, coupling: Coupling, left: int, data: Dataset) -> Keep:
+def _greedy(last: Round, coupling: Coupling, left: int, data: Dataset, task: Task) -> Keep:
     """Try every single removal, keep the best, and so on until `left` units are left."""
     net, keep = last.net, last.keep
     while sum(map(len, keep.values())) > left:
         tries = _removals(net, keep, coupling)
-        net, keep = min(tries, key=lambda tried: mean_loss(module_of(tried[0]), data, "train"))
+        net, keep = min(tries, key=lambda tried: mean_loss(module_of(tried[0]), data, "train", task))
     return keep
 
 

@@ -2,7 +2,7 @@
 
 A round resets the net to its first weights, leaves out the units dropped so far, trains, and drops a share of those
 that are left: the ones with the least mean |activation|, say. Round after round, until few are left or the validation
-accuracy has fallen too far; what is dropped then is left out of one last training (Tan and Motani 2020, arXiv
+metric has fallen too far; what is dropped then is left out of one last training (Tan and Motani 2020, arXiv
 2207.06646, algorithm 1).
 
 Units are cut out rather than masked, which makes each round cheaper than the one before. For plain SGD it is the same
@@ -23,8 +23,9 @@ from slimwright.data import Dataset
 from slimwright.errors import RequestError
 from slimwright.graph.net import Net
 from slimwright.progress import Event, Tell, silent
+from slimwright.tasks import Task
 from slimwright.techniques.dropnet.dropping import Loop, counts_per_round, filters_of, without
-from slimwright.techniques.dropnet.rounds import Keep, Round, Rounds
+from slimwright.techniques.dropnet.rounds import Keep, Round, Rounds, Training
 from slimwright.train import Schedule
 
 
@@ -33,6 +34,7 @@ def dropnet(
     data: Dataset,
     loop: Loop,
     *,
+    task: Task,
     units: Sequence[str] | None = None,
     folder: Path | None = None,
     tell: Tell = silent,
@@ -46,15 +48,15 @@ def dropnet(
     coupling = couple(net)
     groups = _chosen(coupling, filters_of(net, coupling) if units is None else units, loop)
     plan = counts_per_round([group.size for group in groups], loop)
-    todo = Rounds(net, coupling, data, loop.training, folder)
+    todo = Rounds(net, coupling, Training(data, task, loop.training), folder)
     keep: Keep = {group.name: np.arange(group.size) for group in groups}
     done: list[Round] = []
     for number, counts in enumerate(plan, 1):
         if done:
-            keep = without(done[-1], coupling, counts, data, loop)
+            keep = without(done[-1], coupling, counts, data, loop, task=task)
         done.append(todo.trained(keep))
-        tell(Event("dropnet", number, len(plan), f"{loop.rule}: {_said(done[-1])}"))
-        if number > 1 and done[-2].validation_accuracy <= loop.kappa * done[0].validation_accuracy:
+        tell(Event("dropnet", number, len(plan), f"{loop.rule}: {_said(done[-1], task)}"))
+        if number > 1 and loop.fallen(done[-2], done[0], task.metric):
             break
     return done
 
@@ -65,20 +67,21 @@ def retrained(
     data: Dataset,
     training: Schedule,
     *,
+    task: Task,
     folder: Path | None = None,
     tell: Tell = silent,
 ) -> list[Round]:
     """Return what comes of the same units in `net`, which has other first weights: the paper's "randominit"."""
-    todo = Rounds(net, couple(net), data, training, folder)
+    todo = Rounds(net, couple(net), Training(data, task, training), folder)
     done: list[Round] = []
     for number, like in enumerate(rounds, 1):
         done.append(todo.trained(like.keep))
-        tell(Event("dropnet", number, len(rounds), f"other first weights: {_said(done[-1])}"))
+        tell(Event("dropnet", number, len(rounds), f"other first weights: {_said(done[-1], task)}"))
     return done
 
 
-def _said(of: Round) -> str:
-    return f"{of.units} units left, {of.validation_accuracy:.1%} of the validation images right"
+def _said(of: Round, task: Task) -> str:
+    return f"{of.units} units left, validation {task.metric.name} {task.metric.shown(of.validation_score)}"
 
 
 def _chosen(coupling: Coupling, names: Sequence[str], loop: Loop) -> list[ChannelGroup]:

@@ -1,13 +1,14 @@
 """One round: the first weights, less the units dropped so far, trained; kept in a folder if there is one.
 
-A round is kept under what it is made of (first weights, training, images, units left), whatever rule chose the units: a
-loop that was killed goes on from its last whole round, and loops from the same weights share their first one.
+A round is kept under what it is made of (first weights, task, training, images, units left), whatever rule chose the
+units: a loop that was killed goes on from its last whole round, and loops from the same weights share their first one.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,8 +22,9 @@ from slimwright.coupling.views import Ids
 from slimwright.data import Dataset, part_fingerprint
 from slimwright.graph.net import Net
 from slimwright.progress import Event
+from slimwright.tasks import Task
 from slimwright.techniques.dropnet.training import module_of
-from slimwright.train import Schedule, accuracy, fit, mean_loss
+from slimwright.train import Schedule, fit, mean_loss, score
 
 Keep: TypeAlias = Mapping[str, Ids]
 
@@ -35,7 +37,7 @@ class Round:
     net: Net
     epochs: int
     validation_loss: float
-    validation_accuracy: float
+    validation_score: float  # of the task's metric, in its unit
 
     @property
     def units(self) -> int:
@@ -43,13 +45,30 @@ class Round:
         return sum(map(len, self.keep.values()))
 
 
+@dataclass(frozen=True)
+class Training:
+    """What every round is trained with; the data has the task's targets."""
+
+    data: Dataset
+    task: Task
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
 class Rounds:
     """Trains one net without some of its units, or takes from a folder what came of that before."""
 
-    def __init__(self, net: Net, coupling: Coupling, data: Dataset, training: Schedule, folder: Path | None) -> None:
-        self.net, self.coupling, self.data, self.training, self.folder = net, coupling, data, training, folder
-        images = [part_fingerprint(data, "train"), part_fingerprint(data, "validation")] if folder else []
-        self.identity = [net.digest, asdict(training), images]
+    net: Net
+    coupling: Coupling
+    training: Training
+    folder: Path | None
+
+    @cached_property
+    def _identity(self) -> list[object]:
+        """All that a round depends on, but for its units."""
+        data, task = self.training.data, self.training.task
+        parts = [part_fingerprint(data, "train"), part_fingerprint(data, "validation")]
+        return [self.net.digest, task.name, task.metric.name, asdict(self.training.schedule), parts]
 
     def trained(self, keep: Keep) -> Round:
         """Return the round that keeps these units of each group."""
@@ -60,11 +79,12 @@ class Rounds:
             return known
         module = module_of(small)
         epochs: list[Event] = []
-        fit(module, self.data, self.training, tell=epochs.append)
+        data, task = self.training.data, self.training.task
+        fit(module, data, self.training.schedule, task=task, tell=epochs.append)
         trained = small.trained(module)
         net = trained.edited(tensors={name: t.contiguous() for name, t in trained.tensors.items()})
-        loss, right = mean_loss(module, self.data, "validation"), accuracy(module, self.data, "validation")
-        done = Round(keep, net, len(epochs), loss, right)
+        loss, scored = (judge(module, data, "validation", task) for judge in (mean_loss, score))
+        done = Round(keep, net, len(epochs), loss, scored)
         if path:
             _save(done, path)
         return done
@@ -74,7 +94,7 @@ class Rounds:
         if self.folder is None:
             return None
         kept = {name: channels.tolist() for name, channels in keep.items()}
-        key = hashlib.sha256(json.dumps([self.identity, kept], sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([self._identity, kept], sort_keys=True).encode()).hexdigest()
         return self.folder / f"{sum(map(len, kept.values()))}-{key[:24]}"
 
 
@@ -83,7 +103,7 @@ def _save(done: Round, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path.with_suffix(".safetensors")) as temporary:
         safetensors.torch.save_file(dict(done.net.tensors), temporary)
-    said = {name: getattr(done, name) for name in ("units", "epochs", "validation_loss", "validation_accuracy")}
+    said = {name: getattr(done, name) for name in ("units", "epochs", "validation_loss", "validation_score")}
     kept = {name: channels.tolist() for name, channels in done.keep.items()}
     with replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps({**said, "keep": kept}) + "\n")
@@ -94,10 +114,10 @@ def _restored(small: Net, keep: Keep, path: Path) -> Round | None:
     try:
         found = json.loads(path.with_suffix(".json").read_text())
         tensors = safetensors.torch.load_file(path.with_suffix(".safetensors"))
-        loss, right = float(found["validation_loss"]), float(found["validation_accuracy"])
+        loss, scored = float(found["validation_loss"]), float(found["validation_score"])
         epochs = int(found["epochs"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
         return None
     if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in small.tensors.items()}:
         return None
-    return Round(keep, small.edited(tensors=tensors), epochs, loss, right)
+    return Round(keep, small.edited(tensors=tensors), epochs, loss, scored)
