@@ -25,17 +25,17 @@ from lib import onnx_runs
 from lib.accuracy import accuracy
 from lib.alexnet_ranks import FACTORISED, SEED, alexnet_factors, captured
 from lib.results import Column, Row, environment, options, publish, show
-from slimwright.cli.sources import load_data, load_model
+from slimwright.cli.sources import load_data, load_original
 from slimwright.cost import Cost, count
 from slimwright.data import Dataset
 from slimwright.evidence import observe
 from slimwright.graph import Net
 from slimwright.runtimes import onnxruntime
 from slimwright.tasks import Classification
+from slimwright.techniques import Ranks, Recipe, Tune, apply, in_turns
 from slimwright.techniques.fold import fold_batch_norm
 from slimwright.techniques.low_rank import Factors, Kind, factorise, most_ranks, outline, params_at
 from slimwright.techniques.ranks import aligned, rank_for_ratio
-from slimwright.techniques.recipe import Ranks, Recipe, Tune, apply, in_turns
 from slimwright.train import Schedule, fit
 
 CACHE = Path(__file__).resolve().parents[1] / "out" / "cache"
@@ -163,7 +163,7 @@ def trained_rows(data: Dataset, extent: Extent, step: int) -> Iterator[Row]:
     """Factorise a trained net by each kind, plainly and from evidence, and read what is left, tuned and not."""
     say = Console(stderr=True).print
     say(f"{NETWORK}: training, or loading what was trained before")
-    net = load_model(NETWORK, data, cache=CACHE)
+    net = load_original(NETWORK, data, cache=CACHE).net
     evidence = observe(net, data.batches("calibration", 64), classes=len(data.labels), seed=SEED)
     wanted = {
         (k, share): aligned(net, factors_at(net, k, share), step) for k in extent.kinds for share in extent.shares
@@ -208,7 +208,7 @@ class Read:
 
 def turn_rows(data: Dataset, step: int) -> Iterator[Row]:
     """Factorise the layers at the share quoted, from evidence, all at once, two at a time, and one at a time."""
-    net = load_model(NETWORK, data, cache=CACHE)
+    net = load_original(NETWORK, data, cache=CACHE).net
     whole = accuracy(net.to_module(), data, "test")
     factors = aligned(net, factors_at(net, *QUOTED), step)
     layers = {name: Ranks(kind=wanted.kind, ranks=wanted.ranks) for name, wanted in factors.items()}

@@ -27,15 +27,15 @@ from lib.accuracy import accuracy
 from lib.batch_norms import estimate_batch_norms
 from lib.results import Column, Row, environment, options, publish, show
 from lib.torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
-from slimwright.cli.sources import load_model
+from slimwright.cli.sources import load_original
 from slimwright.cost import Cost, count
 from slimwright.coupling import couple, cut
 from slimwright.data import Dataset, digits, labelled, whole
 from slimwright.evidence import observe
 from slimwright.graph import Net
 from slimwright.importers import capture
+from slimwright.techniques import Prune, Recipe, Solve, apply
 from slimwright.techniques.prune import removals
-from slimwright.techniques.recipe import Prune, Recipe, Solve, apply
 from slimwright.train import Schedule
 
 CACHE = Path(__file__).resolve().parents[1] / "out" / "cache"
@@ -89,7 +89,7 @@ def rows_of(network: str, *, quick: bool) -> list[Row]:
     say = Console(stderr=True).print
     say(f"{network}: training, or loading what was trained before")
     data = digits(SEED)
-    net = load_model(network, data, cache=CACHE)
+    net = load_original(network, data, cache=CACHE).net
     whole_cost = count(net)
     found = [row(network, Pruned(0.0, "original", net.to_module(), 0.0), whole_cost, whole_cost, data)]
     costs: dict[tuple[float, str], Cost] = {}

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from slimwright.measure.proof import TOLERANCE, net_scores, parity
 from torch import Tensor
 
 from lib.results import RUNTIME_PACKAGES, Column, Row, environment, options, publish, show
 from slimwright.errors import SlimwrightError
 from slimwright.graph import Net
 from slimwright.importers import capture
+from slimwright.measure.prove import TOLERANCE, parity
 from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort, Local, Measurement, measure

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from slimwright.measure.proof import net_scores, parity
 
 from lib.results import RUNTIME_PACKAGES, Column, Row, environment, options, publish, show
 from slimwright.cost import count
 from slimwright.errors import SlimwrightError
 from slimwright.graph import Net
 from slimwright.importers import capture
+from slimwright.measure.prove import parity
 from slimwright.runtimes import RUNTIMES, Workshop
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort, Local, measure

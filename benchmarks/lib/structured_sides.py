@@ -14,7 +14,6 @@ from typing import TypeAlias
 
 import tensorly
 import torch
-from slimwright.search.choices import Choices
 from tensorly.decomposition import parafac, partial_tucker
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,7 +29,7 @@ from slimwright.coupling.views import Ids
 from slimwright.data import Labelled
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net
-from slimwright.search import Predictor, factorisable, rank_damages, solve
+from slimwright.search import Plan, Predictor, Problem, factorisable, problem, solve
 from slimwright.techniques.importance import keep_by_score, scores
 from slimwright.techniques.low_rank import factorise
 from slimwright.techniques.prune import removals
@@ -83,12 +82,42 @@ class Subject:
         predictor = Predictor(self.net, self.coupling, LatencyTable(one_by_one(_untimed), None, {}), STEP, ranks=ranks)
 
         def find() -> Arrays:
-            orders, damages = removals(self.net, self.evidence, self.coupling), rank_damages(predictor, self.evidence)
+            orders, damages = (
+                removals(self.net, self.evidence, self.coupling),
+                rank_damages(self.net, self.evidence, predictor.sizes),
+            )
             return as_arrays(orders) | {RANK + name: damage for name, damage in damages.items()}
 
         found = found_once(self.folder / f"damages-{self.net.digest[:12]}.npz", find)
         damages = {name.removeprefix(RANK): array for name, array in found.items() if name.startswith(RANK)}
-        return Choices(self.net, self.coupling, as_orders(found), damages, predictor)
+        return Choices(as_orders(found), damages, predictor)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The channels that may go, in order, and the ranks that may fall, with what each is predicted to cost."""
+
+    orders: Mapping[str, Removal]
+    ranks: Mapping[str, NDArray[np.float64]]
+    predictor: Predictor
+
+    def problem(self, channel_weight: float | None) -> Problem:
+        """Return the choice of channels and ranks under a limit on MACs; with None of channels alone."""
+
+        def costs(counts: Mapping[str, int]) -> Mapping[str, float]:
+            return {"macs": float(self.predictor.macs(counts))}
+
+        if channel_weight is None:
+            return problem(self.orders, self.predictor, costs)
+        return problem(self.orders, self.predictor, costs, ranks=self.ranks, channel_weight=channel_weight)
+
+    def keep(self, plan: Plan) -> dict[str, NDArray[np.int64]]:
+        """Return the channels that a plan keeps of each group it cuts."""
+        return {
+            name: removal.keep(plan.counts[name])
+            for name, removal in self.orders.items()
+            if plan.counts[name] < len(removal.order)
+        }
 
 
 def by_slimwright(subject: Subject, share: float) -> Net:
@@ -108,7 +137,7 @@ def _planned(subject: Subject, share: float, channel_weight: float | None) -> Ne
     """The net of one plan. None: layers keep their ranks."""
     net, choices = subject.net, subject.choices
     predictor = choices.predictor
-    task = choices.problem(lambda counts: {"macs": float(predictor.macs(counts))}, channel_weight=channel_weight)
+    task = choices.problem(channel_weight)
     plan = solve(task, {"macs": share * count(net).macs})
     draft = Draft.of(net).cut(choices.keep(plan), subject.coupling)
     factors = predictor.factors(plan.counts)
@@ -121,7 +150,7 @@ def evidence_on(net: Net, subject: Subject) -> Evidence:
     """Evidence of a net on the calibration images, added up over classes."""
     images, labels = (part.cpu() for part in subject.calibration)
     batches = zip(images.split(64), torch.zeros_like(labels).split(64), strict=True)
-    return observe(net, batches, classes=1, seed=subject.seed, device=subject.device)
+    return observe(net, batches, task=subject.task, seed=subject.seed, device=subject.device)
 
 
 def _untimed(_: object) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from example_nets import SHAPE, hand_made
 from onnx_files import exported_by_torchscript, saved
-from slimwright.cli.sources import read_model
+from slimwright.cli.sources import read_original
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph import load_net, save_net
 from slimwright.importers.onnx import read_onnx
@@ -50,7 +50,7 @@ def changed(path: Path, edit: Edit) -> Path:
 
 
 def test_a_file_is_read_by_its_name(good: Path) -> None:
-    assert read_model(good).digest == read_onnx(good).digest
+    assert read_original(good).net.digest == read_onnx(good).digest
 
 
 def test_the_missing_package_is_named(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:

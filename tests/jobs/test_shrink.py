@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from onnx_files import onnx_scores
+from proofs import net_scores, share_right
 from slimwright import Budget, Bundle, Net, Settings, capture, load_bundle, shrink
-from slimwright.data import ArrayData, digits, whole
+from slimwright.data import ArrayData, digits, labelled, whole
 from slimwright.errors import BudgetError, DataError, RequestError
 from slimwright.graph import load_net
 from slimwright.progress import Event
@@ -44,18 +45,18 @@ def test_a_bundle_holds_all_that_it_promises(bundle: Bundle) -> None:
 
 def test_the_result_meets_the_budget_and_the_summary_tells_the_truth(bundle: Bundle, data: ArrayData) -> None:
     summary = bundle.summary
-    images, labels = whole(data, "test")
-    assert summary.score == share_right(onnx_scores(bundle.path / "model.onnx", images), labels)
-    assert summary.score_original == share_right(onnx_scores(bundle.path / "original.onnx", images), labels)
+    images, labels = labelled(whole(data, "test"))
+    assert summary.score == 100 * share_right(onnx_scores(bundle.path / "model.onnx", images), labels)
+    assert summary.score_original == 100 * share_right(onnx_scores(bundle.path / "original.onnx", images), labels)
     assert summary.size_bytes == (bundle.path / "model.onnx").stat().st_size
     assert summary.within_budget
     assert bundle.manifest.result.macs <= 0.5 * bundle.manifest.original.macs
-    assert summary.score >= summary.score_original - 0.05
+    assert summary.score >= summary.score_original - 5
     assert summary.latency_ratio == pytest.approx(summary.latency_ms / summary.latency_ms_original)
 
 
 def test_the_saved_net_is_the_one_that_was_exported(bundle: Bundle, data: ArrayData) -> None:
-    images, _ = whole(data, "validation")
+    images, _ = labelled(whole(data, "validation"))
     expected = net_scores(load_net(bundle.path / "net"), images)
     found = onnx_scores(bundle.path / "model.onnx", images)
     tolerance = bundle.manifest.proof.tolerance

@@ -5,7 +5,7 @@ import pytest
 from manifest_example import example_manifest, example_recipe
 from pages import HOSTILE, Page, charts, rendered, text_of
 
-from slimwright.measure.bundle import Decision, Manifest
+from slimwright.measure import Decision, Manifest
 from slimwright.report import write_report
 from slimwright.techniques import Recipe
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from example_nets import SHAPE
+from proofs import net_scores
 from slimwright.graph import Net
-from slimwright.measure.proof import TOLERANCE, net_scores
+from slimwright.measure.prove import TOLERANCE
 from slimwright.runner.machine import Described
 from slimwright.runner.pack import packed, runner, unpack
 from slimwright.runtimes import Artefact, Precision, Workshop

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from exact import small_net
+from proofs import net_scores, parity, share_right
 from slimwright.data import ArrayData, whole
 from slimwright.graph import Net
 from slimwright.importers import capture
-from slimwright.measure.proof import net_scores, parity, share_right
 from slimwright.runtimes import RUNTIMES, Artefact, Precision, Workshop
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort, Local, Measurement, measure

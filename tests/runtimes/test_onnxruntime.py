@@ -5,11 +5,11 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from slimwright.measure.proof import net_scores
 from torch import Tensor, nn
 
 from example_nets import SHAPE
 from onnx_files import onnx_scores
+from proofs import net_scores
 from slimwright.errors import ProofError
 from slimwright.graph import Net
 from slimwright.importers import capture

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from exact import small_net
 from example_nets import SHAPE, hand_made
+from proofs import net_scores, parity
 from slimwright.coupling import choose, couple, cut
 from slimwright.graph import Net
 from slimwright.importers import capture
-from slimwright.measure.proof import net_scores, parity
 from slimwright.runtimes import RUNTIMES, Artefact, Workshop
 from slimwright.runtimes.known import installed
 from slimwright.runtimes.suited import FOR, suited

@@ -12,9 +12,10 @@ from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable, LayerShape, one_by_one
 from slimwright.coupling import couple, cut
 from slimwright.importers import capture
-from slimwright.search import CP_RANK, IN_RANK, OUT_RANK, Predictor, Problem, problem, solve
+from slimwright.search import Predictor, Problem, problem, solve
 from slimwright.techniques.low_rank import Factors, factorise
 from slimwright.techniques.prune import Removal
+from slimwright.techniques.ranks import CP_RANK, IN_RANK, OUT_RANK
 from slimwright.techniques.solver.draft import Draft
 from slimwright.zoo import build
 

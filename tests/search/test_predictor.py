@@ -18,9 +18,9 @@ from slimwright.coupling import couple, cut
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net
 from slimwright.importers import capture
-from slimwright.search import CP_RANK, IN_RANK, OUT_RANK, Predictor, factorisable, rank_damages
+from slimwright.search import Predictor, factorisable
 from slimwright.techniques.low_rank import Factors, factorise
-from slimwright.techniques.ranks import damages
+from slimwright.techniques.ranks import CP_RANK, IN_RANK, OUT_RANK, damages, rank_damages
 
 
 class Device(LatencyTable):
@@ -355,7 +355,7 @@ def test_each_rank_has_the_damage_of_its_kind() -> None:
     )
     evidence = observed(net)
     predictor = predictor_of(net, ranks=["conv2d_1", "conv2d_2", "linear"])
-    found = rank_damages(predictor, evidence)
+    found = rank_damages(predictor.net, evidence, predictor.sizes)
     kinds = {
         IN_RANK + "conv2d_1": "input", OUT_RANK + "conv2d_1": "output", CP_RANK + "conv2d_1": "cp",
         OUT_RANK + "conv2d_2": "output", OUT_RANK + "linear": "svd",

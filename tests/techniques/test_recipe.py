@@ -98,9 +98,9 @@ def test_a_recipe_cannot_be_changed(residual: Net) -> None:
         full(residual).original = "another"  # type: ignore[misc]
 
 
-def test_the_precision_is_that_of_the_quantize_step(residual: Net) -> None:
-    assert full(residual).precision() == "int8"
-    assert Recipe(original="x", steps=(Fold(),)).precision() == "fp32"
+def test_the_precision_is_that_of_the_quantize_step(residual: Net, data: ArrayData) -> None:
+    assert apply(full(residual), residual, data).precision == "int8"
+    assert apply(Recipe(original=None, steps=(Fold(),)), residual, data).precision == "fp32"
 
 
 def test_applying_a_recipe_twice_gives_the_same_net(residual: Net, data: ArrayData) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from counted import without_memory
 
-from slimwright.cli.sources import load_model
+from slimwright.cli.sources import load_original
 from slimwright.data import ArrayData
 from slimwright.errors import ModelError
 from slimwright.importers import capture
@@ -45,7 +45,7 @@ def test_networks_that_cannot_take_another_size_say_so(name: str) -> None:
 
 def test_training_on_images_of_the_wrong_size_is_refused_before_it_begins(digit_data: ArrayData) -> None:
     with pytest.raises(ModelError, match=r"lenet5 is made for images of shape \[1, 28, 28\] and cannot take"):
-        load_model("lenet5", digit_data)
+        load_original("lenet5", digit_data)
 
 
 @pytest.mark.parametrize("name", LIGHT)

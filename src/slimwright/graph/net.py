@@ -239,7 +239,8 @@ def without_dead_ends(net: Net) -> Net:
             wanted.update(node.reads)
     nodes = tuple(n for n in net.nodes if n.name in wanted or n.op == "input")
     owned = {name for n in nodes for name in n.tensors.values()}
-    tensors, encodings = ({k: v for k, v in of.items() if k in owned} for of in (net.tensors, net.encodings))
+    tensors = {k: v for k, v in net.tensors.items() if k in owned}
+    encodings = {k: v for k, v in net.encodings.items() if k in owned}
     return Net(nodes, tensors, net.outputs, encodings)
 
 

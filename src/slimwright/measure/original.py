@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slimwright.data import Inputs, tensors_of
 from slimwright.errors import ModelError, ProofError

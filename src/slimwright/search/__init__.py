@@ -1,14 +1,15 @@
 """Which candidates to try, and which of them to ship."""
 
 from slimwright.search.journal import Journal, key_of, open_journal
-from slimwright.search.knapsack import Plan, Problem, solve
-from slimwright.search.measured import MeasuredPlan, plan_by_measuring
+from slimwright.search.knapsack import Plan, Problem, problem, solve
+from slimwright.search.measured import MOST, MeasuredPlan, plan_by_measuring
 from slimwright.search.measured_plan import measured_plan
 from slimwright.search.menu import Menu
-from slimwright.search.predictor import Predictor
+from slimwright.search.predictor import Predictor, factorisable
 from slimwright.search.space import Candidate, Evaluate, Evaluation, Goal, Policy, Space, Tuning
 
 __all__ = [
+    "MOST",
     "Candidate",
     "Evaluate",
     "Evaluation",
@@ -22,9 +23,11 @@ __all__ = [
     "Problem",
     "Space",
     "Tuning",
+    "factorisable",
     "key_of",
     "measured_plan",
     "open_journal",
     "plan_by_measuring",
+    "problem",
     "solve",
 ]

@@ -13,12 +13,12 @@ from slimwright.graph import Net
 from slimwright.measure import Outcome
 from slimwright.search.journal import Journal
 from slimwright.search.knapsack import Plan
+from slimwright.search.measured import MOST
 from slimwright.search.menu import Menu
 from slimwright.tasks import Metric
 from slimwright.techniques import Recipe
 
 PAYS = 0.97  # a candidate must take less than this share of the time of what it replaces, or it is taken back
-MOST = 0.96  # of a limit: what a measurement may take and still count as fitting
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ sum over layers neglects how errors combine. Exact for one layer of kind svd or 
 which `factorise` goes on; for cp and cp4 scaled to what it was found to be at three ranks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from math import prod
 
 import numpy as np
@@ -36,6 +36,8 @@ from slimwright.techniques.low_rank import (
     pieces,
 )
 
+IN_RANK, OUT_RANK, CP_RANK = "input rank of ", "output rank of ", "CP rank of "
+RANKS = (IN_RANK, OUT_RANK, CP_RANK)  # and a layer's name: knobs beside the groups
 TRIAL_RANK = 5  # what a reproduction of Astrid and Lee uses
 
 
@@ -174,10 +176,6 @@ def _apportioned(total: int, net: Net, layers: Mapping[str, tuple[Kind, float]])
             return ranks
         name = max(open_to, key=lambda n: (shares[n] - ranks[n]) / steps[n])
         ranks[name] += steps[name]
-
-
-IN_RANK, OUT_RANK, CP_RANK = "input rank of ", "output rank of ", "CP rank of "
-RANKS = (IN_RANK, OUT_RANK, CP_RANK)  # and a layer's name: knobs beside the groups
 
 
 def rank_damages(

@@ -50,8 +50,8 @@ TECHNIQUES: tuple[Technique, ...] = (
 
 def _any_of(techniques: Sequence[Technique]) -> Any:
     """The type of a tuple of these techniques' steps, told apart by their field `step`."""
-    union = reduce(or_, (technique.step for technique in techniques))
-    return tuple[Annotated[union, Field(discriminator="step")], ...]
+    union: Any = reduce(or_, (technique.step for technique in techniques))
+    return tuple.__class_getitem__((Annotated.__class_getitem__((union, Field(discriminator="step"))), ...))
 
 
 if TYPE_CHECKING:

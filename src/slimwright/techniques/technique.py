@@ -44,8 +44,8 @@ class Technique:
     """One technique. `apply` takes a step and the work so far; `sentence` says what a step does.
 
     `knobs` offers settings with the damage that each is predicted to do, and `steps` makes a recipe's steps of the
-    settings that a plan chose of these knobs; `done` is what a network is called after them. `ends` says that the step stands behind
-    all training and solving.
+    settings that a plan chose of these knobs; `done` is what a network is called after them. `ends` says that the step
+    stands behind all training and solving.
     """
 
     step: type[Step]

@@ -1,0 +1,28 @@
+"""What a net gives, and how near an artefact comes to it, where the outputs are scores of classes."""
+
+from torch import Tensor
+
+from slimwright.graph import Net
+from slimwright.measure.prove import parity as outputs_parity
+from slimwright.measure.records import Parity
+from slimwright.tasks import Classification
+
+
+def net_scores(net: Net, images: Tensor) -> Tensor:
+    """The net's own scores: [N, C, H, W] -> [N, classes]."""
+    (scores,) = net.run(images)
+    return scores
+
+
+def parity(found: Tensor, expected: Tensor, precision: str) -> Parity:
+    """Scores [N, classes] against those expected."""
+    return outputs_parity(_task(expected), (found,), (expected,), precision)
+
+
+def share_right(scores: Tensor, labels: Tensor) -> float:
+    """The share, 0 to 1, of images whose label has the largest score."""
+    return _task(scores).score((scores,), labels) / 100
+
+
+def _task(scores: Tensor) -> Classification:
+    return Classification(tuple(map(str, range(scores.shape[1]))))
