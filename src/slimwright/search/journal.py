@@ -38,7 +38,8 @@ class Journal:
             file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        self.results[key] = found = json.loads(line)["result"]
+        found: Result = json.loads(line)["result"]
+        self.results[key] = found
         return found
 
     def once(self, key: str, compute: Callable[[], Result]) -> Result:

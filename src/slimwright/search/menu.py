@@ -1,6 +1,6 @@
 """What a plan chooses from: the knobs of every technique, priced; and what a choice makes of the net."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -8,6 +8,7 @@ from slimwright.cost import Cost
 from slimwright.search.knapsack import Plan, Problem
 from slimwright.search.predictor import Predictor
 from slimwright.techniques import Choice, Knob, Observed, Step, Technique
+from slimwright.techniques.knobs import Key
 
 Costs: TypeAlias = Callable[[Choice], Mapping[str, float]]
 
@@ -26,8 +27,8 @@ class Menu:
 
         The damage of a technique's knobs counts by its entry in `weights`.
         """
-        sizes: dict[Hashable, Sequence[int]] = {key: found[:1] for key, found in self.predictor.sizes.items()}
-        damage: dict[Hashable, Callable[[int], float]] = {}
+        sizes: dict[Key, Sequence[int]] = {key: found[:1] for key, found in self.predictor.sizes.items()}
+        damage: dict[Key, Callable[[int], float]] = {}
         for name, knobs in self.knobs.items():
             weight = (weights or {}).get(name, 1.0)
             for knob in knobs:

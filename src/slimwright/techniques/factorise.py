@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from slimwright.data import count_of, like, whole
+from slimwright.data import Inputs, Targets, count_of, like, whole
 from slimwright.errors import RequestError
 from slimwright.evidence import Evidence, observe
 from slimwright.techniques.knobs import Choice, Knob, Observed
@@ -17,6 +17,8 @@ from slimwright.techniques.low_rank import Factors, Kind, factorise, filled, out
 from slimwright.techniques.ranks import rank_damages
 from slimwright.techniques.technique import Step, Technique, Work
 from slimwright.techniques.tune import Tune
+
+BATCH = 64
 
 
 class Ranks(BaseModel):
@@ -48,12 +50,13 @@ def _apply(step: Factorise, work: Work) -> Work:
 
 
 def _observed(step: Factorise, work: Work) -> Evidence:
-    inputs, targets = (like(part, lambda tensor: tensor[: step.images]) for part in whole(work.data, "calibration"))
-    count = count_of(inputs)
-    batches = (
-        (like(inputs, lambda t, s=start: t[s : s + 64]), like(targets, lambda t, s=start: t[s : s + 64]))
-        for start in range(0, count, 64)
-    )
+    inputs, targets = whole(work.data, "calibration")
+    count = min(step.images, count_of(inputs))
+
+    def part(of: Inputs | Targets, start: int) -> Inputs | Targets:
+        return like(of, lambda tensor: tensor[start : min(start + BATCH, count)])
+
+    batches = ((part(inputs, start), part(targets, start)) for start in range(0, count, BATCH))
     return observe(work.draft.net, batches, task=work.task, images=count, device=work.device, tell=work.tell)
 
 

@@ -4,21 +4,23 @@ A knob is a quantity that may fall: the channels of a group, a layer's rank, or 
 counts. Its damage is in nats of loss, so damages of different techniques can be added up and traded.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from slimwright.coupling import Coupling
 from slimwright.coupling.balance import Ladder
 from slimwright.evidence import Evidence
 from slimwright.graph import Net
 from slimwright.progress import Tell
-from slimwright.techniques.low_rank import Factors
 
 if TYPE_CHECKING:
+    from slimwright.techniques.low_rank import Factors
     from slimwright.techniques.technique import Step
 
-Choice: TypeAlias = Mapping[Hashable, int]  # a setting for each knob's key
+
+Key: TypeAlias = Any  # of a knob: hashable
+Choice: TypeAlias = Mapping[Key, int]  # a setting for each knob's key
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,9 @@ class Observed:
     net: Net
     coupling: Coupling
     evidence: Evidence
-    settings: Mapping[Hashable, Sequence[int]]
+    settings: Mapping[Key, Sequence[int]]
     ladders: Mapping[str, Ladder]
-    factors: Callable[["Choice"], Mapping[str, Factors]]
+    factors: "Callable[[Choice], Mapping[str, Factors]]"
     images: int  # that were observed
     device: str
     tell: Tell
@@ -49,7 +51,7 @@ class Knob:
     the cost model knows the key itself (channels of groups, and ranks of layers).
     """
 
-    key: Hashable
+    key: Key
     settings: Sequence[int]
     damage: Callable[[int], float]
     saves: Callable[[int], Mapping[str, float]] | None = None
