@@ -246,6 +246,82 @@ def test_ranks_and_channels_are_chosen_together() -> None:
     assert all(plan.counts[name] == 6 for name in orders)
 
 
+def ranked() -> tuple[Predictor, str, dict[str, Removal]]:
+    """A layer of six channels with an output rank, and the order in which channels go: the first one for 1 nat."""
+    net = capture(hand_made("Residual"), SHAPE)
+    coupling = couple(net)
+    predictor = Predictor(net, coupling, LatencyTable(one_by_one(milliseconds), None, {}), 1, ranks=["conv2d_1"])
+    (group,) = coupling.groups
+    return predictor, group.name, {group.name: Removal(np.arange(6), np.array([0.0, 1, 3, 6, 10, 15, np.inf]))}
+
+
+def test_the_damage_of_channels_counts_its_weight_and_that_of_ranks_once() -> None:
+    predictor, group, orders = ranked()
+    item = f"{OUT_RANK}conv2d_1"
+    listed = np.array([9.0, 5.0, 2.0, 1.0, 0.5, 0.25])  # at ranks 0 to 5
+    for weight in (1.0, 10.0):
+        task = problem(orders, predictor, lambda _: {}, ranks={item: listed}, channel_weight=weight)
+        assert {n: task.damage[group](n) for n in task.sizes[group]} == {
+            6: 0, 5: weight, 4: 3 * weight, 3: 6 * weight, 2: 10 * weight, 1: 15 * weight
+        }  # fmt: skip
+        assert {n: task.damage[item](n) for n in task.sizes[item]} == {6: 0, 5: 0.25, 4: 0.5, 3: 1, 2: 2, 1: 5}
+    assert problem(orders, predictor, lambda _: {}).damage[group](4) == 3  # a channel counts once if nothing is said
+
+
+def test_a_rank_of_which_no_damage_is_known_stays_whole_and_costs_nothing() -> None:
+    predictor, group, orders = ranked()
+    task = problem(orders, predictor, lambda _: {}, ranks={f"{OUT_RANK}conv2d_1": np.zeros(6)})
+    assert [*task.sizes[group]] == [6, 5, 4, 3, 2, 1] == [*task.sizes[f"{OUT_RANK}conv2d_1"]]
+    for item, whole in ((f"{IN_RANK}conv2d_1", 6), (f"{CP_RANK}conv2d_1", 16)):
+        assert [*task.sizes[item]] == [whole] and task.damage[item](whole) == 0
+    alone = problem(orders, predictor, lambda _: {})
+    assert [*alone.sizes[f"{OUT_RANK}conv2d_1"]] == [6] and alone.damage[f"{OUT_RANK}conv2d_1"](6) == 0
+
+
+def test_the_weight_of_channels_decides_between_them_and_ranks() -> None:
+    """Half a nat for a rank of one is more than a tenth of what channels lose, and less than what they lose."""
+    predictor, group, orders = ranked()
+    counts = {}
+    for weight in (0.01, 10.0):
+        task = problem(
+            orders, predictor, lambda counts: {"macs": predictor.macs(counts)},
+            ranks={f"{OUT_RANK}conv2d_1": np.full(6, 0.5)}, channel_weight=weight,
+        )  # fmt: skip
+        plan = solve(task, {"macs": 0.6 * predictor.macs(predictor.whole)})
+        counts[weight] = plan.counts[group], plan.counts[f"{OUT_RANK}conv2d_1"]
+        assert plan.feasible
+    assert counts[0.01][0] < 6 == counts[0.01][1]
+    assert counts[10.0][0] == 6 > counts[10.0][1]
+
+
+def test_where_only_several_items_together_bring_relief_all_of_them_shrink() -> None:
+    """Peak memory is the larger of two values: neither alone brings it down."""
+    damage = {"a": lambda n: 4.0 - n, "b": lambda n: 3 * (4.0 - n)}
+    task = Problem(
+        {"a": [4, 3, 2, 1], "b": [4, 3, 2, 1]}, damage, lambda c: {"peak": float(max(c["a"], c["b"])), "other": 1.0}
+    )
+    plan = solve(task, {"peak": 2.5})
+    assert plan.counts == {"a": 2, "b": 2} and plan.damage == 8 and plan.feasible
+    assert plan.predicted == {"peak": 2}
+
+
+def test_what_is_short_of_two_limits_shrinks_for_both() -> None:
+    """One item brings down the first cost and the other the second."""
+    damage = {"a": lambda n: 4.0 - n, "b": lambda n: 4.0 - n}
+    task = Problem({"a": [4, 3, 2, 1], "b": [4, 3, 2, 1]}, damage, lambda c: {"x": 100.0 * c["a"], "y": 0.01 * c["b"]})
+    plan = solve(task, {"x": 300.0, "y": 0.02})
+    assert plan.counts == {"a": 3, "b": 2} and plan.feasible and plan.damage == 3
+    assert not solve(task, {"x": 300.0, "y": 0.009}).feasible
+
+
+def test_a_choice_that_just_meets_a_limit_is_within_it() -> None:
+    task = Problem({"a": [4, 3, 2]}, {"a": lambda n: 4.0 - n}, lambda c: {"macs": float(c["a"])})
+    assert solve(task, {"macs": 3.0}).counts == {"a": 3}
+    assert solve(task, {"macs": 2.0}) == solve(task, {"macs": 2.5})
+    below = solve(task, {"macs": 1.99})
+    assert below.counts == {"a": 2} and not below.feasible
+
+
 def test_a_grouped_layer_is_measured_at_multiples_of_its_groups() -> None:
     asked: list[LayerShape] = []
 
