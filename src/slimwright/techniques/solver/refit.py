@@ -103,7 +103,7 @@ class _Walk:
     def _advance(self, node: Node) -> None:
         if self._differs(node) or any(name in self.drifted for name in node.reads):
             self.drifted.add(node.name)
-            if node.op == "batch_norm":
+            if node.op in ("batch_norm", "batch_norm1d"):
                 self._restate(node)
         module = self.net.module_of(node) if op_of(node.op).module else None
         target = self.targets.get(node.name)

@@ -3,7 +3,7 @@
     min_W,b  E |W x + b - y|^2 + r |W - W0|^2,    r = RIDGE x mean variance of x
 
 The covariance of x is factorised once, in float64, so that each further wish y costs one pass over the images. Where
-x says nothing about a direction, the weights stay what they were.
+x says nothing about a direction, the weights stay what they were; where nothing in x varies, all of them do.
 
 Where there are few positions for the weights (`THIN`), weights could fit these images rather than the function. Then r
 is the one with the least error to be expected on others, by generalised cross-validation (Golub, Heath and Wahba 1979)
@@ -24,6 +24,7 @@ RIDGE = 3e-3
 THIN_RIDGES = [10.0 ** (half / 2) for half in range(-8, 7)]  # of the mean variance
 MOST_FREEDOM = 0.9  # of the images: degrees of freedom of a solution that they can still judge
 GROWTH = 3.0  # of a ridge below the rounding of the moments, which are summed in float32
+CONSTANT = 1e-12  # of the mean square of x: a smaller variance is rounding, whose square is 4e-15 in float32
 NOT_FINITE = "what a layer reads, or shall give, holds NaN or infinite values"
 MOST_ELEMENTS = 2**25  # of the columns that are made at a time
 
@@ -52,7 +53,10 @@ class LayerRidge:
             self._factor = _factor(self._covariance, ridge)
 
     def solve(self, wanted: Sequence[Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weight [O, D] and bias [O] for the outputs `wanted`, W0 being `start` [O, D]."""
+        """Return weight [O, D] and bias [O] for the outputs `wanted`, W0 being `start` [O, D].
+
+        Raises DataError where a wish is NaN or infinite.
+        """
         before = start.double().reshape(self._groups, -1, start.shape[1])  # [G, O/G, D]
         cross = torch.zeros_like(before)
         total, squares = (torch.zeros(before.shape[:2], dtype=torch.float64) for _ in range(2))
@@ -62,12 +66,17 @@ class LayerRidge:
                 cross += torch.matmul(y.transpose(1, 2), x)
                 total += y.sum(1, dtype=torch.float64)
                 squares += y.double().square().sum(1)
+        if not squares.isfinite().all():
+            raise DataError(NOT_FINITE)
         mean = total / self.positions
         covariance = cross / self.positions - mean[:, :, None] * self._mean[:, None, :]
         unexplained = covariance - before @ self._covariance  # by W0
+        variance = self._covariance.diagonal(dim1=1, dim2=2).mean(1)  # [G] of x
+        unexplained[variance < CONSTANT * self._mean.square().mean(1)] = 0
         if self.thin:
-            variance = squares / self.positions - mean.square()
-            left = variance - ((covariance + unexplained) * before).sum(2)  # of y - W0 x
+            left = (
+                squares / self.positions - mean.square() - ((covariance + unexplained) * before).sum(2)
+            )  # of y - W0 x
             weight = before + self._judged(unexplained, left)
         else:
             weight = before + torch.cholesky_solve(unexplained.transpose(1, 2), self._factor).transpose(1, 2)
