@@ -2,10 +2,15 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "slimwright"
+MOST_LINES, MOST_ATTRIBUTES = 200, 10  # of a class
+FACES = ("tasks", "search", "report")  # what is imported from outside goes through their `__init__`
+MEANINGS = {"argmax", "cross_entropy", "accuracy"}
+MATHEMATICS = ("graph", "importers", "lowering", "coupling", "cost")  # there these are operators of a network
 
 
 def order() -> list[str]:
@@ -14,15 +19,13 @@ def order() -> list[str]:
     return [m[1] for line in drawing.splitlines() if (m := re.match(r" {6}(\w+)(?:/|\.py) ", line))]
 
 
-def imports(path: Path) -> set[str]:
-    """The top-level slimwright modules that a file imports when it is loaded or later."""
-    found = set()
+def imported(path: Path) -> Iterator[str]:
+    """The slimwright modules that a file imports when it is loaded or later, dotted, below slimwright."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("slimwright."):
-            found.add(node.module.split(".")[1])
+            yield node.module.removeprefix("slimwright.")
         elif isinstance(node, ast.ImportFrom) and node.module == "slimwright":
-            found.update(alias.name for alias in node.names)
-    return found
+            yield from (alias.name for alias in node.names)
 
 
 def test_the_drawing_names_every_module() -> None:
@@ -35,8 +38,16 @@ def test_modules_import_only_from_above() -> None:
     for path in SOURCE.rglob("*.py"):
         home = path.relative_to(SOURCE).parts[0].removesuffix(".py")
         if home in rank:
-            below = {name for name in imports(path) if rank[name] > rank[home]}
+            below = {name for name in imported(path) if rank[name.split(".")[0]] > rank[home]}
             assert not below, f"{path.relative_to(SOURCE)} imports {below}"
+
+
+def test_folders_with_a_face_are_entered_through_it() -> None:
+    for path in SOURCE.rglob("*.py"):
+        home = path.relative_to(SOURCE).parts[0]
+        for name in imported(path):
+            folder, _, inner = name.partition(".")
+            assert folder == home or folder not in FACES or not inner, f"{path.relative_to(SOURCE)} imports {name}"
 
 
 def test_nothing_unpickles() -> None:
@@ -45,31 +56,34 @@ def test_nothing_unpickles() -> None:
         assert not calls & {"pickle.load", "pickle.loads", "torch.load", "eval", "exec", "torch.export.load"}, path
 
 
-def imported_roots(path: Path) -> set[str]:
-    """The first names of the modules that a file imports when it is loaded or later."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
-        elif isinstance(node, ast.Import):
-            found.update(alias.name.split(".")[0] for alias in node.names)
-    return found
+def test_nothing_outside_tasks_knows_what_an_output_means() -> None:
+    for path in SOURCE.rglob("*.py"):
+        place = path.relative_to(SOURCE)
+        if place.parts[0] in ("tasks", *MATHEMATICS):
+            continue
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            names |= {node.attr} if isinstance(node, ast.Attribute) else set()
+            names |= {node.id} if isinstance(node, ast.Name) else set()
+            names |= {node.arg} if isinstance(node, ast.arg | ast.keyword) and node.arg else set()
+            names |= {node.name} if isinstance(node, ast.FunctionDef) else set()
+        assert not names & MEANINGS, f"{place} names {names & MEANINGS}"
 
 
-def roots_of(folder: Path) -> set[str]:
-    """What Python finds in a folder that is on its path."""
-    return {path.relative_to(folder).parts[0].removesuffix(".py") for path in folder.rglob("*.py")}
-
-
-def test_tests_and_benchmarks_import_nothing_from_each_other() -> None:
-    tests, benchmarks = ROOT / "tests", ROOT / "benchmarks"
-    assert "onnx_files" in roots_of(tests) and "lib" in roots_of(benchmarks)
-    for folder, other in ((tests, benchmarks), (benchmarks, tests)):
-        for path in folder.rglob("*.py"):
-            assert not imported_roots(path) & roots_of(other), path
-
-
-def test_a_benchmark_imports_no_other_benchmark() -> None:
-    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
-    for path in (ROOT / "benchmarks").rglob("*.py"):
-        assert not imported_roots(path) & scripts, path
+def test_classes_are_small() -> None:
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            stored = {
+                n.attr
+                for n in ast.walk(node)
+                if isinstance(n, ast.Attribute)
+                and isinstance(n.ctx, ast.Store)
+                and isinstance(n.value, ast.Name)
+                and n.value.id == "self"
+            }
+            where = f"{path.relative_to(SOURCE)}: {node.name}"
+            assert lines <= MOST_LINES, f"{where} has {lines} lines"
+            assert len(stored) <= MOST_ATTRIBUTES, f"{where} has {len(stored)} attributes"

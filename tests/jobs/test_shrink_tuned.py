@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from slimwright.measure.proof import net_scores
 
 from guarded_data import Guarded
 from scripted_jobs import Done
@@ -12,7 +13,6 @@ from scripted_target import Runs, Scores, Scripted, Turn, in_blocks, with_wrong
 from slimwright import Budget, Settings, count, shrink
 from slimwright.data import ArrayData
 from slimwright.graph import load_net
-from slimwright.measure.proof import net_scores
 from slimwright.progress import Event
 from slimwright.techniques import Fold, Prune, Quantize, Solve, Tune, apply
 from small_digits import SIZES, few_digits, small_digit_net
