@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from scripted_target import Scripted
 from slimwright import Budget, Bundle, Settings, load_bundle, shrink
 from slimwright.data import Dataset, Targets
+from slimwright.measure.original import original_of
 from slimwright.search import Candidate, Evaluate, Evaluation, Journal, Space
-from slimwright.tasks import Classification, Forward, Metric, Outputs
+from slimwright.tasks import Classification, Forward, Metric, Outputs, Task, task_for
 from slimwright.techniques import TECHNIQUES, Choice, Knob, Observed, Solve, Step, Technique, Work
 from small_digits import few_digits, small_digit_net
 
@@ -54,9 +55,11 @@ def steps(observed: Observed, _: Sequence[Knob], choice: Choice) -> list[Round]:
     return [Round(layers=tuple(layers[left:]))] if left < len(layers) else []
 
 
-ROUND = Technique(
-    Round, rounded, lambda step: f"Round {len(step.layers)} layers.", knobs=knobs, steps=steps, done="rounded"
-)
+def sentence(step: Round) -> str:
+    return f"Round {len(step.layers)} layers."
+
+
+ROUND = Technique(Round, rounded, sentence, knobs=knobs, steps=steps, done="rounded")
 
 
 def test_a_technique_of_ones_own_is_planned_applied_reported_and_read_back(tmp_path: Path) -> None:
@@ -167,16 +170,13 @@ def job(
     budget: Budget,
     *,
     model: nn.Module | None = None,
-    task_name: str = "",
-    task: object = None,
+    task_name: str | None = None,
+    task: Task | None = None,
     **settings: object,
 ) -> Bundle:
     """The main job on the small net, on a board whose times follow its work."""
-    from slimwright.measure.original import original_of
-    from slimwright.tasks import task_for
-
     data = few_digits()
     original = original_of(model or small_digit_net(), [data.image_shape])
-    wanted = task or task_for(data, original.output_shapes, original.forward, task_name or None)
+    wanted = task or task_for(data, original.output_shapes, original.forward, task_name)
     how = Settings(target=Scripted(), tune_epochs=0, **settings)  # type: ignore[arg-type]
-    return shrink(original, data=data, budget=budget, out=folder / "b", task=wanted, settings=how)  # type: ignore[arg-type]
+    return shrink(original, data=data, budget=budget, out=folder / "b", task=wanted, settings=how)
