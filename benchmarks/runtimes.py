@@ -102,9 +102,9 @@ def of_network(name: str, folder: Path, rounds: int) -> list[Entry]:
 
 def convert(entry: Entry, net: Net, workshop: Workshop, folder: Path, calibration: Tensor) -> None:
     """Make the artefact, or note why not."""
-    some = calibration if entry.precision == "int8" else None
+    some = [calibration] if entry.precision == "int8" else None
     try:
-        entry.artefact = workshop.convert(net, entry.runtime, entry.precision, folder, images=some)
+        entry.artefact = workshop.convert(net, entry.runtime, entry.precision, folder, calibration=some)
     except SlimwrightError as error:
         entry.why = str(error)
 
@@ -114,13 +114,13 @@ def run(entry: Entry, images: Tensor, expected: Tensor, *, first: bool) -> None:
     if entry.artefact is None or entry.why:
         return
     try:
-        seen = measure(Local(), {"": entry.artefact}, EFFORT, images=images if first else None)[""]
+        seen = measure(Local(), {"": entry.artefact}, EFFORT, inputs=[images] if first else None)[""]
     except SlimwrightError as error:
         entry.why = str(error)
         return
     entry.seen = (*entry.seen, seen)
-    if seen.scores is not None:
-        entry.error = parity(seen.scores, expected, entry.precision).max_relative_error
+    if seen.outputs is not None:
+        entry.error = parity(seen.outputs[0], expected, entry.precision).max_relative_error
 
 
 def row(entry: Entry) -> Row:

@@ -73,9 +73,9 @@ def row(nets: dict[str, Net], size: tuple[int, int], runtime: str, workshop: Wor
     place, artefacts, worst = Local(), {}, 0.0
     for key, net in nets.items():
         artefacts[key] = workshop.convert(net, runtime, "fp32", folder / key / runtime)
-        scores = measure(place, {key: artefacts[key]}, Effort(), images=image)[key].scores
-        assert scores is not None
-        worst = max(worst, parity(scores, net_scores(net, image), "fp32").max_relative_error)
+        outputs = measure(place, {key: artefacts[key]}, Effort(), inputs=[image])[key].outputs
+        assert outputs is not None
+        worst = max(worst, parity(outputs[0], net_scores(net, image), "fp32").max_relative_error)
     seen = measure(place, artefacts, Effort(runs=runs, warm_up=3))
     alexnet, shufflenet = (seen[key].latency for key in ("alexnet", "shufflenet"))
     assert alexnet is not None and shufflenet is not None

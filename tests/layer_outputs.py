@@ -27,8 +27,8 @@ def outputs(given: "Sequence[tuple[Artefact, Floats]]") -> list[Floats]:
 
 def run(sides: Sequence[tuple[Path, Side, Floats]]) -> list[Floats]:
     """What the process does."""
-    return [np.array(open_session(side, folder).run(image)).reshape(-1) for folder, side, image in sides]
+    return [np.array(open_session(side, folder).run([image])[0]).reshape(-1) for folder, side, image in sides]
 
 
 def _side(made: "Artefact") -> Side:
-    return Side("layer", made.runtime, made.precision, tuple(path.name for path in made.files), made.shape)
+    return Side("layer", made.runtime, made.precision, tuple(path.name for path in made.files), made.shapes)

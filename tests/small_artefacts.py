@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from slimwright.runner.job import IMAGES, Job, write_job
+from slimwright.runner.job import Job, input_file, write_job
 from slimwright.runner.pack import packed
 from slimwright.runtimes.artefact import Artefact, name_in_job
 
@@ -36,7 +36,7 @@ def small_artefact(folder: Path) -> Artefact:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, str(folder / "model.onnx"))
-    return Artefact("onnxruntime", "fp32", (folder / "model.onnx",), SHAPE)
+    return Artefact("onnxruntime", "fp32", (folder / "model.onnx",), (SHAPE,), ((1, 5),))
 
 
 def packed_job(artefact: Artefact, least_s: float, *, images: bytes | None = None) -> bytes:
@@ -46,7 +46,7 @@ def packed_job(artefact: Artefact, least_s: float, *, images: bytes | None = Non
         for path in artefact.files:
             shutil.copyfile(path, folder / name_in_job(0, path))
         if images is not None:
-            (folder / IMAGES).write_bytes(images)
+            (folder / input_file(0)).write_bytes(images)
         write_job(Job((artefact.side("small", 0, 1),), runs=1, warm_up=0, least_s=least_s), folder)
         return packed(folder)
 

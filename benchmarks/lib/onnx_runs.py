@@ -21,8 +21,8 @@ def step() -> int:
 
 def onnx_scores(path: Path, images: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, classes], one image at a time, in this process."""
-    session = Session([path], Side("", "onnxruntime", "fp32", (path.name,), tuple(images[:1].shape)))
-    return torch.from_numpy(np.concatenate([session.run(image[None]) for image in images.numpy()]))
+    session = Session([path], Side("", "onnxruntime", "fp32", (path.name,), (tuple(images[:1].shape),)))
+    return torch.from_numpy(np.concatenate([session.run([image[None]])[0] for image in images.numpy()]))
 
 
 def in_turn(paths: Mapping[str, Path], shape: tuple[int, ...], runs: int) -> dict[str, Measurement]:
@@ -36,4 +36,4 @@ def alone(path: Path, shape: tuple[int, ...]) -> Measurement:
 
 
 def _artefacts(paths: Mapping[str, Path], shape: tuple[int, ...]) -> dict[str, Artefact]:
-    return {name: Artefact("onnxruntime", "fp32", (path,), shape) for name, path in paths.items()}
+    return {name: Artefact("onnxruntime", "fp32", (path,), (shape,)) for name, path in paths.items()}

@@ -183,7 +183,7 @@ def test_a_file_with_a_fault_is_refused_by_name(small: Path, fault: str) -> None
 def test_a_quantized_model_of_the_house_is_refused(tmp_path: Path) -> None:
     net = read_onnx(exported_by_torchscript(hand_made("Residual"), tmp_path / "float.onnx", SHAPE, dynamic=False))
     onnxruntime.write_onnx(net, tmp_path / "net.onnx")
-    onnxruntime.quantize(tmp_path / "net.onnx", tmp_path / "int8.onnx", torch.randn(4, *SHAPE))
+    onnxruntime.quantize(tmp_path / "net.onnx", tmp_path / "int8.onnx", {"image": torch.randn(4, *SHAPE).numpy()})
     with pytest.raises(ModelError, match="quantized already"):
         read_onnx(tmp_path / "int8.onnx")
 

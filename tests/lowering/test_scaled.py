@@ -31,7 +31,7 @@ def test_every_value_between_the_first_layer_and_the_last_is_scaled() -> None:
     net = fold_batch_norm(capture(build("resnet8", classes=10).eval(), (3, 32, 32)))
     scaled = with_values_scaled(net, 0.25)
     images = torch.randn(1, 3, 32, 32)
-    before, after = largest_values(net, images), largest_values(scaled, images)
+    before, after = largest_values(net, [images]), largest_values(scaled, [images])
     inside = [name for name in before if name not in (net.input.name, net.outputs[0])]
     assert all(after[name] == 0.25 * before[name] for name in inside)
     assert after[net.outputs[0]] == before[net.outputs[0]]
@@ -59,9 +59,9 @@ def large(by: float) -> Net:
 def test_values_beyond_half_precision_come_within() -> None:
     net = large(1e6)
     images = torch.randn(2, 1, 8, 8)
-    assert max(largest_values(net, images).values()) > HALF_MOST
+    assert max(largest_values(net, [images]).values()) > HALF_MOST
     half = within_half(net)
-    assert max(largest_values(half, images).values()) < HALF_MOST / 4
+    assert max(largest_values(half, [images]).values()) < HALF_MOST / 4
     expected, found = both(net, half)
     assert torch.equal(found, expected)
 
@@ -76,5 +76,5 @@ def test_what_is_no_number_counts_as_infinite() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return (x - 10).sqrt()
 
-    found = largest_values(capture(Root(), (1, 2, 2)), torch.zeros(1, 1, 2, 2))
+    found = largest_values(capture(Root(), (1, 2, 2)), [torch.zeros(1, 1, 2, 2)])
     assert list(found.values()) == [0.0, 10.0, float("inf")]

@@ -16,8 +16,12 @@ SIDE: dict[str, Any] = {
     "runtime": "onnxruntime",
     "precision": "fp32",
     "files": ["model.onnx"],
-    "shape": [1, 3, 8, 8],
+    "shapes": [[1, 3, 8, 8], [1, 5]],
     "threads": 1,
+    "dtypes": [],
+    "inputs": [],
+    "outputs": [],
+    "output_shapes": [],
 }
 TIMES = {"runs": 5, "warm_up": 1, "least_s": 0.5, "profile_runs": 0, "evict_bytes": 0, "energy_s": 0.0}
 JOB: dict[str, Any] = {"sides": [SIDE], **TIMES}
@@ -42,7 +46,24 @@ def put(folder: Path, found: object) -> Path:
 
 
 def test_a_job_is_read_as_it_was_written(folder: Path) -> None:
-    job = Job((Side("a", "ncnn", "fp16", ("model.onnx",), (1, 3, 8, 8), 2),), runs=7, least_s=0.25)
+    job = Job(
+        (
+            Side(
+                "a",
+                "ncnn",
+                "fp16",
+                ("model.onnx",),
+                ((1, 3, 8, 8), (1, 5)),
+                2,
+                ("float32", "int64"),
+                ("a", "b"),
+                ("c",),
+                ((1,),),
+            ),
+        ),
+        runs=7,
+        least_s=0.25,
+    )
     write_job(job, folder)
     assert read_job(folder) == job
 
@@ -64,16 +85,31 @@ def test_a_job_is_read_as_it_was_written(folder: Path) -> None:
         {"runtime": "os"},
         {"runtime": ["onnxruntime"]},
         {"runtime": "../sessions/ncnn"},
-        {"shape": []},
-        {"shape": [1, 0]},
-        {"shape": [1, -3]},
-        {"shape": [1, 1 << 17]},
-        {"shape": [1 << 16] * 4},
-        {"shape": [1, MOST_VALUES + 1]},
-        {"shape": [1, float("inf")]},
-        {"shape": [1, float("nan")]},
-        {"shape": [1, None]},
-        {"shape": [1] * 5},
+        {"shapes": [[]]},
+        {"shapes": [[1, 0]]},
+        {"shapes": [[1, -3]]},
+        {"shapes": [[1, 1 << 25]]},
+        {"shapes": [[1, *[1 << 16] * 4]]},
+        {"shapes": [[1, MOST_VALUES + 1]]},
+        {"shapes": [[1, float("inf")]]},
+        {"shapes": [[1, float("nan")]]},
+        {"shapes": [[1, None]]},
+        {"shapes": [[1] * 9]},
+        {"shapes": []},
+        {"shapes": [1, 3, 8, 8]},
+        {"shapes": [[2, 3, 8, 8]]},
+        {"shapes": [[1, 3]] * 65},
+        {"shapes": None},
+        {"output_shapes": [[]]},
+        {"output_shapes": [[2, 3]]},
+        {"output_shapes": [[1, MOST_VALUES + 1]]},
+        {"output_shapes": [[1, 3]], "outputs": ["a", "b"]},
+        {"dtypes": ["float32"]},
+        {"dtypes": ["float32", "float64"]},
+        {"dtypes": ["float32", ["int64"]]},
+        {"inputs": ["a"]},
+        {"inputs": "ab"},
+        {"outputs": ["a"] * 65},
         {"threads": -1},
         {"threads": 1e9},
         {"threads": True},
@@ -142,4 +178,5 @@ def test_any_value_anywhere_is_a_job_in_bounds_or_refused(key: str, value: objec
             return
         assert 0 <= job.runs <= MOST_RUNS
         assert all((folder / file).parent == folder for side in job.sides for file in side.files)
-        assert all(isinstance(side.name, str) and 0 < len(side.shape) <= 4 for side in job.sides)
+        assert all(isinstance(side.name, str) and 0 < len(side.shapes) <= 64 for side in job.sides)
+        assert all(0 < len(shape) <= 8 for side in job.sides for shape in (*side.shapes, *side.output_shapes))

@@ -64,10 +64,10 @@ def test_a_job_that_is_none_is_told_of(home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "says"),
     [
-        (b"junk", "images.npy holds no array"),
-        (b"", "images.npy holds no array"),
-        (saved(np.zeros((2, 3, 8, 8), np.int64)), "images.npy is int64 (2, 3, 8, 8); it must be float32"),
-        (saved(np.zeros((0, 3, 8, 8), np.float32)), "images.npy"),
+        (b"junk", "inputs-0.npy holds no array"),
+        (b"", "inputs-0.npy holds no array"),
+        (saved(np.zeros((2, 3, 8, 8), np.int64)), "inputs-0.npy is int64 (2, 3, 8, 8); it must be float32"),
+        (saved(np.zeros((0, 3, 8, 8), np.float32)), "inputs-0.npy"),
     ],
     ids=["junk", "nothing", "integers", "empty"],
 )
@@ -109,10 +109,10 @@ def test_what_a_child_left_of_a_result_before_it_crashed_is_no_result(
 def test_only_results_are_sent_back(stand_in: Path, home: Path, tmp_path: Path) -> None:
     stand_in.write_text(
         "import pathlib, sys; f = pathlib.Path(sys.argv[1])\n"
-        "for name in ('result.json', 'scores-0.npy', 'litter'): (f / name).write_text('{}')\n"
+        "for name in ('result.json', 'outputs-0-0.npy', 'litter'): (f / name).write_text('{}')\n"
     )
     assert told(pipe.answer(JOB, 10.0), tmp_path) == {}
-    assert {path.name for path in (tmp_path / "told").iterdir()} == {"result.json", "scores-0.npy"}
+    assert {path.name for path in (tmp_path / "told").iterdir()} == {"result.json", "outputs-0-0.npy"}
     assert not any(home.iterdir())
 
 

@@ -84,7 +84,7 @@ def artefacts(
     with Workshop() as workshop:
         yield {
             (runtime, precision): workshop.convert(
-                net, runtime, precision, folder / f"{runtime}-{precision}", images=images
+                net, runtime, precision, folder / f"{runtime}-{precision}", calibration=[images]
             )
             for runtime, precision in ARTEFACTS
         }
@@ -100,9 +100,9 @@ def test_an_artefact_computes_on_arm64_what_it_computes_here(
     tmp_path: Path,
 ) -> None:
     artefact = {"it": artefacts[runtime, precision]}
-    here = measure(Local(), artefact, Effort(), images=images)["it"].scores
-    there = measure(Emulated(tmp_path), artefact, Effort(), images=images)["it"].scores
+    here = measure(Local(), artefact, Effort(), inputs=[images])["it"].outputs
+    there = measure(Emulated(tmp_path), artefact, Effort(), inputs=[images])["it"].outputs
     expected = net_scores(net, images)
     assert here is not None and there is not None
-    assert (there - here).abs().max() <= NEAR[precision] * expected.abs().max()
-    assert (there - expected).abs().max() <= TOLERANCE[precision] * expected.abs().max()
+    assert (there[0] - here[0]).abs().max() <= NEAR[precision] * expected.abs().max()
+    assert (there[0] - expected).abs().max() <= TOLERANCE[precision] * expected.abs().max()

@@ -57,19 +57,19 @@ class Shelf:
         """What a runtime's artefacts did, by precision."""
         if runtime not in self._seen:
             effort = Effort(runs=3, warm_up=1, profile_runs=2)
-            self._seen[runtime] = measure(Local(), self.made(runtime), effort, images=self.images)
+            self._seen[runtime] = measure(Local(), self.made(runtime), effort, inputs=[self.images])
         return self._seen[runtime]
 
     def scores(self, runtime: str, precision: str) -> Tensor:
         """[N, classes] as the runtime gives them."""
-        found = self.seen(runtime)[precision].scores
+        found = self.seen(runtime)[precision].outputs
         assert found is not None
-        return found
+        return found[0]
 
     def _one(self, runtime: str, precision: Precision) -> Artefact:
-        images = self.calibration if precision == "int8" else None
+        given = [self.calibration] if precision == "int8" else None
         return self.workshop.convert(
-            self.net, runtime, precision, self.folder / f"{runtime}-{precision}", images=images
+            self.net, runtime, precision, self.folder / f"{runtime}-{precision}", calibration=given
         )
 
 
@@ -116,7 +116,7 @@ def test_an_artefact_is_the_files_of_its_runtime_and_nothing_else(runtime: str, 
         folder = shelf.folder / f"{runtime}-{precision}"
         assert {path.name for path in folder.iterdir()} == {path.name for path in made.files} == NAMES[runtime]
         assert made.size_bytes == sum(path.stat().st_size for path in folder.iterdir())
-        assert (made.runtime, made.precision, made.shape) == (runtime, precision, (1, 1, 32, 32))
+        assert (made.runtime, made.precision, made.shapes) == (runtime, precision, ((1, 1, 32, 32),))
         assert made.fallbacks == ()
 
 
@@ -164,14 +164,15 @@ def test_ncnn_quantizes_all_but_groups_of_several_channels(
 ) -> None:
     net = fold_batch_norm(small_net(name))  # Separable: one layer of depth multiplier 1, one of 2
     images = torch.randn(16, *net.input.shape[1:], generator=torch.Generator().manual_seed(1))
-    made = workshop.convert(net, "ncnn", "int8", tmp_path / "made", images=images)
+    made = workshop.convert(net, "ncnn", "int8", tmp_path / "made", calibration=[images])
     layers = layers_of(made.files[0])
     weighted = [mark for mark in layers.values() if mark[0] in ("Convolution", "ConvolutionDepthWise", "InnerProduct")]
     assert len(weighted) == len(list(net.weighted()))
     assert [kind for kind, marked in weighted if not marked] == kept
     assert not any(marked for kind, marked in layers.values() if kind in ("Input", "ReLU", "Pooling", "Reduction"))
-    scores = measure(Local(), {"net": made}, Effort(), images=images)["net"].scores
-    assert scores is not None
+    outputs = measure(Local(), {"net": made}, Effort(), inputs=[images])["net"].outputs
+    assert outputs is not None
+    (scores,) = outputs
     expected = net_scores(net, images)
     assert 1e-5 < float((scores - expected).abs().max() / expected.abs().max()) <= 0.1
 

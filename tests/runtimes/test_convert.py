@@ -132,7 +132,7 @@ def test_a_converter_that_fails_is_told_of_in_its_own_words_and_leaves_nothing(
     with pytest.raises(
         ConversionError, match=r"^ncnn .*, int8: RuntimeError: the network has weights of a kind"
     ) as told:
-        workshop.convert(net, "ncnn", "int8", tmp_path, images=torch.randn(2, 1, 4, 4))
+        workshop.convert(net, "ncnn", "int8", tmp_path, calibration=[torch.randn(2, 1, 4, 4)])
     assert "\n" not in str(told.value)
     assert names(tmp_path) == []
 

@@ -66,7 +66,7 @@ def test_a_layer_computes_what_it_does_in_torch(runtime: str, tmp_path: Path) ->
     convs = [CONVS[name] for name in SOME] if runtime in ("mnn", "openvino") else CONVS.values()
     shapes = with_activations([LINEAR, *convs])
     made = [layer_artefact(shape, runtime, tmp_path / str(k)) for k, shape in enumerate(shapes)]
-    images = [40 * np.random.default_rng(1).standard_normal(one.shape, dtype=np.float32) for one in made]
+    images = [40 * np.random.default_rng(1).standard_normal(one.shapes[0], dtype=np.float32) for one in made]
     found = outputs(list(zip(made, images, strict=True)))
     for shape, artefact, image, values in zip(shapes, made, images, found, strict=True):
         expected = computed(shape, weights_of(artefact.files, shape, runtime), image)
@@ -87,4 +87,4 @@ def test_runtimes_without_a_profiler_are_refused_with_those_that_have_one(runtim
 def test_the_same_shape_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = (layer_artefact(CONVS["3x3"], "ncnn", tmp_path / name) for name in ("a", "b"))
     assert [path.read_bytes() for path in first.files] == [path.read_bytes() for path in second.files]
-    assert (first.shape, layer_artefact(LINEAR, "ncnn", tmp_path / "c").shape) == ((1, 8, *SIZE), (1, 24))
+    assert (first.shapes, layer_artefact(LINEAR, "ncnn", tmp_path / "c").shapes) == (((1, 8, *SIZE),), ((1, 24),))

@@ -46,7 +46,7 @@ def two_valued(count: int, *shape: int) -> Floats:
 
 def test_the_bytes_of_a_linear_layer(tmp_path: Path) -> None:
     param, weights = files(tmp_path, [LINEAR], FLOAT32 + WEIGHT.tobytes() + BIAS.tobytes())
-    quantize(param, weights, two_valued(4, 3))
+    quantize(param, weights, {"in0": two_valued(4, 3)})
     assert params(param, "fc") == {"0": "2", "1": "1", "2": "6", "8": "2"}
     steps = [64, -127, 32, 127, 64, -3]  # 0.5, -1, 0.25 in 127ths of 1; 4, 2, -0.1 in 127ths of 4: 63.5 is even: 64
     expected = struct.pack("<I6b2x", 0x000D4B38, *steps) + in_bytes(0.75, -3.0) + in_bytes(127.0, 31.75)
@@ -58,7 +58,7 @@ def test_the_bytes_of_a_convolution_without_a_bias(tmp_path: Path) -> None:
     weight = np.array([[1, 0, 0, -0.5, 0, 0, 0, 0, 0], [0] * 9], "<f4")  # the second filter is empty
     line = "Convolution conv 1 1 in0 out0 0=2 1=3 4=1 5=0 6=18 9=1"
     param, weights = files(tmp_path, [line], FLOAT32 + weight.tobytes())
-    quantize(param, weights, two_valued(2, 1, 3, 3))
+    quantize(param, weights, {"in0": two_valued(2, 1, 3, 3)})
     assert params(param, "conv") == {"0": "2", "1": "3", "4": "1", "5": "0", "6": "18", "9": "1", "8": "2"}
     expected = struct.pack("<I18b2x", INT8, 127, 0, 0, -64, *[0] * 14) + in_bytes(127.0, 1.0, 127 / 2)
     assert weights.read_bytes() == expected
@@ -67,7 +67,7 @@ def test_the_bytes_of_a_convolution_without_a_bias(tmp_path: Path) -> None:
 def test_a_depthwise_convolution_is_marked_with_scales_of_its_own_kind(tmp_path: Path) -> None:
     line = "ConvolutionDepthWise conv 1 1 in0 out0 0=3 1=1 5=1 6=3 7=3"
     param, weights = files(tmp_path, [line], FLOAT32 + in_bytes(2, -1, 8) + in_bytes(1, 2, 3))
-    quantize(param, weights, two_valued(2, 3, 2, 2))
+    quantize(param, weights, {"in0": two_valued(2, 3, 2, 2)})
     assert params(param, "conv")["8"] == "1"
     expected = struct.pack("<I3bx", INT8, 127, -127, 127) + in_bytes(1, 2, 3, 63.5, 127, 127 / 8, 127 / 2)
     assert weights.read_bytes() == expected
@@ -78,7 +78,7 @@ def test_groups_of_several_channels_stay_as_they_were(tmp_path: Path) -> None:
     grouped = FLOAT32 + in_bytes(1, 2, 3, 4, 5, 6, 7, 8)
     linear = "InnerProduct fc 1 1 flat out0 0=1 1=0 2=16"
     param, weights = files(tmp_path, [line, "Reshape flat 1 1 mid flat 0=-1", linear], grouped + FLOAT32 + bytes(64))
-    quantize(param, weights, two_valued(2, 4, 2, 2))
+    quantize(param, weights, {"in0": two_valued(2, 4, 2, 2)})
     assert "8" not in params(param, "conv") and params(param, "fc")["8"] == "2"
     assert weights.read_bytes()[: len(grouped)] == grouped
     assert weights.read_bytes()[len(grouped) :][:4] == struct.pack("<I", INT8)
@@ -90,7 +90,7 @@ def test_layers_that_stay_in_float32_keep_their_bytes_and_their_place(tmp_path: 
     linear = "InnerProduct fc 1 1 b out0 0=2 1=1 2=6"
     layers = ["BatchNorm norm 1 1 in0 a 0=3", "PReLU prelu 1 1 a b 0=3", linear]
     param, weights = files(tmp_path, layers, norm + slopes + FLOAT32 + WEIGHT.tobytes() + BIAS.tobytes())
-    quantize(param, weights, two_valued(2, 3))
+    quantize(param, weights, {"in0": two_valued(2, 3)})
     assert weights.read_bytes().startswith(norm + slopes + struct.pack("<I", INT8))
     assert params(param, "norm") == params(param, "prelu") == {"0": "3"}
 
@@ -109,14 +109,14 @@ def test_files_that_do_not_add_up_are_refused_and_left_alone(data: bytes, tmp_pa
     param, weights = files(tmp_path, [LINEAR], data)
     before = param.read_bytes()
     with pytest.raises(RuntimeError, match=r"not where they should be|of a kind that INT8"):
-        quantize(param, weights, two_valued(2, 3))
+        quantize(param, weights, {"in0": two_valued(2, 3)})
     assert (param.read_bytes(), weights.read_bytes()) == (before, data)
 
 
 def test_weights_of_an_unknown_kind_are_refused(tmp_path: Path) -> None:
     param, weights = files(tmp_path, ["Embed embed 1 1 in0 out0 0=2 1=3 3=6"], FLOAT32 + WEIGHT.tobytes())
     with pytest.raises(RuntimeError, match="of a kind that INT8 for ncnn does not know"):
-        quantize(param, weights, two_valued(2, 3))
+        quantize(param, weights, {"in0": two_valued(2, 3)})
 
 
 def loss(counts: list[float], most: float, clip: float) -> float:
@@ -165,7 +165,7 @@ def test_one_outlier_in_a_million_is_clipped_and_an_even_spread_is_not() -> None
 def test_a_scale_comes_from_the_values_that_the_layer_read(tmp_path: Path) -> None:
     param, weights = files(tmp_path, [LINEAR], FLOAT32 + WEIGHT.tobytes() + BIAS.tobytes())
     images = np.random.default_rng(1).standard_normal((64, 3), np.float32)
-    quantize(param, weights, images)
+    quantize(param, weights, {"in0": images})
     values = np.abs(images)
     counts, _ = np.histogram(values, 2048, (0, values.max()))
     scale = struct.unpack("<f", weights.read_bytes()[-4:])[0]

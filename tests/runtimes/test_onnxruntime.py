@@ -57,14 +57,14 @@ def test_int8_has_eight_bit_weights_and_follows_the_net(
     residual: Net, exported: Path, images: Tensor, tmp_path: Path
 ) -> None:
     before = exported.read_bytes()
-    onnxruntime.quantize(exported, tmp_path / "int8.onnx", images)
+    onnxruntime.quantize(exported, tmp_path / "int8.onnx", {"image": images.numpy()})
     assert stored_as(tmp_path / "int8.onnx") == {onnx.TensorProto.INT8}
     assert 1e-5 < error(tmp_path / "int8.onnx", residual, images) <= 0.25  # products may saturate without VNNI
     assert exported.read_bytes() == before
 
 
 def test_int8_weights_have_a_scale_for_each_output_channel(exported: Path, images: Tensor, tmp_path: Path) -> None:
-    onnxruntime.quantize(exported, tmp_path / "int8.onnx", images)
+    onnxruntime.quantize(exported, tmp_path / "int8.onnx", {"image": images.numpy()})
     graph = onnx.load(tmp_path / "int8.onnx").graph
     held = {one.name: one for one in graph.initializer}
     sizes = [
@@ -77,7 +77,7 @@ def test_int8_weights_have_a_scale_for_each_output_channel(exported: Path, image
 
 def test_calibration_sets_the_range_of_the_activations(exported: Path, images: Tensor, tmp_path: Path) -> None:
     def input_scale(name: str, shown: Tensor) -> float:
-        onnxruntime.quantize(exported, tmp_path / name, shown)
+        onnxruntime.quantize(exported, tmp_path / name, {"image": shown.numpy()})
         graph = onnx.load(tmp_path / name).graph
         (node,) = (node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "image")
         (scale,) = (held for held in graph.initializer if held.name == node.input[1])

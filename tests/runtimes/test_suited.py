@@ -29,9 +29,9 @@ def workshop() -> Iterator[Workshop]:
 
 def error_in(made: Artefact, net: Net) -> float:
     images = torch.randn(4, *net.input.shape[1:], generator=torch.Generator().manual_seed(1))
-    scores = measure(Local(), {"net": made}, Effort(runs=1, warm_up=0), images=images)["net"].scores
-    assert scores is not None
-    return parity(scores, net_scores(net, images), made.precision).max_relative_error
+    outputs = measure(Local(), {"net": made}, Effort(runs=1, warm_up=0), inputs=[images])["net"].outputs
+    assert outputs is not None
+    return parity(outputs[0], net_scores(net, images), made.precision).max_relative_error
 
 
 class Normed(nn.Module):
@@ -96,7 +96,7 @@ def test_what_suits_a_runtime_computes_the_same_and_suits_it_again(runtime: str,
 
 def test_executorch_takes_it_whole_in_eight_bits(workshop: Workshop, normed: Net, tmp_path: Path) -> None:
     pytest.importorskip("executorch")
-    made = workshop.convert(normed, "executorch", "int8", tmp_path / "int8", images=torch.randn(8, *SHAPE))
+    made = workshop.convert(normed, "executorch", "int8", tmp_path / "int8", calibration=[torch.randn(8, *SHAPE)])
     assert made.fallbacks == () and error_in(made, normed) <= 0.1
 
 
@@ -109,7 +109,7 @@ def test_executorch_tells_what_it_left_out(workshop: Workshop, tmp_path: Path) -
 
 @pytest.mark.skipif(not installed("litert"), reason="the converter of LiteRT is not installed")
 def test_litert_takes_a_response_norm_in_eight_bits(workshop: Workshop, normed: Net, tmp_path: Path) -> None:
-    made = workshop.convert(normed, "litert", "int8", tmp_path / "int8", images=torch.randn(8, *SHAPE))
+    made = workshop.convert(normed, "litert", "int8", tmp_path / "int8", calibration=[torch.randn(8, *SHAPE)])
     assert error_in(made, normed) <= 0.3
     assert not {fallback.op for fallback in made.fallbacks} & {"RSQRT", "SQRT"}  # XNNPACK takes those in float alone
 
@@ -132,7 +132,7 @@ def test_ncnn_takes_a_shuffle_of_channels_that_were_cut(workshop: Workshop, tmp_
     assert "gather" not in {node.op for node in other.nodes} and suited(other, "ncnn") is other
     assert torch.equal(net_scores(other, images), net_scores(net, images))
     assert error_in(workshop.convert(net, "ncnn", "fp32", tmp_path / "fp32"), net) <= 1e-5
-    eight_bits = workshop.convert(net, "ncnn", "int8", tmp_path / "int8", images=torch.randn(64, *SHAPE))
+    eight_bits = workshop.convert(net, "ncnn", "int8", tmp_path / "int8", calibration=[torch.randn(64, *SHAPE)])
     assert error_in(eight_bits, net) <= 0.3
 
 

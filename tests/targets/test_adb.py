@@ -79,7 +79,7 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def artefact(tmp_path: Path) -> Artefact:
     (tmp_path / "model.tflite").write_bytes(b"model")
-    return Artefact("litert", "fp32", (tmp_path / "model.tflite",), (1, 3, 8, 8))
+    return Artefact("litert", "fp32", (tmp_path / "model.tflite",), ((1, 3, 8, 8),))
 
 
 def program(tmp_path: Path, text: str = BENCHMARK) -> Path:

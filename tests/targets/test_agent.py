@@ -69,11 +69,11 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
 
 def test_an_agent_measures_and_scores_as_this_machine_does(agent: Started, artefact: Artefact) -> None:
     images = torch.randn(6, *SHAPE[1:], generator=torch.Generator().manual_seed(1))
-    there = measure(agent.client, {"small": artefact}, Effort(runs=20), images=images)["small"]
-    here = measure(Local(), {"small": artefact}, SHORT, images=images)["small"]
+    there = measure(agent.client, {"small": artefact}, Effort(runs=20), inputs=[images])["small"]
+    here = measure(Local(), {"small": artefact}, SHORT, inputs=[images])["small"]
     assert there.latency is not None and there.latency.runs == 20
-    assert there.scores is not None and here.scores is not None and there.scores.shape == (6, 5)
-    assert (there.scores - here.scores).abs().max() <= 1e-6
+    assert there.outputs is not None and here.outputs is not None and there.outputs[0].shape == (6, 5)
+    assert (there.outputs[0] - here.outputs[0]).abs().max() <= 1e-6
     assert agent.client.about() == Local().about()
     assert emptied(agent.home)
 
@@ -95,7 +95,7 @@ def test_another_token_is_refused(agent: Started, artefact: Artefact) -> None:
 def test_a_model_that_cannot_be_loaded_is_told_of(agent: Started, tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(ProofError, match=r"onnxruntime cannot load 0-bad\.onnx"):
-        measure(agent.client, {"bad": Artefact("onnxruntime", "fp32", (tmp_path / "bad.onnx",), SHAPE)}, SHORT)
+        measure(agent.client, {"bad": Artefact("onnxruntime", "fp32", (tmp_path / "bad.onnx",), (SHAPE,))}, SHORT)
     assert emptied(agent.home)
 
 
@@ -170,7 +170,7 @@ def test_a_full_disk_is_told_of(artefact: Artefact, tmp_path: Path, tiny_disk: P
     (tmp_path / "big.onnx").write_bytes(b"0" * 100_000)
     started = Started([sys.executable, "-I", str(tmp_path / "runner.pyz"), "--serve"], tmp_path, tiny_disk)
     with pytest.raises(DeviceError, match=r"No space left on device.*; make room on the disk, or set TMPDIR"):
-        measure(started.client, {"big": Artefact("onnxruntime", "fp32", (tmp_path / "big.onnx",), SHAPE)}, SHORT)
+        measure(started.client, {"big": Artefact("onnxruntime", "fp32", (tmp_path / "big.onnx",), (SHAPE,))}, SHORT)
     assert not any(tiny_disk.iterdir())
     assert started.stop() == (0, "stopped\n")
 

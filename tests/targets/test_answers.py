@@ -48,13 +48,13 @@ class Board:
 
 
 def measured(answer: bytes) -> Measurement:
-    artefact = Artefact("onnxruntime", "fp32", (), (1, 1, 4, 4))
-    return measure(Board(answer), {"small": artefact}, Effort(), images=IMAGES)["small"]
+    artefact = Artefact("onnxruntime", "fp32", (), ((1, 1, 4, 4),), ((1, 3),))
+    return measure(Board(answer), {"small": artefact}, Effort(), inputs=[IMAGES])["small"]
 
 
 def answer(result: Any, scores: bytes | None = None) -> bytes:
     files = {"result.json": json.dumps(result).encode()}
-    return packed_files(files if scores is None else files | {"scores-0.npy": scores})
+    return packed_files(files if scores is None else files | {"outputs-0-0.npy": scores})
 
 
 def saved(array: np.ndarray[Any, Any], *, pickled: bool = False) -> bytes:
@@ -75,7 +75,7 @@ GOOD = saved(np.arange(6, dtype=np.float32).reshape(2, 3))
 
 def test_a_result_is_read() -> None:
     found = measured(answer({"sides": [SIDE], "about": {}}, GOOD))
-    assert found.scores is not None and found.scores.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert found.outputs is not None and found.outputs[0].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert (found.cold_start_ms, found.own_rss_bytes, found.temperature_c) == (2.0, 20, 40.0)
 
 

@@ -12,7 +12,7 @@ HOME = "/data/local/tmp/x"
 
 
 def artefact(runtime: str, precision: Precision = "fp32") -> Artefact:
-    return Artefact(runtime, precision, (Path("model"),), (1, 3, 224, 192))
+    return Artefact(runtime, precision, (Path("model"),), ((1, 3, 224, 192),))
 
 
 def run(model: str, precision: str = "fp32") -> Run:

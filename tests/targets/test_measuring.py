@@ -30,12 +30,12 @@ def images() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def seen(small: Artefact, images: torch.Tensor) -> Measurement:
-    return measure(Local(), {"small": small}, ONCE, images=images)["small"]
+    return measure(Local(), {"small": small}, ONCE, inputs=[images])["small"]
 
 
 def test_scores_are_those_of_the_model_image_by_image(small: Artefact, seen: Measurement, images: torch.Tensor) -> None:
-    assert seen.scores is not None and seen.scores.shape == (5, 5)
-    assert torch.equal(seen.scores, onnx_scores(small.files[0], images))
+    assert seen.outputs is not None and seen.outputs[0].shape == (5, 5)
+    assert torch.equal(seen.outputs[0], onnx_scores(small.files[0], images))
 
 
 def test_running_a_model_takes_time_and_memory_beyond_the_empty_runtime(seen: Measurement) -> None:
@@ -68,7 +68,7 @@ def test_the_tensor_share_is_that_of_the_kernels_that_multiply_by_weights() -> N
 
 def test_what_is_not_asked_for_is_not_measured(small: Artefact) -> None:
     seen = measure(Local(), {"small": small}, Effort())["small"]
-    assert (seen.latency, seen.scores, seen.kernels, seen.energy_mj) == (None, None, (), None)
+    assert (seen.latency, seen.outputs, seen.kernels, seen.energy_mj) == (None, None, (), None)
     assert seen.first_run_ms > 0
 
 
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_model_is_told_of_in_the_runtimes_words(small: Artefac
 
 def test_images_of_another_shape_are_told_of(small: Artefact) -> None:
     with pytest.raises(ProofError, match=r"^on this machine: onnxruntime cannot run 0-model\.onnx: .+"):
-        measure(Local(), {"small": small}, Effort(), images=torch.zeros(2, 1, 8, 8))
+        measure(Local(), {"small": small}, Effort(), inputs=[torch.zeros(2, 1, 8, 8)])
 
 
 def test_a_job_that_takes_too_long_is_stopped(small: Artefact) -> None:
@@ -104,7 +104,7 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(
     small: Artefact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    measure(Local(), {"small": small}, ONCE, images=torch.from_numpy(np.zeros(SHAPE, np.float32)))
+    measure(Local(), {"small": small}, ONCE, inputs=[torch.from_numpy(np.zeros(SHAPE, np.float32))])
     with pytest.raises(ProofError):
-        measure(Local(), {"small": replace(small, precision="fp16")}, ONCE, images=torch.zeros(2, 1, 8, 8))
+        measure(Local(), {"small": replace(small, precision="fp16")}, ONCE, inputs=[torch.zeros(2, 1, 8, 8)])
     assert list(tmp_path.iterdir()) == []

@@ -51,12 +51,12 @@ def board(server: LoopbackSsh, home: Path) -> Ssh:
 
 def test_a_board_measures_and_scores_as_this_machine_does(board: Ssh, artefact: Artefact, home: Path) -> None:
     images = torch.randn(6, *SHAPE[1:], generator=torch.Generator().manual_seed(1))
-    there = measure(board, {"small": artefact}, Effort(runs=20), images=images)["small"]
-    here = measure(Local(), {"small": artefact}, SHORT, images=images)["small"]
+    there = measure(board, {"small": artefact}, Effort(runs=20), inputs=[images])["small"]
+    here = measure(Local(), {"small": artefact}, SHORT, inputs=[images])["small"]
     assert there.latency is not None and there.latency.runs == 20
     assert 0 < there.latency.p10_ms <= there.latency.median_ms <= there.latency.p90_ms
-    assert there.scores is not None and here.scores is not None and there.scores.shape == (6, 5)
-    assert (there.scores - here.scores).abs().max() <= 1e-6
+    assert there.outputs is not None and here.outputs is not None and there.outputs[0].shape == (6, 5)
+    assert (there.outputs[0] - here.outputs[0]).abs().max() <= 1e-6
     assert emptied(home)
 
 
@@ -75,7 +75,7 @@ def test_what_a_shell_prints_first_is_no_answer(server: LoopbackSsh, home: Path,
 def test_a_model_that_cannot_be_loaded_is_told_of(board: Ssh, tmp_path: Path, home: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(ProofError, match=r"on board: onnxruntime cannot load 0-bad\.onnx"):
-        measure(board, {"bad": Artefact("onnxruntime", "fp32", (tmp_path / "bad.onnx",), SHAPE)}, SHORT)
+        measure(board, {"bad": Artefact("onnxruntime", "fp32", (tmp_path / "bad.onnx",), (SHAPE,))}, SHORT)
     assert emptied(home)
 
 

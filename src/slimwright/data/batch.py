@@ -14,6 +14,11 @@ Batch: TypeAlias = tuple[Inputs, Targets]
 Labelled: TypeAlias = tuple[Tensor, Tensor]  # images [N, C, H, W] float32, labels [N] int64
 
 
+def as_inputs(tensors: Sequence[Tensor]) -> Inputs:
+    """Return tensors as a network takes them: one alone, or a tuple of several."""
+    return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+
 def tensors_of(value: Inputs | Targets) -> tuple[Tensor, ...]:
     """Return inputs or targets as a tuple of tensors."""
     return (value,) if isinstance(value, Tensor) else tuple(value)

@@ -6,9 +6,10 @@ An encoding belongs to a tensor of a `Net`. Counts, prices and exporters read it
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]  # what runtimes call a network
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 SCALE_BYTES = 4  # a float32 for each output channel
 
 
@@ -29,6 +30,7 @@ FLOAT32 = Encoding("float32", 32)
 FLOAT16 = Encoding("float16", 16)
 INT8 = Encoding("int8", 8, SCALE_BYTES)
 ENCODINGS: Mapping[str, Encoding] = {encoding.name: encoding for encoding in (FLOAT32, FLOAT16, INT8)}
+ENCODED: Mapping[Precision, str] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 
 
 def precision_of(encodings: Iterable[Encoding]) -> Precision:

@@ -16,13 +16,24 @@ from torch import Tensor, fx, nn
 
 from slimwright.errors import ModelError
 from slimwright.graph.editing import edited, in_order
-from slimwright.graph.encoding import FLOAT32, Encoding, Precision, precision_of
-from slimwright.graph.inference import inferred, result_of
+from slimwright.graph.encoding import ENCODED, ENCODINGS, FLOAT32, Encoding, Precision, precision_of
+from slimwright.graph.inference import INPUT_DTYPES, inferred, result_of
 from slimwright.graph.modules import graph_module, layer_of, paths_of
 from slimwright.graph.node import Node, Ref, Value, plain
 from slimwright.graph.ops import op_of
 
-__all__ = ["Net", "Node", "Ref", "Value", "checked", "compute", "structure", "without_dead_ends"]
+__all__ = [
+    "Net",
+    "Node",
+    "Ref",
+    "Value",
+    "checked",
+    "compute",
+    "random_inputs",
+    "structure",
+    "without_dead_ends",
+    "zero_inputs",
+]
 
 BATCH = 64  # images that `Net.run` computes at once
 
@@ -98,6 +109,11 @@ class Net:
             raise ModelError(f"the net has no tensor '{min(unknown)}' to be encoded")
         every = {**self.encodings, **encodings}
         return replace(self, encodings={name: one for name, one in every.items() if one != FLOAT32})
+
+    def in_precision(self, precision: Precision) -> "Net":
+        """Return the net with the weights of all its layers in what a runtime calls a precision."""
+        encoding = ENCODINGS[ENCODED[precision]]
+        return self.encoded({node.tensors["weight"]: encoding for node in self.weighted()})
 
     @cached_property
     def digest(self) -> str:
@@ -214,6 +230,25 @@ class Net:
         state = module.state_dict()
         tensors = {n.tensors[role]: state[self.key(n, role)] for n in self.nodes for role in n.tensors}
         return self.edited(tensors={name: t.detach().to("cpu", copy=True) for name, t in tensors.items()})
+
+
+def random_inputs(net: Net, count: int, *, seed: int) -> tuple[Tensor, ...]:
+    """Return a tensor [count, ...] for each input: normal numbers, and zeros where integers are wanted.
+
+    Integers are mostly indices; zero is one of any table.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(count, *node.shape[1:], generator=generator)
+        if node.dtype == "float32"
+        else torch.zeros(count, *node.shape[1:], dtype=INPUT_DTYPES[node.dtype])
+        for node in net.inputs
+    )
+
+
+def zero_inputs(net: Net) -> tuple[Tensor, ...]:
+    """Return zeros for each input, of one image: what exporters trace a net with."""
+    return tuple(torch.zeros(node.shape, dtype=INPUT_DTYPES[node.dtype]) for node in net.inputs)
 
 
 def compute(net: Net, node: Node, module: nn.Module | None, value: Callable[[str], Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from slimwright.data import Dataset, Inputs, like, tensors_of
 from slimwright.errors import ConversionError, ProofError
 from slimwright.graph import Net, load_net, save_net
 from slimwright.measure import EFFORTS, Exam, outputs_of, prove, times
+from slimwright.measure.records import artefact_of, said_of
 from slimwright.progress import Tell
 from slimwright.runtimes import Artefact, Workshop
 from slimwright.search import Candidate, Evaluation, Journal, key_of
@@ -77,12 +78,7 @@ class Bench:
     def artefact(self, key: str) -> Artefact:
         """Return the artefact of an evaluation."""
         if key not in self.artefacts:
-            found = self.journal.results[key]["artefact"]
-            files = tuple(self.journal.files(key) / "artefact" / name for name in found["files"])
-            shapes, outputs = (tuple(map(tuple, found[name])) for name in ("shapes", "output_shapes"))
-            self.artefacts[key] = Artefact(
-                self.place.runtime, found["precision"], files, shapes=shapes, output_shapes=outputs
-            )
+            self.artefacts[key] = artefact_of(self.journal.results[key]["artefact"], self.journal.files(key))
         return self.artefacts[key]
 
     def network(self, key: str) -> Net:
@@ -105,8 +101,7 @@ class Bench:
                 if candidate.name == ORIGINAL or candidate.cost_only:
                     raise
                 return self._failed(net, str(error))
-        named = {name: getattr(artefact, name) for name in ("precision", "shapes", "output_shapes")}
-        return {**found, "artefact": {"files": [path.name for path in artefact.files], **named}}
+        return {**found, "artefact": said_of(artefact, folder)}
 
     def _built(self, candidate: Candidate, folder: Path) -> Net:
         work = applied(
@@ -125,9 +120,8 @@ class Bench:
     def _converted(self, net: Net, folder: Path, images: int | None) -> Artefact:
         """Export a net, batch norms folded; INT8 is calibrated on the first `images` calibration images, or on all."""
         some = like(self.given.calibration, lambda tensor: tensor[:images])
-        return self.place.workshop.convert(
-            fold_batch_norm(net), self.place.runtime, folder, calibration=tensors_of(some)
-        )
+        convert = self.place.workshop.convert
+        return convert(fold_batch_norm(net), self.place.runtime, net.precision, folder, calibration=tensors_of(some))
 
     def _failed(self, net: Net, why: str) -> Mapping[str, Any]:
         """What is kept of a candidate that could not be converted or run: it costs what the original does."""

@@ -15,12 +15,12 @@ from typing import Literal
 from pydantic import Field
 
 from slimwright.atomic import appearing
-from slimwright.data import Dataset, tensors_of, whole
+from slimwright.data import Dataset, as_inputs, tensors_of, whole
 from slimwright.errors import ConversionError, RequestError
-from slimwright.graph import Net
+from slimwright.graph import Net, random_inputs
 from slimwright.measure import EFFORTS, Exam, Parity, ProofEffort, Proven, Record, Timing, prove
 from slimwright.measure.bundle import as_json, sha256_of
-from slimwright.measure.original import Original, original_of, random_inputs
+from slimwright.measure.original import Original, original_of
 from slimwright.measure.records import MetricCard
 from slimwright.progress import Event, Tell, silent
 from slimwright.runner.machine import Described, loaded_by
@@ -28,11 +28,10 @@ from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Works
 from slimwright.runtimes.known import installed, pairs
 from slimwright.targets import Effort, Local, Target
 from slimwright.tasks import Imitation, Task, task_for
-from slimwright.techniques import encoded, fold_batch_norm
+from slimwright.techniques import fold_batch_norm
 
 EXPORT = "export.json"
 EFFORT = EFFORTS["export"]
-ENCODED = {"fp32": "float32", "fp16": "float16", "int8": "int8"}  # what a precision makes of every layer's weights
 RANDOM_IMAGES = 16  # where there is no data, parity is looked at on these
 Wanted = tuple[str, Precision]
 
@@ -147,7 +146,7 @@ def export(
 def _exam(original: Original, data: Dataset | None, task: Task | None) -> Exam:
     """What artefacts are proven on: the test part, or random inputs."""
     if data is None:
-        inputs = random_inputs(original.net, RANDOM_IMAGES)
+        inputs = as_inputs(random_inputs(original.net, RANDOM_IMAGES))
         return Exam(task or Imitation((1.0,) * len(original.net.outputs)), inputs, random=True)
     task = task or task_for(data, original.output_shapes, original.forward)
     inputs, targets = whole(task.data(data, original.forward), "test")
@@ -166,8 +165,9 @@ def _converted(
             name = _name(entry)
             tell(Event("convert", number, len(request.wanted), name))
             try:
-                stored = encoded(net, ENCODED[precision])
-                made = artefacts[name] = workshop.convert(stored, runtime, folder / name, calibration=calibration)
+                made = artefacts[name] = workshop.convert(
+                    net, runtime, precision, folder / name, calibration=calibration
+                )
                 entries[name] = entry.model_copy(
                     update={
                         "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in made.files},

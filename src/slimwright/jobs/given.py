@@ -6,7 +6,7 @@ from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
 from typing import Any
 
-from slimwright.data import Dataset, fingerprint, tensors_of, whole
+from slimwright.data import Dataset, as_inputs, fingerprint, tensors_of, whole
 from slimwright.errors import DataError, RequestError
 from slimwright.graph import Net
 from slimwright.jobs.bench import Given, Method, Place
@@ -56,7 +56,7 @@ def given_of(original: Original, task: Task, data: Dataset) -> Given:
     taught = task.data(data, original.forward)
     calibration, _ = whole(data, "calibration")
     first = tuple(tensor[:LOOKED_AT] for tensor in tensors_of(calibration))
-    compared(original, first[0] if len(first) == 1 else first)
+    compared(original, as_inputs(first))
     inputs, targets = whole(taught, "validation")
     return Given(net, task, taught, calibration, Exam(task, inputs, targets))
 

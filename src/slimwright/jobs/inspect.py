@@ -70,7 +70,7 @@ def _measured(subjects: Sequence[Subject], exams: Sequence[Exam | None], tell: T
             tell(Event("export", number, len(subjects), subject.name))
             try:
                 net = fold_batch_norm(subject.original.net)
-                artefact = subject.artefact or workshop.convert(net, RUNTIME, Path(scratch) / str(number))
+                artefact = subject.artefact or workshop.convert(net, RUNTIME, "fp32", Path(scratch) / str(number))
                 one = prove(place, {"": artefact}, ProofEffort(effort.alone), exam=exam if subject.trained else None)[
                     ""
                 ]

@@ -16,6 +16,9 @@ whichever is asked for (3.6.1, measured 2026-11-21).
 **Channels that are picked**, which is what a channel shuffle becomes once channels are cut, as a 1x1 convolution whose
 weights are one and zero: ncnn has no layer for them (pnnx 20261020, measured 2026-11-22). The same bits.
 
+**The only entry along a dimension**, picked, as the dimension dropped: pnnx makes a layer of it that ncnn cannot load (pnnx
+20261020, measured 2026-12-03). The same bits.
+
 The last node of what replaces a layer has the layer's name. The same up to float32 rounding: 1e-6 of the result's
 largest value.
 Source: Krizhevsky et al. 2012, sec. 3.3; Vaswani et al. 2017, sec. 3.2.1.
@@ -83,6 +86,16 @@ def with_picks_as_convolutions(net: Net) -> Net:
         arguments = {"input": node.arguments["self"], **CONV}
         changed[node.name] = Node(node.name, "conv2d", arguments, {"weight": weight}, fixed=("weight",))
     return net.edited(changed, tensors=tensors)
+
+
+def with_only_entries_squeezed(net: Net) -> Net:
+    """Return the net with every pick of the only entry along a dimension as a squeeze, or the same net."""
+    changed = {
+        n.name: Node(n.name, "squeeze", {"self": n.arguments["self"], "dim": (n.arguments["dim"],)})
+        for n in net.nodes
+        if n.op == "select" and net[n.source].shape[int(str(n.arguments["dim"]))] == 1 and n.arguments["dim"] != 0
+    }
+    return net.edited(changed) if changed else net
 
 
 def with_hardsigmoid_spelled_out(net: Net) -> Net:

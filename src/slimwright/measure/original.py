@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from slimwright.data import Inputs, tensors_of
+from slimwright.data import Inputs, as_inputs, tensors_of
 from slimwright.errors import ModelError, ProofError
-from slimwright.graph import Net
+from slimwright.graph import Net, random_inputs
 from slimwright.importers import capture, read_onnx
 from slimwright.runtimes import Artefact
 from slimwright.targets import Effort, Local, measure
@@ -61,7 +61,7 @@ def compared(original: Original, inputs: Inputs | None = None) -> Original:
 
     Without `inputs`, on random ones.
     """
-    inputs = random_inputs(original.net, IMAGES) if inputs is None else inputs
+    inputs = as_inputs(random_inputs(original.net, IMAGES)) if inputs is None else inputs
     expected, found = original.forward(inputs), original.net.run(tensors_of(inputs))
     if len(expected) != len(found):
         raise ModelError(f"the model returns {len(expected)} outputs, as it was read {len(found)}: please report this")
@@ -76,17 +76,6 @@ def compared(original: Original, inputs: Inputs | None = None) -> Original:
                 f"more than {READING_TOLERANCE:g}: the model was not read rightly, and nothing is done with it"
             )
     return original
-
-
-def random_inputs(net: Net, count: int, seed: int = 0) -> Inputs:
-    """Return normal numbers of mean 0 and variance 1 for each input of a net; zeros for whole numbers."""
-    generator = torch.Generator().manual_seed(seed)
-    made = []
-    for node in net.inputs:
-        shape = (count, *node.shape[1:])
-        floats = node.dtype.startswith("float")
-        made.append(torch.randn(shape, generator=generator) if floats else torch.zeros(shape, dtype=torch.int64))
-    return made[0] if len(made) == 1 else tuple(made)
 
 
 def _in_batches(module: nn.Module) -> Forward:

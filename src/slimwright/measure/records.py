@@ -3,13 +3,16 @@
 Scores are in the unit of the task's metric, such as percent. Predicted and measured numbers never share a field.
 """
 
-from dataclasses import asdict
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from slimwright.data import PARTS, Dataset
 from slimwright.runner.timing import Latency
+from slimwright.runtimes import Artefact
 from slimwright.tasks import Metric, Task
 
 Outcome = Literal["kept", "taken back", "not chosen", "left whole"]
@@ -110,3 +113,19 @@ class Decision(Record):
     what: str
     outcome: Outcome
     why: str
+
+
+def said_of(artefact: Artefact, folder: Path) -> dict[str, object]:
+    """Return an artefact as JSON-ready data, its files relative to `folder`."""
+    said = {field.name: getattr(artefact, field.name) for field in fields(artefact) if field.name != "fallbacks"}
+    return {**said, "files": [path.relative_to(folder).as_posix() for path in artefact.files]}
+
+
+def artefact_of(said: Mapping[str, Any], folder: Path) -> Artefact:
+    """Return the artefact that `said_of` described, its files in `folder`."""
+    lists = {name: _tuples(value) for name, value in said.items()}
+    return Artefact(**{**lists, "files": tuple(folder / name for name in said["files"])})
+
+
+def _tuples(value: object) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,8 +1,8 @@
 """A job for a device and what comes back, as folders of plain files.
 
-    job.json       what to load, how often to run it        result.json     what was measured, or what went wrong
-    images.npy     float32 [N, C, H, W], if scores are      scores-K.npy    float32 [N, classes] of side K
-                   wanted; and the artefacts' files
+    job.json       what to load, how often to run it     result.json           what was measured, or what went wrong
+    inputs-K.npy   [N, ...] for input K, if outputs are  outputs-SIDE-K.npy    [N, ...] of side SIDE's output K:
+                   wanted; and the artefacts' files                            float32, or int64 where it is integers
 
 A job may come over a network: what it names must lie inside its own folder, and its numbers must be in bounds.
 """
@@ -16,10 +16,12 @@ from typing import Any
 
 from slimwright.runner.machine import FORMATS, PACKAGES
 
-JOB, RESULT, IMAGES = "job.json", "result.json", "images.npy"
+JOB, RESULT, OUTPUTS = "job.json", "result.json", "outputs-"
 RUNTIMES = (*PACKAGES, *FORMATS)
 MOST_SIDES, MOST_RUNS, MOST_SECONDS, MOST_THREADS = 512, 100_000, 3600.0, 256
-MOST_VALUES = 1 << 28  # of one image: 1 GiB as float32
+MOST_VALUES = 1 << 28  # of one input or output, for one image: 1 GiB as float32
+MOST_ENDS, MOST_RANK, MOST_SIZE = 64, 8, 1 << 24  # inputs or outputs of a side, their dimensions, and each of those
+INPUT_DTYPES = ("float32", "int64", "int32")
 MOST_EVICTED = 1 << 30
 
 
@@ -33,14 +35,25 @@ class JobError(Exception):
 
 @dataclass(frozen=True)
 class Side:
-    """One artefact to load: file names inside the job's folder, the model's main file first."""
+    """One artefact to load: file names inside the job's folder, the model's main file first.
+
+    Inputs and outputs are those of the network, in its order; without names, they are taken in the file's order.
+    """
 
     name: str
     runtime: str
     precision: str
     files: tuple[str, ...]
-    shape: tuple[int, ...]  # of the image: [1, C, H, W], or [1, C]
+    shapes: tuple[tuple[int, ...], ...]  # of each input: [1, C, H, W], or [1, C], or of any rank
     threads: int = 1
+    dtypes: tuple[str, ...] = ()  # of each input; float32 where there are none
+    inputs: tuple[str, ...] = ()  # what the file calls them
+    outputs: tuple[str, ...] = ()
+    output_shapes: tuple[tuple[int, ...], ...] = ()  # of each output: [1, ...]; () where they are not known
+
+    def dtype(self, place: int) -> str:
+        """The dtype of an input."""
+        return self.dtypes[place] if self.dtypes else "float32"
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,16 @@ class Job:
 def write_job(job: Job, folder: Path) -> None:
     """Write a job's description; its files must be in `folder` already."""
     (folder / JOB).write_text(json.dumps(asdict(job)))
+
+
+def input_file(place: int) -> str:
+    """Return the name of the file with what input `place` is given."""
+    return f"inputs-{place}.npy"
+
+
+def output_file(side: int, place: int) -> str:
+    """Return the name of the file with what output `place` of a side gave."""
+    return f"{OUTPUTS}{side}-{place}.npy"
 
 
 def read_job(folder: Path) -> Job:
@@ -85,11 +108,35 @@ def _side(entry: Mapping[str, Any], folder: Path) -> Side:
         raise ValueError("files is empty")
     if entry["runtime"] not in RUNTIMES:
         raise ValueError(f"runtime is {entry['runtime']!r}, not one of {', '.join(RUNTIMES)}")
-    shape = tuple(int(size) for size in _list(entry, "shape", 4))
-    if not shape or not all(0 < size <= 1 << 16 for size in shape) or prod(shape) > MOST_VALUES:
-        raise ValueError(f"shape is {shape}")
-    threads = int(_number(entry, "threads", MOST_THREADS))
-    return Side(str(entry["name"]), entry["runtime"], str(entry["precision"]), files, shape, max(threads, 1))
+    shapes, output_shapes = (_shapes(entry, key) for key in ("shapes", "output_shapes"))
+    dtypes, inputs, outputs = (tuple(map(str, _list(entry, key, MOST_ENDS))) for key in ("dtypes", "inputs", "outputs"))
+    if not shapes or not set(dtypes) <= set(INPUT_DTYPES) or not {len(dtypes), len(inputs)} <= {0, len(shapes)}:
+        raise ValueError(f"{len(shapes)} inputs have dtypes {dtypes} and names {inputs}")
+    if output_shapes and outputs and len(output_shapes) != len(outputs):
+        raise ValueError(f"{len(output_shapes)} outputs have names {outputs}")
+    return Side(
+        str(entry["name"]),
+        entry["runtime"],
+        str(entry["precision"]),
+        files,
+        shapes,
+        threads=max(int(_number(entry, "threads", MOST_THREADS)), 1),
+        dtypes=dtypes,
+        inputs=inputs,
+        outputs=outputs,
+        output_shapes=output_shapes,
+    )
+
+
+def _shapes(entry: Mapping[str, Any], key: str) -> tuple[tuple[int, ...], ...]:
+    """The shapes of inputs or outputs, each with its batch of one."""
+    shapes = []
+    for sizes in _list(entry, key, MOST_ENDS):
+        shape = tuple(int(size) for size in _list({key: sizes}, key, MOST_RANK))
+        if shape[:1] != (1,) or not all(0 < size <= MOST_SIZE for size in shape) or prod(shape) > MOST_VALUES:
+            raise ValueError(f"{key} holds {shape}")
+        shapes.append(shape)
+    return tuple(shapes)
 
 
 def _inside(name: object, folder: Path) -> str:

@@ -6,6 +6,7 @@ several, they share the process, and only their latencies mean something: those 
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from slimwright.runner import machine
-from slimwright.runner.job import IMAGES, RESULT, Job, JobError, Side, read_job
+from slimwright.runner.job import RESULT, Job, JobError, Side, input_file, output_file, read_job
+from slimwright.runner.rows import RowFiles
 from slimwright.runner.sessions import Session, open_session
 from slimwright.runner.sessions.session import Array, first_line, load_runtime
 from slimwright.runner.timing import evictor, interleaved
@@ -23,7 +25,7 @@ MOST_ENERGY_UJ = 1 << 48
 
 
 def do(folder: Path) -> None:
-    """Do the job in `folder`, and write `result.json` and the scores there; a failure is written down as well."""
+    """Do the job in `folder`, and write `result.json` and the outputs there; a failure is written down as well."""
     try:
         result: dict[str, object] = {"sides": _measured(read_job(folder), folder)}
     except JobError as error:
@@ -37,14 +39,14 @@ def _measured(job: Job, folder: Path) -> list[dict[str, Any]]:
     for runtime in dict.fromkeys(side.runtime for side in job.sides):
         load_runtime(runtime)
     empty = machine.peak_rss_bytes()
-    inputs = [_image(side) for side in job.sides]
+    inputs = [_made_up(side) for side in job.sides]
     sessions: list[Session] = []
     found: list[dict[str, Any]] = []
-    for side, image in zip(job.sides, inputs, strict=True):
+    for side, given in zip(job.sides, inputs, strict=True):
         began = time.perf_counter()
         session = open_session(side, folder)
         loaded = time.perf_counter()
-        _run(session, side, image)
+        run(session, side, given)
         sessions.append(session)
         found.append(
             {
@@ -55,46 +57,89 @@ def _measured(job: Job, folder: Path) -> list[dict[str, Any]]:
             }
         )
     runs = {
-        str(k): partial(session.run, image) for k, (session, image) in enumerate(zip(sessions, inputs, strict=True))
+        str(k): partial(session.run, given) for k, (session, given) in enumerate(zip(sessions, inputs, strict=True))
     }
     if job.runs:
         times = interleaved(runs, runs=job.runs, warm_up=job.warm_up, least_s=job.least_s)
         for k, entry in enumerate(found):
             entry["latency"] = asdict(times[str(k)])
     peak, evict = machine.peak_rss_bytes(), evictor(job.evict_bytes)
-    for k, (side, session, image) in enumerate(zip(job.sides, sessions, inputs, strict=True)):
+    for k, (side, session, given) in enumerate(zip(job.sides, sessions, inputs, strict=True)):
         found[k] |= {"empty_rss_bytes": empty, "peak_rss_bytes": peak, "temperature_c": machine.temperature_c()}
         if job.profile_runs:
-            kernels = session.profile(image, job.profile_runs, evict)
+            kernels = session.profile(given, job.profile_runs, evict)
             found[k]["kernels"] = [asdict(kernel) for kernel in kernels]
         if job.energy_s:
             found[k]["energy_mj"] = _energy_mj(runs[str(k)], job.energy_s)
-        if (folder / IMAGES).exists():
-            scores = [_run(session, side, np.ascontiguousarray(each[None])) for each in _images(folder)]
-            np.save(folder / f"scores-{k}.npy", np.concatenate(scores))
+        if (folder / input_file(0)).exists():
+            _compute(session, side, k, folder)
     return found
 
 
-def _image(side: Side) -> Array:
-    return np.random.default_rng(0).standard_normal(side.shape, dtype=np.float32)
+def _made_up(side: Side) -> list[Array]:
+    """What the inputs are given while only time counts: normal numbers, and zeros, which are an index of any table."""
+    numbers = np.random.default_rng(0)
+    return [
+        numbers.standard_normal(shape, dtype=np.float32)
+        if side.dtype(k) == "float32"
+        else np.zeros(shape, side.dtype(k))
+        for k, shape in enumerate(side.shapes)
+    ]
 
 
-def _images(folder: Path) -> Array:
-    """The images to score, [N, C, H, W]; read as they are used."""
+def _compute(session: Session, side: Side, number: int, folder: Path) -> None:
+    """Run a side on every row of the inputs, and write what each output gives, row by row."""
+    inputs = _inputs(side, folder)
+    with RowFiles(len(inputs[0])) as files:
+        for rows in zip(*inputs, strict=True):
+            outputs = run(session, side, [np.ascontiguousarray(row[None]) for row in rows])
+            for k, output in enumerate(outputs):
+                files.write(folder / output_file(number, k), output)
+
+
+def _inputs(side: Side, folder: Path) -> list[Array]:
+    """What the inputs are given, each [N, ...]; read as they are used."""
+    inputs = [_input(side, k, folder) for k in range(len(side.shapes))]
+    if len({len(given) for given in inputs}) != 1:
+        raise JobError("job", f"the inputs have {' and '.join(str(len(given)) for given in inputs)} rows")
+    return inputs
+
+
+def _input(side: Side, place: int, folder: Path) -> Array:
+    name = input_file(place)
     try:
-        images: Array = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise JobError("job", f"{IMAGES} holds no array: {error}") from error
-    if images.dtype != np.float32 or images.ndim < 2 or not len(images):
-        raise JobError("job", f"{IMAGES} is {images.dtype} {images.shape}; it must be float32 [N, C, H, W]")
-    return images
+        given: Array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise JobError("job", f"{name} holds no array: {error}") from error
+    if given.dtype != side.dtype(place) or given.ndim < 1 or not len(given):
+        wanted = ", ".join(("N", *map(str, side.shapes[place][1:])))
+        raise JobError("job", f"{name} is {given.dtype} {given.shape}; it must be {side.dtype(place)} [{wanted}]")
+    return given
 
 
-def _run(session: Session, side: Side, image: Array) -> Array:
+def run(session: Session, side: Side, inputs: Sequence[Array]) -> list[Array]:
+    """Run a side once; return each output as float32, or as int64 where it is integers.
+
+    Raises JobError where the inputs are not those that the side takes, where the runtime fails, and where an output
+    has not the shape that it must have.
+    """
+    told = f"{side.runtime} cannot run {side.files[0]}"
+    for k, (given, shape) in enumerate(zip(inputs, side.shapes, strict=True)):
+        if given.shape != shape:
+            raise JobError("run", f"{told}: input {k} is {list(given.shape)}; it takes {list(shape)}")
     try:
-        return session.run(image)
+        outputs = [_plain(output) for output in session.run(inputs)]
     except Exception as error:  # the runtimes' errors share no base class
-        raise JobError("run", f"{side.runtime} cannot run {side.files[0]}: {first_line(error)}") from error
+        raise JobError("run", f"{told}: {first_line(error)}") from error
+    shapes = tuple(output.shape for output in outputs)
+    if any(shape[:1] != (1,) for shape in shapes) or (side.output_shapes and shapes != side.output_shapes):
+        wanted = f" and not {list(map(list, side.output_shapes))}" if side.output_shapes else ", not a row each"
+        raise JobError("run", f"{told}: it gives {list(map(list, shapes))}{wanted}")
+    return outputs
+
+
+def _plain(output: Array) -> Array:
+    return np.asarray(output, np.float32 if output.dtype.kind == "f" else np.int64)
 
 
 def _energy_mj(run: Any, seconds: float) -> float | None:

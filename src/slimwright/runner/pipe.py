@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from slimwright.runner.job import RESULT
+from slimwright.runner.job import OUTPUTS, RESULT
 from slimwright.runner.pack import packed, packed_files, unpack
 
 POLL_S = 0.5
@@ -43,7 +43,7 @@ def answer(data: bytes, seconds: float, gone: Callable[[], bool] = lambda: False
             if fault:
                 return packed_files({RESULT: fault})
             for path in folder.iterdir():
-                if path.name != RESULT and not path.name.startswith("scores-"):
+                if path.name != RESULT and not path.name.startswith(OUTPUTS):
                     path.unlink()
             return packed(folder)
     except ValueError as error:

@@ -3,28 +3,37 @@
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slimwright.graph.encoding import PRECISIONS, Precision
 from slimwright.runner.job import Side
 from slimwright.runtimes.fallbacks import Fallback
 
+__all__ = ["PRECISIONS", "Array", "Artefact", "Precision", "Written", "name_in_job"]
+
 Array: TypeAlias = NDArray[np.float32]
-Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """Files that a runtime loads, the model's main file first; names are unique without their folders."""
+    """Files that a runtime loads, the model's main file first; names are unique without their folders.
+
+    Inputs and outputs are those of the net, in its order. An artefact of an older bundle does not know all of them.
+    """
 
     runtime: str
     precision: Precision
     files: tuple[Path, ...]
-    shape: tuple[int, ...]  # of the image: [1, C, H, W]
+    shapes: tuple[tuple[int, ...], ...]  # of each input, for one image: [1, C, H, W]
+    output_shapes: tuple[tuple[int, ...], ...] = ()  # of each output; () where they are not known
     fallbacks: tuple[Fallback, ...] = ()  # what the runtime's fast path did not take, as far as its converter tells
+    dtypes: tuple[str, ...] = ()  # of each input; float32 where there are none
+    output_dtypes: tuple[str, ...] = ()
+    input_names: tuple[str, ...] = ()  # what the files call each input; those without are taken in the files' order
+    output_names: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -41,7 +50,27 @@ class Artefact:
     def side(self, name: str, number: int, threads: int) -> Side:
         """Describe this artefact as the `number`-th side of a job."""
         files = tuple(name_in_job(number, path) for path in self.files)
-        return Side(name, self.runtime, self.precision, files, self.shape, threads)
+        return Side(
+            name,
+            self.runtime,
+            self.precision,
+            files,
+            self.shapes,
+            threads,
+            dtypes=self.dtypes,
+            inputs=self.input_names,
+            outputs=self.output_names,
+            output_shapes=self.output_shapes,
+        )
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an exporter wrote: its files, and what they call the inputs and outputs of the net, in the net's order."""
+
+    files: tuple[str, ...]
+    inputs: tuple[str, ...] = ()  # () where they have no names: they are in the net's order
+    outputs: tuple[str, ...] = ()
 
 
 def name_in_job(number: int, path: Path) -> str:

@@ -1,8 +1,8 @@
 """What a workshop's process runs: `python -m slimwright.runtimes.child`.
 
 It reads folders from standard input, a line each, and forks for each; it answers with the fork's process number, and
-with its exit status once it ended. A folder holds the request, the net and, for INT8, the images; the artefact's files
-and the answer are written there.
+with its exit status once it ended. A folder holds the request, the net and, for INT8, what it is calibrated on; the
+artefact's files and the answer are written there.
 """
 
 import importlib
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import traceback
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +23,8 @@ from torch import nn
 
 from slimwright.graph import load_net
 from slimwright.importers import capture
-from slimwright.runtimes.convert import ANSWER, IMAGES, LOG, REQUEST
+from slimwright.runtimes.artefact import Written
+from slimwright.runtimes.convert import ANSWER, LOG, REQUEST, calibration_file
 from slimwright.runtimes.half import within_half
 from slimwright.runtimes.known import RUNTIMES
 from slimwright.runtimes.suited import suited
@@ -81,8 +83,10 @@ def _convert(folder: Path) -> None:
         net = suited(load_net(folder / "net"), request["runtime"])
         if request["precision"] == "fp16":
             net = within_half(net)
-        images = np.load(folder / IMAGES, allow_pickle=False) if (folder / IMAGES).exists() else None
-        answer = {"files": exporter.export(net, folder, request["precision"], images)}
+        paths = [folder / calibration_file(k) for k in range(len(net.inputs))]
+        given = [np.load(path, allow_pickle=False) for path in paths] if paths[0].exists() else None
+        written: Written = exporter.export(net, folder, request["precision"], given)
+        answer: dict[str, object] = asdict(written)
     except Exception as error:  # converters raise errors of many unrelated kinds
         traceback.print_exc()
         answer = {"error": first_cause(error)}

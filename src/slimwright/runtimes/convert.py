@@ -28,7 +28,7 @@ from slimwright.runtimes.fallbacks import noted
 from slimwright.runtimes.known import converter_python, of
 
 TIMEOUT_S = 900.0
-REQUEST, ANSWER, IMAGES, LOG = "request.json", "answer.json", "images.npy", "log"
+REQUEST, ANSWER, LOG = "request.json", "answer.json", "log"
 
 
 class Workshop:
@@ -52,24 +52,31 @@ class Workshop:
         precision: Precision,
         folder: Path,
         *,
-        images: Tensor | None = None,
+        calibration: Sequence[Tensor] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Artefact:
         """Write a net's artefact for one runtime into `folder`, each file replaced at once.
 
-        `images` [N, C, H, W] calibrate INT8. Raises RequestError for what the runtime cannot do or where it is not
-        installed, and ConversionError, with the converter's own words, where it fails, crashes or takes too long.
+        A net whose weights have encodings is written in these; `precision` must name them. One that has none gets the
+        encoding that `precision` names, in all of its layers.
+        `calibration`, a tensor [N, ...] for each input, is what INT8 is calibrated on. Raises RequestError for what the
+        runtime cannot do or where it is not installed, and ConversionError, with the converter's own words, where it
+        fails, crashes or takes too long.
         """
         known = of(runtime, precision)
-        if precision == "int8" and images is None:
+        net = net if net.encodings else net.in_precision(precision)
+        if net.precision != precision:
+            raise RequestError(f"the weights of the net are encoded as {net.precision}, not as {precision}")
+        if precision == "int8" and calibration is None:
             raise RequestError("INT8 is calibrated on images: name them with --data")
+        _check_ends(net, calibration)
         python = tuple(converter_python(runtime))
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".converting-", dir=folder) as name:
             scratch = Path(name).resolve()
             save_net(net, scratch / "net")
-            if images is not None:
-                np.save(scratch / IMAGES, images.numpy())
+            for k, given in enumerate(calibration or ()):
+                np.save(scratch / calibration_file(k), given.numpy())
             (scratch / REQUEST).write_text(json.dumps({"runtime": runtime, "precision": precision}))
             answer = self._answer(python, scratch, timeout_s)
             if "error" in answer:
@@ -77,7 +84,19 @@ class Workshop:
             files = [folder / Path(made).name for made in answer["files"]]
             for path in files:
                 (scratch / path.name).replace(path)
-            return Artefact(runtime, precision, tuple(files), net.input.shape, noted(scratch))
+            outputs = [net[name] for name in net.outputs]
+            return Artefact(
+                runtime,
+                precision,
+                tuple(files),
+                shapes=tuple(node.shape for node in net.inputs),
+                output_shapes=tuple(node.shape for node in outputs),
+                fallbacks=noted(scratch),
+                dtypes=tuple(node.dtype for node in net.inputs),
+                output_dtypes=tuple(node.dtype for node in outputs),
+                input_names=tuple(answer["inputs"]),
+                output_names=tuple(answer["outputs"]),
+            )
 
     def _answer(self, python: tuple[str, ...], scratch: Path, timeout_s: float) -> dict[str, list[str] | str]:
         process = self._processes.get(python) or self._processes.setdefault(python, _Process(python))
@@ -93,10 +112,31 @@ class Workshop:
         return {"error": f"the converter {process.fate}: {_last_line(scratch / LOG)}"}
 
 
-def convert(net: Net, runtime: str, precision: Precision, folder: Path, *, images: Tensor | None = None) -> Artefact:
+def convert(
+    net: Net, runtime: str, precision: Precision, folder: Path, *, calibration: Sequence[Tensor] | None = None
+) -> Artefact:
     """Write one artefact of a net, as `Workshop.convert` does."""
     with Workshop() as workshop:
-        return workshop.convert(net, runtime, precision, folder, images=images)
+        return workshop.convert(net, runtime, precision, folder, calibration=calibration)
+
+
+def calibration_file(place: int) -> str:
+    """Return the name of the file with what input `place` is calibrated on."""
+    return f"calibration-{place}.npy"
+
+
+def _check_ends(net: Net, calibration: Sequence[Tensor] | None) -> None:
+    """Raise RequestError where no runtime could run a net image by image, or be calibrated on what is given."""
+    for node in (net[name] for name in net.outputs):
+        if node.shape[:1] != (1,):
+            raise RequestError(
+                f"output '{node.name}' of the net has the shape {list(node.shape)} for one image; its first dimension "
+                "must be the batch"
+            )
+    wanted = [node.shape[1:] for node in net.inputs]
+    if calibration is not None and [tuple(given.shape[1:]) for given in calibration] != wanted:
+        shapes = " and ".join(str(list(given.shape)) for given in calibration)
+        raise RequestError(f"INT8 is calibrated on a tensor for each input, of {list(map(list, wanted))}, not {shapes}")
 
 
 class _Process:

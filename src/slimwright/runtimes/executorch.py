@@ -10,23 +10,22 @@ from executorch.exir import to_edge_transform_and_lower
 from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from torch.fx import Graph
 
-from slimwright.graph import Net
-from slimwright.runtimes.artefact import Array
+from slimwright.graph import Net, zero_inputs
+from slimwright.runtimes.artefact import Array, Written
 from slimwright.runtimes.fallbacks import Fallback, note
 
 
-def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
-    """Write `model.pte`."""
-    example = (torch.zeros(net.input.shape),)
-    program = torch.export.export(net.to_module().eval(), example)
+def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
+    """Write `model.pte`, which takes and gives everything in the net's order."""
+    program = torch.export.export(net.to_module().eval(), zero_inputs(net))
     if precision == "int8":
-        assert images is not None
-        program = torch.export.export(_quantized(program.module(), example, images), example)
+        assert calibration is not None
+        program = torch.export.export(_quantized(program.module(), calibration), zero_inputs(net))
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     note(folder, _left_over(lowered.exported_program().graph))
     with (folder / "model.pte").open("wb") as file:
         lowered.to_executorch().write_to_file(file)
-    return ["model.pte"]
+    return Written(("model.pte",))
 
 
 def _left_over(graph: Graph) -> Iterator[Fallback]:
@@ -43,7 +42,7 @@ def _origin(sources: Sequence[Any]) -> str:
     return str(sources[-1].name) if sources else ""
 
 
-def _quantized(module: Any, example: tuple[torch.Tensor], images: Array) -> Any:
+def _quantized(module: Any, calibration: Sequence[Array]) -> Any:
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -53,6 +52,6 @@ def _quantized(module: Any, example: tuple[torch.Tensor], images: Array) -> Any:
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     prepared = prepare_pt2e(module, quantizer)
     with torch.no_grad():
-        for image in images:
-            prepared(torch.from_numpy(image[None]))
+        for rows in zip(*calibration, strict=True):
+            prepared(*(torch.from_numpy(row[None]) for row in rows))
     return convert_pt2e(prepared)

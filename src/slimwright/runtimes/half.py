@@ -5,12 +5,13 @@ norms were never trained get there: ShuffleNet as it is initialised reaches 126,
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from slimwright.graph import Net
+from slimwright.graph import Net, random_inputs
 from slimwright.lowering.scaled import with_values_scaled
 
 HALF_MOST = 65504.0
@@ -22,20 +23,19 @@ IMAGES = 2
 def within_half(net: Net) -> Net:
     """Return the net with its inner values scaled by a power of two if they come near the end of half precision.
 
-    Looked at on random images of mean 0 and variance 1. The same net where values are small enough.
+    Looked at on random inputs of mean 0 and variance 1. The same net where values are small enough.
     """
-    images = torch.randn(IMAGES, *net.input.shape[1:], generator=torch.Generator().manual_seed(0))
-    largest = max(largest_values(net, images).values())
+    largest = max(largest_values(net, random_inputs(net, IMAGES, seed=0)).values())
     if largest <= HALF_MOST / ROOM or not math.isfinite(largest):
         return net
     return with_values_scaled(net, 2.0 ** math.floor(math.log2(AIMED_AT / largest)))
 
 
-def largest_values(net: Net, images: Tensor) -> dict[str, float]:
-    """Return the largest absolute value of each node over images [N, C, H, W]; infinite where one is no number."""
+def largest_values(net: Net, inputs: Sequence[Tensor]) -> dict[str, float]:
+    """Return the largest absolute value of each node over inputs, each [N, ...]; infinite where one is no number."""
     watching = _Watching(net.to_module())
     with torch.no_grad():
-        watching.run(images)
+        watching.run(*inputs)
     most = dict(zip((node.name for node in net.nodes), watching.most, strict=True))
     return {name: value for name, value in most.items() if value is not None}
 

@@ -45,7 +45,7 @@ def layer_artefact(shape: LayerShape, runtime: str, folder: Path) -> Artefact:
             from slimwright.runtimes import mnn
 
             files = [mnn.converted(files[0], folder)]
-    return Artefact(runtime, "fp32", tuple(files), size)
+    return Artefact(runtime, "fp32", tuple(files), (size,))
 
 
 def timed_by(runtime: str) -> str:

@@ -1,30 +1,34 @@
 """LiteRT: converted from the module; INT8 by static quantization, FP16 by weights in half precision."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import litert_torch
-import torch
 from ai_edge_litert.interpreter import Interpreter
 
-from slimwright.graph import Net
-from slimwright.runtimes.artefact import Array
+from slimwright.graph import Net, zero_inputs
+from slimwright.runtimes.artefact import Array, Written
 from slimwright.runtimes.fallbacks import Fallback, note
 
 DELEGATE = "DELEGATE"
 IN_FLOAT = ("RSQRT", "SQRT")  # of a response norm: XNNPACK has no INT8 kernels for them, and LiteRT's own are slow
 
 
-def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
-    """Write `model.tflite`."""
+def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
+    """Write `model.tflite`, whose signature numbers inputs and outputs in the net's order."""
     whole = folder / "fp32.tflite"
-    litert_torch.convert(net.to_module().eval(), (torch.zeros(net.input.shape),)).export(str(whole))
+    litert_torch.convert(net.to_module().eval(), zero_inputs(net)).export(str(whole))
+    inputs = tuple(f"args_{k}" for k in range(len(net.inputs)))
+    outputs = tuple(f"output_{k}" for k in range(len(net.outputs)))
     if precision == "fp32":
         whole.rename(folder / "model.tflite")
     else:
-        _quantize(whole, folder / "model.tflite", precision, images)
+        rows = [
+            dict(zip(inputs, (row[None] for row in each), strict=True)) for each in zip(*calibration or (), strict=True)
+        ]
+        _quantize(whole, folder / "model.tflite", precision, rows)
     note(folder, _left_over(folder / "model.tflite"))
-    return ["model.tflite"]
+    return Written(("model.tflite",), inputs, outputs)
 
 
 def _left_over(path: Path) -> Iterator[Fallback]:
@@ -46,18 +50,17 @@ def _left_over(path: Path) -> Iterator[Fallback]:
             yield Fallback(step["op_name"])
 
 
-def _quantize(whole: Path, path: Path, precision: str, images: Array | None) -> None:
+def _quantize(whole: Path, path: Path, precision: str, rows: Sequence[Mapping[str, Array]]) -> None:
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
     job = quantizer.Quantizer(str(whole))
     if precision == "int8":
-        assert images is not None
         job.load_quantization_recipe(recipe.static_wi8_ai8())
         for name in IN_FLOAT:
             job.update_quantization_recipe(
                 regex=".*", operation_name=qtyping.TFLOperationName(name), algorithm_key="no_quantize"
             )
-        calibrated = job.calibrate({"serving_default": [{"args_0": image[None]} for image in images]})
+        calibrated = job.calibrate({"serving_default": list(rows)})
         job.quantize(calibrated).export_model(str(path))
     else:
         job.update_quantization_recipe(

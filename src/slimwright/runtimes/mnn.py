@@ -6,21 +6,23 @@ quantized as they come where the processor has kernels for it, and stay in float
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from slimwright.graph import Net
 from slimwright.runtimes import onnxruntime
-from slimwright.runtimes.artefact import Array
+from slimwright.runtimes.artefact import Array, Written
 
 # The converter itself: MNN.tools around it would install a package that reports every conversion to its maker.
 CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 OPTIONS = {"fp32": [], "fp16": ["--fp16"], "int8": ["--weightQuantBits", "8"]}
 
 
-def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
+def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
     """Write `model.mnn`."""
-    (name,) = onnxruntime.export(net, folder, "fp32", None)
-    return [converted(folder / name, folder, precision).name]
+    written = onnxruntime.export(net, folder, "fp32", None)
+    return replace(written, files=(converted(folder / written.files[0], folder, precision).name,))
 
 
 def converted(path: Path, folder: Path, precision: str = "fp32") -> Path:

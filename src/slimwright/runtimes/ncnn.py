@@ -1,32 +1,45 @@
 """ncnn: through pnnx, which traces the module. INT8 by `ncnn_int8`, on the FP32 files."""
 
-from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pnnx
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from slimwright.graph import Net
-from slimwright.runtimes.artefact import Array
+from slimwright.graph import Net, zero_inputs
+from slimwright.runtimes.artefact import Array, Written
 from slimwright.runtimes.ncnn_int8 import quantize
 
 
-def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
+def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
     """Write `model.param` and `model.bin`; FP16 stores weights in half precision."""
-    module = nn.Sequential(OrderedDict(net=net.to_module().eval()))  # pnnx makes Python names of paths: none may be "0"
-    pnnx.export(module, str(folder / "m.pt"), (torch.zeros(net.input.shape),), fp16=precision == "fp16")
+    module = _Within(net.to_module().eval())
+    pnnx.export(module, str(folder / "m.pt"), zero_inputs(net), fp16=precision == "fp16")
     param, weights = folder / "m.ncnn.param", folder / "m.ncnn.bin"
     if not param.exists():
         raise RuntimeError("pnnx wrote no ncnn files")
     if missing := _unknown(param):
         raise RuntimeError(f"ncnn has no layers for {', '.join(missing)}")
+    inputs = tuple(f"in{k}" for k in range(len(net.inputs)))
+    outputs = tuple(f"out{k}" for k in range(len(net.outputs)))
     if precision == "int8":
-        assert images is not None
-        quantize(param, weights, images)
+        assert calibration is not None
+        quantize(param, weights, dict(zip(inputs, calibration, strict=True)))
     param.rename(folder / "model.param")
     weights.rename(folder / "model.bin")
-    return ["model.param", "model.bin"]
+    return Written(("model.param", "model.bin"), inputs, outputs)
+
+
+class _Within(nn.Module):
+    """A module in a module: pnnx makes Python names of paths, and none may be "0"."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.net(*inputs)
 
 
 def _unknown(param: Path) -> list[str]:

@@ -40,15 +40,15 @@ class Layer:
     rest: bytes = b""  # what follows the weight, or all that there is
 
 
-def quantize(param: Path, weights: Path, images: Array) -> None:
-    """Replace an FP32 pair of files by its INT8 form, calibrated on `images` [N, C, H, W].
+def quantize(param: Path, weights: Path, calibration: Mapping[str, Array]) -> None:
+    """Replace an FP32 pair of files by its INT8 form, calibrated on what each input blob is given [N, ...].
 
     Raises RuntimeError for a file that does not add up, such as one with weights of a kind that is not known here.
     """
     lines = param.read_text().splitlines()
     layers = list(_layers(lines[2:], weights.read_bytes()))
     wanted = [layer.inputs[0] for layer in layers if layer.weight is not None]
-    clips = _clips(param, weights, layers[0].outputs[0], wanted, images)
+    clips = _clips(param, weights, wanted, calibration)
     held = bytearray()
     for at, layer in enumerate(layers):
         if layer.weight is not None:
@@ -149,8 +149,8 @@ def _line(layer: Layer) -> str:
     return " ".join([*words, *(f"{key}={value}" for key, value in layer.params.items())])
 
 
-def _clips(param: Path, weights: Path, entry: str, wanted: Sequence[str], images: Array) -> dict[str, float]:
-    """Where to clip each wanted blob, from two passes over the images: the largest values, then their histograms."""
+def _clips(param: Path, weights: Path, wanted: Sequence[str], calibration: Mapping[str, Array]) -> dict[str, float]:
+    """Where to clip each wanted blob, from two passes over the inputs: the largest values, then their histograms."""
     net = ncnn.Net()
     net.opt.num_threads = 1
     net.opt.lightmode = False
@@ -159,20 +159,21 @@ def _clips(param: Path, weights: Path, entry: str, wanted: Sequence[str], images
         raise RuntimeError("ncnn cannot read the files that pnnx wrote")
     names = list(dict.fromkeys(wanted))
     most = dict.fromkeys(names, 0.0)
-    for blobs in _values(net, entry, names, images):
+    for blobs in _values(net, names, calibration):
         most = {name: max(most[name], float(np.abs(blobs[name]).max())) for name in names}
     counts = {name: np.zeros(BINS) for name in names}
-    for blobs in _values(net, entry, names, images):
+    for blobs in _values(net, names, calibration):
         for name in names:
             counts[name] += np.histogram(np.abs(blobs[name]), BINS, (0, most[name] or 1.0))[0]
     return {name: best_clip(counts[name], most[name] or 1.0) for name in names}
 
 
-def _values(net: ncnn.Net, entry: str, names: Sequence[str], images: Array) -> Iterator[dict[str, Array]]:
-    for image in images:
+def _values(net: ncnn.Net, names: Sequence[str], calibration: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+    for rows in zip(*calibration.values(), strict=True):
         extractor = net.create_extractor()
-        mat = ncnn.Mat(np.ascontiguousarray(image))
-        extractor.input(entry, mat)
+        mats = [ncnn.Mat(np.ascontiguousarray(np.atleast_1d(row))) for row in rows]  # they must live as long
+        for entry, mat in zip(calibration, mats, strict=True):
+            extractor.input(entry, mat)
         yield {name: np.array(extractor.extract(name)[1]) for name in names}
 
 

@@ -1,67 +1,103 @@
 """ONNX Runtime: an .onnx file.
 
 FP32 models come from `torch.onnx`, INT8 ones from ONNX Runtime's own static quantizer (per-channel weights,
-activations calibrated on given images, QDQ format).
+activations calibrated on given inputs, QDQ format). A file calls a single picture "image" and a single row of numbers
+"scores"; all else has the name that it has in the net.
 """
 
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
-from torch import Tensor
 
 from slimwright.errors import ProofError
-from slimwright.graph.net import Net
+from slimwright.graph.net import Net, zero_inputs
 from slimwright.lowering.decompositions import with_attention_spelled_out
-from slimwright.runtimes.artefact import Array
+from slimwright.runtimes.artefact import Array, Written
 
 OPSET = 18
 INPUT, OUTPUT = "image", "scores"
+GIVEN, FOUND = "slimwright_input_", "slimwright_output_"  # until the graph is written: no model has such names
 
 
-def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
+def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
     """Write `model.onnx`; FP16 computes in half precision where the processor has kernels for it."""
     path = folder / "model.onnx"
-    write_onnx(net, path)
+    inputs, outputs = write_onnx(net, path)
     if precision == "int8":
-        assert images is not None
-        quantize(path, folder / "model-int8.onnx", torch.from_numpy(images))
+        assert calibration is not None
+        quantize(path, folder / "model-int8.onnx", dict(zip(inputs, calibration, strict=True)))
         (folder / "model-int8.onnx").replace(path)
     elif precision == "fp16":
         onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
-    return [path.name]
+    return Written((path.name,), inputs, outputs)
 
 
-def write_onnx(net: Net, path: Path) -> None:
-    """Write a net as an FP32 ONNX model for one image. Raises ProofError where the exporter fails."""
-    module, example = with_attention_spelled_out(net).to_module(), torch.zeros(net.input.shape)
+def write_onnx(net: Net, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Write a net as an FP32 ONNX model for one image; return what the file calls its inputs and outputs.
+
+    Raises ProofError where the exporter fails.
+    """
+    module, examples = with_attention_spelled_out(net).to_module(), zero_inputs(net)
+    inputs, outputs = end_names(net)
     try:
         with _quiet():
             program = torch.onnx.export(
-                module, (example,), dynamo=True, opset_version=OPSET, verbose=False,
-                input_names=[INPUT], output_names=[OUTPUT],
+                module, examples, dynamo=True, opset_version=OPSET, verbose=False,
+                input_names=[f"{GIVEN}{k}" for k in range(len(inputs))],
+                output_names=[f"{FOUND}{k}" for k in range(len(outputs))],
             )  # fmt: skip
     except Exception as error:  # torch.onnx raises errors of many unrelated kinds
         raise ProofError(f"torch.onnx cannot export the net: {_first_cause(error)}") from error
     assert program is not None
+    _name_ends(program.model.graph, inputs, outputs)
     program.save(str(path), external_data=False)
+    return inputs, outputs
 
 
-def quantize(fp32: Path, path: Path, images: Tensor) -> None:
-    """Write the INT8 model of an FP32 one, activations calibrated on `images` [N, C, H, W]."""
+def end_names(net: Net) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what a file calls a net's inputs and outputs, each name once."""
+    inputs = [node.name for node in net.inputs]
+    outputs = list(net.outputs)
+    if len(inputs) == 1 and len(net.inputs[0].shape) == 4:
+        inputs = [INPUT]
+    if len(outputs) == 1 and len(net[outputs[0]].shape) == 2:
+        outputs = [OUTPUT]
+    named: list[str] = []
+    for name in outputs:
+        while name in (*inputs, *named):
+            name += "_"
+        named.append(name)
+    return tuple(inputs), tuple(named)
+
+
+def _name_ends(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give a graph's inputs and outputs their names; what is inside under one of these gets another."""
+    wanted = {*inputs, *outputs}
+    made = (value for node in graph for value in node.outputs)
+    for value in [*made, *graph.initializers.values()]:
+        if value.name in wanted:
+            value.name = f"inner_{value.name}"
+    for value, name in zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True):
+        value.name = name
+
+
+def quantize(fp32: Path, path: Path, calibration: Mapping[str, Array]) -> None:
+    """Write the INT8 model of an FP32 one, activations calibrated on what each input, by name, is given [N, ...]."""
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
         quantize_static(
-            str(prepared), str(path), _Reader(images), quant_format=QuantFormat.QDQ, per_channel=True,
+            str(prepared), str(path), _Reader(calibration), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         )  # fmt: skip
 
@@ -74,14 +110,15 @@ def _first_cause(error: BaseException) -> str:
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds images to the quantizer one at a time."""
+    """Feeds the quantizer one row of every input at a time."""
 
-    def __init__(self, images: Tensor) -> None:
-        self._images = iter(images.numpy())
+    def __init__(self, calibration: Mapping[str, Array]) -> None:
+        self._names = tuple(calibration)
+        self._rows = zip(*calibration.values(), strict=True)
 
     def get_next(self) -> dict[str, Array] | None:
-        image = next(self._images, None)
-        return None if image is None else {INPUT: image[None]}
+        rows = next(self._rows, None)
+        return None if rows is None else {name: row[None] for name, row in zip(self._names, rows, strict=True)}
 
 
 @contextmanager

@@ -1,18 +1,21 @@
 """OpenVINO: read from the ONNX file; INT8 from its quantize and dequantize operators."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import openvino
 
 from slimwright.graph import Net
 from slimwright.runtimes import onnxruntime
-from slimwright.runtimes.artefact import Array
+from slimwright.runtimes.artefact import Array, Written
 
 
-def export(net: Net, folder: Path, precision: str, images: Array | None) -> list[str]:
+def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
     """Write `model.xml` and `model.bin`; FP16 stores weights in half precision."""
-    (name,) = onnxruntime.export(net, folder, "int8" if precision == "int8" else "fp32", images)
-    return [path.name for path in converted(folder / name, folder, half=precision == "fp16")]
+    written = onnxruntime.export(net, folder, "int8" if precision == "int8" else "fp32", calibration)
+    made = converted(folder / written.files[0], folder, half=precision == "fp16")
+    return replace(written, files=tuple(path.name for path in made))
 
 
 def converted(path: Path, folder: Path, *, half: bool = False) -> list[Path]:

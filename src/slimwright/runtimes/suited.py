@@ -13,6 +13,7 @@ from slimwright.lowering.decompositions import (
     with_logsumexp_spelled_out,
     with_lrn_spelled_out,
     with_means_spelled_out,
+    with_only_entries_squeezed,
     with_picks_as_convolutions,
 )
 from slimwright.lowering.windows import (
@@ -35,7 +36,12 @@ EVERYWHERE: tuple[Rewrite, ...] = (
 FOR: Mapping[str, tuple[Rewrite, ...]] = {
     "onnxruntime": EVERYWHERE,
     "ort": EVERYWHERE,
-    "ncnn": (*EVERYWHERE, with_averages_of_what_is_there, with_picks_as_convolutions),
+    "ncnn": (
+        *EVERYWHERE,
+        with_averages_of_what_is_there,
+        with_picks_as_convolutions,
+        with_only_entries_squeezed,
+    ),
     "mnn": (*EVERYWHERE, with_logsumexp_spelled_out),
     "executorch": (
         *EVERYWHERE,

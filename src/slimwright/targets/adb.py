@@ -1,6 +1,6 @@
 """Android phones over `adb`, with the runtimes' own benchmark programs.
 
-There is no Python on a phone, so it cannot do jobs: no scores, and only the latency that such a program prints. (For
+There is no Python on a phone, so it cannot do jobs: no outputs, and only the latency that such a program prints. (For
 jobs, run the agent on the phone, in Termux.) The system's `adb` is used; files go into a fresh folder under
 /data/local/tmp, which is removed afterwards, by the phone itself where the cable is pulled while a program runs.
 """
@@ -115,7 +115,7 @@ def benchmark(
         f"{folder}/{Path(binary).name}",
         f"{folder}/model",
         f"{folder}/model/{artefact.files[0].name}",
-        artefact.shape,
+        artefact.shapes,
         artefact.precision,
         threads,
         runs,

@@ -23,7 +23,7 @@ class Run:
     program: str
     folder: str  # nothing but the model is in it
     model: str
-    shape: tuple[int, ...]  # [1, C, H, W], or [1, C]
+    shapes: tuple[tuple[int, ...], ...]  # of each input: [1, C, H, W], or [1, C]
     precision: str
     threads: int
     runs: int
@@ -60,6 +60,10 @@ def binary_for(artefact: Artefact, file_name: str) -> Binary:
             "benchncnn computes in half precision wherever the phone can: measure the fp16 artefact with it"
         )
     if runtime == "mnn" and "V2Basic" in file_name:
+        if len(artefact.shapes) > 1:
+            raise RequestError(
+                "MNNV2Basic.out is told the size of one input, and this model has several: use benchmark.out"
+            )
         return MNN_BASIC
     return BINARIES[runtime]
 
@@ -96,9 +100,9 @@ def _spread_of(spread: Sequence[tuple[str, str, str]], mean_us: float) -> tuple[
 
 
 def _ncnn_commands(run: Run) -> Sequence[Sequence[str]]:
-    """Loops, threads, big cores only, no GPU, no cooling down; the shape is width, height, channels."""
-    shape = ",".join(str(size) for size in reversed(run.shape[1:]))
-    return ([run.program, str(run.runs), str(run.threads), "2", "-1", "0", f"param={run.model}", f"shape=[{shape}]"],)
+    """Loops, threads, big cores only, no GPU, no cooling down; a shape is width, height, channels, one an input."""
+    shapes = ",".join(f"[{','.join(str(size) for size in reversed(shape[1:]))}]" for shape in run.shapes)
+    return ([run.program, str(run.runs), str(run.threads), "2", "-1", "0", f"param={run.model}", f"shape={shapes}"],)
 
 
 def _ncnn_read(text: str, run: Run) -> Reading | None:
@@ -123,7 +127,8 @@ def _mnn_read(text: str, run: Run) -> Reading | None:
 
 def _mnn_basic_commands(run: Run) -> Sequence[Sequence[str]]:
     """Model, loops, save no tensors, forward type (0: CPU), threads, input size, precision."""
-    shape = "x".join(str(size) for size in run.shape)
+    (sizes,) = run.shapes
+    shape = "x".join(str(size) for size in sizes)
     return (
         [run.program, run.model, str(run.runs), "0", "0", str(run.threads), shape, str(MNN_PRECISION[run.precision])],
     )

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from slimwright.errors import DeviceError, ProofError, RequestError
-from slimwright.runner.job import IMAGES, RESULT, Job, write_job
+from slimwright.runner.job import RESULT, Job, input_file, output_file, write_job
 from slimwright.runner.machine import Described
 from slimwright.runner.pack import packed, unpack
 from slimwright.runner.sessions.session import Kernel
@@ -64,7 +64,7 @@ class Measurement:
     peak_rss_bytes: int
     planned_bytes: int | None  # what the runtime says it set aside; None where it does not say
     kernels: tuple[Kernel, ...] = ()
-    scores: Tensor | None = None  # [N, classes]
+    outputs: tuple[Tensor, ...] | None = None  # each [N, ...], in the order of the net's outputs
     energy_mj: float | None = None  # for an image; None where the device has no counter that can be read
     temperature_c: float | None = None
 
@@ -139,14 +139,17 @@ def measure(
     artefacts: Mapping[str, Artefact],
     effort: Effort,
     *,
-    images: Tensor | None = None,
+    inputs: Sequence[Tensor] | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> dict[str, Measurement]:
-    """Run artefacts on a target, in one process and in turn; with `images` [N, C, H, W] return their scores too.
+    """Run artefacts on a target, in one process and in turn; return what they give for `inputs`, if there are any.
 
-    Raises RequestError where the target lacks the runtime, ProofError where an artefact cannot be loaded or run there
-    or crashes the runtime, and DeviceError where the target cannot be reached or cannot do it.
+    `inputs` are a tensor [N, ...] for each input of the net. Raises RequestError where the target lacks the runtime or
+    an artefact does not take such inputs, ProofError where one cannot be loaded or run there or crashes the runtime,
+    and DeviceError where the target cannot be reached or cannot do it.
     """
+    for side, artefact in artefacts.items():
+        _check_inputs(side, artefact, inputs)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sides = []
@@ -154,8 +157,8 @@ def measure(
             sides.append(artefact.side(side, number, effort.threads))
             for path in artefact.files:
                 shutil.copyfile(path, folder / name_in_job(number, path))
-        if images is not None:
-            np.save(folder / IMAGES, images.numpy())
+        for k, given in enumerate(inputs or ()):
+            np.save(folder / input_file(k), given.numpy())
         job = Job(
             tuple(sides),
             runs=effort.runs,
@@ -168,11 +171,20 @@ def measure(
         write_job(job, folder)
         answered = target.answer(packed(folder), timeout_s)
     with tempfile.TemporaryDirectory() as name:
-        count = None if images is None else len(images)
-        return _read(answered, Path(name), list(artefacts), count, target.name)
+        count = None if inputs is None else len(inputs[0])
+        return _read(answered, Path(name), artefacts, count, target.name)
 
 
-def _read(data: bytes, folder: Path, names: list[str], count: int | None, where: str) -> dict[str, Measurement]:
+def _check_inputs(name: str, artefact: Artefact, inputs: Sequence[Tensor] | None) -> None:
+    if inputs is not None and len(inputs) != len(artefact.shapes):
+        raise RequestError(f"artefact '{name}' takes {len(artefact.shapes)} inputs; it was given {len(inputs)}")
+    if inputs is not None and not artefact.output_shapes:
+        raise RequestError(f"what artefact '{name}' gives is not known: it can be timed only")
+
+
+def _read(
+    data: bytes, folder: Path, artefacts: Mapping[str, Artefact], count: int | None, where: str
+) -> dict[str, Measurement]:
     try:
         unpack(data, folder)
         result = _Result.model_validate(json.loads((folder / RESULT).read_text()))
@@ -180,11 +192,11 @@ def _read(data: bytes, folder: Path, names: list[str], count: int | None, where:
         raise DeviceError(f"{where} sent back something that is no result: {error}") from error
     if result.error:
         raise _raised(result.error, where)
-    if [side.name for side in result.sides] != names:
+    if [side.name for side in result.sides] != list(artefacts):
         raise DeviceError(f"{where} sent back the results of another job")
     found = {}
     for number, side in enumerate(result.sides):
-        scores = None if count is None else _scores(folder / f"scores-{number}.npy", count, where)
+        outputs = None if count is None else _outputs(folder, number, artefacts[side.name], count, where)
         found[side.name] = Measurement(
             latency=Latency(**side.latency.model_dump()) if side.latency else None,
             load_ms=side.load_ms,
@@ -193,22 +205,34 @@ def _read(data: bytes, folder: Path, names: list[str], count: int | None, where:
             peak_rss_bytes=side.peak_rss_bytes,
             planned_bytes=side.planned_bytes,
             kernels=tuple(Kernel(**kernel.model_dump()) for kernel in side.kernels),
-            scores=scores,
+            outputs=outputs,
             energy_mj=side.energy_mj,
             temperature_c=side.temperature_c,
         )
     return found
 
 
-def _scores(path: Path, count: int, where: str) -> Tensor:
-    """[N, classes], as a device sent them."""
+def _outputs(folder: Path, number: int, artefact: Artefact, count: int, where: str) -> tuple[Tensor, ...]:
+    """What an artefact gave, each [N, ...], as a device sent it."""
+    dtypes = artefact.output_dtypes or ("float32",) * len(artefact.output_shapes)
+    ends = zip(artefact.output_shapes, dtypes, strict=True)
+    return tuple(
+        _output(folder / output_file(number, k), (count, *shape[1:]), dtype, where)
+        for k, (shape, dtype) in enumerate(ends)
+    )
+
+
+def _output(path: Path, shape: tuple[int, ...], dtype: str, where: str) -> Tensor:
+    """An output of a known shape; floats come as float32, integers as int64."""
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)  # refuses what the file is too short for
     except (ValueError, EOFError, OSError) as error:
-        raise DeviceError(f"{where} sent back no scores: {error}") from error
-    if found.dtype != np.float32 or found.ndim != 2 or len(found) != count:
-        raise DeviceError(f"{where} sent back scores of {found.dtype} {found.shape} for {count} images")
-    return torch.from_numpy(np.array(found))
+        raise DeviceError(f"{where} sent back no outputs: {error}") from error
+    sent = "float32" if dtype.startswith("float") else "int64"
+    if found.dtype != sent or found.shape != shape:
+        raise DeviceError(f"{where} sent back {found.dtype} {found.shape} where {sent} {shape} was asked for")
+    tensor = torch.from_numpy(np.array(found))
+    return tensor if sent == "float32" else tensor.to(getattr(torch, dtype))
 
 
 def _raised(fault: _Fault, where: str) -> Exception:

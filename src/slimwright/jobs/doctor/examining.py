@@ -14,14 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from slimwright.cost.latency import LayerShape
-from slimwright.data import Dataset, Inputs, like, tensors_of, whole
+from slimwright.data import Dataset, Inputs, as_inputs, like, tensors_of, whole
 from slimwright.errors import ConversionError, ProofError, RequestError
-from slimwright.graph import Net
+from slimwright.graph import Net, random_inputs
 from slimwright.jobs.doctor.swaps import Swap, swaps_of
 from slimwright.jobs.doctor.widths import shapes_to_time
-from slimwright.jobs.export import ENCODED
 from slimwright.measure import EFFORTS, Exam, outputs_of, prove, times
-from slimwright.measure.original import random_inputs
 from slimwright.measure.prove import TOLERANCE
 from slimwright.progress import Event, Tell, silent
 from slimwright.runner.sessions.session import Kernel
@@ -35,7 +33,7 @@ from slimwright.runtimes.suited import suited
 from slimwright.targets import Effort, Local, Target
 from slimwright.targets.layers import layer_timer
 from slimwright.tasks import Imitation, Task
-from slimwright.techniques import encoded, fold_batch_norm
+from slimwright.techniques import fold_batch_norm
 
 IMAGES, CALIBRATION = 4, 8  # to compare on, and to calibrate INT8 on
 COMPARING = Effort(runs=30, least_s=1.0)
@@ -230,8 +228,8 @@ class _Ward:
         """Return the artefact of a net, made once for each name."""
         key = (runtime, precision, name)
         if key not in self.made:
-            stored, folder = encoded(net, ENCODED[precision]), self.folder / "-".join(key)
-            self.made[key] = self.workshop.convert(stored, runtime, folder, calibration=tensors_of(self.calibration))
+            folder, calibration = self.folder / "-".join(key), tensors_of(self.calibration)
+            self.made[key] = self.workshop.convert(net, runtime, precision, folder, calibration=calibration)
         return self.made[key]
 
 
@@ -241,7 +239,7 @@ def _exam(net: Net, data: Dataset | None, task: Task | None) -> tuple[Exam, Inpu
     if data is not None:
         inputs = whole(data, "calibration")[0]
         return Exam(task, _some(inputs, 0, IMAGES), random=True), _some(inputs, 0, CALIBRATION)
-    drawn = random_inputs(net, IMAGES + CALIBRATION)
+    drawn = as_inputs(random_inputs(net, IMAGES + CALIBRATION))
     return Exam(task, _some(drawn, 0, IMAGES), random=True), _some(drawn, IMAGES, IMAGES + CALIBRATION)
 
 

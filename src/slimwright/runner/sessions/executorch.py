@@ -16,7 +16,7 @@ logging.getLogger("torchao").setLevel(logging.ERROR)
 
 
 class Session:
-    """One file: the program."""
+    """One file: the program. It has no names: inputs and outputs are in the order of the exported program."""
 
     planned_bytes = None  # the delegate's workspace is not told
 
@@ -26,11 +26,11 @@ class Session:
         self._program = Runtime.get().load_program(files[0], verification=Verification.InternalConsistency)
         self._method = self._program.load_method("forward")
 
-    def run(self, image: Array) -> Array:
-        """[1, C, H, W] -> class scores [1, classes]."""
-        scores: Array = self._method.execute([torch.from_numpy(image)])[0].numpy()
-        return np.array(scores, dtype=np.float32)
+    def run(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Return each output, from each input."""
+        outputs = self._method.execute([torch.from_numpy(given) for given in inputs])
+        return [np.array(output.numpy()) for output in outputs]  # the program's own memory is written over
 
-    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
+    def profile(self, inputs: Sequence[Array], runs: int, before: Callable[[], object]) -> list[Kernel]:
         """Nothing: the wheel is built without the event tracer."""
         return []

@@ -24,25 +24,28 @@ class Session:
         precision = "low" if side.precision == "fp16" else "high"
         settings = {"backend": "CPU", "numThread": side.threads, "precision": precision}
         self._manager = MNN.nn.create_runtime_manager((settings,))  # borrowed by the module: must live as long
-        self._net = MNN.nn.load_module_from_file(str(files[0]), [], [], runtime_manager=self._manager)
+        names = list(side.inputs), list(side.outputs)
+        self._net = MNN.nn.load_module_from_file(str(files[0]), *names, runtime_manager=self._manager)
         interpreter, session = self._interpreter()
         megabytes = interpreter.getSessionInfo(session, MEMORY)
         self.planned_bytes = int(megabytes * 1e6) if megabytes and megabytes != NONE_OF_IT else None
 
-    def run(self, image: Array) -> Array:
-        """[1, C, H, W] -> class scores [1, classes]."""
-        given = expr.const(np.ascontiguousarray(image), list(image.shape), expr.NCHW)
-        scores = expr.convert(self._net.forward([given])[0], expr.NCHW)
-        return np.array(scores.read(), dtype=np.float32).reshape(1, -1)
+    def run(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Return each output, from each input."""
+        given = [_variable(array) for array in inputs]
+        found = [expr.convert(output, expr.NCHW) for output in self._net.forward(given)]
+        shapes = self._side.output_shapes or [output.shape for output in found]
+        return [  # it gives what has three dimensions a fourth
+            np.array(output.read()).reshape(shape) for output, shape in zip(found, shapes, strict=True)
+        ]
 
-    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
+    def profile(self, inputs: Sequence[Array], runs: int, before: Callable[[], object]) -> list[Kernel]:
         """Each operator's time, taken by callbacks before and after it."""
         interpreter, session = self._interpreter()
-        entry = interpreter.getSessionInput(session)
-        held = MNN.Tensor(
-            entry.getShape(), MNN.Halide_Type_Float, np.ascontiguousarray(image), MNN.Tensor_DimensionType_Caffe
-        )
-        names: list[tuple[str, str]] = []
+        names = self._side.inputs or (None,)
+        entries = [interpreter.getSessionInput(session, name) for name in names]
+        held = [_tensor(entry, given) for entry, given in zip(entries, inputs, strict=True)]
+        kernels: list[tuple[str, str]] = []
         taken: list[list[float]] = []
         began = 0.0
         step = 0
@@ -55,8 +58,8 @@ class Session:
         def end(_: Any, op: Any) -> bool:
             nonlocal step
             took = (time.perf_counter() - began) * 1e3
-            if step == len(names):
-                names.append((op.getName(), op.getType()))
+            if step == len(kernels):
+                kernels.append((op.getName(), op.getType()))
                 taken.append([])
             taken[step].append(took)
             step += 1
@@ -65,11 +68,24 @@ class Session:
         for _ in range(runs):
             step = 0
             before()
-            entry.copyFrom(held)  # each time: MNN reuses the buffer of its input
+            for entry, tensor in zip(entries, held, strict=True):  # each time: MNN reuses the buffers of its inputs
+                entry.copyFrom(tensor)
             interpreter.runSessionWithCallBackInfo(session, begin, end)
-        return [Kernel(name, kind, undisturbed(spent)) for (name, kind), spent in zip(names, taken, strict=True)]
+        return [Kernel(name, kind, undisturbed(spent)) for (name, kind), spent in zip(kernels, taken, strict=True)]
 
     def _interpreter(self) -> tuple[Any, Any]:
         interpreter = MNN.Interpreter(str(self._path))
         session = interpreter.createSession({"numThread": self._side.threads, "precision": "high"})
         return interpreter, session
+
+
+def _variable(given: Array) -> Any:
+    kind = expr.float if given.dtype.kind == "f" else expr.int  # MNN's integers have 32 bits
+    plain = np.ascontiguousarray(given, np.float32 if given.dtype.kind == "f" else np.int32)
+    return expr.const(plain, list(plain.shape), expr.NCHW, kind)
+
+
+def _tensor(entry: Any, given: Array) -> Any:
+    kind = MNN.Halide_Type_Float if given.dtype.kind == "f" else MNN.Halide_Type_Int
+    plain = np.ascontiguousarray(given, np.float32 if given.dtype.kind == "f" else np.int32)
+    return MNN.Tensor(entry.getShape(), kind, plain, MNN.Tensor_DimensionType_Caffe)

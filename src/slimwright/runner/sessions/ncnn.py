@@ -28,18 +28,27 @@ class Session:
         self._files, self._side = files, side
         self._net = self._loaded(light=True)
         self._layers = _layers(files[0])
-        self._input, self._output = self._layers[0][2][0], self._layers[-1][2][0]
+        self._inputs = side.inputs or tuple(made[0] for _, kind, made in self._layers if kind == "Input")
+        self._outputs = side.outputs or (self._layers[-1][2][0],)
 
-    def run(self, image: Array) -> Array:
-        """[1, C, H, W] -> class scores [1, classes]."""
+    def run(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Return each output, from each input."""
         extractor = self._net.create_extractor()
-        extractor.input(self._input, _owned(image))
-        code, scores = extractor.extract(self._output)
-        if code:
-            raise RuntimeError(f"ncnn gives code {code}")
-        return np.array(scores, dtype=np.float32).reshape(1, -1)  # some networks keep the batch, others lose it
+        self._give(extractor, inputs)
+        found = []
+        for k, name in enumerate(self._outputs):
+            code, output = extractor.extract(name)
+            if code:
+                raise RuntimeError(f"ncnn gives code {code} for {name}")
+            shape = self._side.output_shapes[k] if self._side.output_shapes else (1, -1)
+            found.append(np.array(output).reshape(shape))  # some networks keep the batch, others lose it
+        return found
 
-    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
+    def _give(self, extractor: Any, inputs: Sequence[Array]) -> None:
+        for name, given in zip(self._inputs, inputs, strict=True):
+            extractor.input(name, _owned(given))
+
+    def profile(self, inputs: Sequence[Array], runs: int, before: Callable[[], object]) -> list[Kernel]:
         """Each layer's time: every layer's value is asked for in turn, so each has just its own work left.
 
         Asking again for a value that is there takes what asking itself takes, which is subtracted. What it takes to get
@@ -50,7 +59,7 @@ class Session:
         for _ in range(runs):
             before()
             extractor = net.create_extractor()
-            extractor.input(self._input, _owned(image))
+            self._give(extractor, inputs)
             for spent, (_, _, blobs) in zip(taken, self._layers, strict=True):
                 began = time.perf_counter()
                 if extractor.extract(blobs[0], 1)[0]:
@@ -75,9 +84,9 @@ class Session:
         return net
 
 
-def _owned(image: Array) -> Any:
-    """A copy: ncnn crashes where a first layer works in place on memory that it does not own."""
-    return ncnn.Mat(image[0]).clone()
+def _owned(given: Array) -> Any:
+    """A copy, without the batch: ncnn crashes where a first layer works in place on memory that it does not own."""
+    return ncnn.Mat(np.ascontiguousarray(given[0] if given.ndim > 1 else given)).clone()
 
 
 def _layers(param: Path) -> list[tuple[str, str, list[str]]]:

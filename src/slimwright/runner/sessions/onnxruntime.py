@@ -24,14 +24,15 @@ class Session:
     def __init__(self, files: Sequence[Path], side: Side) -> None:
         self._path, self._threads = files[0], side.threads
         self._session = self._opened(_options(side.threads))
-        (self._input,) = (entry.name for entry in self._session.get_inputs())
+        self._inputs = side.inputs or tuple(entry.name for entry in self._session.get_inputs())
+        self._outputs = side.outputs or tuple(entry.name for entry in self._session.get_outputs())
 
-    def run(self, image: Array) -> Array:
-        """[1, C, H, W] -> class scores [1, classes]."""
-        scores: Array = self._session.run(None, {self._input: image})[0]
-        return scores
+    def run(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Return each output, from each input."""
+        found: list[Array] = self._session.run(self._outputs, dict(zip(self._inputs, inputs, strict=True)))
+        return found
 
-    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
+    def profile(self, inputs: Sequence[Array], runs: int, before: Callable[[], object]) -> list[Kernel]:
         """Each kernel's time, from the runtime's own profiler."""
         with tempfile.TemporaryDirectory() as folder:
             options = _options(self._threads)
@@ -39,7 +40,7 @@ class Session:
             session = self._opened(options)
             for _ in range(runs):
                 before()
-                session.run(None, {self._input: image})
+                session.run(self._outputs, dict(zip(self._inputs, inputs, strict=True)))
             return profiled_kernels(Path(session.end_profiling()), runs)
 
     def _opened(self, options: Any) -> Any:

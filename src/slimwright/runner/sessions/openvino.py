@@ -19,20 +19,25 @@ class Session:
 
     def __init__(self, files: Sequence[Path], side: Side) -> None:
         self._path, self._side = files[0], side
-        self._request = self._compiled(profiling=False).create_infer_request()
+        compiled = self._compiled(profiling=False)
+        self._request = compiled.create_infer_request()
+        self._inputs = [compiled.input(name) for name in side.inputs] or compiled.inputs
+        self._outputs = [compiled.output(name) for name in side.outputs] or compiled.outputs
 
-    def run(self, image: Array) -> Array:
-        """[1, C, H, W] -> class scores [1, classes]."""
-        self._request.infer([image], share_inputs=True)
-        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+    def run(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Return each output, from each input."""
+        self._request.infer(dict(zip(self._inputs, inputs, strict=True)), share_inputs=True)
+        return [np.array(self._request.get_tensor(output).data) for output in self._outputs]
 
-    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
+    def profile(self, inputs: Sequence[Array], runs: int, before: Callable[[], object]) -> list[Kernel]:
         """Each executed kernel's time, from the runtime's own counters."""
-        request = self._compiled(profiling=True).create_infer_request()
+        compiled = self._compiled(profiling=True)
+        request, names = compiled.create_infer_request(), self._side.inputs
+        ports = [compiled.input(name) for name in names] or compiled.inputs
         taken: dict[tuple[str, str], list[float]] = {}
         for _ in range(runs):
             before()
-            request.infer([image])
+            request.infer(dict(zip(ports, inputs, strict=True)))
             for entry in request.profiling_info:
                 if str(entry.status).endswith("EXECUTED"):
                     taken.setdefault((entry.node_name, entry.node_type), []).append(

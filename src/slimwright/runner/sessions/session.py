@@ -2,18 +2,17 @@
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from slimwright.runner.job import JobError, Side
 from slimwright.runner.machine import PACKAGES, loaded_by
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -26,17 +25,17 @@ class Kernel:
 
 
 class Session(Protocol):
-    """A loaded artefact.
+    """A loaded artefact. Inputs and outputs are those of the network, in its order, one image at a time.
 
     `planned_bytes` is what the runtime says it set aside for the model; None where it does not say.
     """
 
     planned_bytes: int | None
 
-    def run(self, image: Array) -> Array:
-        """[1, C, H, W] -> class scores [1, classes]."""
+    def run(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Return each output [1, ...], from each input [1, ...]."""
 
-    def profile(self, image: Array, runs: int, before: Callable[[], object]) -> list[Kernel]:
+    def profile(self, inputs: Sequence[Array], runs: int, before: Callable[[], object]) -> list[Kernel]:
         """Return the kernels in the order of execution; `before` is called ahead of each run.
 
         Empty where the runtime has no profiler.
