@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from example_nets import SHAPE
+from example_nets import SHAPE, classification
 from slimwright.errors import DataError
 from slimwright.evidence import Evidence, load_evidence, observe
 from slimwright.graph import Net
@@ -22,7 +22,7 @@ Parts = tuple[dict[str, Tensor], dict[str, str]]
 @pytest.fixture(scope="module")
 def seen(residual: Net) -> Evidence:
     images, labels = torch.randn(9, *SHAPE, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
-    return observe(residual, [(images, labels)], classes=3)
+    return observe(residual, [(images, labels)], task=classification(3))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_saved_evidence_comes_back(seen: Evidence, saved: Path) -> None:
 
 def test_groups_and_skipped_layers_come_back(residual: Net, tmp_path: Path) -> None:
     images, labels = torch.randn(9, *SHAPE), torch.arange(9) % 3
-    seen = observe(residual, [(images, labels)], classes=3, memory_bytes=1500)
+    seen = observe(residual, [(images, labels)], task=classification(3), memory_bytes=1500)
     seen.save(tmp_path / "some")
     back = load_evidence(tmp_path / "some")
     assert len(back.groups) < 3 and back.groups == seen.groups and back.skipped == seen.skipped != {}

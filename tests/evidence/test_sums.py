@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from example_nets import SHAPE
+from example_nets import SHAPE, classification
 from slimwright.errors import DataError
 from slimwright.evidence import Evidence, merged, observe
 from slimwright.evidence.sums import said
@@ -21,14 +21,14 @@ def batches(count: int = 30) -> list[tuple[Tensor, Tensor]]:
 
 @pytest.fixture(scope="module")
 def seen(residual: Net) -> Evidence:
-    return observe(residual, batches(), classes=CLASSES, taylor=False)
+    return observe(residual, batches(), task=classification(CLASSES), taylor=False)
 
 
 @pytest.fixture(scope="module")
 def by_pairs(residual: Net, seen: Evidence) -> Evidence:
     """Evidence of the classes 0 and 1, 2 and 3, and 4, which is what half the memory holds."""
     needed = 8 * sum(t.numel() for name, t in seen.tensors().items() if "/" in name)
-    return observe(residual, batches(), classes=CLASSES, taylor=False, memory_bytes=needed * 3 / 5)
+    return observe(residual, batches(), task=classification(CLASSES), taylor=False, memory_bytes=needed * 3 / 5)
 
 
 def assert_close(one: Evidence, other: Evidence, tolerance: float = 1e-12) -> None:
@@ -72,7 +72,7 @@ def test_classes_that_were_not_observed_are_refused(seen: Evidence, classes: lis
 
 def test_shares_merge_into_the_whole(residual: Net, seen: Evidence) -> None:
     """To 1e-12: only the order in which float64 sums are added differs."""
-    shares = [observe(residual, batches(), classes=CLASSES, taylor=False, share=(i, 3)) for i in range(3)]
+    shares = [observe(residual, batches(), task=classification(CLASSES), taylor=False, share=(i, 3)) for i in range(3)]
     assert [int(share.images.sum()) for share in shares] == [12, 12, 6]
     before = shares[0].images.clone()
     assert_close(merged(iter(shares)), seen)
@@ -82,8 +82,8 @@ def test_shares_merge_into_the_whole(residual: Net, seen: Evidence) -> None:
 def test_it_is_told_over_how_many_images_taylor_was_taken(residual: Net) -> None:
     (one, of_one), (two, of_two) = batches(12)
     parts = [
-        observe(residual, [(one, of_one % 3)], classes=3),
-        observe(residual, [(two, of_two % 3)], classes=3, taylor=False),
+        observe(residual, [(one, of_one % 3)], task=classification(3)),
+        observe(residual, [(two, of_two % 3)], task=classification(3), taylor=False),
     ]
     both = merged(parts)
     assert int(both.images.sum()) == 12 and torch.equal(both.taylor_images, parts[0].images)

@@ -12,10 +12,18 @@ images adds up to that of the whole: `of(classes)` and `merged(parts)` touch no 
 """
 
 from slimwright.evidence.observing import observe
-from slimwright.evidence.parallel import observe_in_parallel
 from slimwright.evidence.store import load_evidence
 from slimwright.evidence.sums import Evidence, LayerSums, merged
-from slimwright.evidence.windows import MOST_TAPS, THIN, add_moments, columns, taps
+from slimwright.evidence.windows import (
+    MOST_TAPS,
+    THIN,
+    add_moments,
+    add_outer,
+    columns,
+    groups_of,
+    padding_of,
+    taps,
+)
 
 __all__ = [
     "MOST_TAPS",
@@ -23,10 +31,12 @@ __all__ = [
     "Evidence",
     "LayerSums",
     "add_moments",
+    "add_outer",
     "columns",
+    "groups_of",
     "load_evidence",
     "merged",
     "observe",
-    "observe_in_parallel",
+    "padding_of",
     "taps",
 ]

@@ -1,33 +1,33 @@
 """One pass over calibration images: forward, twice backward, and sums of what each layer reads.
 
-Labels choose the class whose sums an image adds to, and the loss whose gradient the Taylor scores take. For the Fisher
-information labels are drawn from the network's own scores, by numbers that depend on the seed and the batch's place
-alone. Nodes are computed one by one, so that a layer which is called twice is seen twice.
+The task says which class's sums an image adds to, whose loss the Taylor scores differentiate, and what targets are
+drawn from the outputs' own distribution for the Fisher information, by numbers that depend on the seed and the batch's
+place alone. Nodes are computed one by one, so that a layer which is called twice is seen twice.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from math import ceil, prod
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from slimwright.compute import placed, usable
-from slimwright.data import Batch
+from slimwright.data import Batch, Inputs, Targets, count_of, like, tensors_of
 from slimwright.errors import DataError
-from slimwright.evidence.room import room
+from slimwright.evidence.memory_plan import empty_sums
 from slimwright.evidence.store import Checkpoint
 from slimwright.evidence.sums import Evidence
 from slimwright.evidence.windows import add_moments, by_channel
 from slimwright.graph.net import Net, Node, compute
 from slimwright.graph.ops import op_of
 from slimwright.progress import Event, Tell, silent
+from slimwright.tasks import Outputs, Task
 
 MEMORY_BYTES = 2e9  # of sums
 ALIVE_BYTES = 3e8  # of values that wait for the backward pass: a batch is observed some images at a time; more is no
@@ -38,19 +38,24 @@ ALIVE_BYTES = 3e8  # of values that wait for the backward pass: a batch is obser
 class Asked:
     """All that the sums depend on, but for the net and the images."""
 
-    classes: int
+    task: Task
     seed: int = 0
     taylor: bool = True
     memory_bytes: float = MEMORY_BYTES
     share: tuple[int, int] = (0, 1)
     device: str = "cpu"
 
+    def key(self, net: Net) -> str:
+        """Return what must agree for a checkpoint to belong to a pass; the images are told apart by what they hold."""
+        said = [net.digest, repr(self.task), self.seed, self.taylor, self.memory_bytes, self.share, self.device]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
 
 def observe(
     net: Net,
     batches: Iterable[Batch],
     *,
-    classes: int,
+    task: Task,
     seed: int = 0,
     images: int = 0,
     taylor: bool = True,
@@ -66,106 +71,82 @@ def observe(
     more than `memory_bytes`: where that is too little for each class, classes are observed together. A `share` (i, n)
     is every n-th batch from the i-th on; the `merged` evidence of all n shares is that of the whole. `device` computes;
     it must know float64. Where `checkpoint` is a path, sums so far are kept there until the end, and a pass that was
-    killed goes on from them. Raises DataError where there are no images, or labels beyond the classes or the scores,
-    and RequestError where there is no such device.
+    killed goes on from them. Raises DataError where there are no images, or targets that do not fit the task or the
+    outputs, and RequestError where there is no such device.
     """
-    asked = Asked(classes, seed, taylor, memory_bytes, share, usable(device))
-    kept = Checkpoint(checkpoint, key_of(net, asked))
-    found = observed(net, batches, asked, kept, images=images, tell=tell)
-    if not int(found.images.sum()):
-        raise DataError("there are no calibration images to observe")
-    kept.remove()
-    return found
-
-
-def key_of(net: Net, asked: Asked) -> str:
-    """What must agree for a checkpoint to belong to a pass; the images are told apart by what they hold."""
-    return hashlib.sha256(json.dumps([net.digest, asdict(asked)]).encode()).hexdigest()
-
-
-def observed(
-    net: Net, batches: Iterable[Batch], asked: Asked, kept: Checkpoint, *, images: int = 0, tell: Tell = silent
-) -> Evidence:
-    """Return the sums of a share of the batches, on the CPU; none if there are no images in it."""
-    sums = kept.sums or room(net, classes=asked.classes, memory_bytes=asked.memory_bytes)
-    sums = sums.on(asked.device)
-    look = _Look(net, asked, sums)
-    start, step = asked.share
-    for number, batch in islice(enumerate(batches), start, None, step):
-        if not kept.holds(batch):
-            look.add(number, *batch)
-            kept.keep(sums)
-        done = int(sums.images.sum())
+    asked = Asked(task, seed, taylor, memory_bytes, share, usable(device))
+    if taylor:
+        check_outputs(net, task)
+    kept = Checkpoint(checkpoint, asked.key(net))
+    sums = kept.sums or empty_sums(net, classes=len(task.classes), memory_bytes=memory_bytes)
+    observer = Observer(net.on(device), sums.on(device), asked)
+    start, step = share
+    for number, (inputs, targets) in islice(enumerate(batches), start, None, step):
+        if not kept.holds((inputs, targets)):
+            observer.add(number, inputs, targets)
+            kept.keep(observer.sums)
+        done = int(observer.sums.images.sum())
         tell(Event("observe", done, max(images, done)))
     kept.ended()
-    return sums.on("cpu")
+    if not int(observer.sums.images.sum()):
+        raise DataError("there are no calibration images to observe")
+    kept.remove()
+    return observer.sums.on("cpu")
 
 
-class _Look:
-    """A net on its device, and the sums that grow."""
+class Observer:
+    """A net on its device, and the sums that grow with each batch."""
 
-    def __init__(self, net: Net, asked: Asked, sums: Evidence) -> None:
-        scores = net[net.outputs[0]].shape
-        if len(scores) != 2:
-            raise DataError(
-                f"the net gives {list(scores)} for an image; scores of classes, [1, classes], can be observed"
-            )
-        if asked.taylor and asked.classes > scores[1]:
-            raise DataError(
-                f"the net gives {scores[1]} scores, by which images of {asked.classes} classes have no loss; observe "
-                "without taylor"
-            )
-        self.asked, self.sums = asked, sums
-        self.net = net.on(asked.device)
-        self.modules = {
-            n.name: self.net.module_of(n).requires_grad_(False) for n in net.nodes if op_of(n.op).module is not None
-        }
-        self.last = {name: step for step, node in enumerate(net.nodes) for name in (node.name, *node.reads)}
-        self.last[net.outputs[0]] = len(net.nodes)
-        self.group = torch.empty(asked.classes, dtype=torch.int64)  # of each class
-        for place, group in enumerate(sums.groups):
-            self.group[list(group)] = place
-        image_bytes = 4 * sum(prod(node.shape) for node in net.nodes)
-        self.at_once = max(int(ALIVE_BYTES // image_bytes), 1)  # images
-        self.taught = False  # which of the two losses is on its way back: that of true labels, or of drawn ones
+    def __init__(self, net: Net, sums: Evidence, asked: Asked) -> None:
+        self.net, self.sums, self.asked = net, sums, asked
+        self.modules = layers_of(net)
+        self.last = last_reads(net)
+        self.groups = groups_by_class(sums.groups)
+        self.at_once = max(int(ALIVE_BYTES // (4 * sum(prod(node.shape) for node in net.nodes))), 1)  # images
+        self.drawn = False  # whether the loss on its way back is that of drawn targets, or of the true ones
 
-    def add(self, number: int, images: Tensor, labels: Tensor) -> None:
+    def add(self, number: int, inputs: Inputs, targets: Targets) -> None:
         """Add a batch to the sums, class group by class group, a few images at a time."""
-        if not len(labels):
+        count = count_of(inputs)
+        if not count:
             return
-        if int(labels.min()) < 0 or int(labels.max()) >= self.asked.classes:
+        classes = self.asked.task.class_of(targets)
+        if int(classes.min()) < 0 or int(classes.max()) >= len(self.groups):
             raise DataError(
-                f"labels run from {int(labels.min())} to {int(labels.max())}; there are {self.asked.classes} classes"
+                f"labels run from {int(classes.min())} to {int(classes.max())}; there are {len(self.groups)} classes"
             )
-        numbers = torch.from_numpy(np.random.default_rng([self.asked.seed, number]).random(len(labels)))
-        order = torch.argsort(self.group[labels], stable=True)
-        size = ceil(len(labels) / ceil(len(labels) / self.at_once))
-        for some in order.split(size):
+        numbers = torch.from_numpy(np.random.default_rng([self.asked.seed, number]).random(count))
+        groups = self.groups[classes]
+        size = ceil(count / ceil(count / self.at_once))
+        for some in torch.argsort(groups, stable=True).split(size):
+            chosen = [tensor[some].detach().to(self.asked.device) for tensor in tensors_of(inputs)]
             with torch.enable_grad(), placed(self.asked.device):
-                self._add(images[some].detach().to(self.asked.device), labels[some], numbers[some])
+                self._add(chosen, like(targets, lambda t, some=some: t[some]), groups[some], numbers[some])
 
-    def _add(self, images: Tensor, labels: Tensor, numbers: Tensor) -> None:
-        """Add a few images, sorted by class group; `numbers` [N] in 0..1 draw the labels."""
-        groups = self.group[labels]
-        scores = self._scores(images.requires_grad_(self.asked.taylor), groups.to(images.device))
-        if not bool(torch.isfinite(scores).all()):
-            raise DataError("the net's scores for some images are NaN or infinite; check the images and the weights")
-        seen = torch.bincount(groups, minlength=len(self.sums.groups)).to(images.device)
+    def _add(self, inputs: Sequence[Tensor], targets: Targets, groups: Tensor, numbers: Tensor) -> None:
+        """Add a few images, sorted by their class `groups` [N]; `numbers` [N] in 0..1 draw targets."""
+        task, taylor = self.asked.task, self.asked.taylor
+        for tensor in inputs:
+            tensor.requires_grad_(taylor and tensor.is_floating_point())
+        outputs = self._outputs(inputs, groups.to(inputs[0].device))
+        if not all(bool(torch.isfinite(output).all()) for output in outputs):
+            raise DataError("the net's outputs for some images are NaN or infinite; check the images and the weights")
+        seen = torch.bincount(groups, minlength=len(self.sums.groups)).to(inputs[0].device)
         self.sums.images.add_(seen)
-        if self.asked.taylor:
+        if taylor:
             self.sums.taylor_images.add_(seen)
-        if scores.requires_grad:
-            likely = scores.detach().cpu().double().softmax(1).cumsum(1)
-            drawn = (likely < numbers[:, None]).sum(1).clamp_max(scores.shape[1] - 1)
-            self.taught = False
-            F.cross_entropy(scores, drawn.to(scores.device), reduction="sum").backward(retain_graph=self.asked.taylor)
-        if scores.requires_grad and self.asked.taylor:
-            self.taught = True
-            F.cross_entropy(scores, labels.to(scores.device), reduction="sum").backward()
+        if not any(output.requires_grad for output in outputs):
+            return
+        self.drawn = True
+        task.drawn_loss(outputs, numbers).backward(retain_graph=taylor)
+        if taylor:
+            self.drawn = False
+            task.loss(outputs, targets).sum().backward()
 
-    def _scores(self, images: Tensor, groups: Tensor) -> Tensor:
-        """Run the net, look at each layer on the way, and return the scores."""
-        values = {self.net.input.name: images}
+    def _outputs(self, inputs: Sequence[Tensor], groups: Tensor) -> Outputs:
+        """Run the net, look at each layer on the way, and return its outputs."""
+        names = (node.name for node in self.net.nodes if node.op == "input")
+        values = dict(zip(names, inputs, strict=True))
         for step, node in enumerate(self.net.nodes):
             if node.op != "input":
                 made = compute(self.net, node, self.modules.get(node.name), values.__getitem__)
@@ -175,7 +156,7 @@ class _Look:
             for name in {node.name, *node.reads}:
                 if self.last[name] <= step:
                     del values[name]
-        return values[self.net.outputs[0]]
+        return tuple(values[name] for name in self.net.outputs)
 
     def _look_at(self, node: Node, read: Tensor, made: Tensor, groups: Tensor) -> None:
         """Add what one layer reads, and listen for the gradients of what it reads and makes."""
@@ -189,12 +170,12 @@ class _Look:
         sums.zeros.index_add_(0, groups, values.eq(0).sum(2, dtype=torch.int32).double())
 
         def add_fisher(gradient: Tensor) -> None:
-            if not self.taught:
+            if self.drawn:
                 of = by_channel(node, gradient)  # [N, O, positions]
                 sums.fisher.index_add_(0, groups, torch.linalg.vecdot(of, of).double())
 
         def add_taylor(gradient: Tensor) -> None:
-            if self.taught:
+            if not self.drawn:
                 change = torch.linalg.vecdot(values, by_channel(node, gradient))  # [N, C]
                 sums.taylor.index_add_(0, groups, change.abs().double())
 
@@ -203,3 +184,30 @@ class _Look:
         made.register_hook(add_fisher)
         if read.requires_grad and self.asked.taylor:
             read.register_hook(add_taylor)
+
+
+def check_outputs(net: Net, task: Task) -> None:
+    """Raise DataError where the net's outputs have no loss by the task."""
+    try:
+        task.check([net[name].shape for name in net.outputs])
+    except DataError as error:
+        raise DataError(f"{error}; or observe without taylor") from error
+
+
+def layers_of(net: Net) -> dict[str, nn.Module]:
+    """Return the layer of each node that has one; its weights take no gradients."""
+    return {node.name: net.module_of(node).requires_grad_(False) for node in net.nodes if op_of(node.op).module}
+
+
+def last_reads(net: Net) -> dict[str, int]:
+    """Return the last step that reads each value; what the net returns is read after all steps."""
+    last = {name: step for step, node in enumerate(net.nodes) for name in (node.name, *node.reads)}
+    return last | dict.fromkeys(net.outputs, len(net.nodes))
+
+
+def groups_by_class(groups: Sequence[Sequence[int]]) -> Tensor:
+    """Return the group [K] of each of K classes."""
+    found = torch.empty(sum(map(len, groups)), dtype=torch.int64)
+    for place, group in enumerate(groups):
+        found[list(group)] = place
+    return found

@@ -57,12 +57,12 @@ def add_moments(net: Net, node: Node, x: Tensor, *, total: Tensor, gram: Tensor)
         rest, moved = rows.sum(2).double(), rows.shape[2] * mean
         total += rest + moved
         half = rest + 0.5 * moved
-        _add_outer(rows, gram)
+        add_outer(rows, gram)
         gram.baddbmm_(torch.stack([mean, half], 2), torch.stack([half, mean], 1))
     return positions
 
 
-def _add_outer(rows: Tensor, gram: Tensor) -> None:
+def add_outer(rows: Tensor, gram: Tensor) -> None:
     """Add rows times themselves, [G, D, P] x [G, P, D], to `gram`: what mirrors something else is not computed."""
     size = rows.shape[1]
     if size < HALVED_AT:
@@ -72,26 +72,37 @@ def _add_outer(rows: Tensor, gram: Tensor) -> None:
     across = torch.matmul(top, bottom.transpose(1, 2))
     gram[:, :half, half:] += across
     gram[:, half:, :half] += across.transpose(1, 2)
-    _add_outer(top, gram[:, :half, :half])
-    _add_outer(bottom, gram[:, half:, half:])
+    add_outer(top, gram[:, :half, :half])
+    add_outer(bottom, gram[:, half:, half:])
 
 
 def _windows(net: Net, node: Node, x: Tensor) -> Tensor:
     """What each output position reads, as a view: [C, kH, kW, N, H, W]; a linear layer's positions stand for N."""
     if node.op == "linear":
         return x.reshape(-1, x.shape[-1]).T[:, None, None, :, None, None]
-    kernel = net.tensors[node.tensors["weight"]].shape[2:]
     stride, dilation = (pair_of(node.arguments[what]) for what in ("stride", "dilation"))
-    spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-    padding = node.arguments["padding"]
-    top, left = (
-        [span // 2 for span in spans] if padding == "same" else (0, 0) if padding == "valid" else pair_of(padding)
-    )
-    bottom, right = (spans[0] - top, spans[1] - left) if padding == "same" else (top, left)
-    padded = F.pad(x, (left, right, top, bottom)).transpose(0, 1)  # [C, N, ...]
+    spans = _spans(net, node)
+    padded = F.pad(x, padding_of(net, node)).transpose(0, 1)  # [C, N, ...]
     windows = padded.unfold(2, spans[0] + 1, stride[0]).unfold(3, spans[1] + 1, stride[1])
     taken = windows[..., :: dilation[0], :: dilation[1]]  # [C, N, H, W, kH, kW]
     return taken.permute(0, 4, 5, 1, 2, 3)
+
+
+def padding_of(net: Net, node: Node) -> tuple[int, int, int, int]:
+    """Return the rows and columns of zeros around what a convolution reads: left, right, top, bottom."""
+    padding = node.arguments["padding"]
+    if padding == "same":
+        down, across = _spans(net, node)
+        return across // 2, across - across // 2, down // 2, down - down // 2
+    top, left = (0, 0) if padding == "valid" else pair_of(padding)
+    return left, left, top, top
+
+
+def _spans(net: Net, node: Node) -> tuple[int, int]:
+    """How far apart the first and the last tap of a convolution are, down and across."""
+    height, width = net.tensors[node.tensors["weight"]].shape[2:]
+    down, across = pair_of(node.arguments["dilation"])
+    return down * (height - 1), across * (width - 1)
 
 
 def _chunks(windows: Tensor) -> Iterator[Tensor]:

@@ -146,7 +146,7 @@ def export(
 def _exam(original: Original, data: Dataset | None, task: Task | None) -> Exam:
     """What artefacts are proven on: the test part, or random inputs."""
     if data is None:
-        inputs = as_inputs(random_inputs(original.net, RANDOM_IMAGES))
+        inputs = as_inputs(random_inputs(original.net, RANDOM_IMAGES, seed=0))
         return Exam(task or Imitation((1.0,) * len(original.net.outputs)), inputs, random=True)
     task = task or task_for(data, original.output_shapes, original.forward)
     inputs, targets = whole(task.data(data, original.forward), "test")

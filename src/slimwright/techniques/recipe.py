@@ -51,7 +51,7 @@ TECHNIQUES: tuple[Technique, ...] = (
 def _any_of(techniques: Sequence[Technique]) -> Any:
     """The type of a tuple of these techniques' steps, told apart by their field `step`."""
     union: Any = reduce(or_, (technique.step for technique in techniques))
-    return tuple[Annotated[union, Field(discriminator="step")], ...]  # type: ignore[valid-type]
+    return tuple[Annotated[union, Field(discriminator="step")], ...]
 
 
 if TYPE_CHECKING:

@@ -239,7 +239,7 @@ def _exam(net: Net, data: Dataset | None, task: Task | None) -> tuple[Exam, Inpu
     if data is not None:
         inputs = whole(data, "calibration")[0]
         return Exam(task, _some(inputs, 0, IMAGES), random=True), _some(inputs, 0, CALIBRATION)
-    drawn = as_inputs(random_inputs(net, IMAGES + CALIBRATION))
+    drawn = as_inputs(random_inputs(net, IMAGES + CALIBRATION, seed=0))
     return Exam(task, _some(drawn, 0, IMAGES), random=True), _some(drawn, IMAGES, IMAGES + CALIBRATION)
 
 

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from slimwright.compute import placed, usable
+from slimwright.data import Inputs, tensors_of
 from slimwright.errors import DataError
 from slimwright.evidence import MOST_TAPS, taps
 from slimwright.graph.net import Net, Node, compute
@@ -46,16 +47,17 @@ DEAD = 1e-3  # channels whose batch norm scales them by less than this share of 
 BATCH = 32
 
 
-def refit(draft: Draft, images: Tensor, *, device: str = "cpu", tell: Tell = silent) -> Draft:
-    """Return the draft with its weights solved on `images` [N, C, H, W]; the same one where nothing differs.
+def refit(draft: Draft, inputs: Inputs, *, device: str = "cpu", tell: Tell = silent) -> Draft:
+    """Return the draft with its weights solved on `inputs`, each [N, ...]; the same one where nothing differs.
 
     `device` computes; it must know float64. Raises DataError where there are no images, and RequestError where there
     is no such device.
     """
-    if not len(images):
+    given = tensors_of(inputs)
+    if not len(given[0]):
         raise DataError("there are no calibration images to solve the weights on")
     with placed(usable(device)):
-        return _Walk(draft, images.to(device).split(BATCH)).solved(tell)
+        return _Walk(draft, [tensor.to(device).split(BATCH) for tensor in given]).solved(tell)
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,13 @@ class _Target:
 
 
 class _Walk:
-    def __init__(self, draft: Draft, batches: Sequence[Tensor]) -> None:
-        device = str(batches[0].device)
+    def __init__(self, draft: Draft, inputs: Sequence[Sequence[Tensor]]) -> None:
+        device = str(inputs[0][0].device)
         self.draft, self.reference = draft, draft.reference.on(device)
         self.net = draft.net.on(device)  # its weights change on the way
-        self.count = len(batches)
-        self.old: dict[str, list[Tensor]] = {self.reference.input.name: list(batches)}
-        self.new: dict[str, list[Tensor]] = {self.net.input.name: list(batches)}
+        self.count = len(inputs[0])
+        self.old: dict[str, list[Tensor]] = _ends(self.reference, inputs)
+        self.new: dict[str, list[Tensor]] = _ends(self.net, inputs)
         self.drifted: set[str] = set()  # values of the draft that are not the reference's of that name
         self.tensors: dict[str, Tensor] = {}
         self.unsolved: dict[str, str] = {}
@@ -411,3 +413,8 @@ class _Walk:
 
 def _nth(values: Mapping[str, list[Tensor]], index: int) -> Callable[[str], Tensor]:
     return lambda name: values[name][index]
+
+
+def _ends(net: Net, inputs: Sequence[Sequence[Tensor]]) -> dict[str, list[Tensor]]:
+    """The batches of each input of a net, by the node's name."""
+    return {node.name: list(batches) for node, batches in zip(net.inputs, inputs, strict=True)}

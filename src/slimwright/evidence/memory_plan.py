@@ -13,7 +13,7 @@ from slimwright.graph.net import Net
 ELEMENT = 8  # bytes: all sums are float64
 
 
-def room(net: Net, *, classes: int, memory_bytes: float) -> Evidence:
+def empty_sums(net: Net, *, classes: int, memory_bytes: float) -> Evidence:
     """Return evidence of nothing yet: zeros in as many groups of classes as memory allows, at most one for each class.
 
     A group holds classes that follow one another. Layers are skipped where they are too wide, where the first dimension

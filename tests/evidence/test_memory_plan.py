@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from example_nets import SHAPE, net_of
+from example_nets import SHAPE, classification, net_of
 from slimwright.errors import RequestError
 from slimwright.evidence import observe
-from slimwright.evidence.room import room
+from slimwright.evidence.memory_plan import empty_sums
 from slimwright.graph import Net
 
 FC_BYTES = 8 * (1 + 6 + 6 * 6 + 6 + 1 + 3 + 6 + 6)
@@ -21,7 +21,7 @@ def names(net: Net) -> dict[str, str]:
 def test_memory_is_counted_to_the_byte(residual: Net) -> None:
     """conv1 reads 1 channel of 3x3, conv2 6 of 3x3, fc 6; 6, 6 and 3 outputs."""
     for classes, memory in ((1, BYTES), (7, 7 * BYTES), (1000, 250 * BYTES)):
-        sums = room(residual, classes=classes, memory_bytes=memory)
+        sums = empty_sums(residual, classes=classes, memory_bytes=memory)
         found = sum(t.numel() * t.element_size() for name, t in sums.tensors().items() if "/" in name)
         assert found == memory and not sums.skipped
 
@@ -31,34 +31,39 @@ def test_memory_is_counted_to_the_byte(residual: Net) -> None:
     [(5, 5.0, [1] * 5), (5, 4.99, [2, 2, 1]), (5, 2.5, [3, 2]), (5, 1.0, [5]), (1000, 300.7, [4] * 250)],
 )
 def test_classes_share_sums_where_memory_is_short(residual: Net, classes: int, fit: float, sizes: list[int]) -> None:
-    sums = room(residual, classes=classes, memory_bytes=fit * BYTES)
+    sums = empty_sums(residual, classes=classes, memory_bytes=fit * BYTES)
     assert [len(group) for group in sums.groups] == sizes and len(sums.images) == len(sizes)
     assert [label for group in sums.groups for label in group] == list(range(classes))
 
 
 def test_the_widest_layer_is_skipped_where_not_even_one_group_fits(residual: Net) -> None:
-    sums = room(residual, classes=4, memory_bytes=BYTES - 1)
+    sums = empty_sums(residual, classes=4, memory_bytes=BYTES - 1)
     assert set(sums.skipped) == {names(residual)["conv2"]} and len(sums.groups) == 4
     assert f"{CONV2_BYTES} bytes" in sums.skipped[names(residual)["conv2"]]
-    both = room(residual, classes=4, memory_bytes=FC_BYTES)
+    both = empty_sums(residual, classes=4, memory_bytes=FC_BYTES)
     assert set(both.layers) == {names(residual)["fc"]} and len(both.skipped) == 2 and len(both.groups) == 1
     with pytest.raises(RequestError, match=f"take {FC_BYTES} bytes"):
-        room(residual, classes=4, memory_bytes=FC_BYTES - 1)
+        empty_sums(residual, classes=4, memory_bytes=FC_BYTES - 1)
 
 
 def test_layers_too_wide_are_skipped_and_the_others_observed() -> None:
     net = net_of(nn.Flatten(), nn.Linear(4609, 4), nn.ReLU(), nn.Linear(4, 3), shape=(4609, 1, 1))
-    seen = observe(net, [(torch.randn(2, 4609, 1, 1), torch.tensor([0, 1]))], classes=3)
+    seen = observe(net, [(torch.randn(2, 4609, 1, 1), torch.tensor([0, 1]))], task=classification(3))
     assert seen.skipped == {names(net)["1"]: "each output reads 4609 values, more than the 4608 that are observed"}
     assert list(seen.layers) == [names(net)["3"]]
     assert seen.layers[names(net)["3"]].count.tolist() == [1, 1, 0]
 
 
 def test_a_net_without_layers_is_observed_too() -> None:
-    seen = observe(net_of(nn.Flatten(), shape=SHAPE), [(torch.randn(2, *SHAPE), torch.tensor([0, 1]))], classes=3)
+    seen = observe(
+        net_of(nn.Flatten(), shape=SHAPE),
+        [(torch.randn(2, *SHAPE), torch.tensor([0, 1]))],
+        task=classification(3),
+        taylor=False,
+    )
     assert not seen.layers and seen.images.tolist() == [1, 1, 0]
 
 
 def test_no_classes_are_refused(residual: Net) -> None:
     with pytest.raises(RequestError, match="0 classes"):
-        room(residual, classes=0, memory_bytes=1e9)
+        empty_sums(residual, classes=0, memory_bytes=1e9)
