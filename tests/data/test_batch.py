@@ -25,7 +25,7 @@ def test_one_tensor_stays_one_and_several_stay_several() -> None:
     assert isinstance(like(ONE, torch.neg), Tensor) and torch.equal(like(TWO, torch.neg)[0], -ONE)
     chosen = taken(TWO, torch.tensor([2, 0]))
     assert torch.equal(chosen[0], ONE[[2, 0]]) and chosen[1].tolist() == [2, 0]
-    assert torch.equal(images_of(taken(ONE, slice(1, 3))), ONE[1:])
+    assert torch.equal(images_of(taken(ONE, slice(1, 3))), ONE[1:]) and images_of((ONE,)) is ONE
 
 
 def test_batches_are_joined_one_behind_the_other() -> None:

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from PIL import Image
 
-from slimwright.cli.sources import load_data
+from slimwright.cli.sources import load_data, load_model
 from slimwright.data import PARTS, labelled
-from slimwright.errors import DataError
+from slimwright.errors import DataError, ModelError
+from slimwright.zoo import build
 
 
 def test_glyphs_are_named_with_and_without_options() -> None:
@@ -26,6 +29,20 @@ def test_a_folder_of_pictures_is_named_with_its_size(tmp_path: Path) -> None:
             Image.new("RGB", (20, 20)).save(home / name / f"{index}.png")
     data = load_data(f"folder:{home}@16")
     assert data.image_shape == (3, 16, 16) and sum(data.size(part) for part in PARTS) == 16
+
+
+def test_pictures_without_labels_train_no_network_of_the_zoo(tmp_path: Path) -> None:
+    for index in range(12):
+        Image.new("RGB", (40, 32)).save(tmp_path / f"{index}.png")
+    data = load_data(f"folder:{tmp_path}@32")
+    assert data.labels == () and sum(data.size(part) for part in PARTS) == 12
+    with pytest.raises(ModelError, match=r"no labels to train resnet8 on; give its weights with --weights"):
+        load_model("resnet8", data)
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(build("resnet8", classes=10, in_channels=3).state_dict(), weights)
+    net = load_model("resnet8", data, weights=weights)
+    assert net.input.shape == (1, 3, 32, 32) and net[net.outputs[0]].shape == (1, 10)
 
 
 @pytest.mark.parametrize("spec", ["folder:/pets", "folder:@64", "folder:/pets@", "folder:/pets@-4", "folder:/pets@9x9"])

@@ -168,3 +168,9 @@ def test_values_to_match_stand_behind_all_the_outputs() -> None:
 def test_a_model_with_too_few_outputs_is_refused() -> None:
     with pytest.raises(RequestError, match="the model gives 1 outputs, and its task has 2"):
         loss_of(nn.Linear(4, 3), (torch.randn(5, 4), (torch.zeros(5, 3),) * 2), Schedule(), task=Imitation((1.0, 1.0)))
+
+
+def test_a_teacher_with_other_outputs_is_refused() -> None:
+    student = replace(two_stages(2), outputs=("conv2d_1", "linear"))
+    with pytest.raises(RequestError, match="the student has 2 outputs and its teacher 1"):
+        paired(student, two_stages(1), [Match("relu", "relu")])

@@ -18,7 +18,17 @@ from slimwright.data.batch import (
     tensors_of,
 )
 from slimwright.data.cifar import cifar10, cifar100
-from slimwright.data.dataset import PARTS, ArrayData, Dataset, Part, fingerprint, part_fingerprint, split, whole
+from slimwright.data.dataset import (
+    PARTS,
+    ArrayData,
+    Dataset,
+    Part,
+    fingerprint,
+    no_images,
+    part_fingerprint,
+    split,
+    whole,
+)
 from slimwright.data.digits import digits
 from slimwright.data.folders import image_folder, tiny_imagenet
 from slimwright.data.glyphs import Glyphs, glyphs
@@ -55,6 +65,7 @@ __all__ = [
     "like",
     "mnist",
     "moved",
+    "no_images",
     "of_classes",
     "part_fingerprint",
     "split",

@@ -52,9 +52,10 @@ def joined(values: Sequence[Inputs] | Sequence[Targets]) -> Inputs | Targets:
 
 def images_of(inputs: Inputs) -> Tensor:
     """Return inputs that are images alone [N, C, H, W]. Raises DataError where there are several inputs."""
-    if isinstance(inputs, Tensor):
-        return inputs
-    raise DataError(f"this works on images alone, and the data set gives {len(inputs)} inputs for each image")
+    first, *others = tensors_of(inputs)
+    if others:
+        raise DataError(f"this works on images alone, and the data set gives {len(inputs)} inputs for each image")
+    return first
 
 
 def is_labels(targets: Targets) -> TypeGuard[Tensor]:

@@ -68,7 +68,7 @@ class ArrayData:
     def __post_init__(self) -> None:
         for part in PARTS:
             if part not in self.parts or not any(map(len, tensors_of(self.parts[part][0]))):
-                raise empty(self.name, part)
+                raise no_images(self.name, part)
             inputs, targets = self.parts[part]
             _check_inputs(f"{part} images of '{self.name}'", inputs, targets)
             check_targets(f"{part} labels of '{self.name}'", targets, self.labels)
@@ -100,7 +100,7 @@ class ArrayData:
             yield changed, taken(targets, chosen)
 
 
-def empty(name: str, part: Part) -> DataError:
+def no_images(name: str, part: Part) -> DataError:
     """Return the error that says that a part has no images."""
     return DataError(f"data set '{name}' has no {part} images; every part needs at least one")
 
@@ -171,7 +171,7 @@ def part_fingerprint(data: Dataset, part: Part) -> str:
     hasher, size = hashlib.sha256(), data.size(part)
     first = next(data.batches(part, 1), None)
     if first is None:
-        raise empty(data.name, part)
+        raise no_images(data.name, part)
     hasher.update(_opening(first[0]))
     for place, one in enumerate(tensors_of(first[0])):
         hasher.update(_head((size, *one.shape[1:])))
@@ -203,5 +203,5 @@ def whole(data: Dataset, part: Part) -> Batch:
     """Return a part as one batch."""
     batches = list(data.batches(part, 256))
     if not batches:
-        raise empty(data.name, part)
+        raise no_images(data.name, part)
     return joined([inputs for inputs, _ in batches]), joined([targets for _, targets in batches])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimwright.data.batch import Batch, Targets, images_of, is_labels, taken
-from slimwright.data.dataset import PARTS, SHARES, Augment, Part, check_targets, empty
+from slimwright.data.dataset import PARTS, SHARES, Augment, Part, check_targets, no_images
 from slimwright.errors import DataError
 
 HELD_OUT = 0.1  # of the training images of each class, for calibration and again for validation
@@ -61,7 +61,7 @@ class StreamedData:
     def __post_init__(self) -> None:
         for part in PARTS:
             if not len(self.shares[part].numbers):
-                raise empty(self.name, part)
+                raise no_images(self.name, part)
             check_targets(f"{part} labels of '{self.name}'", self.shares[part].targets, self.labels)
 
     @property

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from slimwright.data import Dataset, is_labels, tensors_of
+from slimwright.data import Dataset, is_labels, no_images, tensors_of
 from slimwright.errors import DataError, RequestError
 from slimwright.tasks.classification import Classification
 from slimwright.tasks.imitation import imitating
@@ -60,7 +60,7 @@ def _labels_in(data: Dataset) -> str:
     """What labels the images have: one of the keys of `GUESSED`, or other targets, in words."""
     first = next(data.batches("calibration", 1), None)
     if first is None:
-        raise DataError(f"data set '{data.name}' has no calibration images; every part needs at least one")
+        raise no_images(data.name, "calibration")
     targets = first[1]
     if isinstance(targets, Tensor) and targets.shape[1:] == (0,):
         return NONE

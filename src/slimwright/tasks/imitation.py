@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slimwright.data import Batch, Dataset, Part, Targets, tensors_of
+from slimwright.data import Batch, Dataset, Part, Targets, no_images, tensors_of
 from slimwright.errors import DataError
 from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of
 
@@ -156,7 +156,7 @@ def imitating(data: Dataset, original: Forward) -> Imitation:
         torch.stack([_moments(output) for output in original(inputs)]) for inputs, _ in data.batches("calibration", 64)
     ]  # each [outputs, 3]
     if not totals:
-        raise DataError(f"data set '{data.name}' has no calibration images; every part needs at least one")
+        raise no_images(data.name, "calibration")
     counts, first, second = torch.stack(totals).sum(0).unbind(1)
     if not bool(torch.isfinite(second).all()):
         raise DataError("the original's outputs for some images are NaN or infinite; check the images and the weights")

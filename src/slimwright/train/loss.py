@@ -61,9 +61,11 @@ def paired(student: Net, teacher: Net, matches: Sequence[Match]) -> tuple[nn.Mod
     """Return both nets as modules that give, behind their outputs, the values to be matched: what `fit` takes.
 
     The student's module has the weights of `student.to_module()`, under the same names, so `student.trained` takes
-    it back. Raises RequestError where a value is missing or shapes differ.
+    it back. Raises RequestError where a value is missing, or shapes or the numbers of outputs differ.
     """
     check_matches(student, teacher, matches)
+    if len(student.outputs) != len(teacher.outputs):
+        raise RequestError(f"the student has {len(student.outputs)} outputs and its teacher {len(teacher.outputs)}")
     tapped = replace(student, outputs=(*student.outputs, *(match.value for match in matches)))
     source = replace(teacher, outputs=(*teacher.outputs, *(match.original for match in matches)))
     return tapped.to_module(), _Chosen(source.to_module(), len(teacher.outputs), matches)

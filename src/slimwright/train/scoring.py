@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from slimwright.data import Dataset, Part, Targets, joined, moved, tensors_of
+from slimwright.data import Dataset, Part, Targets, joined, moved, no_images, tensors_of
 from slimwright.tasks import Outputs, Task, forward_of
 
 
@@ -26,6 +26,8 @@ def _given(
     model: nn.Module, data: Dataset, part: Part, task: Task, *, keep_on: str | None = None
 ) -> Iterator[tuple[Outputs, Targets]]:
     """What the model gives for a part, less values to be matched, and the targets; both lie where it computes."""
+    if not data.size(part):
+        raise no_images(data.name, part)
     forward = forward_of(model)
     for inputs, targets in data.batches(part, 128):
         outputs = forward(inputs)[: task.outputs]
