@@ -7,18 +7,14 @@ from tensorly.decomposition import partial_tucker
 from tensorly.tenalg import khatri_rao
 from torch import Tensor
 
+from slimwright.techniques.polyadic import Polyadic, polyadic, polyadic_errors, power_method, products
 from slimwright.techniques.decompose import (
     Metric,
     Pair,
-    Polyadic,
     Tucker2,
     input_errors,
     low_rank_pair,
     pair_errors,
-    polyadic,
-    polyadic_errors,
-    power_method,
-    products,
     tucker2,
 )
 

@@ -1,4 +1,4 @@
-"""Weights as products of thinner ones: pairs of matrices, sums of rank-one tensors, Tucker cores.
+"""Weights as products of thinner ones: pairs of matrices and Tucker cores. `polyadic.py` has sums of rank-one tensors.
 
 Plainly, a decomposition minimises the squared error of the weights. Under a `Metric`, what the layer reads and how much
 each output matters, it minimises the squared error of the outputs,
@@ -7,9 +7,6 @@ each output matters, it minimises the squared error of the outputs,
 
 - A pair W~ = A B of rank R is exact in both cases: with U the R leading eigenvectors of F^1/2 W C W^T F^1/2,
   B = U^T F^1/2 W and A = F^-1/2 U (reduced-rank regression, Izenman 1975; without a metric, the truncated SVD).
-- A sum of rank-one terms is found greedily by the tensor power method: each term by power iterations from a random
-  start, then subtracted, so |E_r|^2 = |E_r-1|^2 - lambda_r^2 (Astrid and Lee 2017, arXiv 1701.07148). Under a metric
-  alternating least squares goes on from there: the outputs' factor in closed form, the others by conjugate gradients.
 - Tucker's form with two modes, outputs and inputs (Kim et al. 2016, arXiv 1511.06530), starts from the SVD of each mode
   and alternates between the two. Under a metric the output mode is a pair as above, the input mode again least squares.
   With the input mode alone (`InputPair`) all outputs are kept.
@@ -17,18 +14,15 @@ each output matters, it minimises the squared error of the outputs,
 Everything is computed in float64. W has a row for each output; its columns run over input channels, then kernel taps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import scipy.linalg
 import torch
 from torch import Tensor
 
-TOLERANCE, MOST_ROUNDS = 1e-4, 100  # 1e-6 moved the residuals of trained layers by 1 %, up or down (2026-11-21)
 TUCKER_ROUNDS = 3
 SWEEPS, STEPS = 8, 5  # of the least squares; twice the steps gained less than two more sweeps did (2026-11-21)
-CHECKED = (1 / 8, 1 / 3, 2 / 3)  # of the most terms; the shares left there differ by up to a half (2026-11-21)
 TINY = 1e-200
 
 
@@ -59,22 +53,6 @@ class Pair:
     def composed(self) -> Tensor:
         """Return the weights [O, D] that the layers make together."""
         return self.second @ self.first
-
-
-@dataclass(frozen=True)
-class Polyadic:
-    """W~ = sum_r of the outer products of the factors' columns r; the first factor is the outputs'."""
-
-    factors: tuple[Tensor, ...]  # [n, R] for each mode
-
-    @property
-    def layers(self) -> tuple[Tensor, ...]:
-        """The weights in the order in which they are applied, a row for each output."""
-        return (*(factor.T for factor in self.factors[1:]), self.factors[0])
-
-    def composed(self) -> Tensor:
-        """Return the weights [O, D] that the layers make together."""
-        return self.factors[0] @ products(self.factors[1:]).T
 
 
 @dataclass(frozen=True)
@@ -153,51 +131,6 @@ def input_errors(tensor: Tensor, metric: Metric) -> Tensor:
     return errors.clamp_min(0)
 
 
-def polyadic(tensor: Tensor, rank: int, metric: Metric | None = None, *, seed: int = 0) -> Polyadic:
-    """Return `rank` terms for a tensor [O, S, ...], each one's factors alike in norm."""
-    found = power_method(tensor, rank, seed=seed)
-    return found if metric is None else _alternated(found, tensor.double().flatten(1), metric)
-
-
-def power_method(tensor: Tensor, rank: int, *, seed: int = 0) -> Polyadic:
-    """Return the terms that the greedy tensor power method finds one after the other, starting from `seed`.
-
-    Its steps are many and small, so the processor takes them, wherever the tensor lies: 30 terms of a 3x3 layer of 64
-    channels took 0.1 s there and 0.4 s on an H100, of 256 channels 1.0 and 0.5 s (our measurement of 2026-11-26).
-    """
-    left = tensor.double().flatten(1).to("cpu", copy=True)  # [O, D]
-    generator = torch.Generator().manual_seed(seed)
-    terms = []
-    for _ in range(rank):
-        vectors = _one_term(left, tensor.shape, generator)
-        left.sub_(torch.outer(vectors[0], products([v[:, None] for v in vectors[1:]])[:, 0]))
-        terms.append(vectors)
-    modes = zip(*terms, strict=True)
-    return Polyadic(_balanced([torch.stack(mode, 1).to(tensor.device) for mode in modes]))
-
-
-def polyadic_errors(tensor: Tensor, rank: int, metric: Metric, *, seed: int = 0) -> Tensor:
-    """Return the error [rank + 1] of `polyadic` at 0, 1, ... terms: exact at `CHECKED` ranks, predicted elsewhere.
-
-    It is that of the power method's first terms, their outputs' factor solved anew, times the share of it that the
-    alternation leaves, which is interpolated between the ranks at which it was found.
-    """
-    weight, terms = tensor.double().flatten(1), power_method(tensor, rank, seed=seed)
-    root = torch.linalg.cholesky(metric.covariance)
-    basis, _ = torch.linalg.qr(root.T @ products(terms.factors[1:]))
-    explained = (metric.importance[:, None] * (weight @ root @ basis).square()).sum(0).cumsum(0)
-    errors = torch.full((rank + 1,), metric.error(weight), dtype=torch.float64)
-    errors[1 : len(explained) + 1] -= explained
-    errors[len(explained) + 1 :] -= explained[-1]
-    checked = sorted({max(round(rank * share), 1) for share in CHECKED})
-    left = []
-    for few in checked:
-        found = _alternated(Polyadic(tuple(factor[:, :few] for factor in terms.factors)), weight, metric)
-        left.append(metric.error(weight - found.composed()) / max(float(errors[few]), TINY))
-    errors[1:] *= torch.from_numpy(np.interp(range(1, rank + 1), checked, left)).clamp_max(1).to(errors.device)
-    return errors.clamp_min(0).cummin(0).values
-
-
 def tucker2(tensor: Tensor, ranks: tuple[int, int], metric: Metric | None = None) -> Tucker2:
     """Return Tucker's form of a tensor [O, S, taps] with `ranks` of inputs and of outputs."""
     whole = tensor.double()
@@ -209,14 +142,6 @@ def tucker2(tensor: Tensor, ranks: tuple[int, int], metric: Metric | None = None
         inputs = _leading(_outer(torch.einsum("osp,oq->sqp", whole, outputs).flatten(1)), of_inputs)
     found = Tucker2(inputs, torch.einsum("osp,oq,sr->qrp", whole, outputs, inputs), outputs)
     return found if metric is None else _alternated_tucker(found, whole.flatten(1), metric)
-
-
-def products(factors: Sequence[Tensor]) -> Tensor:
-    """Return the column-wise Kronecker products (Khatri-Rao) [n_1 n_2 ..., R] of factors [n_i, R]."""
-    found = factors[0]
-    for factor in factors[1:]:
-        found = (found[:, None] * factor).flatten(0, 1)
-    return found
 
 
 def _outer(rows: Tensor, metric: Metric | None = None) -> Tensor:
@@ -233,87 +158,6 @@ def _leading(symmetric: Tensor, rank: int) -> Tensor:
         return leading
     _, vectors = scipy.linalg.eigh(symmetric.numpy(), subset_by_index=[size - rank, size - 1])
     return torch.from_numpy(vectors).flip(1)
-
-
-def _one_term(left: Tensor, shape: Sequence[int], generator: torch.Generator) -> list[Tensor]:
-    """One vector for each mode: unit ones but the first, which holds the term's size.
-
-    The inputs' vectors are updated one after the other from one contraction with the outputs' vector.
-    """
-    vectors = [_unit(torch.randn(size, generator=generator, dtype=torch.float64, device=left.device)) for size in shape]
-    before = 0.0
-    for _ in range(MOST_ROUNDS):
-        inner = (_unit(vectors[0]) @ left).reshape(shape[1:])
-        for mode in range(1, len(shape)):
-            vectors[mode] = _unit(_contracted(inner, vectors[1:], mode - 1))
-        vectors[0] = left @ products([v[:, None] for v in vectors[1:]])[:, 0]
-        size = float(vectors[0].norm())
-        if abs(size - before) <= TOLERANCE * size:
-            break
-        before = size
-    return vectors
-
-
-def _contracted(tensor: Tensor, vectors: Sequence[Tensor], free: int) -> Tensor:
-    """The tensor times the vector of each mode but one."""
-    moved = tensor.movedim(free, 0)
-    for mode in reversed([m for m in range(len(vectors)) if m != free]):
-        moved = moved @ vectors[mode]
-    return moved
-
-
-def _unit(vector: Tensor) -> Tensor:
-    unit: Tensor = vector / vector.norm().clamp_min(TINY)
-    return unit
-
-
-def _balanced(factors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The factors of the same terms, each term's alike in norm."""
-    norms = torch.stack([factor.norm(dim=0) for factor in factors])  # [modes, R]
-    shared = norms.prod(0).pow(1 / len(factors))
-    return tuple(factor * (shared / norm.clamp_min(TINY)) for factor, norm in zip(factors, norms, strict=True))
-
-
-def _alternated(found: Polyadic, weight: Tensor, metric: Metric) -> Polyadic:
-    """Alternating least squares under a metric, from terms that were found without one."""
-    inputs = list(found.factors[1:])
-    pull = metric.covariance @ weight.T  # [D, O]
-    outputs = found.factors[0]
-    for _ in range(SWEEPS):
-        inputs = [factor / factor.norm(dim=0).clamp_min(TINY) for factor in inputs]
-        outputs = _regressed(pull, products(inputs), metric)
-        for mode in range(len(inputs)):
-            inputs[mode] = _solved_mode(inputs, mode, outputs, pull, metric)
-    outputs = _regressed(pull, products(inputs), metric)
-    return Polyadic(_balanced([outputs, *inputs]))
-
-
-def _regressed(pull: Tensor, basis: Tensor, metric: Metric) -> Tensor:
-    """The outputs' factor [O, R] that is best for the terms' inputs `basis` [D, R]; importance does not matter here."""
-    gram = basis.T @ metric.covariance @ basis
-    gram += 1e-10 * gram.diagonal().mean().clamp_min(TINY) * torch.eye(len(gram), dtype=torch.float64)
-    outputs: Tensor = torch.linalg.solve(gram, basis.T @ pull).T
-    return outputs
-
-
-def _solved_mode(inputs: Sequence[Tensor], mode: int, outputs: Tensor, pull: Tensor, metric: Metric) -> Tensor:
-    """One input factor, moved towards its least-squares solution while the others stand."""
-    sizes = [len(factor) for factor in inputs]
-    elsewhere = [m for m in range(len(sizes)) if m != mode]
-    before, after = list(inputs[:mode]), list(inputs[mode + 1 :])
-    others = products([*before, torch.ones_like(inputs[mode]), *after])  # [D, R]
-    weighted = metric.importance[:, None] * outputs
-    between = outputs.T @ weighted  # [R, R]
-
-    def gathered(columns: Tensor) -> Tensor:  # [D, R] -> [n, R]
-        return (columns * others).reshape(*sizes, -1).sum(elsewhere)
-
-    return _descended(
-        inputs[mode],
-        gathered(pull @ weighted),
-        lambda factor: gathered(metric.covariance @ products([*before, factor, *after]) @ between),
-        gathered(metric.covariance.diagonal()[:, None] * others) * between.diagonal(),
-    )
 
 
 def _alternated_tucker(found: Tucker2, weight: Tensor, metric: Metric) -> Tucker2:

@@ -69,7 +69,9 @@ def _sentence(step: Factorise) -> str:
 
 def _knobs(observed: Observed) -> list[Knob]:
     """A knob for each rank of a layer that may be lowered."""
-    damages = rank_damages(observed.net, observed.evidence, observed.settings, device=observed.device)
+    damages = rank_damages(
+        observed.net, observed.evidence, observed.settings, device=observed.device, tell=observed.tell
+    )
     return [Knob(key, observed.settings[key], partial(_damage, damage)) for key, damage in damages.items()]
 
 

@@ -30,8 +30,9 @@ from slimwright.errors import RequestError
 from slimwright.evidence import Evidence
 from slimwright.graph.net import Net, Node, Ref, Value
 from slimwright.progress import Event, Tell, silent
-from slimwright.techniques.decompose import InputPair, Metric, Pair, Polyadic, Tucker2, low_rank_pair, polyadic, tucker2
+from slimwright.techniques.decompose import InputPair, Metric, Pair, Tucker2, low_rank_pair, tucker2
 from slimwright.techniques.fold import alone
+from slimwright.techniques.polyadic import Polyadic, polyadic
 
 Kind = Literal["svd", "output", "input", "cp", "cp4", "tucker2"]
 Decomposed: TypeAlias = Pair | InputPair | Polyadic | Tucker2

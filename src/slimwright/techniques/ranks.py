@@ -10,7 +10,7 @@ sum over layers neglects how errors combine. Exact for one layer of kind svd or 
 which `factorise` goes on; for cp and cp4 scaled to what it was found to be at three ranks.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -23,7 +23,7 @@ from slimwright.errors import DataError, RequestError
 from slimwright.evidence import Evidence
 from slimwright.graph.net import Net, Node
 from slimwright.progress import Event, Tell, silent
-from slimwright.techniques.decompose import Metric, input_errors, pair_errors, polyadic_errors
+from slimwright.techniques.decompose import Metric, input_errors, pair_errors
 from slimwright.techniques.low_rank import (
     Factors,
     Kind,
@@ -35,9 +35,11 @@ from slimwright.techniques.low_rank import (
     most_ranks,
     pieces,
 )
+from slimwright.techniques.polyadic import polyadic_errors
 
 IN_RANK, OUT_RANK, CP_RANK = "input rank of ", "output rank of ", "CP rank of "
 RANKS = (IN_RANK, OUT_RANK, CP_RANK)  # and a layer's name: knobs beside the groups
+KIND_OF: Mapping[str, Kind] = {IN_RANK: "input", OUT_RANK: "output", CP_RANK: "cp"}
 TRIAL_RANK = 5  # what a reproduction of Astrid and Lee uses
 
 
@@ -97,7 +99,7 @@ def aligned(net: Net, factors: Mapping[str, Factors], step: int) -> dict[str, Fa
 
 
 def damages(
-    net: Net, evidence: Evidence, kinds: Mapping[str, Kind], *, device: str = "cpu"
+    net: Net, evidence: Evidence, kinds: Mapping[str, Kind], *, device: str = "cpu", tell: Tell = silent
 ) -> dict[str, NDArray[np.float64]]:
     """Return the predicted damage of each layer of `kinds`, in nats, at ranks 0, g, 2g ... where g is its groups.
 
@@ -105,14 +107,27 @@ def damages(
     mean. `device` computes. Raises RequestError, naming the layer, where it cannot be factorised so, and DataError
     where it was not observed.
     """
-    net, seen = net.on(device), evidence.summed_for(net).on(device)
-    found = {}
-    for name, kind in kinds.items():
+    every = damages_by_kind(net, evidence, {name: (kind,) for name, kind in kinds.items()}, device=device, tell=tell)
+    return {name: every[name][kind] for name, kind in kinds.items()}
+
+
+def damages_by_kind(
+    net: Net, evidence: Evidence, kinds: Mapping[str, Sequence[Kind]], *, device: str = "cpu", tell: Tell = silent
+) -> dict[str, dict[Kind, NDArray[np.float64]]]:
+    """Return what `damages` does for several kinds of each layer."""
+    there, seen = net.on(device), evidence.summed_for(net).on(device)
+    found: dict[str, dict[Kind, NDArray[np.float64]]] = {}
+    for done, (name, wanted) in enumerate(kinds.items()):
+        tell(Event("price ranks", done, len(kinds), net.paths[name]))
         with placed(device):
-            steps = rank_for_ratio(net, name, kind, 0.0) // groups_of(net[name])
-            parts = zip(kernels(net, net[name]), _observed(net, net[name], seen), strict=True)
-            errors = torch.stack([_errors(kernel, kind, steps, metric) for kernel, metric in parts]).sum(0)
-        found[name] = errors.cpu().numpy()
+            node = there[name]
+            parts = list(zip(kernels(there, node), _observed(there, node, seen), strict=True))
+            found[name] = {}
+            for kind in wanted:
+                steps = rank_for_ratio(there, name, kind, 0.0) // groups_of(node)
+                errors = torch.stack([_errors(kernel, kind, steps, metric) for kernel, metric in parts]).sum(0)
+                found[name][kind] = errors.cpu().numpy()
+    tell(Event("price ranks", len(kinds), len(kinds)))
     return found
 
 
@@ -179,18 +194,19 @@ def _apportioned(total: int, net: Net, layers: Mapping[str, tuple[Kind, float]])
 
 
 def rank_damages(
-    net: Net, evidence: Evidence, settings: Iterable[Hashable], *, device: str = "cpu"
+    net: Net, evidence: Evidence, settings: Iterable[Hashable], *, device: str = "cpu", tell: Tell = silent
 ) -> dict[str, NDArray[np.float64]]:
     """Return the predicted damage in nats [R + 1], at rank 0, 1, 2 ..., of every key of `settings` that is a rank.
 
     `device` computes. Raises DataError where a layer was not observed.
     """
-    wanted, found = set(settings), dict[str, NDArray[np.float64]]()
-    for item, kind in ((IN_RANK, "input"), (OUT_RANK, "output"), (CP_RANK, "cp")):
-        kinds: dict[str, Kind] = {
-            node.name: "svd" if node.op == "linear" else kind  # type: ignore[misc]
-            for node in net.weighted()
-            if item + node.name in wanted
-        }
-        found |= {item + name: damage for name, damage in damages(net, evidence, kinds, device=device).items()}
-    return found
+    wanted = set(settings)
+    kinds: dict[str, dict[str, Kind]] = {}
+    for node in net.weighted():
+        of: dict[str, Kind] = {item: kind for item, kind in KIND_OF.items() if item + node.name in wanted}
+        if of:
+            kinds[node.name] = {item: "svd" if node.op == "linear" else kind for item, kind in of.items()}
+    found = damages_by_kind(
+        net, evidence, {name: tuple(of.values()) for name, of in kinds.items()}, device=device, tell=tell
+    )
+    return {item + name: found[name][kind] for name, of in kinds.items() for item, kind in of.items()}
