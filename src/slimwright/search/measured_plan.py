@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from slimwright.search.journal import Journal
 from slimwright.search.knapsack import Plan
-from slimwright.search.measured import MeasuredPlan, plan_by_measuring
+from slimwright.search.measured import MOST, MeasuredPlan, plan_by_measuring
 from slimwright.search.menu import Menu, predicted_ms
 from slimwright.search.space import PAYS, Candidate, Evaluate, Evaluation, Space
 from slimwright.techniques import Quantize, Recipe, Solve, Step, Tune
@@ -55,8 +55,13 @@ def measured_plan(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluat
 
 def _is_good_enough(space: Space, best: Evaluation) -> bool:
     """True for a whole network within all limits that loses next to nothing."""
-    fits = all(share <= 1 for share in space.shares(best).values())
-    return space.budget.objective is None and fits and space.drop(best) <= GOOD_ENOUGH * space.budget.max_drop
+    allowed = GOOD_ENOUGH * space.budget.max_drop
+    return space.budget.objective is None and _fits(space, best) and space.drop(best) <= allowed
+
+
+def _fits(space: Space, one: Evaluation) -> bool:
+    """True where every limit holds, with room for the noise of the final measurement."""
+    return all(share <= MOST for share in space.shares(one).values())
 
 
 def _quantized(space: Space, evaluate: Evaluate) -> Iterator[_Whole]:
@@ -89,8 +94,10 @@ def _within(space: Space, evaluate: Evaluate, wholes: Sequence[_Whole]) -> Itera
     for whole in wholes:
         for alone in (CHANNELS, None):
             found = _planned(space, evaluate, whole, alone, space.limits)
-            if found is not None:
-                yield from _solved(space, evaluate, whole, found)
+            for one in _solved(space, evaluate, whole, found) if found is not None else ():
+                yield one
+                if space.ships(one) and _fits(space, one) and space.drop(one) <= 0:
+                    return  # nothing that is tried after it can be measured to be better
 
 
 def _least_cost(space: Space, evaluate: Evaluate, wholes: Sequence[_Whole]) -> Iterator[Evaluation]:
