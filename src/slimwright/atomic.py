@@ -36,26 +36,44 @@ def replacing(path: Path) -> Iterator[Path]:
 def appearing(out: Path, mark: str) -> Iterator[Path]:
     """Give a hidden folder beside `out` that takes its place when the block ends well; else nothing is left.
 
-    Raises RequestError where `out` is there and is not ours to replace: it is not empty and holds no file named `mark`.
+    Raises RequestError where `out` is there and is not ours to replace (it is not empty and holds no file named
+    `mark`), and where nothing can be written.
     """
     if out.exists() and not (out / mark).exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RequestError(f"{out} exists and was not made by this command; name another folder with --out")
+    place = out.resolve()  # a link stays, and the folder that it names is replaced
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        swept(out.parent, out.name)
-        folder = stamped(out.parent, out.name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        swept(place.parent, place.name)
+        folder = stamped(place.parent, place.name)
     except OSError as error:
-        raise RequestError(f"cannot write to {out}: {error.strerror}") from error
+        raise _unwritable(out, error) from error
     try:
         yield folder
-        folder.chmod(0o755)
-        old = stamped(out.parent, out.name)
-        if out.exists():
-            out.rename(old / "old")
-        folder.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            _replace(place, folder)
+        except OSError as error:
+            raise _unwritable(out, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(place: Path, folder: Path) -> None:
+    """Move `folder` to `place`; what was there is gone then, and is there again where that fails."""
+    folder.chmod(0o755)
+    old = stamped(place.parent, place.name)
+    if place.exists():
+        place.rename(old / "old")
+    try:
+        folder.rename(place)
+    finally:
+        if (old / "old").exists() and not place.exists():
+            (old / "old").rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _unwritable(out: Path, error: OSError) -> RequestError:
+    return RequestError(f"cannot write to {out}: {error.strerror}")
 
 
 def stamped(parent: Path, name: str) -> Path:

@@ -165,9 +165,9 @@ def test_a_device_without_caches_misses_nothing() -> None:
 def test_caches_hold_what_slows_a_layer_half_as_much_whatever_disturbs_a_measurement(
     times: list[float], held: float
 ) -> None:
-    """Times after 1 MiB to 64 MiB were read; undisturbed it is 1 ms. Half of `held` is where half is missed."""
+    """How many times slower it is after 1 MiB to 64 MiB were read. Half of `held` is where half is missed."""
     by_size = {0: 1.0} | dict(zip((1 << power for power in range(20, 27)), times, strict=True))
-    table = LatencyTable(lambda shapes, evicted: [by_size[evicted] for _ in shapes], None, {})
+    table = LatencyTable(lambda shapes, evicted: [2.5 * by_size[evicted] for _ in shapes], None, {})
     found = table.missed(64e6)
     assert found == pytest.approx(MOST_MISSED / (1 + (held / 2 / 64e6) ** 3), rel=1e-9)
 
@@ -190,7 +190,7 @@ def test_what_is_hardly_missed_is_not_missed(times_less: float, missed: bool) ->
     assert found == (pytest.approx(0.7 / (1 + times_less**3)) if missed else 0.0)
 
 
-@pytest.mark.parametrize(("cold", "known"), [(1.09, False), (1.11, True)])
+@pytest.mark.parametrize(("cold", "known"), [(1.09, False), (1.1, True), (1.11, True)])
 def test_caches_are_only_told_of_where_emptying_them_slows_a_layer_by_a_tenth(cold: float, known: bool) -> None:
     for cache_bytes in (0, 8 << 20):
         times = {COLD: cold}
@@ -232,6 +232,29 @@ def test_what_was_measured_is_read_again(tmp_path: Path) -> None:
     again = LatencyTable(one_by_one(second), tmp_path / "cache", {"runtime": "one"})
     assert again.time(CONV) == time
     assert not second.asked and first.asked
+
+
+def test_an_identity_is_the_same_in_any_order(tmp_path: Path) -> None:
+    table = LatencyTable(one_by_one(Stopwatch()), tmp_path, {"runtime": "one", "threads": 1})
+    table.time(CONV)
+    table.save()
+    assert len(LatencyTable(one_by_one(Stopwatch()), tmp_path, {"threads": 1, "runtime": "one"})) == 1
+
+
+def test_a_device_is_asked_for_what_is_missing_and_must_answer_all_of_it() -> None:
+    asked: list[int] = []
+
+    def measure(shapes: Sequence[LayerShape], evicted: int) -> list[float]:
+        asked.append(len(shapes))
+        return [1.0]
+
+    table = LatencyTable(measure, None, {})
+    table.fill([CONV])
+    table.fill([CONV])
+    table.fill([CONV, DEPTHWISE])
+    assert asked == [1, 1] and table.measured == 2
+    with pytest.raises(ValueError, match="shorter"):
+        table.fill([CONV, DEPTHWISE], COLD)
 
 
 def test_a_cached_time_never_answers_for_another_identity(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What single layers do, against arithmetic by hand: four channels of 6x6 go in."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -69,6 +70,38 @@ def torch_macs(net: Net) -> float:
         (Function(lambda x: torch.cat([x, x], 1)), "concat", 0),
         (Function(lambda x: F.pad(x, (1, 1, 1, 1))), "pad", 0),
         (Function(lambda x: torch.cumsum(x, 1)), "cumsum", IN),  # nothing is known of it
+        (nn.BatchNorm2d(4, affine=False), "batch_norm", 2 * IN),
+        (nn.PReLU(4), "prelu", IN),
+        (nn.LayerNorm(6, bias=False), "layer_norm", 6 * IN),
+        (nn.GroupNorm(2, 4, affine=False), "group_norm", 5 * IN),
+        (nn.InstanceNorm2d(4, affine=True), "instance_norm", 7 * IN),
+        (nn.InstanceNorm2d(4), "instance_norm", 5 * IN),
+        (nn.RMSNorm(6, elementwise_affine=False), "rms_norm", 3 * IN),
+        (nn.LogSoftmax(1), "log_softmax", 5 * IN),
+        (nn.LocalResponseNorm(5), "lrn", 9 * IN),
+        (nn.Upsample(scale_factor=2, mode="bicubic"), "upsample_bicubic2d", 31 * 4 * IN),
+        (nn.Upsample(scale_factor=2, mode="nearest-exact"), "_upsample_nearest_exact2d", 0),
+        (nn.Sequential(nn.Flatten(2), nn.Upsample(scale_factor=2, mode="linear")), "upsample_linear1d", 3 * 2 * IN),
+        (nn.Sequential(nn.Flatten(2), nn.Upsample(scale_factor=2)), "upsample_nearest1d", 0),
+        (nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Upsample(scale_factor=2)), "upsample_nearest3d", 0),
+        (
+            nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Upsample(scale_factor=2, mode="trilinear")),
+            "upsample_trilinear3d",
+            15 * 8 * IN,
+        ),
+        (nn.AdaptiveMaxPool2d(4), "adaptive_max_pool2d", 4 * 8 * 8),  # of two results one is read
+        (nn.AdaptiveAvgPool2d((4, 5)), "adaptive_avg_pool2d", 4 * 8 * 10),
+        (nn.Sequential(nn.Flatten(2), nn.MaxPool1d(3, 2)), "max_pool1d", 4 * 17 * 3),
+        (nn.Sequential(nn.Flatten(2), nn.AdaptiveAvgPool1d(5)), "adaptive_avg_pool1d", 4 * 40),
+        (nn.Sequential(nn.Unflatten(1, (2, 2)), nn.AvgPool3d((1, 2, 3))), "avg_pool3d", IN),
+        (nn.Sequential(nn.Unflatten(1, (2, 2)), nn.MaxPool3d(2)), "max_pool3d", IN),
+        (nn.Sequential(nn.Unflatten(1, (2, 2)), nn.AdaptiveAvgPool3d((2, 4, 3))), "adaptive_avg_pool3d", 2 * 2 * 8 * 6),
+        (Function(lambda x: x.amax(1)), "amax", IN),
+        (Function(lambda x: x.std((1, 2))), "std", IN),
+        (Function(lambda x: x.sum((1, 2))), "sum", IN),
+        (Function(lambda x: x.max(1)[0]), "max", IN),
+        (Function(lambda x: torch.where(x > 0, x, 2.0)), "where", IN),
+        (Function(lambda x: x[:, :2].sigmoid()), "sigmoid", IN // 2),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
 )
@@ -76,6 +109,53 @@ def test_elementwise_operations_of_one_layer(module: nn.Module, op: str, operati
     net = net_of(module, nn.Flatten(), shape=SHAPE)
     assert layer(net, op).elementwise_ops == operations
     assert layer(net, op).macs == (0 if op != "conv2d" else 5 * 16 * 4 * 9)
+
+
+COPIES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {  # and the elements that it gives
+    "repeat": (lambda x: x.repeat(1, 2, 1, 1), 2 * IN),
+    "tile": (lambda x: x.tile(1, 2, 1, 1), 2 * IN),
+    "repeat_interleave": (lambda x: x.repeat_interleave(2, 1), 2 * IN),
+    "im2col": (lambda x: F.unfold(x, 2), 16 * 25),
+    "unfold": (lambda x: x.unfold(2, 2, 3), 4 * 2 * 6 * 2),
+    "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), IN),
+    "pixel_unshuffle": (lambda x: F.pixel_unshuffle(x, 2), IN),
+    "channel_shuffle": (lambda x: F.channel_shuffle(x, 2), IN),
+    "tril": (lambda x: x.tril(), IN),
+    "triu": (lambda x: x.triu(), IN),
+    "zeros_like": (torch.zeros_like, IN),
+    "ones_like": (torch.ones_like, IN),
+    "full_like": (lambda x: torch.full_like(x, 2.0), IN),
+    "roll": (lambda x: x.roll(1, 1), IN),
+    "flip": (lambda x: x.flip(1), IN),
+    "clone": (lambda x: x.clone(), IN),
+    "select": (lambda x: x[:, 1], 36),
+}
+
+
+@pytest.mark.parametrize("op", COPIES)
+def test_what_only_copies_computes_nothing_and_reads_no_more_than_it_gives(op: str) -> None:
+    function, given = COPIES[op]
+    net = net_of(nn.ReLU(), Function(function), nn.Sigmoid(), shape=SHAPE)
+    copy = layer(net, op)
+    assert (copy.macs, copy.elementwise_ops) == (0, 0)
+    assert copy.moved_bytes == 4 * (given + min(given, IN))
+
+
+PICKED: dict[str, tuple[Callable[[Tensor], Tensor], int, int]] = {  # of so many elements, by so many 64-bit numbers
+    "index": (lambda x: x[:, [2, 0]], 72, 2),
+    "index_select": (lambda x: x.index_select(1, torch.tensor([2, 0, 3])), 108, 3),
+    "gather": (lambda x: x.gather(1, torch.zeros(1, 1, 6, 6, dtype=torch.int64)), 36, 36),
+    "embedding": (lambda x: F.embedding(torch.tensor([1, 0]), x.flatten(1, 2)[0]), 12, 2),
+}
+
+
+@pytest.mark.parametrize("op", PICKED)
+def test_what_is_picked_by_numbers_moves_itself_and_the_numbers(op: str) -> None:
+    """Of the numbers no more counts than what they pick."""
+    function, given, numbers = PICKED[op]
+    pick = layer(net_of(nn.ReLU(), Function(function), nn.Sigmoid(), shape=SHAPE), op)
+    assert pick.elementwise_ops == 0
+    assert pick.moved_bytes == 4 * 2 * given + min(8 * numbers, 4 * given)
 
 
 @pytest.mark.parametrize(
@@ -109,12 +189,21 @@ def test_intensity_is_two_operations_a_mac_per_byte() -> None:
     assert count(net).intensity == conv.intensity
 
 
+def masked(query: Tensor, key: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(query, key, key, torch.ones(query.shape[-2], key.shape[-2]))
+
+
 PRODUCTS: dict[str, tuple[Callable[[Tensor], Tensor], int, int]] = {  # [N, 4, 6, 6] -> ..., MACs, elementwise
     "matmul": (lambda x: x @ x.transpose(2, 3), 4 * 6 * 6 * 6, 0),
     "einsum": (lambda x: torch.einsum("nchw,nckw->nchk", x, x), 4 * 6 * 6 * 6, 0),
     "bmm": (lambda x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)), 4 * 36 * 4, 0),
     "baddbmm": (lambda x: torch.baddbmm(x[:, 0, :4, :4], x.flatten(2), x.flatten(2).mT), 4 * 36 * 4, 16),
     "attention": (lambda x: F.scaled_dot_product_attention(x, x, x), 2 * 4 * 6 * 6 * 6, 6 * 4 * 6 * 6),
+    "attention with a mask": (lambda x: masked(x, x), 2 * 4 * 6 * 6 * 6, 7 * 4 * 6 * 6),
+    "attention to fewer": (lambda x: masked(x, x[:, :, :5]), 2 * 4 * 6 * 5 * 6, 7 * 4 * 6 * 5),
+    "attention from fewer": (lambda x: masked(x[:, :, :2], x), 2 * 4 * 2 * 6 * 6, 7 * 4 * 2 * 6),
+    "causal attention": (lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True), 2 * 4 * 216, 6 * 4 * 36),
+    "addmm": (lambda x: torch.addmm(x[:, 0, 0], x.flatten(1), x.reshape(-1, 1, 6)[:, 0][:6].repeat(24, 1)), 144 * 6, 6),
     "conv with computed weights": (lambda x: F.conv2d(x, x.mean(0)[:, None], groups=4), 4 * 36, 0),
 }
 
@@ -140,6 +229,8 @@ def test_a_product_of_two_values_has_macs(name: str) -> None:
 )
 def test_other_layers_with_weights_have_macs(module: nn.Module, macs: int) -> None:
     net = net_of(nn.ReLU(), module, shape=SHAPE)
+    biased = next(each for each in count_layers(net) if each.kind == "tensor")
+    assert biased.elementwise_ops == math.prod(biased.shape)
     assert count(net).macs == macs == torch_macs(net)
     assert count(net).params == sum(p.numel() for p in module.parameters())
 

@@ -212,6 +212,21 @@ def test_norms_are_told_how_many_channels_are_left() -> None:
     assert [n.arguments["normalized_shape"] for n in small.nodes if n.op == "layer_norm"] == [(4,)]
 
 
+@pytest.mark.parametrize("kept", [[2], [0, 5]])
+def test_a_norm_over_single_pixels_can_be_cut_down_to_one_channel_which_gives_its_bias(kept: list[int]) -> None:
+    net = net_of(
+        *(nn.Conv2d(1, 6, 1), nn.AdaptiveAvgPool2d(1), nn.GroupNorm(1, 6), nn.ReLU(), nn.Conv2d(6, 3, 1), nn.Flatten()),
+        shape=SHAPE,
+    )
+    bias = net.tensors["2.bias"].copy_(torch.linspace(-1, 1, 6))
+    coupling = couple(net)
+    small = assert_cut_is_masked(net, {coupling.groups[0].name: np.array(kept)}, coupling)
+    if len(kept) == 1:
+        weight = net.tensors["4.weight"][:, kept[0], 0, 0]
+        expected = weight * torch.relu(bias[kept[0]]) + net.tensors["4.bias"]
+        assert torch.allclose(small.to_module()(torch.randn(1, *SHAPE)), expected, atol=1e-6)
+
+
 def test_a_bare_parameter_loses_the_entries_of_its_channels() -> None:
     net = small_net("LayerScale")
     coupling = couple(net)

@@ -7,7 +7,6 @@ from tensorly.decomposition import partial_tucker
 from tensorly.tenalg import khatri_rao
 from torch import Tensor
 
-from slimwright.techniques.polyadic import Polyadic, polyadic, polyadic_errors, power_method, products
 from slimwright.techniques.decompose import (
     Metric,
     Pair,
@@ -17,6 +16,7 @@ from slimwright.techniques.decompose import (
     pair_errors,
     tucker2,
 )
+from slimwright.techniques.polyadic import Polyadic, polyadic, polyadic_errors, power_method, products
 
 tensorly.set_backend("pytorch")
 SEEDS = st.integers(0, 10_000)

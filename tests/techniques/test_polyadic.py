@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slimwright.techniques.polyadic import polyadic, polyadic_errors, spectral_terms
 from slimwright.techniques.decompose import Metric, pair_errors
+from slimwright.techniques.polyadic import polyadic, polyadic_errors, spectral_terms
 
 SEEDS = st.integers(0, 10_000)
 SHAPES = st.sampled_from([(5, 4, 9), (5, 4, 3, 3), (3, 1, 9), (6, 5, 1), (2, 8, 4)])

@@ -310,3 +310,23 @@ def test_the_mean_loss_is_that_of_all_images() -> None:
     assert mean_loss(model, data, "validation", TASK) == pytest.approx(float(F.cross_entropy(scores, labels)), rel=1e-6)
     right = float((scores.argmax(1) == labels).float().mean())
     assert score(model, data, "validation", TASK) == pytest.approx(100 * right)
+
+
+def moved(longest: float | None) -> Tensor:
+    """How far one step of plain descent moves every weight."""
+    model = small_net()
+    before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    schedule = Schedule(epochs=1, batch_size=99, momentum=0, weight_decay=0, rate=10.0, longest_gradient=longest)
+    fit(model, dots(), schedule, task=TASK)
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]) - before
+
+
+def test_a_gradient_that_is_too_long_is_cut_to_its_length_and_keeps_its_direction() -> None:
+    """One step at a hundredth of the rate, as a run begins; up to rounding."""
+    rate, free = 0.1, moved(None)
+    length = float(free.norm()) / rate
+    for longest in (0.5 * length, 0.01 * length):
+        step = moved(longest)
+        assert float(step.norm()) == pytest.approx(rate * longest, rel=1e-3)
+        assert float(torch.dot(step, free) / step.norm() / free.norm()) == pytest.approx(1, abs=1e-4)
+    assert torch.equal(moved(2 * length), free)

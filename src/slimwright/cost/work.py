@@ -16,7 +16,8 @@ reads. Everything else is asked of that counter itself, by running the node on t
     pooling, mean, sum, maximum          1 per element that a window reads; a window at the border counts whole
     softmax                              5: maximum, difference, exponential, sum, quotient
     attention                            6 per score: scaling and softmax; 7 where a mask is added
-    interpolation                        7 (bilinear) or 31 (bicubic): the products and sums over 4 or 16 neighbours
+    interpolation                        3 (linear), 7 (bilinear), 15 (trilinear) or 31 (bicubic): the products and sums
+                                         over 2, 4, 8 or 16 neighbours; 0 (nearest)
     view, copy, concatenation, padding   0
     anything else                        1 per output element
 
@@ -38,7 +39,10 @@ from slimwright.graph.net import Net, Node, Ref, compute
 from slimwright.graph.ops import on_meta, op_of
 
 NORMS = {"layer_norm": 5, "group_norm": 5, "instance_norm": 5, "rms_norm": 3}  # without weight and bias
-INTERPOLATION = {"upsample_linear1d": 3, "upsample_bilinear2d": 7, "upsample_bicubic2d": 31}
+INTERPOLATION = {
+    "upsample_linear1d": 3, "upsample_bilinear2d": 7, "upsample_trilinear3d": 15, "upsample_bicubic2d": 31,
+    **{f"{kind}{dims}d": 0 for kind in ("upsample_nearest", "_upsample_nearest_exact") for dims in (1, 2, 3)},
+}  # fmt: skip
 SUMS = ("addmm", "addmv", "addbmm", "baddbmm")  # a matrix product, plus a term
 COPIES = (
     "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "stack", "narrow", "index", "index_select",
@@ -84,11 +88,11 @@ def _elementwise_ops(net: Net, node: Node, macs: int) -> int:
         return _window_reads(net, node, base)
     if base in NORMS:
         return outputs * (NORMS[base] + sum(_has(node, role) for role in ("weight", "bias")))
+    if base in INTERPOLATION:
+        return outputs * INTERPOLATION[base]
     match op.channels:
         case "each":
             return outputs * (2 if "running_mean" in node.tensors else 1)
-        case "window":
-            return outputs * INTERPOLATION.get(base, 0)
         case "reduce":
             return math.prod(net[node.source].shape)
         case "softmax":
@@ -101,7 +105,7 @@ def _elementwise_ops(net: Net, node: Node, macs: int) -> int:
             return outputs if base in SUMS or _has(node, "bias") else 0
         case "join" | "fixed":
             return outputs
-        case _:  # images, stored tensors, sizes, and what only puts elements elsewhere
+        case _:  # images, stored tensors, sizes, padding, and what only puts elements elsewhere
             return 0
 
 

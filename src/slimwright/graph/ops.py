@@ -171,7 +171,7 @@ def _layer_norm(a: Mapping[str, Any], own: Shapes) -> nn.Module:
 
 
 def _group_norm(a: Mapping[str, Any], own: Shapes) -> nn.Module:
-    norm = nn.GroupNorm(a["num_groups"], own["weight"][0], a["eps"])
+    norm = GroupNorm(a["num_groups"], own["weight"][0], a["eps"])
     if "bias" not in own:
         norm.register_parameter("bias", None)
     return norm
@@ -194,6 +194,14 @@ class Gather(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., n, ...] -> [..., length, ...] along `dim`."""
         return x.index_select(self.dim, self.index)
+
+
+class GroupNorm(nn.GroupNorm):
+    """A group norm that also takes groups of a single number, as a net that was cut may have; these give the bias."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, C, ...] -> the same shape."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)  # F.group_norm refuses
 
 
 class DropPath(nn.Module):
