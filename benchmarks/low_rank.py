@@ -23,8 +23,9 @@ from rich.console import Console
 
 from lib import onnx_runs
 from lib.accuracy import accuracy
-from lib.alexnet_ranks import FACTORISED, SEED, alexnet_factors, captured
+from lib.alexnet_ranks import FACTORISED, alexnet_factors
 from lib.results import Column, Row, environment, options, publish, show
+from lib.untrained import SEED, captured
 from slimwright.cli.sources import load_data, load_original
 from slimwright.cost import Cost, count
 from slimwright.data import Dataset

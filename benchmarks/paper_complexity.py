@@ -11,9 +11,10 @@ from itertools import groupby
 
 from rich.console import Console
 
-from lib.alexnet_ranks import FACTORISED, SEED, alexnet_factors, captured
+from lib.alexnet_ranks import FACTORISED, alexnet_factors
 from lib.paper_figures import FIGURES, FILTERS, KB, MACS, MB, MIB, NUMBERS, PARAMS, PARAMS_0, PARAMS_3, PARAMS_M, Figure
 from lib.results import Column, Row, environment, options, publish, show
+from lib.untrained import SEED, captured
 from slimwright.cost import Cost, count
 from slimwright.graph import Net
 from slimwright.techniques.low_rank import outline

@@ -2,11 +2,11 @@
 
 Zhang et al. 2018 (arXiv 1707.01083, table 8) measured 12 to 14 times on a phone; by multiply-accumulates it is 18.
 Weights do not matter for time and are random. The two networks take turns in one process; each artefact is compared
-with its graph first.
+with its graph first. `--quick` takes two of the runtimes, and fewer runs.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +27,8 @@ from slimwright.zoo import build
 SIZES = ((224, 224), (480, 640), (720, 1280))
 PAPER = {(224, 224): 12.1, (480, 640): 13.2, (720, 1280): 14.0}  # 184.0 / 15.2, 1156.7 / 87.4, 3633.9 / 260.1 ms
 NETWORKS = {"shufflenet": "shufflenet-g3-0.5x", "alexnet": "alexnet"}
+QUICK_RUNTIMES = ("onnxruntime", "ncnn")
+RUNS, QUICK_RUNS = 40, 10
 SEED = 0
 COLUMNS = (
     Column("size", "image"),
@@ -45,22 +47,22 @@ COLUMNS = (
 def main() -> None:
     chosen = options(__doc__ or "")
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
-    rows = list(measured(SIZES[:1] if chosen.quick else SIZES, 20 if chosen.quick else 40, say))
+    runtimes = QUICK_RUNTIMES if chosen.quick else [name for name in RUNTIMES if name != "ort"]
+    rows = list(measured([name for name in runtimes if installed(name)], QUICK_RUNS if chosen.quick else RUNS, say))
     show("ShuffleNet 0.5x against AlexNet, one thread", COLUMNS, rows, sections=("size",))
     headline = {}
-    for height, width in SIZES[: 1 if chosen.quick else 3]:
+    for height, width in SIZES:
         of_size = [row for row in rows if row["size"] == f"{height}x{width}"]
         headline[f"best_ratio_{height}"] = round(max(float(row["ratio"]) for row in of_size), 2)
     publish(chosen, headline=headline, rows=rows, environment=environment(*RUNTIME_PACKAGES, seed=SEED))
 
 
-def measured(sizes: tuple[tuple[int, int], ...], runs: int, say: object) -> Iterator[Row]:
-    """One row for each size and runtime that is installed; a runtime that fails is told of and left out."""
-    assert callable(say)
+def measured(runtimes: Sequence[str], runs: int, say: Callable[[str], object]) -> Iterator[Row]:
+    """One row for each size and runtime; a runtime that fails is reported and left out."""
     with Workshop() as workshop, tempfile.TemporaryDirectory() as folder:
-        for size in sizes:
+        for size in SIZES:
             nets = {key: fold_batch_norm(capture(build(name, seed=SEED), (3, *size))) for key, name in NETWORKS.items()}
-            for runtime in (name for name in RUNTIMES if installed(name) and name != "ort"):
+            for runtime in runtimes:
                 try:
                     yield row(nets, size, runtime, workshop, Path(folder), runs)
                 except SlimwrightError as error:

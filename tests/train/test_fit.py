@@ -13,7 +13,7 @@ from slimwright.data import ArrayData, Part, labelled, whole
 from slimwright.errors import DataError, RequestError
 from slimwright.progress import Event
 from slimwright.tasks import Classification
-from slimwright.train import Schedule, mean_loss, score
+from slimwright.train import Schedule, fit, mean_loss, score
 from slimwright.train.run import Run
 
 TINY = Schedule(epochs=4, batch_size=16)  # 3 steps an epoch
