@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from slimwright.graph import Net
 from slimwright.importers import capture
+from slimwright.tasks import Classification
 
 
 def lively(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -195,3 +196,8 @@ def hand_made(name: str, seed: int = 0) -> nn.Module:
 def net_of(*layers: nn.Module, shape: tuple[int, ...]) -> Net:
     """Return the net of layers one after the other."""
     return capture(lively(nn.Sequential(*layers)), shape)
+
+
+def classification(classes: int) -> Classification:
+    """Return the task of telling so many classes apart, named by their numbers."""
+    return Classification(tuple(map(str, range(classes))))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from example_nets import SHAPE, hand_made, net_of
+from example_nets import SHAPE, classification, hand_made, net_of
 from slimwright.coupling import couple, cut
 from slimwright.errors import DataError, RequestError
 from slimwright.evidence import Evidence, observe
@@ -27,7 +27,7 @@ def pictures(count: int = 24) -> tuple[Tensor, Tensor]:
 
 
 def observed(net: Net) -> Evidence:
-    return observe(net, [pictures()], classes=3)
+    return observe(net, [pictures()], task=classification(3))
 
 
 def values(net: Net) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,7 +106,7 @@ def test_what_the_rule_cannot_judge_is_said_or_left_out() -> None:
     with pytest.raises(DataError, match="another net"):
         scores(other, couple(other), "dropnet", evidence=seen)
     with pytest.raises(DataError, match="observed without taylor"):
-        scores(net, coupling, "taylor", evidence=observe(net, [pictures()], classes=3, taylor=False))
+        scores(net, coupling, "taylor", evidence=observe(net, [pictures()], task=classification(3), taylor=False))
     blind = Evidence(seen.net_digest, seen.images, {}, seen.groups, seen.taylor_images, {})
     assert scores(net, coupling, "dropnet", evidence=blind) == {}
 

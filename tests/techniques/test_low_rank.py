@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from example_nets import SHAPE, hand_made, net_of
+from example_nets import SHAPE, classification, hand_made, net_of
 from slimwright.cost import count, count_layers
 from slimwright.errors import DataError, RequestError
 from slimwright.evidence import Evidence, observe
@@ -54,7 +54,11 @@ def evidence_for(name: str) -> Evidence:
 
 
 def observed(net: Net, count: int = 40) -> Evidence:
-    return observe(net, [(images_for(net, count), torch.zeros(count, dtype=torch.int64))], classes=1)
+    return observe(
+        net,
+        [(images_for(net, count), torch.zeros(count, dtype=torch.int64))],
+        task=classification(net[net.outputs[0]].shape[1]),
+    )
 
 
 def assert_same_function(one: Net, other: Net, tolerance: float = 1e-5) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from example_nets import SHAPE, hand_made, net_of
+from example_nets import SHAPE, classification, hand_made, net_of
 from slimwright.coupling import couple
 from slimwright.coupling.balance import Ladder, ladders
 from slimwright.coupling.channels import ChannelGroup
@@ -28,7 +28,9 @@ def one_reader(channels: int = 5) -> Net:
 
 def observed(net: Net, count: int = 300) -> tuple[Evidence, Tensor]:
     images = torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(1))
-    return observe(net, [(images, torch.zeros(count, dtype=torch.int64))], classes=1), images
+    return observe(
+        net, [(images, torch.zeros(count, dtype=torch.int64))], task=classification(net[net.outputs[0]].shape[1])
+    ), images
 
 
 def brute_force(net: Net, seen: Evidence, images: Tensor, dropped: list[int]) -> float:

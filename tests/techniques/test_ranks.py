@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from example_nets import SHAPE, hand_made, net_of
+from example_nets import SHAPE, classification, hand_made, net_of
 from slimwright.errors import DataError, RequestError
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net
@@ -28,7 +28,9 @@ def grouped() -> Net:
 
 def observed(net: Net, count: int = 80) -> tuple[Evidence, Tensor]:
     images = torch.randn(count, *net.input.shape[1:], generator=torch.Generator().manual_seed(1))
-    return observe(net, [(images, torch.zeros(count, dtype=torch.int64))], classes=1), images
+    return observe(
+        net, [(images, torch.zeros(count, dtype=torch.int64))], task=classification(net[net.outputs[0]].shape[1])
+    ), images
 
 
 def loss_by_layer(rises: Mapping[str, float]) -> Callable[[Net], float]:

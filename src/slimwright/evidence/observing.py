@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from slimwright.compute import placed, usable
-from slimwright.data import Batch, Inputs, Targets, count_of, like, tensors_of
+from slimwright.data import Batch, Inputs, Targets, count_of, taken, tensors_of
 from slimwright.errors import DataError
 from slimwright.evidence.memory_plan import empty_sums
 from slimwright.evidence.store import Checkpoint
@@ -121,7 +121,7 @@ class Observer:
         for some in torch.argsort(groups, stable=True).split(size):
             chosen = [tensor[some].detach().to(self.asked.device) for tensor in tensors_of(inputs)]
             with torch.enable_grad(), placed(self.asked.device):
-                self._add(chosen, like(targets, lambda t, some=some: t[some]), groups[some], numbers[some])
+                self._add(chosen, taken(targets, some), groups[some], numbers[some])
 
     def _add(self, inputs: Sequence[Tensor], targets: Targets, groups: Tensor, numbers: Tensor) -> None:
         """Add a few images, sorted by their class `groups` [N]; `numbers` [N] in 0..1 draw targets."""

@@ -13,7 +13,7 @@ from slimwright.graph.net import without_dead_ends
 from slimwright.importers import capture
 from slimwright.progress import silent
 from slimwright.techniques.solver.draft import Draft
-from slimwright.techniques.solver.refit import _Walk, refit
+from slimwright.techniques.solver.refit import Solver, refit
 
 Keep = dict[str, list[int]]
 
@@ -161,9 +161,10 @@ def test_a_layer_that_is_called_twice_keeps_its_weights() -> None:
 def test_values_that_no_layer_waits_for_are_let_go() -> None:
     net = without_dead_ends(replace(called_twice(), outputs=("conv2d_3",)))  # behind it no layer is solved
     draft = Draft.of(net).cut({couple(net).groups[0].name: np.arange(4)})
-    walk = _Walk(draft, pictures(64).split(32))
-    assert list(walk.solved(silent).unsolved) == ["conv2d_2", "conv2d_3"]
-    assert not walk.old and not walk.new
+    solver = Solver(draft, [pictures(64)], "cpu", silent)
+    with torch.no_grad():
+        assert list(solver.solved().unsolved) == ["conv2d_2", "conv2d_3"]
+    assert [key.name for key in solver.values.held] == [net.input.name]
 
 
 def test_a_batch_norm_behind_two_layers_takes_no_bias_of_either() -> None:

@@ -1,0 +1,137 @@
+"""What each layer of a draft shall reproduce: a value of the reference, and what lies between that and the layer.
+
+- Where the result runs through a batch norm into a sum whose other side is already known, it is the *sum* that shall
+  equal the reference's, so a residual stream does not drift.
+- Where only activations read the result that cut values off (ReLU, ReLU6), any value beyond the bound will do, as long
+  as the wished one lies beyond it too (compare the nonlinear case of Zhang et al. 2015, arXiv 1505.06798). So a
+  layer may also be solved against a value that lies behind its ReLU, such as that of a pooling it took the place of.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from slimwright.graph.net import Net, Node
+from slimwright.techniques.fold import affine
+from slimwright.techniques.solver.draft import Draft, Origin
+
+DEAD = 1e-3  # channels whose batch norm scales them by less than this share of the largest are left as they are
+Bounds = tuple[float, float]
+FREE: Bounds = (float("-inf"), float("inf"))
+
+
+@dataclass(frozen=True)
+class LayerTarget:
+    """What a layer shall reproduce behind `norm`: `origin`, less `other` of the draft, between the bounds."""
+
+    origin: Origin
+    value: str  # of the draft: the node that the origin is of
+    norm: Node | None = None
+    other: str | None = None
+    bounds: Bounds = FREE  # outside of which activations cut off what is wished
+
+
+def target_of(draft: Draft, node: Node) -> LayerTarget | None:
+    """Follow a layer's result through a batch norm, a sum whose other side is known by then, and activations.
+
+    None where nothing on the way stands for a value of the reference.
+    """
+    net, origins = draft.net, draft.origins
+    value, norm, other = node.name, None, None
+    found: LayerTarget | None = None
+    if value in origins:
+        found = LayerTarget(origins[value], value)
+    reader = _only_reader(net, value)
+    if reader is not None and reader.op == "batch_norm":
+        norm, value = reader, reader.name
+        if value in origins:
+            found = LayerTarget(origins[value], value, norm)
+        reader = _only_reader(net, value)
+    if reader is not None and reader.op == "add" and reader.name in origins:
+        others = [name for name in reader.reads if name != value]
+        alike = len(others) == 1 and net[others[0]].shape == net[value].shape
+        if alike and reader.arguments["alpha"] == 1 and _is_before(net, others[0], node.name):
+            value, other = reader.name, others[0]
+            found = LayerTarget(origins[value], value, norm, other)
+    if found is not None:
+        return replace(found, bounds=_bounds(net, found.value))
+    reader = _only_reader(net, value)
+    if reader is not None and reader.name in origins and _cuts(reader) != FREE:
+        return LayerTarget(origins[reader.name], reader.name, norm, other, _cuts(reader))
+    return None
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a layer's outputs at some positions shall become: `wanted`, behind a scale, a shift and `other`."""
+
+    wanted: Tensor  # [O, P]
+    other: Tensor  # [O, P], or of one dimension 1
+    scale: Tensor  # [O, 1]
+    shift: Tensor  # [O, 1]
+    bounds: Bounds
+
+    @classmethod
+    def of(cls, net: Net, target: LayerTarget, wanted: Tensor, other: Tensor | None) -> "Wish":
+        """Return the wish for the layer of a target, by the values of the reference and of the sum's other side."""
+        scale, shift = torch.ones(1, 1), torch.zeros(1, 1)
+        if target.norm is not None:
+            scale, shift = (each[:, None].float() for each in affine(net, target.norm))
+        return cls(wanted, torch.zeros(1, 1) if other is None else other, scale, shift, target.bounds)
+
+    @property
+    def alive(self) -> Tensor:
+        """Which outputs [O, 1] the batch norm behind lets through; all where there is none."""
+        return self.scale.abs() > DEAD * self.scale.abs().max()
+
+    def rest(self, outputs: Tensor, *, eased: bool = False) -> Tensor:
+        """Return what `outputs` [O, P] lack; nothing, if it is `eased`, where they and the wish are cut off alike."""
+        reached = outputs * self.scale + self.shift + self.other
+        rest = (self.wanted - reached) / torch.where(self.alive, self.scale, 1.0)
+        low, high = self.bounds
+        if not eased or self.bounds == FREE:
+            return rest
+        below, above = (self.wanted <= low) & (reached <= low), (self.wanted >= high) & (reached >= high)
+        return rest.masked_fill_(below | above, 0.0)
+
+
+def pointwise_behind(draft: Draft, node: Node) -> Node | None:
+    """Return the one layer that reads a node that stands for nothing, where the two are one layer of limited rank."""
+    readers = draft.net.readers[node.name]
+    if len(readers) != 1 or node.arguments.get("groups", 1) != 1 or node.name in draft.net.outputs:
+        return None
+    behind = draft.net[readers[0]]
+    if behind.op != node.op or target_of(draft, behind) is None:
+        return None
+    weight = draft.net.tensors[behind.tensors["weight"]]
+    plain = {"stride": (1, 1), "padding": (0, 0), "groups": 1}
+    alike = behind.op == "linear" or {k: behind.arguments[k] for k in plain} == plain
+    return behind if alike and weight[0, 0].numel() == 1 else None
+
+
+def _only_reader(net: Net, value: str) -> Node | None:
+    readers = net.readers[value]
+    return net[readers[0]] if len(readers) == 1 and value not in net.outputs else None
+
+
+def _is_before(net: Net, one: str, other: str) -> bool:
+    return next(node.name for node in net.nodes if node.name in (one, other)) == one
+
+
+def _bounds(net: Net, value: str) -> Bounds:
+    """Outside of which no reader of a value sees a difference."""
+    readers = [net[name] for name in net.readers[value]]
+    if not readers or value in net.outputs:
+        return FREE
+    bounds = [_cuts(reader) for reader in readers]
+    return min(low for low, _ in bounds), max(high for _, high in bounds)
+
+
+def _cuts(node: Node) -> Bounds:
+    """Below and above which an activation gives the same for every input."""
+    if node.op == "relu":
+        return 0.0, float("inf")
+    if node.op == "hardtanh":
+        return float(str(node.arguments["min_val"])), float(str(node.arguments["max_val"]))
+    return FREE
