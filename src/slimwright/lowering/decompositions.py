@@ -16,8 +16,8 @@ whichever is asked for (3.6.1, measured 2026-11-21).
 **Channels that are picked**, which is what a channel shuffle becomes once channels are cut, as a 1x1 convolution whose
 weights are one and zero: ncnn has no layer for them (pnnx 20261020, measured 2026-11-22). The same bits.
 
-**The only entry along a dimension**, picked, as the dimension dropped: pnnx makes a layer of it that ncnn cannot load (pnnx
-20261020, measured 2026-12-03). The same bits.
+**The only entry along a dimension**, picked, as the dimension dropped: pnnx makes a layer of it that ncnn cannot load
+(pnnx 20261020, our measurement of November 2026). The same bits.
 
 The last node of what replaces a layer has the layer's name. The same up to float32 rounding: 1e-6 of the result's
 largest value.

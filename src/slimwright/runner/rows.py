@@ -28,11 +28,11 @@ class RowFiles:
     def write(self, path: Path, row: NDArray[Any]) -> None:
         """Append a row [1, ...]. Raises JobError where it is not like the first one."""
         if path not in self._files:
-            file = self._stack.enter_context(path.open("wb"))
+            opened = self._stack.enter_context(path.open("wb"))
             shape = (self._count, *row.shape[1:])
             header = {"descr": np.lib.format.dtype_to_descr(row.dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            self._files[path] = file, row
+            np.lib.format.write_array_header_1_0(opened, header)
+            self._files[path] = opened, row
         file, first = self._files[path]
         if (row.shape, row.dtype) != (first.shape, first.dtype):
             raise JobError(

@@ -11,7 +11,7 @@ W~ = sum_r a_r x b_r x ..., the first mode the outputs', the others those of wha
   the others by conjugate gradients, which the normal equations of that product precondition.
 
 On trained 3x3 layers of 16 to 64 channels the error was, in the mean, a tenth below that of alternating from the power
-method's terms (2026-12). Everything is computed in float64.
+method's terms (2026-11). Everything is computed in float64.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,11 +29,11 @@ from slimwright.techniques.decompose import TINY, Metric
 
 TOLERANCE, MOST_ROUNDS = 1e-4, 100  # 1e-6 moved the residuals of trained layers by 1 %, up or down (2026-11-21)
 PLAIN_SWEEPS = 16  # as if the covariance were a product
-SWEEPS, STEPS = 8, 2  # under the covariance itself; the last sweep lowers the error by 1 to 2 % (2026-12)
+SWEEPS, STEPS = 8, 2  # under the covariance itself; the last sweep lowers the error by 1 to 2 % (2026-11)
 RIDGE = 1e-9  # of the mean diagonal of normal equations: terms may be alike
 BOTH_STARTS = 100_000  # weights x terms up to which the power method's terms are tried as a start, too: milliseconds
 FEW = 16  # terms at most: every rank is checked
-CHECKED = (1 / 24, 1 / 8, 2 / 5)  # of the most terms; plans of trained nets took 0.05 to 0.5 of them (2026-12)
+CHECKED = (1 / 24, 1 / 8, 2 / 5)  # of the most terms; plans of trained nets took 0.05 to 0.5 of them (2026-11)
 ALWAYS = 2  # of these are checked however long it takes
 CHECK_FLOPS = 3e9  # for the sweeps at another: a tenth of a second
 
@@ -79,7 +79,7 @@ def polyadic_errors(tensor: Tensor, rank: int, metric: Metric, *, seed: int = 0)
 
     Between checked ranks it is a power of the rank. Before the first and behind the last it is in proportion to what
     the start's first terms lack of all `rank` terms; on trained layers within a sixth up to three quarters of the most
-    terms (2026-12). Where sweeps at a checked rank would take long, there are fewer of them, and the error is an upper
+    terms (2026-11). Where sweeps at a checked rank would take long, there are fewer of them, and the error is an upper
     bound, or there are none.
     """
     layer = _seen(tensor.double(), metric)

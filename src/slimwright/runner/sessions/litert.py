@@ -43,7 +43,8 @@ def _quantized(given: Array, details: dict[str, Any]) -> Array:
     if not scale or given.dtype.kind != "f":
         return given.astype(details["dtype"], copy=False)
     bounds = np.iinfo(details["dtype"])
-    return np.clip(np.rint(given / scale) + zero_point, bounds.min, bounds.max).astype(details["dtype"])
+    steps: Array = np.clip(np.rint(given / scale) + zero_point, bounds.min, bounds.max)
+    return steps.astype(details["dtype"])
 
 
 def _as_float(output: Array, details: dict[str, Any]) -> Array:
