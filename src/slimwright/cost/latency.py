@@ -23,6 +23,7 @@ import numpy as np
 
 from slimwright.atomic import replacing
 from slimwright.graph.net import Net, Node
+from slimwright.progress import Event, Tell, silent
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ LEAST_SLOWER = 0.1  # where emptied caches slow it less, there is nothing to tel
 MOST_MISSED = 0.7  # an emptied cache lacks more than weights: code, too, which a network's layers have in common
 STEEPNESS = 3.0
 LEAST_MISSED = 0.02  # below this, layers are timed as they are
+AT_ONCE = 64  # layers that are measured in one go
 ROUNDING_LOSS = 1.03  # rounding counts up may cost this much on average; more, and the step is too large
 
 
@@ -84,12 +86,17 @@ class LatencyTable:
         self.fill([shape], evicted)
         return self._times[_key(shape, evicted)]
 
-    def fill(self, shapes: Iterable[LayerShape], evicted: int = 0) -> None:
-        """Measure the missing ones of `shapes`."""
-        missing = {key: s for s in shapes if (key := _key(s, evicted)) not in self._times}
+    def fill(self, shapes: Iterable[LayerShape], evicted: int = 0, tell: Tell = silent) -> None:
+        """Measure the missing ones of `shapes`, some at a time; each time what was measured is written."""
+        missing = list({key: s for s in shapes if (key := _key(s, evicted)) not in self._times}.items())
+        for start in range(0, len(missing), AT_ONCE):
+            tell(Event("time layers", start, len(missing), "with emptied caches" if evicted else ""))
+            keys, some = zip(*missing[start : start + AT_ONCE], strict=True)
+            self._times.update(zip(keys, self._measure(some, evicted), strict=True))
+            self.measured += len(some)
+            self.save()
         if missing:
-            self._times.update(zip(missing, self._measure([*missing.values()], evicted), strict=True))
-        self.measured += len(missing)
+            tell(Event("time layers", len(missing), len(missing)))
 
     def missed(self, used: float) -> float:
         """Return how far the layers of a network of which a run uses `used` bytes are from undisturbed (0) to cold (1).

@@ -94,8 +94,7 @@ def menu_of(bench: Bench, evidence: Evidence, cache: Path, *, timed: bool) -> Me
     ranks = factorisable(net, evidence, step)
     predictor = Predictor(net, coupling, table, step, ranks=ranks, transformed=TRANSFORMED.get(runtime, 1.0))
     if timed:
-        tell(Event("plan", 1, 3, "measure layers"))
-        predictor.measure()
+        predictor.measure(tell)
     table.save()
     tell(Event("plan", 2, 3, f"{len(table)} layer shapes known, channels in steps of {step}"))
     seen = Observed(

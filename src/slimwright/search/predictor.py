@@ -21,12 +21,13 @@ from slimwright.coupling.channels import Coupling
 from slimwright.evidence import Evidence
 from slimwright.graph.liveness import plan_memory, value_bytes
 from slimwright.graph.net import Net
+from slimwright.progress import Tell, silent
 from slimwright.search.summed import Summed
 from slimwright.techniques.low_rank import Factors
 from slimwright.techniques.ranks import CP_RANK, IN_RANK, OUT_RANK, RANKS, rank_for_ratio
 
-GRID_POINTS = 5  # channel counts measured per layer and direction; between them latency is interpolated
-RANK_POINTS = 3  # ranks likewise
+GRID_POINTS = 4  # channel counts measured per layer and direction; between them latency is interpolated
+RANK_POINTS = 2  # ranks likewise
 MOST_SIZES = 24  # sizes to choose from per group
 LEAST_RUNGS = 4  # of a group that parts share equally, where it is wide enough
 LEAST_STEPS = 4  # a layer's channels, in steps, below which a rank of its own does not pay
@@ -116,7 +117,7 @@ class Predictor:
         self._cold_ms = Summed(self._cold, self._items)
         self.products = count(net).macs - int(self._layer_macs(self.whole))
 
-    def measure(self) -> None:
+    def measure(self, tell: Tell = silent) -> None:
         """Measure every layer, and what it may be factorised into, at the points of their grids, once.
 
         Where a run uses more than the caches hold, also with the caches emptied.
@@ -128,9 +129,9 @@ class Predictor:
             for inputs in piece.grids[0]
             for outputs in piece.grids[1]
         ]
-        self.table.fill(shapes)
+        self.table.fill(shapes, tell=tell)
         if self.table.missed(self.used_bytes(self.whole)):
-            self.table.fill(shapes, COLD)
+            self.table.fill(shapes, COLD, tell)
 
     def layer_ms(self, counts: Counts) -> dict[str, float]:
         """Predicted milliseconds of each weighted layer."""
@@ -305,9 +306,9 @@ class Predictor:
         return found
 
     def _main_grid(self, name: str) -> tuple[Sequence[int], Sequence[int]]:
-        """The counts at which a layer is measured, whole or between others."""
+        """The counts at which a layer is measured, whole or between others: as thin as its least rank."""
         grids = zip(self.grids[name], (IN_RANK, OUT_RANK), strict=True)
-        inputs, outputs = (sorted({*grid, *self._rank_grids[item + name]}) for grid, item in grids)
+        inputs, outputs = (sorted({*grid, *self._rank_grids[item + name][:1]}) for grid, item in grids)
         return inputs, outputs
 
     def _rank_grid(self, item: str) -> list[int]:

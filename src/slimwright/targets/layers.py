@@ -9,10 +9,9 @@ from slimwright.runner.machine import Described, loaded_by
 from slimwright.runtimes.layers import is_tensor_kernel, layer_artefact
 from slimwright.targets.measuring import Effort, Measurement, Target, measure
 
-AT_ONCE = 64  # layers in one job
-RUNS, COLD_RUNS = 40, 6  # the latter where caches are emptied before each, which takes longer than most layers
-FORM = 2  # of how layers are timed; times that were taken otherwise are not used
-ROUNDS = 3  # jobs for the same layers; the least time counts, since a processor's clock drifts over seconds
+RUNS, COLD_RUNS = 20, 4  # the latter where caches are emptied before each, which takes longer than most layers
+FORM = 3  # of how layers are timed; times that were taken otherwise are not used
+ROUNDS, COLD_ROUNDS = 2, 1  # jobs for the same layers; the least time counts, since a processor's clock drifts
 
 
 def layer_table(target: Target, runtime: str, folder: Path | None = None) -> LatencyTable:
@@ -27,16 +26,12 @@ def layer_timer(target: Target, runtime: str, threads: int = 1) -> Callable[[Seq
     runtime = loaded_by(runtime)
 
     def times(shapes: Sequence[LayerShape], evicted: int) -> list[float]:
-        found: list[float] = []
-        for start in range(0, len(shapes), AT_ONCE):
-            some = shapes[start : start + AT_ONCE]
-            with tempfile.TemporaryDirectory() as folder:
-                layers = {str(k): layer_artefact(shape, runtime, Path(folder) / str(k)) for k, shape in enumerate(some)}
-                runs = COLD_RUNS if evicted else RUNS
-                effort = Effort(profile_runs=runs, evict_bytes=evicted, threads=threads)
-                rounds = [measure(target, layers, effort).values() for _ in range(ROUNDS)]
-            found += [min(_layer_ms(one) for one in seen) for seen in zip(*rounds, strict=True)]
-        return found
+        with tempfile.TemporaryDirectory() as folder:
+            layers = {str(k): layer_artefact(shape, runtime, Path(folder) / str(k)) for k, shape in enumerate(shapes)}
+            runs, count = (COLD_RUNS, COLD_ROUNDS) if evicted else (RUNS, ROUNDS)
+            effort = Effort(profile_runs=runs, evict_bytes=evicted, threads=threads)
+            rounds = [measure(target, layers, effort).values() for _ in range(count)]
+        return [min(_layer_ms(one) for one in seen) for seen in zip(*rounds, strict=True)]
 
     return times
 
