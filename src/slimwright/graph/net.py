@@ -96,6 +96,13 @@ class Net:
         return encoding.size_bytes(held.shape) if encoding else held.numel() * held.element_size()
 
     @property
+    def float_layers(self) -> tuple[str, ...]:
+        """The layers whose weights stay in float32, in execution order, where others are encoded; () where none is."""
+        if not self.encodings:
+            return ()
+        return tuple(node.name for node in self.weighted() if node.tensors["weight"] not in self.encodings)
+
+    @property
     def precision(self) -> Precision:
         """What runtimes call a network with weights in these encodings."""
         return precision_of(self.encodings.values())

@@ -1,6 +1,6 @@
 """ExecuTorch: lowered to XNNPACK; INT8 by static quantization of the exported program (PT2E), weights per channel."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
 from executorch.exir.dialects.edge._ops import EdgeOpOverload
-from torch.fx import Graph
+from torch.fx import Graph, Node
 
 from slimwright.graph import Net, zero_inputs
 from slimwright.runtimes.artefact import Array, Written
@@ -20,7 +20,10 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
     program = torch.export.export(net.to_module().eval(), zero_inputs(net))
     if precision == "int8":
         assert calibration is not None
-        program = torch.export.export(_quantized(program.module(), calibration), zero_inputs(net))
+        program = torch.export.export(
+            _quantized(program.module(), calibration, {net.key(net[name], "weight") for name in net.float_layers}),
+            zero_inputs(net),
+        )
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     note(folder, _left_over(lowered.exported_program().graph))
     with (folder / "model.pte").open("wb") as file:
@@ -42,14 +45,20 @@ def _origin(sources: Sequence[Any]) -> str:
     return str(sources[-1].name) if sources else ""
 
 
-def _quantized(module: Any, calibration: Sequence[Array]) -> Any:
+def _quantized(module: Any, calibration: Sequence[Array], keep_float: Set[str]) -> Any:
+    """The module in INT8, but for the layers that read the weights `keep_float`."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+    def is_quantized(node: Node) -> bool:
+        return not any(isinstance(read, Node) and str(read.target) in keep_float for read in node.args)
+
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    if keep_float:
+        quantizer.set_filter_function(is_quantized)
     prepared = prepare_pt2e(module, quantizer)
     with torch.no_grad():
         for rows in zip(*calibration, strict=True):

@@ -25,7 +25,9 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
     outputs = tuple(f"out{k}" for k in range(len(net.outputs)))
     if precision == "int8":
         assert calibration is not None
-        quantize(param, weights, dict(zip(inputs, calibration, strict=True)))
+        given = dict(zip(inputs, calibration, strict=True))
+        in_float = [net.tensors[net[name].tensors["weight"]].flatten(1).numpy() for name in net.float_layers]
+        quantize(param, weights, given, keep_float=in_float)
     param.rename(folder / "model.param")
     weights.rename(folder / "model.bin")
     return Written(("model.param", "model.bin"), inputs, outputs)

@@ -40,13 +40,14 @@ class Layer:
     rest: bytes = b""  # what follows the weight, or all that there is
 
 
-def quantize(param: Path, weights: Path, calibration: Mapping[str, Array]) -> None:
+def quantize(param: Path, weights: Path, calibration: Mapping[str, Array], *, keep_float: Sequence[Array] = ()) -> None:
     """Replace an FP32 pair of files by its INT8 form, calibrated on what each input blob is given [N, ...].
 
+    Layers whose weights [C_out, ...] are among `keep_float` stay in float.
     Raises RuntimeError for a file that does not add up, such as one with weights of a kind that is not known here.
     """
     lines = param.read_text().splitlines()
-    layers = list(_layers(lines[2:], weights.read_bytes()))
+    layers = [_in_float(layer, keep_float) for layer in _layers(lines[2:], weights.read_bytes())]
     wanted = [layer.inputs[0] for layer in layers if layer.weight is not None]
     clips = _clips(param, weights, wanted, calibration)
     held = bytearray()
@@ -59,6 +60,14 @@ def quantize(param: Path, weights: Path, calibration: Mapping[str, Array]) -> No
             held += layer.rest
     param.write_text("\n".join([*lines[:2], *(_line(layer) for layer in layers)]) + "\n")
     weights.write_bytes(held)
+
+
+def _in_float(layer: Layer, keep_float: Sequence[Array]) -> Layer:
+    """The layer, its weights among what is left as it is if they are one of `keep_float`."""
+    if layer.weight is None or not any(np.array_equal(layer.weight, weight) for weight in keep_float):
+        return layer
+    stored = FLOAT32.to_bytes(4, "little") + layer.weight.astype("<f4").tobytes()
+    return replace(layer, weight=None, rest=stored + layer.rest)
 
 
 def _layers(lines: Sequence[str], data: bytes) -> Iterator[Layer]:

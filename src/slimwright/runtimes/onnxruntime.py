@@ -35,7 +35,8 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
     inputs, outputs = write_onnx(net, path)
     if precision == "int8":
         assert calibration is not None
-        quantize(path, folder / "model-int8.onnx", dict(zip(inputs, calibration, strict=True)))
+        given = dict(zip(inputs, calibration, strict=True))
+        quantize(path, folder / "model-int8.onnx", given, keep_float=weights_of(net, net.float_layers))
         (folder / "model-int8.onnx").replace(path)
     elif precision == "fp16":
         onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
@@ -91,15 +92,34 @@ def _name_ends(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Non
         value.name = name
 
 
-def quantize(fp32: Path, path: Path, calibration: Mapping[str, Array]) -> None:
-    """Write the INT8 model of an FP32 one, activations calibrated on what each input, by name, is given [N, ...]."""
+def weights_of(net: Net, layers: Sequence[str]) -> tuple[str, ...]:
+    """Return what a file calls the weights of these layers."""
+    return tuple(net.key(net[name], "weight") for name in layers)
+
+
+def quantize(fp32: Path, path: Path, calibration: Mapping[str, Array], *, keep_float: Sequence[str] = ()) -> None:
+    """Write the INT8 model of an FP32 one, activations calibrated on what each input, by name, is given [N, ...].
+
+    Layers that read one of the weights `keep_float` stay in float. Raises ProofError where one is not in the file.
+    """
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared), str(path), _Reader(calibration), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            nodes_to_exclude=_readers(onnx.load(prepared, load_external_data=False).graph, keep_float),
         )  # fmt: skip
+
+
+def _readers(graph: onnx.GraphProto, weights: Sequence[str]) -> list[str]:
+    """The names of the nodes that read these weights, each through a transposition perhaps."""
+    through = {node.output[0]: node.input[0] for node in graph.node if node.op_type in ("Transpose", "Identity")}
+    found = {through.get(read, read): node.name for node in graph.node for read in node.input}
+    missing = [name for name in weights if name not in found]
+    if missing:
+        raise ProofError(f"the file has no weights '{missing[0]}', so their layer cannot stay in float")
+    return [found[name] for name in weights]
 
 
 def _first_cause(error: BaseException) -> str:
