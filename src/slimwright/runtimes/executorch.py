@@ -20,8 +20,9 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
     program = torch.export.export(net.to_module().eval(), zero_inputs(net))
     if precision == "int8":
         assert calibration is not None
+        keep_float = {net.key(net[name], "weight") for name in net.float_layers}
         program = torch.export.export(
-            _quantized(program.module(), calibration, {net.key(net[name], "weight") for name in net.float_layers}),
+            _quantized(program.module(), calibration, keep_float),
             zero_inputs(net),
         )
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])

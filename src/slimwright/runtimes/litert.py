@@ -16,6 +16,8 @@ IN_FLOAT = ("RSQRT", "SQRT")  # of a response norm: XNNPACK has no INT8 kernels 
 
 def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
     """Write `model.tflite`, whose signature numbers inputs and outputs in the net's order."""
+    if net.float_layers:
+        raise RuntimeError("single layers cannot stay in float in LiteRT here; quantize all of them, or none")
     whole = folder / "fp32.tflite"
     litert_torch.convert(net.to_module().eval(), zero_inputs(net)).export(str(whole))
     inputs = tuple(f"args_{k}" for k in range(len(net.inputs)))

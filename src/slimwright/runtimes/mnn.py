@@ -21,6 +21,8 @@ OPTIONS = {"fp32": [], "fp16": ["--fp16"], "int8": ["--weightQuantBits", "8"]}
 
 def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
     """Write `model.mnn`."""
+    if net.float_layers:
+        raise RuntimeError("single layers cannot stay in float in MNN here; quantize all of them, or none")
     written = onnxruntime.export(net, folder, "fp32", None)
     return replace(written, files=(converted(folder / written.files[0], folder, precision).name,))
 
