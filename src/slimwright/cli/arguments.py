@@ -10,7 +10,7 @@ from slimwright.errors import RequestError
 
 if TYPE_CHECKING:
     from slimwright.data import Dataset
-    from slimwright.measure.original import Original
+    from slimwright.measure import Original
     from slimwright.targets import Target
     from slimwright.tasks import Task
 
@@ -52,7 +52,7 @@ TokenOption = Annotated[Path | None, typer.Option(help="the agent's token, as th
 
 def target_of(spec: str, token_file: Path | None) -> "Target":
     """Return the target that `--target` names. Raises RequestError where its token cannot be read."""
-    from slimwright.targets.named import target
+    from slimwright.targets import target
 
     try:
         token = token_file.read_text().strip() if token_file else None

@@ -11,7 +11,7 @@ from rich.text import Text
 from slimwright.cost.device import PRECISIONS, Device, Precision
 from slimwright.cost.roofline import CAVEAT, Estimate, estimates
 from slimwright.graph import Net
-from slimwright.report.figures import NONE
+from slimwright.report import NONE
 from slimwright.techniques.fold import fold_batch_norm
 from slimwright.units import megabytes, significant
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from slimwright.jobs.doctor.examining import Diagnosis, Visit
 from slimwright.jobs.doctor.symptoms import Finding, findings
-from slimwright.report.figures import NONE, size
+from slimwright.report import NONE, size
 from slimwright.units import megabytes, significant
 
 WIDE = 100  # columns of a terminal from which nothing has to be left out

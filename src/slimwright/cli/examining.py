@@ -62,7 +62,7 @@ def inspect(
     from slimwright.cli.arguments import task_of
     from slimwright.cli.sources import load_data
     from slimwright.cli.subjects import image_shape, subjects
-    from slimwright.measure.inspection import as_data
+    from slimwright.measure import as_data
     from slimwright.report import write_inspection
 
     shape = image_shape(image) if image else None

@@ -145,8 +145,7 @@ def train(
     from slimwright.cli.sources import load_data, load_original
     from slimwright.graph import save_net
     from slimwright.train import score
-    from slimwright.zoo import ZOO
-    from slimwright.zoo.network import unknown
+    from slimwright.zoo import ZOO, unknown
 
     if model not in ZOO:
         raise unknown(model, ZOO)

@@ -39,12 +39,11 @@ from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import load_net
 from slimwright.importers import read_pt2
 from slimwright.jobs.given import shapes_of
-from slimwright.measure.original import Original, original_file, original_of
+from slimwright.measure import Original, original_file, original_of
 from slimwright.progress import Tell, silent
 from slimwright.tasks import Task, forward_of, task_for
 from slimwright.train import Schedule, fit
-from slimwright.zoo import ZOO, build
-from slimwright.zoo.network import unknown
+from slimwright.zoo import ZOO, build, unknown
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 

@@ -13,8 +13,7 @@ from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, load_net
 from slimwright.jobs.given import check_inputs
 from slimwright.jobs.inspect import Subject
-from slimwright.measure.bundle import MANIFEST, NET, load_bundle
-from slimwright.measure.original import Original, original_of
+from slimwright.measure import MANIFEST, NET, Original, load_bundle, original_of
 from slimwright.progress import Event, Tell, silent
 from slimwright.zoo import ZOO, build, network
 

@@ -10,9 +10,8 @@ from rich.text import Text
 
 from slimwright.jobs.export import Export, Exported
 from slimwright.jobs.verify import Check
-from slimwright.measure import Bundle
-from slimwright.measure.inspection import Inspection, Row
-from slimwright.report.figures import (
+from slimwright.measure import Bundle, Inspection, Row
+from slimwright.report import (
     NONE,
     columns,
     compared,

@@ -13,7 +13,7 @@ images adds up to that of the whole: `of(classes)` and `merged(parts)` touch no 
 
 from slimwright.evidence.observing import observe
 from slimwright.evidence.store import load_evidence
-from slimwright.evidence.sums import Evidence, LayerSums, merged
+from slimwright.evidence.sums import FORMAT, Evidence, LayerSums, merged
 from slimwright.evidence.windows import (
     MOST_TAPS,
     THIN,
@@ -26,6 +26,7 @@ from slimwright.evidence.windows import (
 )
 
 __all__ = [
+    "FORMAT",
     "MOST_TAPS",
     "THIN",
     "Evidence",

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 from slimwright.cost import count
 from slimwright.data import Dataset, whole
-from slimwright.measure import outputs_of
-from slimwright.measure.original import Original
+from slimwright.measure import Original, outputs_of
 from slimwright.tasks import Task
 from slimwright.techniques import Work
 

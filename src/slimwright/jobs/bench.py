@@ -9,8 +9,7 @@ from slimwright.cost import Cost, count
 from slimwright.data import Dataset, Inputs, like, tensors_of
 from slimwright.errors import ConversionError, ProofError
 from slimwright.graph import Net, load_net, save_net
-from slimwright.measure import EFFORTS, Exam, outputs_of, prove, times
-from slimwright.measure.records import artefact_of, said_of
+from slimwright.measure import EFFORTS, Exam, artefact_of, outputs_of, prove, said_of, times
 from slimwright.progress import Tell
 from slimwright.runtimes import Artefact, Workshop
 from slimwright.search import Candidate, Evaluation, Journal, key_of

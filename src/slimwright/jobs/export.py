@@ -18,10 +18,21 @@ from slimwright.atomic import appearing
 from slimwright.data import Dataset, as_inputs, tensors_of, whole
 from slimwright.errors import ConversionError, RequestError
 from slimwright.graph import Net, random_inputs
-from slimwright.measure import EFFORTS, Exam, Parity, ProofEffort, Proven, Record, Timing, prove
-from slimwright.measure.bundle import as_json, sha256_of
-from slimwright.measure.original import Original, original_of
-from slimwright.measure.records import MetricCard
+from slimwright.measure import (
+    EFFORTS,
+    Exam,
+    MetricCard,
+    Original,
+    Parity,
+    ProofEffort,
+    Proven,
+    Record,
+    Timing,
+    as_json,
+    original_of,
+    prove,
+    sha256_of,
+)
 from slimwright.progress import Event, Tell, silent
 from slimwright.runner.machine import Described, loaded_by
 from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop

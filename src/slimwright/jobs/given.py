@@ -10,8 +10,7 @@ from slimwright.data import Dataset, as_inputs, fingerprint, tensors_of, whole
 from slimwright.errors import DataError, RequestError
 from slimwright.graph import Net
 from slimwright.jobs.bench import Given, Method, Place
-from slimwright.measure import Exam
-from slimwright.measure.original import Original, compared
+from slimwright.measure import Exam, Original, compared
 from slimwright.runner.machine import PACKAGES, loaded_by
 from slimwright.runtimes.known import converter_python
 from slimwright.runtimes.layers import timed_by

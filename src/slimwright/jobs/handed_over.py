@@ -11,22 +11,32 @@ from slimwright.jobs.bench import ORIGINAL, Bench
 from slimwright.jobs.given import versions
 from slimwright.jobs.searched import Found
 from slimwright.jobs.stages import Stages
-from slimwright.measure import EFFORTS, Bundle, Exam, Manifest, Proven, outputs_of, prove
-from slimwright.measure.bundle import (
+from slimwright.measure import (
+    EFFORTS,
     HASHED,
     MANIFEST,
     NET,
     RECIPE,
     STEMS,
+    Bundle,
+    DataCard,
+    Exam,
+    Manifest,
     ModelRecord,
+    Original,
+    Parity,
+    Proven,
     Summary,
+    TaskCard,
+    Timing,
     as_json,
+    layers_of,
+    memory_of,
     misses,
+    outputs_of,
+    prove,
     sha256_of,
 )
-from slimwright.measure.layers import layers_of, memory_of
-from slimwright.measure.original import Original
-from slimwright.measure.records import DataCard, Parity, TaskCard, Timing
 from slimwright.tasks import Metric
 
 

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from slimwright.data import Dataset, whole
 from slimwright.errors import ConversionError, ModelError, ProofError
-from slimwright.measure import EFFORTS, Exam, ProofEffort, Proven, prove
-from slimwright.measure.inspection import Inspection, Measured, inspection_of
-from slimwright.measure.original import Original
+from slimwright.measure import EFFORTS, Exam, Inspection, Measured, Original, ProofEffort, Proven, inspection_of, prove
 from slimwright.progress import Event, Tell, silent
 from slimwright.runtimes import Artefact, Workshop
 from slimwright.targets import Local

@@ -7,17 +7,15 @@ from pathlib import Path
 from slimwright.atomic import kept_at
 from slimwright.cost import Budget
 from slimwright.coupling import couple
-from slimwright.evidence import Evidence, load_evidence, observe
-from slimwright.evidence.sums import FORMAT
+from slimwright.evidence import FORMAT, Evidence, load_evidence, observe
 from slimwright.jobs.bench import Bench
 from slimwright.jobs.stages import Stages
 from slimwright.measure import Decision, Outcome
 from slimwright.progress import Event
 from slimwright.runtimes.known import RUNTIMES
 from slimwright.runtimes.layers import TRANSFORMED, timed_by
-from slimwright.search import Goal, Menu, Space, Tuning
-from slimwright.search.predictor import Predictor, factorisable
-from slimwright.targets.layers import layer_table
+from slimwright.search import Goal, Menu, Predictor, Space, Tuning, factorisable
+from slimwright.targets import layer_table
 from slimwright.techniques import Observed
 
 BATCH = 64

@@ -13,8 +13,7 @@ from slimwright.jobs.bench import Bench
 from slimwright.jobs.proposed import proposed
 from slimwright.jobs.stages import Stages
 from slimwright.jobs.verdicts import candidate_of, verdicts
-from slimwright.measure import Decision
-from slimwright.measure.bundle import CandidateRecord
+from slimwright.measure import CandidateRecord, Decision
 from slimwright.search import Candidate, Evaluation, Policy, Tuning
 from slimwright.techniques import Recipe
 

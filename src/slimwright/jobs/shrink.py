@@ -23,9 +23,7 @@ from slimwright.jobs.given import check_place, context_of, given_of, shapes_of
 from slimwright.jobs.handed_over import handed_over
 from slimwright.jobs.searched import searched
 from slimwright.jobs.stages import Stages
-from slimwright.measure import Bundle
-from slimwright.measure.bundle import MANIFEST
-from slimwright.measure.original import Original, original_of
+from slimwright.measure import MANIFEST, Bundle, Original, original_of
 from slimwright.progress import Tell, silent
 from slimwright.report import write_report
 from slimwright.runtimes import Workshop

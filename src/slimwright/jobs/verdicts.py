@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from slimwright.measure import Decision, Outcome
-from slimwright.measure.bundle import CandidateRecord
+from slimwright.measure import CandidateRecord, Decision, Outcome
 from slimwright.search import Evaluation, Menu, Space
 from slimwright.techniques import Solve
 

@@ -7,8 +7,7 @@ from slimwright.cost import count
 from slimwright.data import Dataset, Inputs, tensors_of, whole
 from slimwright.errors import DataError, ProofError
 from slimwright.graph import Net, load_net
-from slimwright.measure import EFFORTS, Bundle, Exam, Proven, outputs_of, prove
-from slimwright.measure.bundle import NET, misses
+from slimwright.measure import EFFORTS, NET, Bundle, Exam, Proven, misses, outputs_of, prove
 from slimwright.progress import Tell, silent
 from slimwright.targets import Effort, Target, measure
 from slimwright.tasks import Forward, Outputs, Task, task_for

@@ -1,6 +1,33 @@
 """Show a bundle to people: one page that works offline, and its charts as images."""
 
+from slimwright.report.figures import (
+    NONE,
+    columns,
+    compared,
+    ends,
+    figures,
+    fixed,
+    notes,
+    op_name,
+    reasons,
+    shown,
+    size,
+)
 from slimwright.report.inspected import write_inspection
 from slimwright.report.write import write_report
 
-__all__ = ["write_inspection", "write_report"]
+__all__ = [
+    "NONE",
+    "columns",
+    "compared",
+    "ends",
+    "figures",
+    "fixed",
+    "notes",
+    "op_name",
+    "reasons",
+    "shown",
+    "size",
+    "write_inspection",
+    "write_report",
+]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from slimwright.measure.bundle import CandidateRecord, Manifest
+from slimwright.measure import CandidateRecord, Manifest
 from slimwright.report import bars, points, timeline
 from slimwright.report.theme import Theme
 from slimwright.tasks import Metric

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from slimwright.measure.inspection import Inspection, Row, grouped
+from slimwright.measure import Inspection, Row, grouped
 from slimwright.runner.timing import Latency
 from slimwright.units import counted, megabytes, milliseconds, significant
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from slimwright.measure.bundle import Manifest, Summary
+from slimwright.measure import Manifest, Summary
 from slimwright.tasks import Metric
 from slimwright.units import (
     change,

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from slimwright import units
 from slimwright.atomic import replacing
 from slimwright.errors import RequestError
-from slimwright.measure.inspection import Inspection
+from slimwright.measure import Inspection
 from slimwright.report import figures
 from slimwright.report.layer_charts import charts, latencies
 from slimwright.report.script import chart_script, embedded, policy

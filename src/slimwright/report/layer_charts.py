@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from slimwright.measure.inspection import Inspection, Row, grouped
+from slimwright.measure import Inspection, Row, grouped
 from slimwright.report.charts import Chart
 from slimwright.report.figures import op_name, size
 from slimwright.report.theme import Theme

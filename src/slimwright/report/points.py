@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import altair as alt
 
-from slimwright.measure.bundle import CandidateRecord
+from slimwright.measure import CandidateRecord
 from slimwright.report.theme import Theme
 from slimwright.tasks import Metric
 from slimwright.units import megabytes, milliseconds

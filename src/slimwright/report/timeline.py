@@ -4,7 +4,7 @@ from typing import Any
 
 import altair as alt
 
-from slimwright.measure.bundle import Memory
+from slimwright.measure import Memory
 from slimwright.report.bars import AXES, side_color
 from slimwright.report.theme import Theme
 from slimwright.units import megabytes

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import vl_convert
 
-from slimwright.measure.bundle import REPORT, Manifest
+from slimwright.measure import REPORT, Manifest
 from slimwright.report.charts import Chart, charts
 from slimwright.report.page import page
 from slimwright.report.theme import PAPER, spec

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from slimwright.coupling.balance import Ladder
 from slimwright.coupling.channels import ChannelGroup, Coupling, Cut
-from slimwright.evidence import THIN, Evidence
-from slimwright.evidence.windows import groups_of
+from slimwright.evidence import THIN, Evidence, groups_of
 from slimwright.graph.net import Net
 from slimwright.techniques.knobs import Choice, Knob, Observed
 from slimwright.techniques.technique import Step, Technique, Work

@@ -114,4 +114,4 @@ def build(name: str, *, classes: int | None = None, in_channels: int | None = No
         )
 
 
-__all__ = ["ZOO", "Network", "build", "network"]
+__all__ = ["ZOO", "Network", "build", "network", "unknown"]

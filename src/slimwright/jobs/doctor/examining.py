@@ -19,8 +19,7 @@ from slimwright.errors import ConversionError, ProofError, RequestError
 from slimwright.graph import Net, random_inputs
 from slimwright.jobs.doctor.swaps import Swap, swaps_of
 from slimwright.jobs.doctor.widths import shapes_to_time
-from slimwright.measure import EFFORTS, Exam, outputs_of, prove, times
-from slimwright.measure.prove import TOLERANCE
+from slimwright.measure import EFFORTS, TOLERANCE, Exam, outputs_of, prove, times
 from slimwright.progress import Event, Tell, silent
 from slimwright.runner.sessions.session import Kernel
 from slimwright.runner.timing import Latency
@@ -30,8 +29,7 @@ from slimwright.runtimes.half import largest_values
 from slimwright.runtimes.known import converter_python, of, pairs
 from slimwright.runtimes.layers import is_tensor_kernel
 from slimwright.runtimes.suited import suited
-from slimwright.targets import Effort, Local, Target
-from slimwright.targets.layers import layer_timer
+from slimwright.targets import Effort, Local, Target, layer_timer
 from slimwright.tasks import Imitation, Task
 from slimwright.techniques import fold_batch_norm
 
