@@ -165,7 +165,7 @@ def trained_rows(data: Dataset, extent: Extent, step: int) -> Iterator[Row]:
     say = Console(stderr=True).print
     say(f"{NETWORK}: training, or loading what was trained before")
     net = load_original(NETWORK, data, cache=CACHE).net
-    evidence = observe(net, data.batches("calibration", 64), classes=len(data.labels), seed=SEED)
+    evidence = observe(net, data.batches("calibration", 64), task=Classification(data.labels), seed=SEED)
     wanted = {
         (k, share): aligned(net, factors_at(net, k, share), step) for k in extent.kinds for share in extent.shares
     }

@@ -34,6 +34,7 @@ from slimwright.data import Dataset, digits, labelled, whole
 from slimwright.evidence import observe
 from slimwright.graph import Net
 from slimwright.importers import capture
+from slimwright.tasks import Classification
 from slimwright.techniques import Prune, Recipe, Solve, apply
 from slimwright.techniques.prune import removals
 from slimwright.train import Schedule
@@ -122,7 +123,7 @@ def by_slimwright(net: Net, data: Dataset, shares: Sequence[float]) -> Iterator[
     """Observe once; then, per share, cut the channels whose removal costs least, and refit."""
     start = time.perf_counter()
     coupling = couple(net)
-    evidence = observe(net, data.batches("calibration", 64), classes=len(data.labels), seed=SEED)
+    evidence = observe(net, data.batches("calibration", 64), task=Classification(data.labels), seed=SEED)
     orders = removals(net, evidence, coupling)
     calibration = labelled(whole(data, "calibration"))
     planning = time.perf_counter() - start

@@ -16,11 +16,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from lib.errors import relative_error
 from lib.results import RUNTIME_PACKAGES, Column, Row, environment, options, publish, show
 from slimwright.errors import SlimwrightError
 from slimwright.graph import Net
 from slimwright.importers import capture
-from slimwright.measure.prove import TOLERANCE, parity
+from slimwright.measure import TOLERANCE
 from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort, Local, Measurement, measure
@@ -93,7 +94,7 @@ def of_network(name: str, folder: Path, rounds: int) -> list[Entry]:
     with Workshop() as workshop:
         for number, entry in enumerate(entries):
             convert(entry, net, workshop, folder / f"{name}-{number}", images[IMAGES:])
-    expected = net_scores(net, images[:IMAGES])
+    (expected,) = net.run(images[:IMAGES])
     for turn in range(rounds):
         for entry in entries:
             run(entry, images[:IMAGES], expected, first=turn == 0)
@@ -120,7 +121,7 @@ def run(entry: Entry, images: Tensor, expected: Tensor, *, first: bool) -> None:
         return
     entry.seen = (*entry.seen, seen)
     if seen.outputs is not None:
-        entry.error = parity(seen.outputs[0], expected, entry.precision).max_relative_error
+        entry.error = relative_error(seen.outputs[0], expected)
 
 
 def row(entry: Entry) -> Row:

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from lib.errors import relative_error
 from lib.results import RUNTIME_PACKAGES, Column, Row, environment, options, publish, show
 from slimwright.cost import count
 from slimwright.errors import SlimwrightError
 from slimwright.graph import Net
 from slimwright.importers import capture
-from slimwright.measure.prove import parity
 from slimwright.runtimes import RUNTIMES, Workshop
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort, Local, measure
@@ -77,7 +77,7 @@ def row(nets: dict[str, Net], size: tuple[int, int], runtime: str, workshop: Wor
         artefacts[key] = workshop.convert(net, runtime, "fp32", folder / key / runtime)
         outputs = measure(place, {key: artefacts[key]}, Effort(), inputs=[image])[key].outputs
         assert outputs is not None
-        worst = max(worst, parity(outputs[0], net_scores(net, image), "fp32").max_relative_error)
+        worst = max(worst, relative_error(outputs[0], net.run(image)[0]))
     seen = measure(place, artefacts, Effort(runs=runs, warm_up=3))
     alexnet, shufflenet = (seen[key].latency for key in ("alexnet", "shufflenet"))
     assert alexnet is not None and shufflenet is not None

@@ -19,6 +19,7 @@ from slimwright.coupling import couple
 from slimwright.evidence import observe
 from slimwright.importers import capture
 from slimwright.search import Predictor, problem, solve
+from slimwright.tasks import Classification
 from slimwright.techniques.prune import removals
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.refit import refit
@@ -51,7 +52,9 @@ def main() -> None:
     net = capture(build(NETWORK, classes=CLASSES).eval(), (3, SIDE, SIDE))
     coupling = couple(net)
     batches = [(batch, torch.zeros(len(batch), dtype=torch.int64)) for batch in images.split(32)]
-    evidence = timed("observe", lambda: observe(net, batches, classes=1, seed=SEED))
+    evidence = timed(
+        "observe", lambda: observe(net, batches, task=Classification(tuple(map(str, range(CLASSES)))), seed=SEED)
+    )
     orders = timed("removal orders", lambda: removals(net, evidence, coupling))
     predictor = Predictor(net, coupling, LatencyTable(one_by_one(lambda _: 0.0), None, {}), STEP)
     task = problem(orders, predictor, lambda counts: {"macs": float(predictor.macs(counts))})

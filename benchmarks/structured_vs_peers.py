@@ -198,7 +198,7 @@ def bench_of(name: str, kind: str, device: str) -> "Bench":
     images, labels = (part[:CALIBRATION] for part in labelled(whole(data, "calibration")))
     held_out = labelled(whole(data, "validation"))[0]
     batches = zip(images.split(64), labels.split(64), strict=True)
-    evidence = observe(net, batches, classes=len(data.labels), seed=SEED, device=device)
+    evidence = observe(net, batches, task=Classification(data.labels), seed=SEED, device=device)
     subject = Subject(
         net, couple(net), evidence, (images.to(device), labels.to(device)), held_out.to(device), SEED, OUT
     )

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -40,6 +40,9 @@ LIMITS = {  # CPU seconds; the peer's "prune" does what takes us four stages, an
 }  # fmt: skip
 PROJECTIONS = ("qkv", "q", "k", "v", "kv", "query", "key", "value")
 Found = Mapping[str, object]
+
+if TYPE_CHECKING:
+    from slimwright.graph import Net
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,6 @@ def by_slimwright(one: Architecture, progress: Progress) -> None:
     from slimwright.cost import count
     from slimwright.coupling import choose, couple, cut
     from slimwright.importers import capture
-    from slimwright.runtimes import onnxruntime
 
     model, images, scores = _started(one, progress)
     with progress.stage("capture"):
@@ -140,7 +142,13 @@ def by_slimwright(one: Architecture, progress: Progress) -> None:
         wanted = masked(net, coupling, keep, images[:2].to(dtype))
         error = _relative(small.to_module().to(dtype)(images[:2].to(dtype)), wanted.scores)
         progress.found(_judged(error, _relative(wanted.scores, scores), dtype) | {"norms": len(wanted.norms)})
-    _exported(lambda path: onnxruntime.write_onnx(small, path), got[:1], images[:1], progress)
+    _exported(lambda path: _written(small, path), got[:1], images[:1], progress)
+
+
+def _written(net: "Net", path: Path) -> None:
+    from slimwright.runtimes import onnxruntime
+
+    onnxruntime.write_onnx(net, path)
 
 
 def by_torch_pruning(one: Architecture, progress: Progress) -> None:

@@ -121,11 +121,11 @@ class ScaleModel:
     @cached_property
     def orders(self) -> dict[str, Removal]:
         """In which order the channels of the merged net go, and what that is predicted to cost."""
-        net, classes = self.start.net, len(self.data.labels)
+        net, task = self.start.net, Classification(self.data.labels)
 
         def find() -> Arrays:
             batches = self.data.batches("calibration", 64)
-            evidence = observe(net, batches, classes=classes, taylor=False, device=self.device)
+            evidence = observe(net, batches, task=task, taylor=False, device=self.device)
             return as_arrays(removals(net, evidence, couple(net)))
 
         return as_orders(found_once(self.folder / f"orders-{net.digest[:12]}.npz", find))

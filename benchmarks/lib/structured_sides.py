@@ -12,8 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import tensorly
 import torch
+from numpy.typing import NDArray
 from tensorly.decomposition import parafac, partial_tucker
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,9 +32,11 @@ from slimwright.data import Labelled
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net
 from slimwright.search import Plan, Predictor, Problem, factorisable, problem, solve
+from slimwright.tasks import Classification
 from slimwright.techniques.importance import keep_by_score, scores
 from slimwright.techniques.low_rank import factorise
-from slimwright.techniques.prune import removals
+from slimwright.techniques.prune import Removal, removals
+from slimwright.techniques.ranks import rank_damages
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.refit import refit
 
@@ -47,6 +51,33 @@ RULES = (("l1", "layer"), ("apoz", "layer"), ("dropnet", "global"), ("dropnet", 
 # What a method makes of a net at one share of its MACs, by setting: the best counts for it. Most have one setting, "".
 Made: TypeAlias = Mapping[str, nn.Module]
 Side: TypeAlias = Callable[["Subject", float], Made]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The channels that may go, in order, and the ranks that may fall, with what each is predicted to cost."""
+
+    orders: Mapping[str, Removal]
+    ranks: Mapping[str, NDArray[np.float64]]
+    predictor: Predictor
+
+    def problem(self, channel_weight: float | None) -> Problem:
+        """Return the choice of channels and ranks under a limit on MACs; with None of channels alone."""
+
+        def costs(counts: Mapping[str, int]) -> Mapping[str, float]:
+            return {"macs": float(self.predictor.macs(counts))}
+
+        if channel_weight is None:
+            return problem(self.orders, self.predictor, costs)
+        return problem(self.orders, self.predictor, costs, ranks=self.ranks, channel_weight=channel_weight)
+
+    def keep(self, plan: Plan) -> dict[str, NDArray[np.int64]]:
+        """Return the channels that a plan keeps of each group it cuts."""
+        return {
+            name: removal.keep(plan.counts[name])
+            for name, removal in self.orders.items()
+            if plan.counts[name] < len(removal.order)
+        }
 
 
 @dataclass(frozen=True)
@@ -93,33 +124,6 @@ class Subject:
         return Choices(as_orders(found), damages, predictor)
 
 
-@dataclass(frozen=True)
-class Choices:
-    """The channels that may go, in order, and the ranks that may fall, with what each is predicted to cost."""
-
-    orders: Mapping[str, Removal]
-    ranks: Mapping[str, NDArray[np.float64]]
-    predictor: Predictor
-
-    def problem(self, channel_weight: float | None) -> Problem:
-        """Return the choice of channels and ranks under a limit on MACs; with None of channels alone."""
-
-        def costs(counts: Mapping[str, int]) -> Mapping[str, float]:
-            return {"macs": float(self.predictor.macs(counts))}
-
-        if channel_weight is None:
-            return problem(self.orders, self.predictor, costs)
-        return problem(self.orders, self.predictor, costs, ranks=self.ranks, channel_weight=channel_weight)
-
-    def keep(self, plan: Plan) -> dict[str, NDArray[np.int64]]:
-        """Return the channels that a plan keeps of each group it cuts."""
-        return {
-            name: removal.keep(plan.counts[name])
-            for name, removal in self.orders.items()
-            if plan.counts[name] < len(removal.order)
-        }
-
-
 def by_slimwright(subject: Subject, share: float) -> Net:
     """Channels and ranks by plan, then solved: of some plans the net whose scores on held-out images stray least."""
     with torch.no_grad():
@@ -150,7 +154,12 @@ def evidence_on(net: Net, subject: Subject) -> Evidence:
     """Evidence of a net on the calibration images, added up over classes."""
     images, labels = (part.cpu() for part in subject.calibration)
     batches = zip(images.split(64), torch.zeros_like(labels).split(64), strict=True)
-    return observe(net, batches, task=subject.task, seed=subject.seed, device=subject.device)
+    return observe(net, batches, task=_together(net), seed=subject.seed, device=subject.device)
+
+
+def _together(net: Net) -> Classification:
+    """The task of a classifier: all labels are zero, so that its sums are kept as one."""
+    return Classification(tuple(map(str, range(net[net.outputs[0]].shape[1]))))
 
 
 def _untimed(_: object) -> float:
