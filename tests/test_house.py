@@ -9,15 +9,6 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "slimwright"
 MOST_LINES, MOST_ATTRIBUTES = 200, 10  # of a class
 FACES = ("tasks", "zoo", "evidence", "train", "targets", "measure", "search", "report")  # entered through `__init__`
-    "tasks",
-    "zoo",
-    "evidence",
-    "train",
-    "targets",
-    "measure",
-    "search",
-    "report",
-)  # what is imported from outside goes through their `__init__`
 MEANINGS = {"argmax", "cross_entropy", "accuracy"}
 MATHEMATICS = ("graph", "importers", "lowering", "coupling", "cost")  # there these are operators of a network
 
