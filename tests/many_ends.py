@@ -89,6 +89,22 @@ class Fused(nn.Module):
         return embedding / length, torch.sigmoid(self.mask(seen))
 
 
+class Joint(nn.Module):
+    """Three inputs, two of one shape; six outputs, of which two have one shape, one is given twice, one is an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.numbers, self.map = nn.Linear(5, 8), nn.Conv2d(8, 4, 1)
+        self.first, self.second, self.size = nn.Linear(8, 10), nn.Linear(8, 10), nn.Linear(8, 1)
+
+    def forward(self, left: Tensor, numbers: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+        trunk = torch.relu(self.left(left) + 0.5 * self.right(right))
+        pooled = trunk.mean((2, 3)) * torch.sigmoid(self.numbers(numbers))
+        second = self.second(pooled)
+        return second, self.map(trunk), torch.sigmoid(self.size(pooled))[:, 0], self.first(pooled), numbers, second
+
+
 class Signal(nn.Module):
     """Samples [N, C, L] in, one score a step out."""
 
@@ -114,6 +130,7 @@ MANY_ENDS: dict[str, Ends] = {
     "unet": Ends(UNet, ((3, 16, 16),), ((1, 4, 16, 16),)),
     "heads": Ends(Heads, ((3, 16, 16),), ((1, 4, 8, 8), (1, 10), (1,))),
     "fused": Ends(Fused, ((3, 16, 16), (5,)), ((1, 8), (1, 1, 16, 16))),
+    "joint": Ends(Joint, ((3, 16, 16), (5,), (3, 16, 16)), ((1, 10), (1, 4, 8, 8), (1,), (1, 10), (1, 5), (1, 10))),
     "signal": Ends(Signal, ((4, 32),), ((1, 3, 32),)),
 }
 

@@ -11,6 +11,7 @@ from example_nets import SHAPE, lively, net_of
 from slimwright.coupling import choose, couple
 from slimwright.coupling.identities import Identities
 from slimwright.graph import Net
+from slimwright.coupling.identifying import identities_of
 from slimwright.importers import capture
 from structures import shuffled
 
@@ -30,7 +31,7 @@ class Function(nn.Module):
 
 def identities(function: Callable[[Tensor], Tensor]) -> tuple[Net, Identities]:
     net = capture(Function(function), SHAPE)
-    return net, Identities(net)
+    return net, identities_of(net)
 
 
 def seen(function: Callable[[Tensor], Tensor], op: str) -> list[list[int]]:
@@ -43,20 +44,20 @@ def seen(function: Callable[[Tensor], Tensor], op: str) -> list[list[int]]:
 @pytest.mark.parametrize("name", EVERY)
 def test_every_value_has_an_array_of_its_rank_that_fits_its_shape(name: str) -> None:
     net = small_net(name)
-    found = Identities(net)
+    found = identities_of(net)
     for node in net.nodes:
         ids = found.values[node.name]
         if node.dtype != "tuple" and ids.size:
             assert ids.ndim == len(node.shape)
             assert all(n in (1, size) for n, size in zip(ids.shape, node.shape, strict=True))
-            assert ids.min() >= 0 and ids.max() < found.count
+            assert ids.min() >= 0 and ids.max() < found.claims.count
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_row_of_a_layer_is_a_channel_of_its_own_and_columns_are_those_it_reads(name: str) -> None:
     net = small_net(name)
-    found = Identities(net)
-    for place in found.places:
+    found = identities_of(net)
+    for place in found.claims.places:
         weight = net.tensors[net[place.node].tensors["weight"]] if "weight" in net[place.node].tensors else None
         if place.role == "out" and weight is not None:
             assert len(set(place.ids.tolist())) == len(place.ids) == weight.shape[0]
@@ -79,19 +80,19 @@ def test_a_shuffle_changes_their_order_and_is_a_chain_of_moves(groups: int, orde
     assert seen(lambda x: shuffled(x, groups).relu(), "relu") == [order]
     _net, found = identities(lambda x: shuffled(x, groups).relu())
     assert all(chain[0] == "conv2d" for chain in found.chains.values())
-    assert not found.rectangular
+    assert not found.claims.rectangular
 
 
 def test_a_grid_that_is_computed_with_must_stay_rectangular() -> None:
     _net, found = identities(lambda x: x.view(-1, 2, 3, 6, 6).relu())
-    assert [ids.shape for ids in found.rectangular] == [(1, 2, 3, 1, 1)] * len(found.rectangular) != []
+    assert [ids.shape for ids in found.claims.rectangular] == [(1, 2, 3, 1, 1)] * len(found.claims.rectangular) != []
 
 
 def test_a_sum_says_that_two_channels_are_one() -> None:
     model = Function(lambda x: x)
     model.function = lambda x: x + model.other(x[:, :1])
     found = Identities(capture(model, SHAPE))
-    pairs = [(one.tolist(), other.tolist()) for one, other in found.same]
+    pairs = [(one.tolist(), other.tolist()) for one, other in found.claims.same]
     one, other = (found.values[name].reshape(-1).tolist() for name in ("conv2d", "conv2d_1"))
     assert pairs == [(one, other)]
 
@@ -100,8 +101,8 @@ def test_a_grouped_convolution_asks_for_equal_parts_of_what_it_reads_and_makes()
     model = Function(lambda x: x)
     model.function = lambda x: model.grouped(x)
     found = Identities(capture(model, SHAPE))
-    assert [b.parts.shape for b in found.balances] == [(3, 2), (3, 2)]
-    assert {tuple(b.parts.reshape(-1).tolist()) for b in found.balances} == {
+    assert [b.parts.shape for b in found.claims.balances] == [(3, 2), (3, 2)]
+    assert {tuple(b.parts.reshape(-1).tolist()) for b in found.claims.balances} == {
         tuple(found.values[name].reshape(-1).tolist()) for name in ("conv2d", "conv2d_1")
     }
 
@@ -109,9 +110,9 @@ def test_a_grouped_convolution_asks_for_equal_parts_of_what_it_reads_and_makes()
 @pytest.mark.parametrize(("groups", "asked"), [(1, 0), (2, 1), (3, 1), (6, 0)])
 def test_a_group_norm_asks_for_equal_parts_and_flags_where_channels_share_statistics(groups: int, asked: int) -> None:
     net = net_of(nn.Conv2d(1, 6, 1), nn.GroupNorm(groups, 6), nn.Conv2d(6, 2, 6), shape=SHAPE)
-    found = Identities(net)
-    assert len(found.balances) == asked
-    assert bool(found.flagged) is (groups < 6)
+    found = identities_of(net)
+    assert len(found.claims.balances) == asked
+    assert bool(found.claims.flagged) is (groups < 6)
 
 
 @pytest.mark.parametrize(("size", "groups", "free"), [
@@ -231,7 +232,7 @@ def test_a_shared_layer_without_weights_of_channels_leaves_them_free_or_says_why
 def test_what_the_net_takes_and_gives_is_frozen_with_the_reason() -> None:
     coupling = couple(net_of(nn.Conv2d(1, 6, 1), nn.Conv2d(6, 4, 6), shape=SHAPE))
     assert list(coupling.frozen.values()) == ["the net returns them"]
-    reasons = [why for _, why in coupling.identities.frozen]
+    reasons = [why for _, why in coupling.identities.claims.frozen]
     assert reasons[0] == "they are the image"
 
 
@@ -239,7 +240,9 @@ def test_a_large_bare_parameter_is_not_told_apart_element_by_element(monkeypatch
     net = small_net("LayerScale")
     (place,) = (n.name for n in net.nodes if n.tensors.get("value") == "place")
     assert Identities(net).values[place].size == 8 * 36
-    monkeypatch.setattr("slimwright.coupling.identities.MOST_ELEMENTS", 100)
-    found = Identities(net)
+    monkeypatch.setattr("slimwright.coupling.identity_values.MOST_ELEMENTS", 100)
+    found = identities_of(net)
     assert found.values[place].size == 1
-    assert "not followed" in " ".join(why for ids, why in found.frozen if np.isin(found.values[place], ids).all())
+    assert "not followed" in " ".join(
+        why for ids, why in found.claims.frozen if np.isin(found.values[place], ids).all()
+    )

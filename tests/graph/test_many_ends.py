@@ -21,12 +21,8 @@ from slimwright.graph import Net, load_net, plan_memory, save_net
 from slimwright.importers import capture, read_pt2
 from slimwright.importers.onnx import read_onnx
 
-CUT = {
-    "siamese": 1,
-    "unet": 5,
-    "heads": 2,
-    "fused": 2,
-}  # groups of channels that may go; a tower used twice stays whole
+# Groups of channels that may go; a tower that runs twice stays whole.
+CUT = {"siamese": 1, "unet": 5, "heads": 2, "fused": 2, "joint": 1}
 
 
 @pytest.fixture(scope="module", params=MANY_ENDS)

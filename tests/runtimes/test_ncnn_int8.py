@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 pytest.importorskip("ncnn", reason="ncnn is not installed")
 
-from slimwright.runtimes.ncnn_int8 import INT8, LEAST_CLIP, best_clip, quantize
+from slimwright.runtimes.ncnn_int8 import LEAST_CLIP, best_clip, quantize
+from slimwright.runtimes.ncnn_layers import INT8, read_layers
 
 Floats = NDArray[np.float32]
 FLOAT32 = bytes(4)
@@ -108,15 +109,31 @@ def test_layers_that_stay_in_float32_keep_their_bytes_and_their_place(tmp_path: 
 def test_files_that_do_not_add_up_are_refused_and_left_alone(data: bytes, tmp_path: Path) -> None:
     param, weights = files(tmp_path, [LINEAR], data)
     before = param.read_bytes()
-    with pytest.raises(RuntimeError, match=r"not where they should be|of a kind that INT8"):
+    with pytest.raises(RuntimeError, match=r"not where they should be|bytes of the \.bin file belong to no layer"):
         quantize(param, weights, {"in0": two_valued(2, 3)})
     assert (param.read_bytes(), weights.read_bytes()) == (before, data)
 
 
-def test_weights_of_an_unknown_kind_are_refused(tmp_path: Path) -> None:
-    param, weights = files(tmp_path, ["Embed embed 1 1 in0 out0 0=2 1=3 3=6"], FLOAT32 + WEIGHT.tobytes())
-    with pytest.raises(RuntimeError, match="of a kind that INT8 for ncnn does not know"):
-        quantize(param, weights, {"in0": two_valued(2, 3)})
+def test_layers_of_any_kind_keep_their_weights_wherever_they_stand(tmp_path: Path) -> None:
+    table, filters = FLOAT32 + WEIGHT.tobytes(), FLOAT32 + in_bytes(*range(24)) + in_bytes(1, 2, 3, 4)
+    layers = [
+        "Embed embed 1 1 in0 a 0=2 1=3 3=6",
+        "InstanceNorm norm 1 1 a b 0=3",
+        "Convolution1D filter 1 1 b c 0=4 1=3 5=1 6=24",
+        "Reshape flat 1 1 c d 0=3",
+        LINEAR.replace("in0", "d"),
+    ]
+    before = table + in_bytes(1, 1, 1, 0, 0, 0) + filters
+    data = before + FLOAT32 + WEIGHT.tobytes() + BIAS.tobytes()
+    read = list(read_layers(["Input in0 0 1 in0", *layers], data))
+    assert [len(layer.rest) for layer in read] == [0, len(table), 24, len(filters), 0, len(BIAS.tobytes())]
+    assert b"".join(layer.rest for layer in read[:4]) == before
+    assert read[-1].weight is not None and np.array_equal(read[-1].weight, WEIGHT)
+
+
+def test_a_layer_that_ncnn_does_not_have_is_refused_by_name() -> None:
+    with pytest.raises(RuntimeError, match=r"ncnn cannot load its layer 'odd' \(Abacus\)"):
+        list(read_layers(["Abacus odd 1 1 in0 out0"], b""))
 
 
 def loss(counts: list[float], most: float, clip: float) -> float:

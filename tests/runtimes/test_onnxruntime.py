@@ -14,7 +14,10 @@ from slimwright.errors import ProofError
 from slimwright.graph import Net
 from slimwright.importers import capture
 from slimwright.runtimes import onnxruntime
+from slimwright.runtimes.artefact import Written
 from slimwright.techniques.fold import fold_batch_norm
+
+WRITTEN = Written(("model.onnx",), ("image",), ("scores",))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def test_calibration_sets_the_range_of_the_activations(exported: Path, images: T
 
 
 def test_half_precision_stays_inside(residual: Net, images: Tensor, tmp_path: Path) -> None:
-    assert onnxruntime.export(fold_batch_norm(residual), tmp_path, "fp16", None) == ["model.onnx"]
+    assert onnxruntime.export(fold_batch_norm(residual), tmp_path, "fp16", None) == WRITTEN
     path = tmp_path / "model.onnx"
     assert stored_as(path) == {onnx.TensorProto.FLOAT16}
     graph = onnx.load(path).graph
@@ -99,7 +102,7 @@ def test_half_precision_stays_inside(residual: Net, images: Tensor, tmp_path: Pa
 
 
 def test_int8_takes_the_place_of_what_it_was_made_from(residual: Net, images: Tensor, tmp_path: Path) -> None:
-    assert onnxruntime.export(fold_batch_norm(residual), tmp_path, "int8", images.numpy()) == ["model.onnx"]
+    assert onnxruntime.export(fold_batch_norm(residual), tmp_path, "int8", [images.numpy()]) == WRITTEN
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert stored_as(tmp_path / "model.onnx") == {onnx.TensorProto.INT8}
 

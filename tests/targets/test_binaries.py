@@ -1,5 +1,6 @@
 """What the runtimes' benchmark programs print, in the forms of their sources."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,15 @@ from slimwright.runtimes.artefact import Artefact, Precision
 from slimwright.targets.binaries import Run, binary_for
 
 HOME = "/data/local/tmp/x"
+SHAPES = ((1, 3, 224, 192),)
 
 
 def artefact(runtime: str, precision: Precision = "fp32") -> Artefact:
-    return Artefact(runtime, precision, (Path("model"),), ((1, 3, 224, 192),))
+    return Artefact(runtime, precision, (Path("model"),), SHAPES)
 
 
 def run(model: str, precision: str = "fp32") -> Run:
-    return Run(f"{HOME}/program", f"{HOME}/model", f"{HOME}/model/{model}", (1, 3, 224, 192), precision, 2, 30)
+    return Run(f"{HOME}/program", f"{HOME}/model", f"{HOME}/model/{model}", SHAPES, precision, 2, 30)
 
 
 LITERT = """
@@ -134,3 +136,12 @@ def test_what_holds_no_time_is_read_as_none(runtime: str) -> None:
 def test_a_runtime_without_a_program_is_refused() -> None:
     with pytest.raises(RequestError, match="no benchmark program of openvino is known"):
         binary_for(artefact("openvino"), "benchmark_app")
+
+
+def test_ncnn_is_told_the_sizes_of_every_input_and_mnns_program_for_one_is_refused_for_several() -> None:
+    two = replace(artefact("ncnn", "fp16"), shapes=(*SHAPES, (1, 5)))
+    (command,) = binary_for(two, "benchncnn").commands(replace(run("model.param"), shapes=two.shapes))
+    assert command[-1] == "shape=[192,224,3],[5]"
+    with pytest.raises(RequestError, match=r"the size of one input, .* several: use benchmark\.out"):
+        binary_for(replace(two, runtime="mnn"), "MNNV2Basic.out")
+    assert binary_for(replace(two, runtime="mnn"), "benchmark.out").title == "benchmark.out"

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from slimwright.coupling.identities import Balance, Identities
+from slimwright.coupling.identifying import identities_of
+from slimwright.coupling.identities import Balance, Claims, Identities
 from slimwright.coupling.views import Ids
 from slimwright.errors import RequestError
 from slimwright.graph.net import Net, Node
@@ -127,15 +128,16 @@ def is_depthwise(net: Net, node: Node) -> bool:
 
 def couple(net: Net) -> Coupling:
     """Find the channel groups of a net, in the order in which their first layers run."""
-    identities = Identities(net)
-    component = _components(identities)
-    reasons, flags = (_reasons(component, said) for said in (identities.frozen, identities.flagged))
+    identities = identities_of(net)
+    claims = identities.claims
+    component = _components(claims)
+    reasons, flags = (_reasons(component, said) for said in (claims.frozen, claims.flagged))
     values = {name: component[ids] for name, ids in identities.values.items()}
     places: dict[tuple[str, str], Ids] = {}
     for node in net.nodes:
         if node.op == "parameter" and values[node.name].size > 1:
             places[node.name, "each"] = _along_one_axis(values[node.name])
-    places |= {(place.node, place.role): component[place.ids] for place in identities.places}
+    places |= {(place.node, place.role): component[place.ids] for place in claims.places}
     groups = _groups(places, reasons, flags)
     frozen = {
         node: reasons[int(components[0])]
@@ -147,24 +149,24 @@ def couple(net: Net) -> Coupling:
         frozen=frozen,
         values=values,
         places=places,
-        balances=_distinct([Balance(b.node, component[b.parts]) for b in identities.balances]),
+        balances=_distinct([Balance(b.node, component[b.parts]) for b in claims.balances]),
         components=int(component.max(initial=-1)) + 1,
         identities=identities,
     )
 
 
-def _components(identities: Identities) -> Ids:
+def _components(claims: Claims) -> Ids:
     """Return the component of each identity.
 
     Grids that must stay rectangular may demand that more identities are one, and so on until nothing changes.
     """
     while True:
-        component = _connected(identities.count, identities.same)
-        frozen = np.zeros(identities.count + 1, bool)
-        for ids, _ in identities.frozen:
+        component = _connected(claims.count, claims.same)
+        frozen = np.zeros(claims.count + 1, bool)
+        for ids, _ in claims.frozen:
             frozen[component[ids]] = True
-        before = len(identities.same)
-        for ids in identities.rectangular:
+        before = len(claims.same)
+        for ids in claims.rectangular:
             grid = np.where(frozen[component[ids]], -1, component[ids])
             axis = _axis_to_keep(grid)
             if axis is not None:
@@ -172,8 +174,8 @@ def _components(identities: Identities) -> Ids:
                 for other in (i for i in range(ids.ndim) if i != axis):
                     head = head.take([0], other)
                 one, every = np.broadcast_arrays(head, ids)
-                identities.same.append((one.reshape(-1), every.reshape(-1)))
-        if len(identities.same) == before:
+                claims.same.append((one.reshape(-1), every.reshape(-1)))
+        if len(claims.same) == before:
             return component
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slimwright.coupling.channels import Coupling, couple
-from slimwright.coupling.identities import rearranged_axes
+from slimwright.coupling.identity_moves import rearranged_axes
 from slimwright.coupling.views import Ids, Shape, collapsed, moved
 from slimwright.errors import RequestError
 from slimwright.graph.net import Net, Node, Ref, Value, checked, without_dead_ends

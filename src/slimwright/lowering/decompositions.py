@@ -17,7 +17,10 @@ whichever is asked for (3.6.1, measured 2026-11-21).
 weights are one and zero: ncnn has no layer for them (pnnx 20261020, measured 2026-11-22). The same bits.
 
 **The only entry along a dimension**, picked, as the dimension dropped: pnnx makes a layer of it that ncnn cannot load
-(pnnx 20261020, our measurement of November 2026). The same bits.
+(pnnx 20261020, measured 2026-11-28). The same bits.
+
+**A layer that is called several times** as several with the same weights: XNNPACK's bias is in steps of the input's
+scale times the weight's, which differ from call to call (ExecuTorch 1.4.1, measured 2026-11-28). The same bits.
 
 The last node of what replaces a layer has the layer's name. The same up to float32 rounding: 1e-6 of the result's
 largest value.
@@ -96,6 +99,20 @@ def with_only_entries_squeezed(net: Net) -> Net:
         if n.op == "select" and net[n.source].shape[int(str(n.arguments["dim"]))] == 1 and n.arguments["dim"] != 0
     }
     return net.edited(changed) if changed else net
+
+
+def with_weights_apart(net: Net) -> Net:
+    """Return the net with tensors of their own for layers that share them, or the same net where none do."""
+    owned: set[str] = set()
+    changed: dict[str, Node] = {}
+    tensors: dict[str, Tensor] = {}
+    for node in net.weighted():
+        shared = {role: f"{node.name}_own.{role}" for role, name in node.tensors.items() if name in owned}
+        if shared:
+            changed[node.name] = replace(node, tensors={**node.tensors, **shared})
+            tensors |= {own: net.tensors[node.tensors[role]].clone() for role, own in shared.items()}
+        owned.update(node.tensors.values())
+    return net.edited(changed, tensors=tensors) if changed else net
 
 
 def with_hardsigmoid_spelled_out(net: Net) -> Net:

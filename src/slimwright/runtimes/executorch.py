@@ -11,12 +11,15 @@ from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from torch.fx import Graph, Node
 
 from slimwright.graph import Net, zero_inputs
+from slimwright.lowering.decompositions import with_weights_apart
 from slimwright.runtimes.artefact import Array, Written
 from slimwright.runtimes.fallbacks import Fallback, note
 
 
 def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
     """Write `model.pte`, which takes and gives everything in the net's order."""
+    if precision == "int8":
+        net = with_weights_apart(net)
     program = torch.export.export(net.to_module().eval(), zero_inputs(net))
     if precision == "int8":
         assert calibration is not None
@@ -26,10 +29,20 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
             zero_inputs(net),
         )
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    _check_convolutions(lowered.exported_program().graph)
     note(folder, _left_over(lowered.exported_program().graph))
     with (folder / "model.pte").open("wb") as file:
         lowered.to_executorch().write_to_file(file)
     return Written(("model.pte",))
+
+
+def _check_convolutions(graph: Graph) -> None:
+    """Raise RuntimeError for a convolution over three dimensions: there is no kernel for one (1.4.1, 2026-11-28)."""
+    for node in graph.nodes:
+        if node.op == "call_function" and "convolution" in str(node.target) and node.args[0].meta["val"].ndim > 4:
+            raise RuntimeError(
+                f"ExecuTorch has no kernel for convolutions over three dimensions ('{_origin(node.meta['from_node'])}')"
+            )
 
 
 def _left_over(graph: Graph) -> Iterator[Fallback]:

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import MNN
+import onnx
+
 from slimwright.graph import Net
 from slimwright.runtimes import onnxruntime
 from slimwright.runtimes.artefact import Array, Written
@@ -24,7 +27,29 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
     if net.float_layers:
         raise RuntimeError("single layers cannot stay in float in MNN here; quantize all of them, or none")
     written = onnxruntime.export(net, folder, "fp32", None)
-    return replace(written, files=(converted(folder / written.files[0], folder, precision).name,))
+    path = folder / written.files[0]
+    onnx.save(with_outputs_apart(onnx.load(path)), path)
+    made = converted(path, folder, precision)
+    try:
+        MNN.nn.load_module_from_file(str(made), list(written.inputs), list(written.outputs))
+    except SystemError as error:
+        raise RuntimeError(f"MNN's converter lost one of the outputs {', '.join(written.outputs)}") from error
+    return replace(written, files=(made.name,))
+
+
+def with_outputs_apart(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose outputs nothing inside reads.
+
+    MNN's converter may merge the layer that makes such a value into another, under its name (3.6.1, 2026-11-28).
+    """
+    graph = model.graph
+    inner = {name: f"{name}_inner" for node in graph.node for name in node.input}
+    apart = [output.name for output in graph.output if output.name in inner]
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [inner[name] if name in apart else name for name in names]
+    graph.node.extend(onnx.helper.make_node("Identity", [inner[name]], [name]) for name in apart)
+    return model
 
 
 def converted(path: Path, folder: Path, precision: str = "fp32") -> Path:

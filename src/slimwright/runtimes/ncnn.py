@@ -23,6 +23,8 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
         raise RuntimeError(f"ncnn has no layers for {', '.join(missing)}")
     inputs = tuple(f"in{k}" for k in range(len(net.inputs)))
     outputs = tuple(f"out{k}" for k in range(len(net.outputs)))
+    if lost := {*inputs, *outputs} - _blobs(param):
+        raise RuntimeError(f"pnnx lost {', '.join(sorted(lost))} of {len(inputs)} inputs and {len(outputs)} outputs")
     if precision == "int8":
         assert calibration is not None
         given = dict(zip(inputs, calibration, strict=True))
@@ -48,3 +50,8 @@ def _unknown(param: Path) -> list[str]:
     """The operators for which pnnx found no layer of ncnn: those keep a name of torch's, with dots or colons."""
     kinds = (line.partition(" ")[0] for line in param.read_text().splitlines()[2:])
     return sorted({kind for kind in kinds if set(kind) & set(".:")})
+
+
+def _blobs(param: Path) -> set[str]:
+    """The names of all values."""
+    return {word for line in param.read_text().splitlines()[2:] for word in line.split()[4:] if "=" not in word}

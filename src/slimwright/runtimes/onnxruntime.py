@@ -39,7 +39,7 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
         quantize(path, folder / "model-int8.onnx", given, keep_float=weights_of(net, net.float_layers))
         (folder / "model-int8.onnx").replace(path)
     elif precision == "fp16":
-        onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+        onnx.save(_in_half(onnx.load(path)), path)
     return Written((path.name,), inputs, outputs)
 
 
@@ -79,6 +79,21 @@ def end_names(net: Net) -> tuple[tuple[str, ...], tuple[str, ...]]:
             name += "_"
         named.append(name)
     return tuple(inputs), tuple(named)
+
+
+def _in_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model that computes in half precision and takes and gives float32.
+
+    The converter casts a constant once for each operator that wants it in float32, under one name (1.31.1, 2026-11-28).
+    """
+    halved: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
+    once: dict[tuple[str, ...], onnx.NodeProto] = {}
+    for node in halved.graph.node:
+        once.setdefault(tuple(node.output), node)
+    kept = list(once.values())
+    del halved.graph.node[:]
+    halved.graph.node.extend(kept)
+    return halved
 
 
 def _name_ends(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:

@@ -49,4 +49,7 @@ def _quantized(given: Array, details: dict[str, Any]) -> Array:
 
 def _as_float(output: Array, details: dict[str, Any]) -> Array:
     scale, zero_point = details["quantization"]
-    return (output.astype(np.float32) - zero_point) * np.float32(scale) if scale else output
+    if not scale:
+        return output
+    floats: Array = (output.astype(np.float32) - zero_point) * np.float32(scale)
+    return floats
