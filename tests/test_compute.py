@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dots import TASK, Killed, dots, fit_labels, killed_after, same_bits
-from example_nets import SHAPE, hand_made
+from example_nets import SHAPE, classification, hand_made
 from slimwright.compute import device_of, placed, usable
 from slimwright.coupling import couple
 from slimwright.data import ArrayData, images_of, labelled, split
@@ -62,7 +62,7 @@ def test_a_device_that_is_not_there_is_named(device: str, data: ArrayData, net: 
     for request in (
         lambda: usable(device),
         lambda: apply(Recipe(original=None, steps=(Fold(),)), net, data, device=device),
-        lambda: observe(net, data.batches("calibration", 8), classes=3, device=device),
+        lambda: observe(net, data.batches("calibration", 8), task=classification(3), device=device),
         lambda: refit(Draft.of(net), images_of(data.parts["calibration"][0]), device=device),
     ):
         with pytest.raises(RequestError, match=f"device '{device}'.*'cpu' is always there"):
@@ -92,7 +92,7 @@ def test_evidence_is_the_same_sums(name: str, data: ArrayData) -> None:
     net = hand_made_net(name)
     classes = net[net.outputs[0]].shape[1]
     batches = [(images, labels % classes) for images, labels in map(labelled, data.batches("calibration", 16))]
-    here, there = (observe(net, batches, classes=classes, device=device) for device in ("cpu", CUDA))
+    here, there = (observe(net, batches, task=classification(classes), device=device) for device in ("cpu", CUDA))
     assert here.tensors().keys() == there.tensors().keys()
     for key, tensor in here.tensors().items():
         assert_near(there.tensors()[key], tensor, 1e-4)
@@ -106,7 +106,7 @@ def hand_made_net(name: str) -> Net:
 
 @needs_cuda
 def test_damages_are_the_same(net: Net, data: ArrayData) -> None:
-    evidence = observe(net, data.batches("calibration", 16), classes=3)
+    evidence = observe(net, data.batches("calibration", 16), task=classification(3))
     for kinds in ({"conv2d_1": "cp", "linear": "svd"}, {"conv2d_1": "input"}, {"conv2d_1": "output"}):
         one, other = (damages(net, evidence, kinds, device=device) for device in ("cpu", CUDA))  # type: ignore[arg-type]
         for name, damage in one.items():
@@ -117,7 +117,7 @@ def test_damages_are_the_same(net: Net, data: ArrayData) -> None:
 @pytest.mark.parametrize("factors", [Factors("cp", (9,)), Factors("tucker2", (6, 7)), Factors("input", (6,))])
 @pytest.mark.parametrize("aware", [False, True])
 def test_a_layer_is_factorised_alike(factors: Factors, aware: bool, net: Net, data: ArrayData) -> None:
-    evidence = observe(net, data.batches("calibration", 16), classes=3) if aware else None
+    evidence = observe(net, data.batches("calibration", 16), task=classification(3)) if aware else None
     here, there = (factorise(net, {"conv2d_1": factors}, evidence, device=device) for device in ("cpu", CUDA))
     assert there.device == "cpu"
     assert_near(scores(there, data), scores(here, data), 1e-3)

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from exact import EVERY, assert_cut_is_masked, small_net
 from example_nets import SHAPE, lively, net_of
 from slimwright.coupling import choose, couple
+from slimwright.coupling.identifying import identities_of
 from slimwright.coupling.identities import Identities
 from slimwright.graph import Net
-from slimwright.coupling.identifying import identities_of
 from slimwright.importers import capture
 from structures import shuffled
 

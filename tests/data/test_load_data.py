@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from slimwright.cli.sources import load_data, load_model
+from slimwright.cli.sources import load_data, load_original
 from slimwright.data import PARTS, labelled
 from slimwright.errors import DataError, ModelError
 from slimwright.zoo import build
@@ -37,11 +37,11 @@ def test_pictures_without_labels_train_no_network_of_the_zoo(tmp_path: Path) -> 
     data = load_data(f"folder:{tmp_path}@32")
     assert data.labels == () and sum(data.size(part) for part in PARTS) == 12
     with pytest.raises(ModelError, match=r"no labels to train resnet8 on; give its weights with --weights"):
-        load_model("resnet8", data)
+        load_original("resnet8", data)
     torch.manual_seed(0)
     weights = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(build("resnet8", classes=10, in_channels=3).state_dict(), weights)
-    net = load_model("resnet8", data, weights=weights)
+    net = load_original("resnet8", data, weights=weights)
     assert net.input.shape == (1, 3, 32, 32) and net[net.outputs[0]].shape == (1, 10)
 
 

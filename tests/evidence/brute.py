@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from slimwright.data import Batch
+from slimwright.data import Batch, labelled
 from slimwright.evidence import Evidence, LayerSums
 from slimwright.graph import Net
 from slimwright.graph.net import Node
@@ -33,7 +33,8 @@ def brute_force(net: Net, batches: Iterable[Batch], *, classes: int, seed: int =
     module = net.to_module().double()
     of = dict(zip((node.name for node in net.nodes), (n.name for n in module.graph.nodes), strict=False))
     sums: dict[str, dict[str, Tensor]] = {}
-    for number, (images, labels) in enumerate(batches):
+    for number, batch in enumerate(batches):
+        images, labels = labelled(batch)
         numbers = np.random.default_rng([seed, number]).random(len(labels))
         for image, label, drawn_by in zip(images, labels.tolist(), numbers, strict=True):
             run = Recorded(module)

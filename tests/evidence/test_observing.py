@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from exact import small_net
 from example_nets import HAND_MADE, SHAPE, classification, hand_made, net_of
-from slimwright.data import Batch
+from slimwright.data import Batch, labelled
 from slimwright.errors import DataError, RequestError
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net
@@ -106,7 +106,7 @@ def test_layers_that_do_not_read_image_by_image_are_skipped_and_it_is_said() -> 
 def test_taylor_by_hand() -> None:
     """Of one linear layer, dL/dx = (p - y) W, so the score of an input is |x_c ((p - y) W)_c|."""
     net = net_of(nn.Flatten(), nn.Linear(36, 3), shape=SHAPE)
-    ((images, labels),) = made_up(1)
+    images, labels = labelled(made_up(1)[0])
     weight = net.tensors["1.weight"].double()
     p = net.to_module()(images).double().softmax(1)[0]
     p[labels[0]] -= 1
@@ -174,7 +174,7 @@ def test_images_stream_through(residual: Net) -> None:
 
 
 def test_observing_changes_neither_the_net_nor_the_images(residual: Net) -> None:
-    ((images, labels),) = made_up(20, size=20)
+    images, labels = labelled(made_up(20, size=20)[0])
     before, digest = images.clone(), residual.digest
     with torch.no_grad():
         observe(residual, [(images, labels)], task=classification(3))
@@ -215,7 +215,9 @@ def test_a_pass_that_was_killed_goes_on(residual: Net, tmp_path: Path) -> None:
 def test_sums_over_other_images_are_not_gone_on_with(residual: Net, which: str, tmp_path: Path) -> None:
     path = tmp_path / "so-far.safetensors"
     killed_at_40(residual, path)
-    images = made_up(30, size=1) if which == "fewer images" else [(-x, y) for x, y in made_up(50, size=1)]
+    images = (
+        made_up(30, size=1) if which == "fewer images" else [(-x, y) for x, y in map(labelled, made_up(50, size=1))]
+    )
     with pytest.raises(DataError, match="sums over other images"):
         observe(residual, images, task=classification(3), checkpoint=path)
 
@@ -250,7 +252,7 @@ def test_classes_without_scores_have_no_loss(residual: Net) -> None:
 
 
 def test_images_that_give_no_numbers_are_refused(residual: Net) -> None:
-    ((images, labels),) = made_up(4)
+    images, labels = labelled(made_up(4)[0])
     images[2, 0, 3, 3] = torch.nan
     with pytest.raises(DataError, match="NaN"):
         observe(residual, [(images, labels)], task=classification(3))

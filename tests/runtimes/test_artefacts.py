@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from exact import small_net
 from proofs import net_scores, parity, share_right
-from slimwright.data import ArrayData, whole
+from slimwright.data import ArrayData, labelled, whole
 from slimwright.graph import Net
 from slimwright.importers import capture
 from slimwright.runtimes import RUNTIMES, Artefact, Precision, Workshop
@@ -84,7 +84,7 @@ def shelf(
     trained: nn.Module, digit_data: ArrayData, workshop: Workshop, tmp_path_factory: pytest.TempPathFactory
 ) -> Shelf:
     net = fold_batch_norm(capture(trained, digit_data.image_shape))
-    images, calibration = (whole(digit_data, part)[0] for part in ("validation", "calibration"))
+    images, calibration = (labelled(whole(digit_data, part))[0] for part in ("validation", "calibration"))
     return Shelf(net, images, calibration[:CALIBRATION], workshop, tmp_path_factory.mktemp("shelf"))
 
 
@@ -98,7 +98,7 @@ def test_an_artefact_gives_the_scores_of_its_net(
     assert found.max_relative_error <= {"fp32": 1e-5, "fp16": 1e-2, "int8": 0.5}[precision]
     if precision != "fp32":
         assert found.max_relative_error > 1e-5  # what it computes is not what float32 does
-    labels = whole(digit_data, "validation")[1]
+    labels = labelled(whole(digit_data, "validation"))[1]
     assert share_right(scores, labels) >= share_right(expected, labels) - 0.015
 
 

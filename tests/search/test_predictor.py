@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exact import small_net
-from example_nets import SHAPE, hand_made, net_of
+from example_nets import SHAPE, classification, hand_made, net_of
 from slimwright.cost import count, count_layers
 from slimwright.cost.latency import COLD, LatencyTable, LayerShape, one_by_one, shape_of
 from slimwright.coupling import couple, cut
@@ -308,7 +308,7 @@ def test_the_pieces_of_a_layer_are_the_layers_that_factorising_makes(kind: str) 
 
 def observed(net: Net) -> Evidence:
     images = torch.randn(30, *net.input.shape[1:], generator=torch.Generator().manual_seed(2))
-    return observe(net, [(images, torch.arange(30) % 3)], classes=3)
+    return observe(net, [(images, torch.arange(30) % 3)], task=classification(3))
 
 
 class Mixed(nn.Module):

@@ -18,7 +18,7 @@ from slimwright.data import Dataset
 from slimwright.errors import RequestError, SlimwrightError
 from slimwright.graph import Net
 from slimwright.progress import Tell, silent
-from slimwright.tasks import Task, task_for
+from slimwright.tasks import Task
 from slimwright.techniques.factorise import FACTORISE
 from slimwright.techniques.fold import FOLD, Fold
 from slimwright.techniques.merge import MERGE
@@ -149,10 +149,9 @@ def applied(
     usable(device)
     if recipe.original not in (None, original.digest):
         raise RequestError("this recipe starts from another net: its digest is not that of the original given")
-    task = task or task_for(data, [original[name].shape for name in original.outputs], original.run)
     known = by_step(techniques)
     start = Draft.of(original)
-    work = Work(start, start, task.data(data, original.run), task, device, checkpoint, tell, cost_only)
+    work = Work(start, start, data, task, device, checkpoint, tell, cost_only)
     for number, step in enumerate(recipe.steps, 1):
         try:
             work = known[type(step)].apply(step, work)

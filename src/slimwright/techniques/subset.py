@@ -30,8 +30,8 @@ def _apply(step: Subset, work: Work) -> Work:
     if not isinstance(work.task, Classification):
         raise RequestError(f"the task is {work.task.name}; only a classification can be kept to some of its classes")
     draft, teacher = (subset(each, step.classes) for each in (work.draft, work.teacher))
-    data = of_classes(work.data, step.classes)
-    return replace(work, draft=draft, teacher=teacher, data=data, task=replace(work.task, classes=data.labels))
+    data = of_classes(work.given, step.classes)
+    return replace(work, draft=draft, teacher=teacher, given=data, asked=replace(work.task, classes=data.labels))
 
 
 def _sentence(step: Subset) -> str:

@@ -6,6 +6,7 @@ sentences derive from that tuple. A technique that takes part in planning offers
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from slimwright.data import Dataset
 from slimwright.progress import Tell
-from slimwright.tasks import Task
+from slimwright.tasks import Task, task_for
 from slimwright.techniques.knobs import Choice, Knob, Observed, no_knobs, no_steps
 from slimwright.techniques.solver.draft import Draft
 
@@ -27,16 +28,30 @@ class Step(BaseModel):
 
 @dataclass(frozen=True)
 class Work:
-    """What steps work on: the draft, the original that teaches it, and the data and task that both are judged by."""
+    """What steps work on: the draft, the original that teaches it, and the data and task that both are judged by.
+
+    Without a task that was `asked` for, it follows from the data, which is not read before a step needs it.
+    """
 
     draft: Draft
     teacher: Draft
-    data: Dataset  # with the task's targets
-    task: Task
+    given: Dataset
+    asked: Task | None
     device: str
     checkpoint: Path | None
     tell: Tell
     cost_only: bool = False  # the weights mean nothing: only structure and costs are asked for
+
+    @cached_property
+    def task(self) -> Task:
+        """What the outputs mean."""
+        net = self.teacher.net
+        return self.asked or task_for(self.given, [net[name].shape for name in net.outputs], net.run)
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data with the task's targets."""
+        return self.task.data(self.given, self.teacher.net.run)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from example_nets import SHAPE, lively
+from slimwright.evidence import columns
 from slimwright.graph import Net
 from slimwright.graph.net import Node
 from slimwright.importers import capture
@@ -41,7 +42,12 @@ def broken(net: Net) -> Draft:
 
 def least_squares(net: Net, node: Node, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """The weights [O, D] and bias of a layer that reads `x`, from those that it has."""
-    return LayerRidge(net, node, x.split(32)).solve(wanted.split(32), net.tensors[node.tensors["weight"]].flatten(1))
+    start = net.tensors[node.tensors["weight"]].flatten(1)
+    read = columns(net, node, x)  # [P, G, D]
+    ridge = LayerRidge(read.permute(1, 2, 0).contiguous(), len(x))
+    goal = wanted.movedim(1, -1).reshape(-1, wanted.shape[1]).T  # [O, P]
+    weight = start + ridge.change(goal - ridge.outputs(start))
+    return weight, goal.mean(1) - ridge.level(weight)
 
 
 def layer(net: Net, path: str) -> Node:
