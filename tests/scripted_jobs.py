@@ -7,7 +7,7 @@ from guarded_data import Guarded
 from scripted_target import Scripted
 from slimwright import Budget, Bundle, Settings, shrink
 from slimwright.data import Dataset
-from slimwright.measure.bundle import Candidate
+from slimwright.measure.bundle import CandidateRecord
 from slimwright.progress import Event
 from small_digits import few_digits, small_digit_net
 
@@ -21,7 +21,7 @@ class Done:
     data: Guarded
     told: list[Event]
 
-    def candidate(self, name: str) -> Candidate:
+    def candidate(self, name: str) -> CandidateRecord:
         """The candidate of a name."""
         (found,) = (each for each in self.bundle.manifest.candidates if each.name == name)
         return found

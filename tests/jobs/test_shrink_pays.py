@@ -12,10 +12,10 @@ from onnx import numpy_helper
 from scripted_jobs import Done, done
 from scripted_target import Runs, Scores, Scripted, Turn, in_blocks
 from slimwright import Budget
-from slimwright.data import whole
-from slimwright.runtimes.onnxruntime import quantize
+from slimwright.data import labelled
+from slimwright.runtimes.onnxruntime import INPUT, quantize
 from slimwright.techniques import Quantize
-from small_digits import SIZES, few_digits
+from small_digits import SIZES, few_digits, labels_of
 
 Folder = Callable[[str], Path]
 WIDE = in_blocks(16, least=32)  # channels in steps of 16: too wide for ranks in the small net
@@ -80,10 +80,11 @@ def test_nothing_is_tuned_where_no_more_accuracy_is_lost_than_may_be(no_faster: 
 
 
 def test_int8_is_calibrated_on_all_of_the_calibration_part(no_faster: Done, tmp_path: Path) -> None:
-    path, images = no_faster.bundle.path, whole(few_digits(), "calibration")[0]
+    path, parts = no_faster.bundle.path, few_digits().parts
+    (images, _), (others, _) = labelled(parts["calibration"]), labelled(parts["validation"])
     shipped = scales(path / "model.onnx")
-    for name, some in {"few": images[:8], "other": whole(few_digits(), "validation")[0], "right": images}.items():
-        quantize(path / "original.onnx", tmp_path / name, some)
+    for name, some in {"few": images[:8], "other": others, "right": images}.items():
+        quantize(path / "original.onnx", tmp_path / name, {INPUT: some.numpy()})
         assert same(shipped, scales(tmp_path / name)) == (name == "right"), name
     (step,) = (step for step in no_faster.bundle.recipe.steps if isinstance(step, Quantize))
     assert step.images == SIZES["calibration"]
@@ -106,7 +107,7 @@ def unproven(folder: Folder) -> Done:
     def too_good(turn: Turn, scores: Scores) -> Scores:
         if not turn.model.quantized or turn.images != SIZES["validation"]:
             return scores
-        right: Scores = np.eye(10, dtype=np.float32)[few_digits().parts["validation"][1].numpy()]
+        right: Scores = np.eye(10, dtype=np.float32)[labels_of("validation")]
         changed: Scores = scores + 10 * np.abs(scores).max() * right
         return changed
 
@@ -116,12 +117,12 @@ def unproven(folder: Folder) -> Done:
 
 def test_int8_that_is_not_proven_is_neither_planned_for_nor_shipped(unproven: Done) -> None:
     int8, pruned = unproven.candidate("int8"), unproven.candidate("pruned")
-    assert int8.validation_score == 1 > pruned.validation_score and int8.latency_ms < 0.1 * pruned.latency_ms
+    assert int8.validation_score == 100 > pruned.validation_score and int8.latency_ms < 0.1 * pruned.latency_ms
     assert pruned.proven and not int8.proven
     assert pruned.chosen and not int8.chosen
     assert len(unproven.bundle.manifest.candidates) == 3
     assert not small_models(unproven, quantized=True)
-    assert unproven.bundle.recipe.precision() == "fp32"
+    assert unproven.bundle.manifest.result.precision == "fp32"
 
 
 def test_what_fails_its_proof_is_taken_back(unproven: Done) -> None:

@@ -9,8 +9,9 @@ from slimwright.cost import count
 from slimwright.evidence import load_evidence, observe
 from slimwright.graph import load_net
 from slimwright.measure.bundle import sha256_of
+from slimwright.tasks import Classification
 from slimwright.techniques import Factorise, Fold, Prune, Quantize, Solve
-from small_digits import SIZES, few_digits, small_digit_net
+from small_digits import SIZES, few_digits, labels_of, small_digit_net
 
 LIMIT, INT8_SHARE = 0.25, 0.5  # of the original's time
 STEP = 4  # channels that the board computes at once
@@ -31,7 +32,7 @@ def clock(turn: Turn) -> float:
 def by_form(turn: Turn, scores: Scores) -> Scores:
     """INT8 of layers that are not factorised names three images more wrongly, few enough to be proven."""
     if turn.images == SIZES["validation"] and turn.model.quantized and len(turn.model.layers) == len(LAYERS):
-        return with_wrong(scores, few_digits().parts["validation"][1].numpy(), 3)
+        return with_wrong(scores, labels_of("validation"), 3)
     return scores
 
 
@@ -101,8 +102,9 @@ def test_candidates_are_judged_on_the_validation_part_and_the_result_alone_on_th
 def test_the_calibration_part_is_observed_with_the_jobs_seed(timed: Done) -> None:
     (path,) = (timed.bundle.path.parent / "cache").glob("evidence-*")
     found, data = load_evidence(path), few_digits()
-    expected = observe(small_digit_net(), data.batches("calibration", 64), classes=len(data.labels), seed=7)
-    other = observe(small_digit_net(), data.batches("calibration", 64), classes=len(data.labels), seed=0)
+    task = Classification(data.labels)
+    expected = observe(small_digit_net(), data.batches("calibration", 64), task=task, seed=7)
+    other = observe(small_digit_net(), data.batches("calibration", 64), task=task, seed=0)
     assert int(found.images.sum()) == SIZES["calibration"]
     for name, sums in found.layers.items():
         assert sums.gram.equal(expected.layers[name].gram)

@@ -8,8 +8,9 @@ import torch
 from example_nets import SHAPE
 from guarded_data import Guarded
 from slimwright.coupling import couple
-from slimwright.data import ArrayData, Part
+from slimwright.data import ArrayData, Part, labelled
 from slimwright.graph import Net
+from slimwright.tasks import Classification
 from slimwright.techniques import (
     Factorise,
     Fold,
@@ -71,7 +72,7 @@ def test_a_step_that_solves_reads_the_calibration_part_alone(residual: Net, data
 def test_a_step_that_solves_takes_the_first_images_and_as_many_as_it_says(
     residual: Net, data: ArrayData, name: str
 ) -> None:
-    images, labels = data.parts["calibration"]
+    images, labels = labelled(data.parts["calibration"])
     changed = images.clone()
     changed[FEW:] *= 3
     some = replace(data, parts={**data.parts, "calibration": (images[:FEW], labels[:FEW])})
@@ -92,8 +93,8 @@ def test_a_step_that_learns_nothing_reads_nothing(residual: Net, data: ArrayData
 def tuned(net: Net, data: ArrayData, schedule: Schedule, teacher: Net | None) -> str:
     """The digest of the cut net after `fit`."""
     small = apply(Recipe(original=net.digest, steps=(cut(net),)), net, data)
-    module = small.to_module()
-    fit(module, data, schedule, teacher=teacher.to_module() if teacher else None)
+    module, task = small.to_module(), Classification(data.labels)
+    fit(module, data, schedule, task=task, teacher=teacher.to_module() if teacher else None)
     return small.trained(module).digest
 
 

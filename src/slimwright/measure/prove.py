@@ -128,7 +128,7 @@ def prove(
             if not so_far.why:
                 found[name] = _round(target, name, so_far, effort, exam if turn == 0 else None)
     found = {name: _judged(name, one, exam, expected or {}) for name, one in found.items()}
-    runs = {name: one.artefact for name, one in found.items() if not one.why}
+    runs = {name: one.artefact for name, one in found.items() if one.rounds}
     if effort.together is not None and runs:
         tell(Event("prove", steps - 1, steps, f"{len(runs)} in turn" if len(runs) > 1 else next(iter(runs))))
         seen = measure(target, runs, effort.together)
