@@ -1,8 +1,8 @@
 """A target whose times, memory and scores follow a script: a board that a test can make slow, small or wrong.
 
-Scores, which are a model's first output, come from the artefacts themselves: they are run on this machine, and the script
-may change them then. Times and memory are not measured at all, so that a test of what follows from them is neither slow nor a matter of luck. What the
-script is told of an artefact is what its file holds, not what it was called.
+Scores, which are a model's first output, come from the artefacts themselves: they are run on this machine, and the
+script may change them then. Times and memory are not measured at all, so that a test of what follows from them is
+neither slow nor a matter of luck. What the script is told of an artefact is what its file holds, not its name.
 """
 
 import hashlib
@@ -42,6 +42,7 @@ class Layer:
     taps: int  # of a kernel
     pixels: int  # output positions
     weights: int
+    quantized: bool = False
 
     @property
     def macs(self) -> int:
@@ -138,6 +139,7 @@ class Scripted:
     whole_ms: Callable[[Turn, float], float] = lambda turn, layers_ms: layers_ms
     scores: Callable[[Turn, Scores], Scores] = unchanged
     rss_bytes: Callable[[Turn], int] = lambda turn: EMPTY_RSS_BYTES + OWN_RSS_BYTES + turn.model.size_bytes
+    energy_mj: Callable[[Turn], float | None] = lambda turn: None  # where a job asks for it
     more: Callable[[Turn], Mapping[str, Any]] = lambda turn: {}  # of an answer, beside what follows from the rest
     name: str = "a scripted board"
     jobs: int = 0
@@ -191,6 +193,8 @@ class Scripted:
         if job.profile_runs:
             kinds = [layer.kind for layer in turn.model.layers]
             found["kernels"] = [{"name": f"{kinds[k]}_{k}", "kind": kinds[k], "ms": ms} for k, ms in layers_ms.items()]
+        if job.energy_s:
+            found["energy_mj"] = self.energy_mj(turn)
         return found | dict(self.more(turn))
 
 
@@ -201,17 +205,18 @@ def _model(folder: Path, side: Side) -> Model:
     proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(content))
     graph = proto.graph
     sizes = {held.name: tuple(held.dims) for held in graph.initializer}
-    sizes |= {
+    scaled = {
         node.output[0]: sizes[node.input[0]]
         for node in graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in sizes
     }
+    sizes |= scaled
     shapes = {
         value.name: tuple(each.dim_value for each in value.type.tensor_type.shape.dim)
         for value in (*graph.value_info, *graph.output)
     }
     layers = tuple(
-        _layer(node, sizes[node.input[1]], shapes[node.output[0]])
+        replace(_layer(node, sizes[node.input[1]], shapes[node.output[0]]), quantized=node.input[1] in scaled)
         for node in graph.node
         if node.op_type in WEIGHTED and node.input[1] in sizes
     )
