@@ -21,7 +21,12 @@ def parity(found: Tensor, expected: Tensor, precision: str) -> Parity:
 
 def share_right(scores: Tensor, labels: Tensor) -> float:
     """The share, 0 to 1, of images whose label has the largest score."""
-    return _task(scores).score((scores,), labels) / 100
+    return accuracy(scores, labels) / 100
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """That share in percent."""
+    return _task(scores).score((scores,), labels)
 
 
 def _task(scores: Tensor) -> Classification:

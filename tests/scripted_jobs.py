@@ -7,7 +7,8 @@ from guarded_data import Guarded
 from scripted_target import Scripted
 from slimwright import Budget, Bundle, Settings, shrink
 from slimwright.data import Dataset
-from slimwright.measure.bundle import Candidate
+from slimwright.graph import Net
+from slimwright.measure.bundle import CandidateRecord
 from slimwright.progress import Event
 from small_digits import few_digits, small_digit_net
 
@@ -21,7 +22,7 @@ class Done:
     data: Guarded
     told: list[Event]
 
-    def candidate(self, name: str) -> Candidate:
+    def candidate(self, name: str) -> CandidateRecord:
         """The candidate of a name."""
         (found,) = (each for each in self.bundle.manifest.candidates if each.name == name)
         return found
@@ -36,7 +37,15 @@ class Done:
         return found
 
 
-def done(board: Scripted, budget: Budget, out: Path, *, data: Dataset | None = None, **settings: object) -> Done:
+def done(
+    board: Scripted,
+    budget: Budget,
+    out: Path,
+    *,
+    net: Net | None = None,
+    data: Dataset | None = None,
+    **settings: object,
+) -> Done:
     """Shrink the small net. The test part is closed until the final proof, and the train part where nothing trains."""
     closed = () if settings.get("tune_epochs") else ("train",)
     guarded, told = Guarded(data or few_digits(), "test", *closed), list[Event]()
@@ -46,5 +55,5 @@ def done(board: Scripted, budget: Budget, out: Path, *, data: Dataset | None = N
         guarded.proof_begins(event)
 
     how = Settings(target=board, **settings)  # type: ignore[arg-type]
-    bundle = shrink(small_digit_net(), data=guarded, budget=budget, out=out, settings=how, tell=tell)
+    bundle = shrink(net or small_digit_net(), data=guarded, budget=budget, out=out, settings=how, tell=tell)
     return Done(bundle, board, guarded, told)

@@ -1,8 +1,8 @@
 """A target whose times, memory and scores follow a script: a board that a test can make slow, small or wrong.
 
-Scores come from the artefacts themselves: they are run on this machine, and the script may change them then. Times and
-memory are not measured at all, so that a test of what follows from them is neither slow nor a matter of luck. What the
-script is told of an artefact is what its file holds, not what it was called.
+Scores, which are a model's first output, come from the artefacts themselves: they are run on this machine, and the
+script may change them then. Times and memory are not measured at all, so that a test of what follows from them is
+neither slow nor a matter of luck. What the script is told of an artefact is what its file holds, not its name.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from slimwright.runner.job import IMAGES, Job, Side, read_job, write_job
+from slimwright.runner.job import OUTPUTS, RESULT, Job, Side, input_file, output_file, read_job, write_job
 from slimwright.runner.machine import Described
 from slimwright.runner.pack import packed, packed_files, unpack
 from slimwright.targets import Local
@@ -42,6 +42,7 @@ class Layer:
     taps: int  # of a kernel
     pixels: int  # output positions
     weights: int
+    quantized: bool = False
 
     @property
     def macs(self) -> int:
@@ -107,13 +108,13 @@ def with_wrong(scores: Scores, labels: Labels, count: int) -> Scores:
 
 
 class Runs:
-    """Scores of artefacts, which are run on this machine; none twice over the same images."""
+    """Outputs of artefacts, which are run on this machine; none twice over the same images."""
 
     def __init__(self) -> None:
         self._known: dict[str, dict[str, bytes]] = {}
 
-    def scores(self, job: Job, folder: Path) -> list[Scores]:
-        """Those of every side of a job."""
+    def outputs(self, job: Job, folder: Path) -> dict[str, bytes]:
+        """Those of every side of a job, as the files that hold them."""
         plain = replace(job, runs=0, warm_up=0, least_s=0.0, profile_runs=0, evict_bytes=0, energy_s=0.0)
         write_job(plain, folder)
         held = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
@@ -121,9 +122,9 @@ class Runs:
         if key not in self._known:
             self._known[key] = _files(Local().answer(packed(folder), 300))
         files = self._known[key]
-        result = json.loads(files["result.json"])
+        result = json.loads(files[RESULT])
         assert "error" not in result, result
-        return [np.load(io.BytesIO(files[f"scores-{k}.npy"]), allow_pickle=False) for k in range(len(job.sides))]
+        return {name: content for name, content in files.items() if name.startswith(OUTPUTS)}
 
 
 @dataclass
@@ -138,6 +139,7 @@ class Scripted:
     whole_ms: Callable[[Turn, float], float] = lambda turn, layers_ms: layers_ms
     scores: Callable[[Turn, Scores], Scores] = unchanged
     rss_bytes: Callable[[Turn], int] = lambda turn: EMPTY_RSS_BYTES + OWN_RSS_BYTES + turn.model.size_bytes
+    energy_mj: Callable[[Turn], float | None] = lambda turn: None  # where a job asks for it
     more: Callable[[Turn], Mapping[str, Any]] = lambda turn: {}  # of an answer, beside what follows from the rest
     name: str = "a scripted board"
     jobs: int = 0
@@ -152,12 +154,12 @@ class Scripted:
     def answer(self, data: bytes, seconds: float) -> bytes:
         """Do a packed job."""
         self.jobs += 1
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
             unpack(data, folder)
             job = read_job(folder)
-            scored = (folder / IMAGES).exists()
-            images = len(np.load(folder / IMAGES, mmap_mode="r")) if scored else 0
+            scored = (folder / input_file(0)).exists()
+            images = len(np.load(folder / input_file(0), mmap_mode="r")) if scored else 0
             turns = [Turn(_model(folder, side), self.jobs, images) for side in job.sides]
             if not scored and not job.runs:
                 self.layer_jobs += 1
@@ -165,11 +167,12 @@ class Scripted:
             else:
                 self.told += turns
             result = {"sides": [self._side(job, side, turn) for side, turn in zip(job.sides, turns, strict=True)]}
-            files = {"result.json": json.dumps(result).encode()}
+            files = {RESULT: json.dumps(result).encode()}
             if scored:
-                found = self.runs.scores(job, folder)
-                for number, (turn, scores) in enumerate(zip(turns, found, strict=True)):
-                    files[f"scores-{number}.npy"] = _saved(self.scores(turn, scores))
+                files |= self.runs.outputs(job, folder)
+                for number, turn in enumerate(turns):
+                    name = output_file(number, 0)
+                    files[name] = _saved(self.scores(turn, _loaded(files[name])))
         return packed_files(files)
 
     def _side(self, job: Job, side: Side, turn: Turn) -> dict[str, Any]:
@@ -190,6 +193,8 @@ class Scripted:
         if job.profile_runs:
             kinds = [layer.kind for layer in turn.model.layers]
             found["kernels"] = [{"name": f"{kinds[k]}_{k}", "kind": kinds[k], "ms": ms} for k, ms in layers_ms.items()]
+        if job.energy_s:
+            found["energy_mj"] = self.energy_mj(turn)
         return found | dict(self.more(turn))
 
 
@@ -200,17 +205,18 @@ def _model(folder: Path, side: Side) -> Model:
     proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(content))
     graph = proto.graph
     sizes = {held.name: tuple(held.dims) for held in graph.initializer}
-    sizes |= {
+    scaled = {
         node.output[0]: sizes[node.input[0]]
         for node in graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in sizes
     }
+    sizes |= scaled
     shapes = {
         value.name: tuple(each.dim_value for each in value.type.tensor_type.shape.dim)
         for value in (*graph.value_info, *graph.output)
     }
     layers = tuple(
-        _layer(node, sizes[node.input[1]], shapes[node.output[0]])
+        replace(_layer(node, sizes[node.input[1]], shapes[node.output[0]]), quantized=node.input[1] in scaled)
         for node in graph.node
         if node.op_type in WEIGHTED and node.input[1] in sizes
     )
@@ -234,6 +240,11 @@ def _files(data: bytes) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as name:
         unpack(data, Path(name))
         return {path.name: path.read_bytes() for path in Path(name).iterdir()}
+
+
+def _loaded(data: bytes) -> Scores:
+    scores: Scores = np.load(io.BytesIO(data), allow_pickle=False)
+    return scores
 
 
 def _saved(scores: Scores) -> bytes:

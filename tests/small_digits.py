@@ -2,12 +2,15 @@
 
 import functools
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from slimwright.data import ArrayData, Part, digits
+from slimwright.data import ArrayData, Part, digits, labelled
 from slimwright.graph import Net
 from slimwright.importers import capture
+from slimwright.tasks import Classification
 from slimwright.train import Schedule, fit
 
 SIZES: dict[Part, int] = {"train": 400, "calibration": 130, "validation": 110, "test": 90}  # no two alike
@@ -21,6 +24,12 @@ def few_digits() -> ArrayData:
     return ArrayData("few digits", every.labels, parts, every.preprocessing, every.augment)
 
 
+def labels_of(part: Part) -> NDArray[np.int64]:
+    """The labels [N] of a part of few digits."""
+    _, labels = labelled(few_digits().parts[part])
+    return labels.numpy()
+
+
 @functools.cache
 def small_digit_net() -> Net:
     """Two convolutions and a linear layer, trained on all digits that are not tested."""
@@ -30,4 +39,4 @@ def small_digit_net() -> Net:
         nn.Linear(256, 10),
     )  # fmt: skip
     every = digits(seed=0)
-    return capture(fit(layers, every, Schedule(epochs=2)), every.image_shape)
+    return capture(fit(layers, every, Schedule(epochs=2), task=Classification(every.labels)), every.image_shape)

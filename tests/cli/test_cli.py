@@ -97,7 +97,7 @@ def test_shrink_prints_a_short_table_and_leaves_a_bundle(home: Path, shrunk: sub
     assert "Traceback" not in shrunk.stderr
     summary = json.loads((home / "b" / "manifest.json").read_text())["summary"]
     assert summary["within_budget"]
-    assert summary["score"] > 0.85
+    assert summary["score"] > 85
 
 
 def test_verify_proves_the_bundle_again(home: Path, shrunk: subprocess.CompletedProcess[str]) -> None:
@@ -148,7 +148,7 @@ def test_inspect_measures_the_model_that_a_bundle_ships(home: Path, shrunk: subp
     done = slimwright(home, "inspect", "b", "--data", "digits", "--measure", "--json")
     found = json.loads(done.stdout)
     assert found["measured"]["size_bytes"] == (home / "b" / "model.onnx").stat().st_size
-    assert found["measured"]["score"] == pytest.approx(manifest["summary"]["score"], abs=0.003)
+    assert found["measured"]["score"] == pytest.approx(manifest["summary"]["score"], abs=0.3)
     assert found["total"]["macs"] == manifest["result"]["macs"]
 
 
@@ -181,7 +181,7 @@ def test_a_recipe_by_hand_is_applied(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     sides = json.loads(done.stdout)
     assert sides["result"]["macs"] < sides["original"]["macs"]
-    assert sides["result"]["validation_score"] > 0.95  # a one or a seven
+    assert sides["result"]["validation_score"] > 95  # a one or a seven
     small = load_net(home / "byhand")
     assert small[small.outputs[0]].shape == (1, 2)
     assert sides["result"]["macs"] == count(small).macs

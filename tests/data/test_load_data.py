@@ -41,7 +41,7 @@ def test_pictures_without_labels_train_no_network_of_the_zoo(tmp_path: Path) -> 
     torch.manual_seed(0)
     weights = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(build("resnet8", classes=10, in_channels=3).state_dict(), weights)
-    net = load_original("resnet8", data, weights=weights)
+    net = load_original("resnet8", data, weights=weights).net
     assert net.input.shape == (1, 3, 32, 32) and net[net.outputs[0]].shape == (1, 10)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from exact import small_net
 from example_nets import SHAPE
-from slimwright.data import ArrayData
+from slimwright.data import ArrayData, labelled
 from slimwright.errors import RequestError
 from slimwright.graph import save_net
 from slimwright.importers import capture
@@ -131,7 +131,7 @@ def test_without_data_parity_is_on_random_images_and_there_is_no_accuracy(tmp_pa
 
 def test_eight_bits_are_calibrated_on_the_calibration_part(data: ArrayData, tmp_path: Path) -> None:
     parts = dict(data.parts.items())
-    images, labels = parts["calibration"]
+    images, labels = labelled(parts["calibration"])
     request = replace(ONE, wanted=(("ncnn", "int8"),))
 
     def weights(name: str, **changed: tuple[Tensor, Tensor]) -> bytes:
@@ -218,6 +218,6 @@ def test_the_command_line_exports_and_prints_what_it_wrote(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     found = Export.model_validate_json(done.stdout)
     assert found == Export.model_validate_json((tmp_path / "out" / "export.json").read_bytes())
-    assert (found.model, found.image_shape) == ("net", [*SHAPE])
+    assert (found.model, found.input_shapes) == ("net", [[*SHAPE]])
     assert [(one.runtime, one.precision, one.passed) for one in found.artefacts] == [("ncnn", "fp32", True)]
     assert {path.name for path in tmp_path.iterdir()} <= {"net", "out", "cache"}

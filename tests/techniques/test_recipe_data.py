@@ -93,8 +93,8 @@ def test_a_step_that_learns_nothing_reads_nothing(residual: Net, data: ArrayData
 def tuned(net: Net, data: ArrayData, schedule: Schedule, teacher: Net | None) -> str:
     """The digest of the cut net after `fit`."""
     small = apply(Recipe(original=net.digest, steps=(cut(net),)), net, data)
-    module = small.to_module()
-    fit(module, data, schedule, task=Classification(data.labels), teacher=teacher.to_module() if teacher else None)
+    module, task = small.to_module(), Classification(data.labels)
+    fit(module, data, schedule, task=task, teacher=teacher.to_module() if teacher else None)
     return small.trained(module).digest
 
 

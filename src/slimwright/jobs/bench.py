@@ -1,7 +1,7 @@
 """Where the candidates of a job are built, converted, run and compared; each once, since results are journaled."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,11 @@ from slimwright.cost import Cost, count
 from slimwright.data import Dataset, Inputs, like, tensors_of
 from slimwright.errors import ConversionError, ProofError
 from slimwright.graph import Net, load_net, save_net
-from slimwright.measure import EFFORTS, Exam, artefact_of, outputs_of, prove, said_of, times
+from slimwright.measure import EFFORTS, Exam, artefact_of, outputs_of, prove, said_of
 from slimwright.progress import Tell
 from slimwright.runtimes import Artefact, Workshop
 from slimwright.search import Candidate, Evaluation, Journal, key_of
-from slimwright.targets import Target
+from slimwright.targets import Target, measure
 from slimwright.tasks import Task
 from slimwright.techniques import Recipe, Technique, applied, fold_batch_norm
 
@@ -86,7 +86,7 @@ class Bench:
 
     def _measured(self, candidate: Candidate, key: str) -> Mapping[str, Any]:
         with self.journal.writing(key) as folder:
-            net = self._built(candidate, folder)
+            net = self._built(candidate, key)
             try:
                 artefact = self._converted(net, folder / "artefact", PLAN_IMAGES if candidate.cost_only else None)
             except ConversionError as error:
@@ -102,7 +102,8 @@ class Bench:
                 return self._failed(net, str(error))
         return {**found, "artefact": said_of(artefact, folder)}
 
-    def _built(self, candidate: Candidate, folder: Path) -> Net:
+    def _built(self, candidate: Candidate, key: str) -> Net:
+        """Apply a candidate's recipe; training that was stopped goes on."""
         work = applied(
             candidate.recipe,
             self.given.net,
@@ -110,7 +111,7 @@ class Bench:
             task=self.given.task,
             techniques=self.method.techniques,
             device=self.method.device,
-            checkpoint=folder / "training.safetensors",
+            checkpoint=self.journal.folder / f"training-{key}.safetensors",
             cost_only=candidate.cost_only,
             tell=self.tell,
         )
@@ -130,7 +131,7 @@ class Bench:
 
     def _costs(self, net: Net, artefact: Artefact) -> Mapping[str, Any]:
         """Count and time a net whose weights mean nothing."""
-        cost = replace(_counted(net, artefact), latency_ms=self._latency_ms(artefact))
+        cost = self._cost(net, artefact)
         return {"cost": asdict(cost), "precision": artefact.precision, "score": 0.0, "proven": False, "why": "",
                 "tensor_share": 1.0}  # fmt: skip
 
@@ -141,10 +142,8 @@ class Bench:
         one = prove(self.place.target, sides, EFFORTS["outputs"], exam=exam, expected=expected)[name]
         if not one.rounds:
             raise ProofError(one.why)
-        energy = one.first.energy_mj
-        cost = replace(_counted(net, artefact), latency_ms=self._latency_ms(artefact, name), energy_mj=energy)
         return {
-            "cost": asdict(cost),
+            "cost": asdict(self._cost(net, artefact, name)),
             "precision": artefact.precision,
             "score": one.score,
             "proven": one.passed,
@@ -152,23 +151,21 @@ class Bench:
             "tensor_share": one.first.tensor_share,
         }
 
-    def _latency_ms(self, artefact: Artefact, name: str = "") -> float:
-        """Milliseconds of an artefact, in terms of the original's: both run in turn."""
+    def _cost(self, net: Net, artefact: Artefact, name: str = "") -> Cost:
+        """Count a net and measure its artefact; its time is in terms of the original's, since both run in turn."""
         effort = EFFORTS["times"].together
         assert effort is not None
-        if name == ORIGINAL:
-            return times(self.place.target, {ORIGINAL: artefact}, effort)[ORIGINAL]
-        original = self.original()
-        seen = times(self.place.target, {ORIGINAL: self.artefact(original.key), "this": artefact}, effort)
-        return seen["this"] / seen[ORIGINAL] * original.latency_ms
-
-
-def _counted(net: Net, artefact: Artefact) -> Cost:
-    counted = count(net)
-    return Cost(
-        counted.macs,
-        counted.params,
-        counted.weight_bytes,
-        counted.peak_activation_bytes,
-        size_bytes=artefact.size_bytes,
-    )
+        beside = {} if name == ORIGINAL else {ORIGINAL: self.artefact(self.original().key)}
+        seen = measure(self.place.target, {**beside, "this": artefact}, effort)
+        ms = {side: one.latency.median_ms for side, one in seen.items() if one.latency}
+        latency_ms = ms["this"] if name == ORIGINAL else ms["this"] / ms[ORIGINAL] * self.original().latency_ms
+        counted = count(net)
+        return Cost(
+            counted.macs,
+            counted.params,
+            counted.weight_bytes,
+            counted.peak_activation_bytes,
+            latency_ms=latency_ms,
+            size_bytes=artefact.size_bytes,
+            energy_mj=seen["this"].energy_mj,
+        )

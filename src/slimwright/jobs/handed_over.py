@@ -37,6 +37,7 @@ from slimwright.measure import (
     prove,
     sha256_of,
 )
+from slimwright.progress import Event
 from slimwright.tasks import Metric
 
 
@@ -56,6 +57,7 @@ def handed_over(
     net = bench.network(found.key)
     save_net(net, folder / NET)
     (folder / RECIPE).write_text(as_json(found.recipe))
+    bench.tell(Event("prove", 0, len(sides) + 1, "read the test part"))
     inputs, targets = whole(given.data, "test")
     expected = {"original": original.forward(inputs), "result": outputs_of(net, inputs)}
     exam = Exam(given.task, inputs, targets)

@@ -38,9 +38,8 @@ class ProofEffort:
 
 EFFORTS: Mapping[str, ProofEffort] = {
     "outputs": ProofEffort(Effort(profile_runs=20)),  # what an artefact computes, and its kernels
-    "candidate": ProofEffort(Effort(profile_runs=20), Effort(runs=200, least_s=1.0)),
-    "times": ProofEffort(Effort(), Effort(runs=200, least_s=1.0)),  # latency alone, beside the original
-    "final": ProofEffort(Effort(runs=5, profile_runs=40), Effort(runs=200, least_s=4.0)),
+    "times": ProofEffort(Effort(), Effort(runs=200, least_s=1.0, energy_s=0.5)),  # beside the original
+    "final": ProofEffort(Effort(runs=5, profile_runs=40, energy_s=1.0), Effort(runs=200, least_s=4.0)),
     "export": ProofEffort(Effort(runs=60, least_s=1.0, energy_s=1.0), rounds=3),
     "inspect": ProofEffort(Effort(profile_runs=30), Effort(runs=30, least_s=2.0)),
     "doctor": ProofEffort(Effort(runs=20, least_s=0.5, profile_runs=10)),
@@ -128,7 +127,7 @@ def prove(
             if not so_far.why:
                 found[name] = _round(target, name, so_far, effort, exam if turn == 0 else None)
     found = {name: _judged(name, one, exam, expected or {}) for name, one in found.items()}
-    runs = {name: one.artefact for name, one in found.items() if not one.why}
+    runs = {name: one.artefact for name, one in found.items() if one.rounds}
     if effort.together is not None and runs:
         tell(Event("prove", steps - 1, steps, f"{len(runs)} in turn" if len(runs) > 1 else next(iter(runs))))
         seen = measure(target, runs, effort.together)

@@ -44,11 +44,8 @@ def measured_plan(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluat
         space.note("planning", "not chosen", "a whole network is within the budget already; nothing has to be cut")
         return space.best(made)
     plans = _least_cost(space, evaluate, wholes) if space.budget.objective else _within(space, evaluate, wholes)
-    ranked = list(plans)
-    made += ranked
-    best = _in_full(space, evaluate, made)
-    if best not in made:
-        made.append(best)
+    made += plans
+    made = _with_best_in_full(space, evaluate, made)
     made += _tuned(space, evaluate, space.best(made))
     return space.best(made)
 
@@ -94,10 +91,18 @@ def _within(space: Space, evaluate: Evaluate, wholes: Sequence[_Whole]) -> Itera
     for whole in wholes:
         for alone in (CHANNELS, None):
             found = _planned(space, evaluate, whole, alone, space.limits)
-            for one in _solved(space, evaluate, whole, found) if found is not None else ():
+            if found is None or (alone is None and _by_channels(found)):
+                continue  # nothing to cut, or what was planned alone already
+            for one in _solved(space, evaluate, whole, found):
                 yield one
                 if space.ships(one) and _fits(space, one) and space.drop(one) <= 0:
                     return  # nothing that is tried after it can be measured to be better
+
+
+def _by_channels(planned: tuple[MeasuredPlan, Menu]) -> bool:
+    """True for a plan that takes channels and nothing else."""
+    found, menu = planned
+    return [*menu.used(found.plan.counts)] == [CHANNELS]
 
 
 def _least_cost(space: Space, evaluate: Evaluate, wholes: Sequence[_Whole]) -> Iterator[Evaluation]:
@@ -120,7 +125,7 @@ def _least_cost(space: Space, evaluate: Evaluate, wholes: Sequence[_Whole]) -> I
 def _planned(
     space: Space, evaluate: Evaluate, whole: _Whole, alone: str | None, limits: Mapping[str, float]
 ) -> tuple[MeasuredPlan, Menu] | None:
-    """Plan for one precision: what the precision itself gains scales the predictions for FP32."""
+    """Plan for one precision: what it gains itself scales the predictions for FP32. None: there is nothing to cut."""
     menu = space.menu()
     costs = menu.costs(space.original.cost, whole.seen.cost, whole.seen.tensor_share, tuple(limits))
 
@@ -132,9 +137,7 @@ def _planned(
     measurable = limits.keys() & MEASURED
     task = menu.problem(costs, alone=alone, weights=None if alone else {CHANNELS: CHANNEL_WEIGHT})
     found = plan_by_measuring(task, limits, measure if measurable else lambda _: {})
-    if found is None or (alone is None and [*menu.used(found.plan.counts)] == [CHANNELS]):
-        return None  # nothing to cut, or what was planned alone already
-    return found, menu
+    return None if found is None else (found, menu)
 
 
 def _solved(
@@ -159,15 +162,17 @@ def _recipe(space: Space, whole: _Whole, steps: Sequence[Step]) -> Recipe:
     return space.recipe.of(space.net, *steps, *whole.quantize)
 
 
-def _in_full(space: Space, evaluate: Evaluate, made: Sequence[Evaluation]) -> Evaluation:
-    """The best, solved on all images where it was solved on a share."""
+def _with_best_in_full(space: Space, evaluate: Evaluate, made: Sequence[Evaluation]) -> list[Evaluation]:
+    """Solve the best on all images, where it was solved on a share; it goes before that, since it ships if they tie."""
     best = space.best(made)
     steps = best.candidate.recipe.steps
     whole = tuple(Solve() if isinstance(step, Solve) else step for step in steps)
     if whole == steps:
-        return best
+        return [*made]
     recipe = best.candidate.recipe.model_copy(update={"steps": whole})
-    return evaluate(replace(best.candidate, name=f"{best.name}, solved in full", recipe=recipe))
+    full = evaluate(replace(best.candidate, name=f"{best.name}, solved in full", recipe=recipe))
+    place = made.index(best)
+    return [*made[:place], full, *made[place:]]
 
 
 def _tuned(space: Space, evaluate: Evaluate, best: Evaluation) -> Iterator[Evaluation]:
