@@ -3,7 +3,7 @@
     min_dW,db  E |dW x + db - rest|^2 + r |dW|^2,    r = RIDGE x mean variance of x
 
 The covariance of x is factorised once, in float64, so that each further wish costs two products with x. Where x says
-nothing about a direction, the weights stay what they were.
+nothing about a direction, the weights stay what they were; where nothing in x varies, all of them do.
 
 Where there are few positions for the weights (`THIN`), weights could fit these images rather than the function. Then r
 is the one with the least error to be expected on others, by generalised cross-validation (Golub, Heath and Wahba 1979)
@@ -22,6 +22,7 @@ from slimwright.evidence import THIN, add_outer
 RIDGE = 3e-3
 THIN_RIDGES = [10.0 ** (half / 2) for half in range(-8, 7)]  # of the mean variance
 MOST_FREEDOM = 0.9  # of the images: degrees of freedom of a solution that they can still judge
+CONSTANT = 1e-12  # of the mean square of x: a smaller variance is rounding, whose square is 4e-15 in float32
 GROWTH = 3.0  # of a ridge below the rounding of the moments, which are summed in float32
 LEAST_SHARE = 1e-12  # of the largest variance, below which a direction is rounding
 NOT_FINITE = "what a layer reads, or shall give, holds NaN or infinite values"
@@ -58,13 +59,20 @@ class LayerRidge:
         return torch.matmul(self._grouped(weight.double()), self.mean.double()[:, :, None]).flatten().float()
 
     def change(self, rest: Tensor) -> Tensor:
-        """Return what to add to the weights [O, D] for outputs that are nearer by `rest` [O, P]."""
+        """Return what to add to the weights [O, D] for outputs that are nearer by `rest` [O, P].
+
+        Raises DataError where `rest` is NaN or infinite.
+        """
         groups, size, positions = self.columns.shape
         rest = self._grouped(rest - rest.mean(1, keepdim=True))  # [G, O/G, P]
         unexplained = torch.zeros(groups, rest.shape[1], size, dtype=torch.float64)
         for some, x in zip(rest.split(AT_ONCE, 2), self.columns.split(AT_ONCE, 2), strict=True):
             unexplained += torch.matmul(some, x.transpose(1, 2))
+        if not unexplained.isfinite().all():
+            raise DataError(NOT_FINITE)
         unexplained /= positions
+        variance = torch.linalg.vector_norm(self.columns, dim=(1, 2)).double().square() / (size * positions)  # [G]
+        unexplained[variance < CONSTANT * self.mean.double().square().mean(1)] = 0
         if self.thin:
             change = self._judged(unexplained, rest.square().mean(2))
         else:
