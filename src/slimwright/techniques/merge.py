@@ -21,7 +21,7 @@ from torch import Tensor
 from slimwright.errors import RequestError
 from slimwright.graph.net import Net, Node, Ref
 from slimwright.graph.ops import pair_of
-from slimwright.techniques.fold import folded
+from slimwright.techniques.fold import alone, folded
 from slimwright.techniques.solver.draft import Draft, side_by_side
 from slimwright.techniques.technique import Step, Technique, Work
 
@@ -211,7 +211,9 @@ def _takes_in(net: Net, deep: _Branch, flat: _Branch) -> bool:
         for node in (reducer, conv, flat.layers[0][0])
     )
     pointwise = all(net.tensors[n.tensors["weight"]][0, 0].numel() == 1 for n in (reducer, flat.layers[0][0]))
-    return plain and centred and pointwise and height >= max(window[0], 2) and width >= max(window[1], 2)
+    larger = height >= max(window[0], 2) and width >= max(window[1], 2)
+    # no other layer owns the weights that change
+    return plain and centred and pointwise and larger and alone(net, reducer) and alone(net, conv)
 
 
 def _absorbed(draft: Draft, concat: Node, flat: _Branch, deep: _Branch) -> Draft:

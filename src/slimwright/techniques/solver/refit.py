@@ -110,7 +110,11 @@ class Solver:
         for node in self.draft.net.nodes:
             if node.name not in self.drifted:
                 continue
-            if node.op in ("batch_norm", "batch_norm1d") and self._can_be_stated(node) and not any(job.states(node) for job in jobs):
+            if (
+                node.op in ("batch_norm", "batch_norm1d")
+                and self._can_be_stated(node)
+                and not any(job.states(node) for job in jobs)
+            ):
                 jobs.append(Job(node))
             is_layer = op_of(node.op).channels == "mix"
             if is_layer and (node.source in self.drifted or not is_part(self.draft, node)):
