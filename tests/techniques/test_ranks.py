@@ -12,7 +12,7 @@ from slimwright.graph import Net
 from slimwright.importers import capture
 from slimwright.progress import Event
 from slimwright.techniques.low_rank import Factors, Kind, factorise, outline, params_at
-from slimwright.techniques.ranks import aligned, damage, damages, rank_for_ratio, ranks_by_sensitivity
+from slimwright.techniques.ranks import aligned, damage, damages, damages_by_kind, rank_for_ratio, ranks_by_sensitivity
 
 CONVS: Mapping[str, Kind] = {
     "conv2d": "output",
@@ -160,6 +160,18 @@ def test_damage_at_every_rank_is_that_of_factorising_there(grouped: Net) -> None
         for step in range(1, len(steps)):
             factors = Factors(CONVS[name], (step * groups,))
             assert steps[step] == pytest.approx(damage(grouped, seen, {name: factors})[name], rel=1e-6, abs=1e-12)
+
+
+def test_several_kinds_of_a_layer_are_priced_as_each_alone_is(grouped: Net) -> None:
+    seen, _ = observed(grouped)
+    events: list[Event] = []
+    kinds: dict[str, tuple[Kind, ...]] = {"conv2d_1": ("output", "input", "cp"), "conv2d_2": ("svd",)}
+    found = damages_by_kind(grouped, seen, kinds, tell=events.append)
+    assert {name: tuple(of) for name, of in found.items()} == kinds
+    for name, of in found.items():
+        for kind, steps in of.items():
+            np.testing.assert_allclose(steps, damages(grouped, seen, {name: kind})[name])
+    assert [(event.done, event.total) for event in events] == [(0, 2), (1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize("kind", ["cp", "cp4"])

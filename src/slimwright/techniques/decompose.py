@@ -23,6 +23,7 @@ from torch import Tensor
 
 TUCKER_ROUNDS = 3
 SWEEPS, STEPS = 8, 5  # of the least squares; twice the steps gained less than two more sweeps did (2026-11-21)
+SOLVED_TAPS = 1152  # weights of an output up to which what reads fewer directions is solved for all of them
 TINY = 1e-200
 
 
@@ -100,35 +101,51 @@ def low_rank_pair(weight: Tensor, rank: int, metric: Metric | None = None) -> Pa
     return Pair(first / ratio[:, None], second * ratio)
 
 
-def pair_errors(weight: Tensor, metric: Metric) -> Tensor:
-    """Return the error [min(O, D) + 1] of the best pair of each rank from 0, where nothing is left."""
+def pair_errors(weight: Tensor, metric: Metric, pull: Tensor | None = None) -> Tensor:
+    """Return the error [min(O, D) + 1] of the best pair of each rank from 0, where nothing is left.
+
+    `pull` [D, O] is the covariance times the weights, where that is known.
+    """
     scaled = weight.double() * metric.importance.sqrt()[:, None]
-    values = torch.linalg.eigvalsh(_outer(scaled, metric)).clamp_min(0)  # ascending
+    outer = _outer(scaled, metric) if pull is None else (scaled @ pull) * metric.importance.sqrt()
+    values = torch.linalg.eigvalsh(outer).clamp_min(0)  # ascending
     tails = torch.cat([torch.zeros(1, dtype=torch.float64), values.cumsum(0)]).flip(0)  # [O + 1]
     return tails[: min(weight.shape) + 1] - tails[min(weight.shape)]
 
 
-def input_errors(tensor: Tensor, metric: Metric) -> Tensor:
+def input_errors(tensor: Tensor, metric: Metric, pull: Tensor | None = None) -> Tensor:
     """Return the error [S + 1] of a tensor [O, S, taps] that reads the leading 0, 1, ... directions of its channels.
 
     The directions are the best ones if the covariance were a product of one over channels and one over taps; what
     reads them is solved under the covariance as it is. On trained layers 0 to 13 % above what `tucker2` found
-    (2026-11-21).
+    (2026-11-21). Of layers of more than `SOLVED_TAPS` that is solved for half of the directions; the errors of more are
+    those under the product, times the last ratio of the two. `pull` is that of `pair_errors`.
     """
     channels, taps = tensor.shape[1:]
     covariance = metric.covariance.reshape(channels, taps, channels, taps)
     of_channels = torch.linalg.cholesky(torch.einsum("sptp->st", covariance))
     of_taps = torch.linalg.cholesky(torch.einsum("spsq->pq", covariance))
     whole, scale = tensor.double(), metric.importance.sqrt()
-    whitened = torch.einsum("o,osp,st,pq->toq", scale, whole, of_channels, of_taps)
-    directions = torch.linalg.solve(of_channels.T, torch.linalg.svd(whitened.flatten(1)).U)  # [S, S]
-    pull = (metric.covariance @ whole.flatten(1).T * scale).reshape(channels, taps, -1)
-    narrow = torch.einsum("spo,sr->rpo", pull, directions).flatten(0, 1)
+    whitened = torch.einsum("osp,st,pq->toq", whole * scale[:, None, None], of_channels, of_taps).flatten(1)
+    sizes, leading = torch.linalg.eigh(whitened @ whitened.T)
+    directions = torch.linalg.solve(of_channels.T, leading.flip(1))  # [S, S]
+    solved = channels if channels * taps <= SOLVED_TAPS else channels // 2
+    pull = metric.covariance @ whole.flatten(1).T if pull is None else pull
+    explained = _explained(metric, directions[:, :solved], pull * scale)
+    nothing = (metric.importance * (whole.flatten(1) * pull.T).sum(1)).sum()
+    errors = nothing - torch.cat([explained.new_zeros(1), explained.cumsum(0)])
+    tails = sizes.clamp_min(0).cumsum(0).flip(0)  # what is left under the product [S], from no direction on
+    beyond = torch.cat([tails[solved + 1 :], tails.new_zeros(1)]) / tails[min(solved, channels - 1)].clamp_min(TINY)
+    return torch.cat([errors, errors[-1] * beyond[: channels - solved]]).clamp_min(0)
+
+
+def _explained(metric: Metric, directions: Tensor, pull: Tensor) -> Tensor:
+    """What reading each direction [S, R] adds, those before it read already: [R]; `pull` is [D, O]."""
+    channels, rank = directions.shape
+    narrow = torch.einsum("spo,sr->rpo", pull.reshape(channels, -1, pull.shape[1]), directions).flatten(0, 1)
     root = torch.linalg.cholesky(_reduced(metric, directions).covariance)
-    explained = torch.linalg.solve_triangular(root, narrow, upper=False).square().sum(1)  # [S taps]
-    errors = torch.full((channels + 1,), metric.error(whole.flatten(1)), dtype=torch.float64)
-    errors[1:] -= explained.reshape(channels, taps).sum(1).cumsum(0)
-    return errors.clamp_min(0)
+    solved: Tensor = torch.linalg.solve_triangular(root, narrow, upper=False)
+    return solved.square().sum(1).reshape(rank, -1).sum(1)
 
 
 def tucker2(tensor: Tensor, ranks: tuple[int, int], metric: Metric | None = None) -> Tucker2:
@@ -178,8 +195,9 @@ def _reduced(metric: Metric, inputs: Tensor) -> Metric:
     """The metric of a layer that reads what `inputs` [S, R_in] makes of the channels."""
     channels, rank = inputs.shape
     taps = len(metric.covariance) // channels
-    covariance = metric.covariance.reshape(channels, taps, channels, taps)
-    narrow = torch.einsum("spmq,sr,mn->rpnq", covariance, inputs, inputs).reshape(rank * taps, rank * taps)
+    by_tap = metric.covariance.reshape(channels, taps, channels, taps).permute(1, 3, 2, 0)  # [taps, taps, S, S]
+    half = (inputs.T @ by_tap).transpose(2, 3)  # [taps, taps, S, R_in]
+    narrow = (inputs.T @ half).permute(2, 0, 3, 1).reshape(rank * taps, rank * taps)
     return Metric((narrow + narrow.T) / 2, metric.importance)
 
 

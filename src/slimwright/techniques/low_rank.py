@@ -203,12 +203,12 @@ def metrics(net: Net, node: Node, seen: Evidence | None) -> tuple[Metric | None,
     moments = sums.gram[0] / sums.count[0]  # [G, D, D]
     if takes_mean(net, node):
         mean = sums.total[0] / sums.count[0]  # [G, D]
-        moments = moments - mean[:, :, None] * mean[:, None, :]
+        moments.baddbmm_(mean[:, :, None], mean[:, None, :], alpha=-1)
     ridge = RIDGE * moments.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    damped = moments + ridge[:, None, None] * torch.eye(moments.shape[1], dtype=torch.float64)
+    moments.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
     importance = 0.5 * sums.fisher[0] / seen.images[0]  # [O] nats per squared error of an output
     importance = importance.clamp_min(max(LEAST_IMPORTANCE * float(importance.mean()), 1e-12))
-    return tuple(Metric(*of_group) for of_group in zip(damped, importance.chunk(len(damped)), strict=True))
+    return tuple(Metric(*of_group) for of_group in zip(moments, importance.chunk(len(moments)), strict=True))
 
 
 def takes_mean(net: Net, node: Node) -> bool:

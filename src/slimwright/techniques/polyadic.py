@@ -74,15 +74,15 @@ def polyadic(tensor: Tensor, rank: int, metric: Metric | None = None, *, seed: i
     return found.balanced()
 
 
-def polyadic_errors(tensor: Tensor, rank: int, metric: Metric, *, seed: int = 0) -> Tensor:
+def polyadic_errors(tensor: Tensor, rank: int, metric: Metric, pull: Tensor | None = None, *, seed: int = 0) -> Tensor:
     """Return the error [rank + 1] of `polyadic` at 0, 1, ... terms: exact at `CHECKED` ranks, predicted elsewhere.
 
     Between checked ranks it is a power of the rank. Before the first and behind the last it is in proportion to what
     the start's first terms lack of all `rank` terms; on trained layers within a sixth up to three quarters of the most
     terms (2026-11). Where sweeps at a checked rank would take long, there are fewer of them, and the error is an upper
-    bound, or there are none.
+    bound, or there are none. `pull` [D, O] is the covariance times the weights, where that is known.
     """
-    layer = _seen(tensor.double(), metric)
+    layer = _seen(tensor.double(), metric, pull)
     start = spectral_terms(layer.whitened, rank)
     checked: dict[int, float] = {}
     shares = [terms / rank for terms in range(1, rank + 1)] if rank <= FEW else CHECKED
@@ -207,7 +207,7 @@ class _Seen:
         return Polyadic((outputs / self.metric.importance.sqrt()[:, None], *solved))
 
 
-def _seen(tensor: Tensor, metric: Metric) -> _Seen:
+def _seen(tensor: Tensor, metric: Metric, pull: Tensor | None = None) -> _Seen:
     sizes, whitened, roots = tensor.shape[1:], tensor, []
     for mode, size in enumerate(sizes):
         before, after = prod(sizes[:mode]), prod(sizes[mode + 1 :])
@@ -217,7 +217,8 @@ def _seen(tensor: Tensor, metric: Metric) -> _Seen:
         whitened = torch.tensordot(whitened, roots[mode], ([mode + 1], [0])).movedim(-1, mode + 1)
     whitened = whitened * metric.importance.sqrt().reshape(-1, *(1 for _ in sizes))
     weight = tensor.flatten(1)
-    return _Seen(weight, metric, metric.covariance @ weight.T, tuple(roots), whitened)
+    pull = metric.covariance @ weight.T if pull is None else pull
+    return _Seen(weight, metric, pull, tuple(roots), whitened)
 
 
 def _affordable(layer: _Seen, terms: int) -> int:

@@ -10,26 +10,28 @@ over layers neglects how errors combine. Where the evidence is thin for the weig
 these images would promise too much: the ridge is larger.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from scipy.linalg import blas
 
 from slimwright.coupling.balance import Ladder
 from slimwright.coupling.channels import ChannelGroup, Coupling, Cut
 from slimwright.evidence import THIN, Evidence, groups_of
 from slimwright.graph.net import Net
+from slimwright.progress import Event, Tell, silent
+from slimwright.techniques.elimination import Elimination, Floats, elimination, inverted
 from slimwright.techniques.knobs import Choice, Knob, Observed
 from slimwright.techniques.technique import Step, Technique, Work
 
-DENSE = 0.8  # share of columns that must be there, or the others are let go
 RIDGE = 1e-3  # of the mean variance: bounds the weights where channels repeat each other
 THIN_RIDGE = 1e-2
+TOLD = 16  # channels between two tellings
 
 
 class Prune(Step):
@@ -70,7 +72,7 @@ class ChannelKnob(Knob):
 
 def _knobs(observed: Observed) -> list[ChannelKnob]:
     """A knob for each group whose readers were observed."""
-    orders = removals(observed.net, observed.evidence, observed.coupling, observed.ladders)
+    orders = removals(observed.net, observed.evidence, observed.coupling, observed.ladders, tell=observed.tell)
     return [
         ChannelKnob(name, observed.settings[name], partial(_damage, order), order=order)
         for name, order in orders.items()
@@ -95,22 +97,38 @@ PRUNE = Technique(Prune, _apply, _sentence, knobs=_knobs, steps=_steps, done="pr
 
 
 def removals(
-    net: Net, evidence: Evidence, coupling: Coupling, ladders: Mapping[str, Ladder] | None = None
+    net: Net,
+    evidence: Evidence,
+    coupling: Coupling,
+    ladders: Mapping[str, Ladder] | None = None,
+    *,
+    tell: Tell = silent,
 ) -> dict[str, Removal]:
     """Return the removal order of every group whose readers were observed; evidence may hold several classes.
 
     Groups of which a layer needs equal parts (grouped convolutions and norms) go down their `ladders`, and have no
     order without.
     """
-    seen = evidence.summed_for(net)
-    ladders = ladders or {}
-    return {
-        group.name: removal(net, seen, group, ladders.get(group.name))
+    seen, ladders = evidence.summed_for(net), ladders or {}
+    groups = [
+        group
         for group in coupling.groups
         if (group.name not in coupling.balanced or _goes_down(ladders.get(group.name)))
         and all(place.node in seen.layers and _in_one_part(net, place) for place in group.of("in"))
-        and any(group.of("in"))
-    }
+        and [*group.of("in")]
+    ]
+    inverses = _Inverses(seen, Counter(place.node for group in groups for place in group.of("in")))
+    found: dict[str, Removal] = {}
+    done, total = 0, sum(group.size for group in groups)
+    for group in groups:
+        path = net.paths[next(group.of("in")).node]
+        tell(Event("price channels", done, total, path))
+        parts = [part for place in group.of("in") for part in _parts(net, seen, place, inverses.of(place.node))]
+        went = partial(_told, tell, done, total, path)
+        found[group.name] = _ordered(parts, ladders.get(group.name) or _one_by_one(group.size), went)
+        done += group.size
+    tell(Event("price channels", total, total))
+    return found
 
 
 def removal(net: Net, evidence: Evidence, group: ChannelGroup, ladder: Ladder | None = None) -> Removal:
@@ -118,41 +136,53 @@ def removal(net: Net, evidence: Evidence, group: ChannelGroup, ladder: Ladder | 
 
     Down a ladder only the counts of its rungs can be; those between cost infinitely much.
     """
-    readers = [_Reader(net, evidence, place) for place in group.of("in")]
-    whole = tuple((size,) for size in range(group.size, 0, -1))
-    ladder = ladder or Ladder((np.arange(group.size)[:, None],), whole)
-    units = [(cell, unit.tolist()) for cell, members in enumerate(ladder.cells) for unit in members]
-    count = np.array(ladder.rungs[0])
+    places = list(group.of("in"))
+    parts = [part for place in places for part in _parts(net, evidence, place, _inverse(evidence, place.node))]
+    return _ordered(parts, ladder or _one_by_one(group.size), lambda _: None)
+
+
+def _told(tell: Tell, done: int, total: int, path: str, gone: int) -> None:
+    """Tell how many channels of a group are gone, now and then."""
+    if gone % TOLD == 0:
+        tell(Event("price channels", done + gone, total, path))
+
+
+def _one_by_one(size: int) -> Ladder:
+    return Ladder((np.arange(size)[:, None],), tuple((left,) for left in range(size, 0, -1)))
+
+
+def _ordered(parts: Sequence["_Part"], ladder: Ladder, went: Callable[[int], None]) -> Removal:
+    """Down a ladder, the unit first whose channels, each by itself, would cost the least; all readers together."""
+    size = sum(members.size for members in ladder.cells)
     order: list[int] = []
-    damage, total = np.full(group.size + 1, np.inf), 0.0
+    damage, total = np.full(size + 1, np.inf), 0.0
     damage[0] = 0.0
+    count = np.array(ladder.rungs[0])
     for rung in ladder.rungs[1:]:
         while (over := count > rung).any():
-            open_ = units if over.all() else [unit for unit in units if over[unit[0]]]
-            at = _least(readers, [channels for _, channels in open_])
-            cell, channels = open_[at]
-            for channel in channels:
-                total += max(float(_losses(readers, [channel])), 0.0)
+            losses = _losses(parts, size)
+            open_ = range(len(ladder.cells)) if over.all() else np.flatnonzero(over).tolist()
+            sums = {cell: losses[ladder.cells[cell]].sum(1) for cell in open_}
+            cell = min(open_, key=lambda cell: float(sums[cell].min()))
+            for channel in ladder.cells[cell][sums[cell].argmin()].tolist():
+                total += max(float(_losses(parts, size)[channel]), 0.0)
                 order.append(channel)
-                for reader in readers:
-                    reader.remove(channel)
-            units.remove(open_[at])
+                for part in parts:
+                    part.remove(channel)
+                went(len(order))
             count[cell] -= 1
         damage[len(order)] = total
-    return Removal(np.array(order + [channel for _, channels in units for channel in channels]), damage)
+    gone = set(order)
+    last = [channel for members in ladder.cells for channel in members.ravel().tolist() if channel not in gone]
+    return Removal(np.array(order + last), damage)
 
 
-def _losses(readers: Sequence["_Reader"], channels: list[int]) -> Tensor:
-    """What removing each of the channels alone would cost now, all readers together."""
-    return torch.stack([reader.losses(channels) for reader in readers]).sum(0)
-
-
-def _least(readers: Sequence["_Reader"], units: Sequence[list[int]]) -> int:
-    """The place of the unit whose channels, each by itself, would cost the least."""
-    loss = _losses(readers, [channel for unit in units for channel in unit])
-    if len(loss) > len(units):
-        loss = torch.stack([part.sum() for part in loss.split([len(unit) for unit in units])])
-    return int(loss.argmin())
+def _losses(parts: Sequence["_Part"], size: int) -> Floats:
+    """What removing each channel alone would cost now [size]; infinite for those that are gone."""
+    found = np.zeros(size)
+    for part in parts:
+        found[part.channels] += part.losses
+    return found
 
 
 def _goes_down(ladder: Ladder | None) -> bool:
@@ -170,56 +200,61 @@ def _inputs_per_part(net: Net, name: str) -> int:
     return int(net.tensors[net[name].tensors["weight"]].shape[1])
 
 
-class _Reader:
-    """One layer that reads a group: its weights and inverse covariance, in each of its own G parts, as channels go."""
+class _Part:
+    """The channels of a group that one part of a layer reads, its weights and inverse covariance, as they go."""
 
-    def __init__(self, net: Net, evidence: Evidence, place: Cut) -> None:
-        sums = evidence.layers[place.node]
-        node = net[place.node]
-        weight = net.tensors[node.tensors["weight"]].double().flatten(1)
-        inputs, parts = _inputs_per_part(net, place.node), groups_of(node)
-        per_position = weight.shape[1] // inputs  # kernel taps
-        importance = 0.5 * sums.fisher[0] / evidence.images[0]  # [O] nats per squared output error
-        self.weight = (weight * importance.sqrt()[:, None]).reshape(parts, -1, weight.shape[1])  # [G, O / G, D]
-        mean = sums.total[0] / sums.count[0]  # [G, D]
-        covariance = sums.gram[0] / sums.count[0] - mean[:, :, None] * mean[:, None, :]
-        thin = sums.count[0] < THIN * mean.shape[1]
-        ridge = (THIN_RIDGE if thin else RIDGE) * covariance.diagonal(0, 1, 2).mean(1).clamp_min(1e-12)
-        eye = torch.eye(mean.shape[1], dtype=torch.float64)
-        self.inverse = torch.linalg.inv(covariance + ridge[:, None, None] * eye)  # [G, D, D]
-        taps = torch.arange(per_position)
-        positions = torch.from_numpy(place.positions)  # [size, positions]
-        self.part = positions[:, 0] // inputs  # [size]
-        self.blocks = (positions[:, :, None] % inputs * per_position + taps).flatten(1)  # [size, columns]
-        self.there = torch.ones(len(eye), dtype=torch.bool)
-
-    def losses(self, channels: list[int]) -> Tensor:
-        """What removing each of the channels alone would cost now."""
-        at, part = self.blocks[channels], self.part[channels]  # [n, k], [n]
-        if at.shape[1] == 1:
-            losses: Tensor = self.weight[part, :, at[:, 0]].square().sum(1) / self.inverse[part, at[:, 0], at[:, 0]]
-            return losses
-        inner = self.inverse[part[:, None, None], at[:, :, None], at[:, None, :]]  # [n, k, k]
-        weight = self.weight[part[:, None], :, at]  # [n, k, O / G]
-        losses = (weight * torch.linalg.solve(inner, weight)).sum((1, 2))
-        return losses
+    def __init__(self, channels: NDArray[np.int64], columns: Elimination) -> None:
+        self.channels, self.columns = channels, columns  # [n]; n blocks, of one channel each
+        self.losses = columns.losses()
 
     def remove(self, channel: int) -> None:
-        """Take a channel out; the others make up for it."""
-        at, part = self.blocks[channel], int(self.part[channel])
-        weight, inverse = self.weight[part], self.inverse[part]
-        across = inverse[:, at]  # [D, k]
-        gain = torch.linalg.solve(inverse[at[:, None], at], across.T)  # [k, D]
-        weight.addmm_(weight[:, at], gain, alpha=-1)
-        inverse.addmm_(across, gain, alpha=-1)
-        if len(self.inverse) == 1:
-            self.there[at] = False
-            if int(self.there.sum()) < DENSE * len(self.there):
-                self._close_ranks()
+        """Take a channel out, if it is read here; the others make up for it."""
+        for at in np.flatnonzero(self.channels == channel):
+            self.columns.eliminate(int(at))
+            self.losses = self.columns.losses()
 
-    def _close_ranks(self) -> None:
-        """Let go of the columns that are not there any more; for a layer that is not grouped."""
-        left = self.there.nonzero()[:, 0]
-        self.weight, self.inverse = self.weight[:, :, left], self.inverse[:, left][:, :, left]
-        self.blocks = (self.there.cumsum(0) - 1)[self.blocks]
-        self.there = torch.ones(len(left), dtype=torch.bool)
+
+class _Inverses:
+    """The inverse covariances of layers, each found once and kept as long as a group that reads it is to come."""
+
+    def __init__(self, evidence: Evidence, readers: Counter[str]) -> None:
+        self.evidence, self.readers = evidence, readers
+        self.known: dict[str, list[Floats]] = {}
+
+    def of(self, name: str) -> list[Floats]:
+        """Return that of each of a layer's parts."""
+        found = self.known.pop(name) if name in self.known else _inverse(self.evidence, name)
+        self.readers[name] -= 1
+        if self.readers[name]:
+            self.known[name] = found
+        return found
+
+
+def _inverse(evidence: Evidence, name: str) -> list[Floats]:
+    """The inverse covariance [D, D] of what each of a layer's parts reads, with a ridge."""
+    sums = evidence.layers[name]
+    count = float(sums.count[0])
+    relative = THIN_RIDGE if count < THIN * sums.total.shape[2] else RIDGE
+    found = []
+    for total, gram in zip(sums.total[0].numpy(), sums.gram[0].numpy(), strict=True):
+        mean = total / count
+        covariance = blas.dsyr(-1.0, mean, a=(gram / count).T, lower=1, overwrite_a=1).T  # above the diagonal
+        found.append(inverted(covariance, relative * max(float(covariance.diagonal().mean()), 1e-12)))
+    return found
+
+
+def _parts(net: Net, evidence: Evidence, place: Cut, inverses: Sequence[Floats]) -> list[_Part]:
+    """One layer that reads a group, in each of its own G parts that does."""
+    sums, node = evidence.layers[place.node], net[place.node]
+    weight = net.tensors[node.tensors["weight"]].double().flatten(1)
+    inputs, count = _inputs_per_part(net, place.node), groups_of(node)
+    per_position = weight.shape[1] // inputs  # kernel taps
+    importance = 0.5 * sums.fisher[0] / evidence.images[0]  # [O] nats per squared output error
+    weights = (weight * importance.sqrt()[:, None]).detach().numpy().reshape(count, -1, weight.shape[1])
+    part = place.positions[:, 0] // inputs  # [size]
+    blocks = (place.positions[:, :, None] % inputs * per_position + np.arange(per_position)).reshape(len(part), -1)
+    found = []
+    for number in np.unique(part):
+        channels = np.flatnonzero(part == number)
+        found.append(_Part(channels, elimination(weights[number], inverses[number], blocks[channels])))
+    return found

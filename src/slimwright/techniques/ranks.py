@@ -121,12 +121,13 @@ def damages_by_kind(
         tell(Event("price ranks", done, len(kinds), net.paths[name]))
         with placed(device):
             node = there[name]
-            parts = list(zip(kernels(there, node), _observed(there, node, seen), strict=True))
+            pairs = zip(kernels(there, node), _observed(there, node, seen), strict=True)
+            parts = [(kernel, metric, metric.covariance @ kernel.double().flatten(1).T) for kernel, metric in pairs]
             found[name] = {}
             for kind in wanted:
                 steps = rank_for_ratio(there, name, kind, 0.0) // groups_of(node)
-                errors = torch.stack([_errors(kernel, kind, steps, metric) for kernel, metric in parts]).sum(0)
-                found[name][kind] = errors.cpu().numpy()
+                errors = [_errors(kernel, kind, steps, metric, pull) for kernel, metric, pull in parts]
+                found[name][kind] = torch.stack(errors).sum(0).cpu().numpy()
     tell(Event("price ranks", len(kinds), len(kinds)))
     return found
 
@@ -164,13 +165,13 @@ def _observed(net: Net, node: Node, seen: Evidence) -> list[Metric]:
     return found
 
 
-def _errors(kernel: Tensor, kind: Kind, most: int, metric: Metric) -> Tensor:
-    """The error [most + 1] of one group's weights at each rank."""
+def _errors(kernel: Tensor, kind: Kind, most: int, metric: Metric, pull: Tensor) -> Tensor:
+    """The error [most + 1] of one group's weights at each rank; `pull` is the covariance times them."""
     if kind in ("svd", "output"):
-        return pair_errors(kernel.flatten(1), metric)[: most + 1]
+        return pair_errors(kernel.flatten(1), metric, pull)[: most + 1]
     if kind == "input":
-        return input_errors(kernel.flatten(2), metric)[: most + 1]
-    return polyadic_errors(kernel if kind == "cp4" else kernel.flatten(2), most, metric)
+        return input_errors(kernel.flatten(2), metric, pull)[: most + 1]
+    return polyadic_errors(kernel if kind == "cp4" else kernel.flatten(2), most, metric, pull)
 
 
 def _apportioned(total: int, net: Net, layers: Mapping[str, tuple[Kind, float]]) -> dict[str, int]:
