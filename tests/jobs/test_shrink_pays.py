@@ -116,7 +116,7 @@ def unproven(folder: Folder) -> Done:
 
 
 def test_int8_that_is_not_proven_is_neither_planned_for_nor_shipped(unproven: Done) -> None:
-    int8, pruned = unproven.candidate("int8"), unproven.candidate("pruned")
+    int8, pruned = unproven.candidate("int8"), unproven.candidate("pruned, solved in full")
     assert int8.validation_score == 100 > pruned.validation_score and int8.latency_ms < 0.1 * pruned.latency_ms
     assert pruned.proven and not int8.proven
     assert pruned.chosen and not int8.chosen
@@ -155,7 +155,7 @@ def test_int8_that_is_slower_is_neither_planned_for_nor_shipped_however_small(sl
 
 
 def test_a_net_that_is_no_faster_is_shipped_where_its_size_counts(slow_int8: Done) -> None:
-    manifest, pruned = slow_int8.bundle.manifest, slow_int8.candidate("pruned")
+    manifest, pruned = slow_int8.bundle.manifest, slow_int8.candidate("pruned, solved in full")
     assert pruned.chosen and pruned.latency_ms == slow_int8.candidate("original").latency_ms
     assert manifest.summary.within_budget and manifest.result.size_bytes <= 0.8 * manifest.original.size_bytes
     assert manifest.summary.size_bytes == manifest.result.size_bytes == pruned.size_bytes

@@ -17,7 +17,6 @@ LIMIT, INT8_SHARE = 0.25, 0.5  # of the original's time
 STEP = 4  # channels that the board computes at once
 LAYERS = ("0", "2", "6")
 BEST = "pruned and factorised, int8"
-SHIPPED = f"{BEST}, solved in full"
 WHOLE = {"0": 8, "2": 16}  # channels of the convolutions
 
 
@@ -54,7 +53,7 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 def test_channels_alone_and_with_ranks_are_planned_in_both_precisions(timed: Done) -> None:
     kinds = ("pruned", "pruned and factorised")
-    names = ["original", "int8", *kinds, *(f"{kind}, int8" for kind in kinds), SHIPPED]
+    names = ["original", "int8", *kinds, *(f"{kind}, int8" for kind in kinds), f"{BEST}, solved in full"]
     assert [candidate.name for candidate in timed.bundle.manifest.candidates] == names
     assert [timed.candidate(name).precision == "int8" for name in names] == ["int8" in name for name in names]
 
@@ -117,7 +116,7 @@ def test_the_calibration_part_is_observed_with_the_jobs_seed(timed: Done) -> Non
 def test_the_one_that_is_chosen_is_the_one_that_is_shipped(timed: Done) -> None:
     manifest, steps = timed.bundle.manifest, timed.bundle.recipe.steps
     (chosen,) = (candidate for candidate in manifest.candidates if candidate.chosen)
-    assert chosen.name == SHIPPED
+    assert chosen.name == BEST
     assert (chosen.macs, chosen.size_bytes) == (manifest.result.macs, manifest.result.size_bytes)
     assert [type(step) for step in steps] == [Prune, Factorise, Solve, Fold, Quantize]
     assert {step.images for step in steps if isinstance(step, Factorise | Quantize)} == {SIZES["calibration"]}
@@ -169,19 +168,17 @@ def test_candidates_that_hold_but_are_not_shipped_are_not_chosen(timed: Done) ->
     outcomes = timed.outcomes()
     names = [candidate.name for candidate in timed.bundle.manifest.candidates if candidate.name != "original"]
     told = {what.split("'")[1]: outcome for what, outcome in outcomes.items() if what.startswith("candidate")}
-    assert told == {name: "kept" if name == SHIPPED else "not chosen" for name in names}
+    assert told == {name: "kept" if name == BEST else "not chosen" for name in names}
     share = timed.candidate("int8").latency_ms / (LIMIT * timed.candidate("original").latency_ms)
     assert timed.reason("candidate 'int8'") == f"latency_ms is {share:.2f}x its limit"
-    best, pruned = (timed.candidate(name) for name in (SHIPPED, "pruned, int8"))
+    best, pruned = (timed.candidate(name) for name in (BEST, "pruned, int8"))
     assert best.proven and pruned.proven and pruned.validation_score < best.validation_score
     behind = best.validation_score - pruned.validation_score
     assert timed.reason("candidate 'pruned, int8'").startswith(f"{behind:.2f} points worse on the validation part")
     lost = timed.candidate("original").validation_score - best.validation_score
-    assert timed.reason(f"candidate '{SHIPPED}'").endswith(
-        f"; {lost:.2f} points of accuracy lost on the validation part"
-    )
+    assert timed.reason(f"candidate '{BEST}'").endswith(f"; {lost:.2f} points of accuracy lost on the validation part")
     kept = f"{best.latency_ms / timed.candidate('original').latency_ms:.2f}x the original's time, measured; "
-    assert timed.reason(f"candidate '{SHIPPED}'").startswith(kept)
+    assert timed.reason(f"candidate '{BEST}'").startswith(kept)
 
 
 def test_what_became_of_channels_and_ranks_is_what_was_done_to_the_layers(timed: Done) -> None:

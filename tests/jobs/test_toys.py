@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from scripted_target import Scripted
 from slimwright import Budget, Bundle, Settings, load_bundle, shrink
 from slimwright.data import Dataset, Targets
+from slimwright.graph import load_net
 from slimwright.measure.original import original_of
-from slimwright.search import Candidate, Evaluate, Evaluation, Journal, Space
+from slimwright.search import Candidate, Evaluate, Evaluation, Journal, Space, measured_plan
 from slimwright.tasks import Classification, Forward, Metric, Outputs, Task, task_for
-from slimwright.techniques import TECHNIQUES, Choice, Knob, Observed, Solve, Step, Technique, Work
+from slimwright.techniques import TECHNIQUES, Choice, Knob, Observed, Solve, Step, Technique, Work, apply
 from small_digits import few_digits, small_digit_net
 
 KEY = "rounded layers"
@@ -62,16 +63,28 @@ def sentence(step: Round) -> str:
 ROUND = Technique(Round, rounded, sentence, knobs=knobs, steps=steps, done="rounded")
 
 
+def rounding(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluation:
+    """Plan as ever, and ship the plan that rounds, though what it is said to save is made up."""
+    made: list[Evaluation] = []
+
+    def seen(candidate: Candidate) -> Evaluation:
+        made.append(evaluate(candidate))
+        return made[-1]
+
+    measured_plan(space, seen, journal)
+    return next(one for one in made if "rounded" in one.name)
+
+
 def test_a_technique_of_ones_own_is_planned_applied_reported_and_read_back(tmp_path: Path) -> None:
     techniques = (*TECHNIQUES, ROUND)
-    found = job(tmp_path, Budget(macs="0.7x", max_drop=100), techniques=techniques)
+    found = job(tmp_path, Budget(macs="0.5x", max_drop=100), techniques=techniques, policy=rounding)
     chosen = next(one for one in found.manifest.candidates if one.chosen)
-    tried = {one.name for one in found.manifest.candidates}
-    assert any("rounded" in name for name in tried), tried
-    (step,) = (step for name in (chosen.name,) for step in load_bundle(found.path, techniques).recipe.steps[:1])
+    assert "rounded" in chosen.name and chosen.proven
     assert load_bundle(found.path, techniques).recipe == found.recipe
-    if "rounded" in chosen.name:
-        assert isinstance(step, Round) and "Round " in (found.path / "report.html").read_text()
+    assert any(isinstance(step, Round) for step in found.recipe.steps)
+    assert "Round " in (found.path / "report.html").read_text()
+    again = apply(found.recipe, small_digit_net(), few_digits(), techniques=techniques)
+    assert again.digest == load_net(found.path / "net").digest
 
 
 @dataclass(frozen=True)
@@ -162,7 +175,7 @@ def test_a_network_without_classes_is_shrunk_by_imitation(tmp_path: Path) -> Non
     assert found.manifest.task.name == "imitation" and found.summary.score_original == 0
     assert 0 < found.summary.score < 100 and found.manifest.proof.passed
     assert found.manifest.result.macs <= 0.6 * found.manifest.original.macs
-    assert found.manifest.result.output_shapes == [[1, 2, 16, 16], [1, 1]]
+    assert found.manifest.result.output_shapes == [[1, 2, 32, 32], [1, 1]]
 
 
 def job(

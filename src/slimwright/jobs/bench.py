@@ -1,5 +1,6 @@
 """Where the candidates of a job are built, converted, run and compared; each once, since results are journaled."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -140,8 +141,10 @@ class Bench:
         exam, name = self.given.exam, candidate.name
         sides, expected = {name: artefact}, {name: outputs_of(net, exam.inputs)}
         one = prove(self.place.target, sides, EFFORTS["outputs"], exam=exam, expected=expected)[name]
-        if not one.rounds:
+        if not one.rounds or one.score is None:
             raise ProofError(one.why)
+        if not math.isfinite(one.score):
+            raise ProofError("its outputs hold values that are not numbers")
         return {
             "cost": asdict(self._cost(net, artefact, name)),
             "precision": artefact.precision,

@@ -43,7 +43,7 @@ def verify(
     net, original = load_net(bundle.path / NET), _original(bundle, target)
     if task is None:
         shapes = [net[name].shape for name in net.outputs]
-        task = task_for(data, shapes, original, manifest.task.name)
+        task = task_for(data, shapes, original, manifest.task.name, part="test")
     if task.metric != manifest.task.metric.metric:
         raise DataError(
             f"the bundle was proven by its {manifest.task.metric.name} ({manifest.task.name}); the task "

@@ -116,7 +116,7 @@ def _least_cost(space: Space, evaluate: Evaluate, wholes: Sequence[_Whole]) -> I
             share = (low * high) ** 0.5
             limits = {**space.limits, objective: min(share * most, space.limits.get(objective, most))}
             found = _planned(space, evaluate, whole, None, limits)
-            made = [] if found is None else list(_solved(space, evaluate, whole, found))
+            made = [] if found is None else list(_solved(space, evaluate, whole, found, objective))
             yield from made
             holds = bool(made) and all(space.drop(one) <= space.budget.max_drop for one in made)
             low, high = (low, share) if holds else (share, high)
@@ -141,12 +141,18 @@ def _planned(
 
 
 def _solved(
-    space: Space, evaluate: Evaluate, whole: _Whole, planned: tuple[MeasuredPlan, Menu]
+    space: Space, evaluate: Evaluate, whole: _Whole, planned: tuple[MeasuredPlan, Menu], objective: str = ""
 ) -> Iterator[Evaluation]:
-    """The candidate of a plan, solved on a share of the images, unless it was measured not to pay."""
+    """The candidate of a plan, solved on a share of the images, unless it was measured not to pay.
+
+    Of several plans that minimise an objective, the name says how much of it is left.
+    """
     found, menu = planned
     name = " and ".join(menu.used(found.plan.counts).values())
     name = name if not whole.quantize else f"{name}, {whole.name}"
+    if objective:
+        left = found.measured.get(objective, found.plan.predicted[objective])
+        name = f"{name}, {left / float(getattr(space.original.cost, objective)):.2f}x {space.budget.minimise}"
     share = found.measured.get("latency_ms", 0.0) / whole.seen.latency_ms
     if share > PAYS and tuple(space.limits) == ("latency_ms",):
         why = f"the smaller net takes {share:.2f}x the time of the whole one; measured"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from slimwright.data import Dataset, is_labels, no_images, tensors_of
+from slimwright.data import Dataset, Part, is_labels, no_images, tensors_of
 from slimwright.errors import DataError, RequestError
 from slimwright.tasks.classification import Classification
 from slimwright.tasks.imitation import imitating
@@ -34,15 +34,23 @@ NAMED: Mapping[str, Named] = {
 GUESSED = {NONE: "imitation", LABELS: "classification", FLAGS: "multi-label"}
 
 
-def task_for(data: Dataset, shapes: Sequence[Sequence[int]], original: Forward, name: str | None = None) -> Task:
+def task_for(
+    data: Dataset,
+    shapes: Sequence[Sequence[int]],
+    original: Forward,
+    name: str | None = None,
+    *,
+    part: Part = "calibration",
+) -> Task:
     """Return the task of this name, or without one that which the labels of `data` call for.
 
-    `shapes` are those of the net's outputs for one image, and `original` is the net as the user gave it. Raises
-    RequestError where there is no task of the name, and DataError where labels or outputs do not fit it.
+    `shapes` are those of the net's outputs for one image, and `original` is the net as the user gave it. Labels are
+    those of the first image of `part`. Raises RequestError where there is no task of the name, and DataError where
+    labels or outputs do not fit it.
     """
     if name is not None and name not in NAMED:
         raise RequestError(f"there is no task '{name}'; the tasks are {', '.join(NAMED)}")
-    has = _labels_in(data)
+    has = _labels_in(data, part)
     chosen = name or GUESSED.get(has)
     if chosen is None:
         raise DataError(f"data set '{data.name}' has {has}, which no task reads; choose the task 'imitation'")
@@ -56,11 +64,11 @@ def task_for(data: Dataset, shapes: Sequence[Sequence[int]], original: Forward, 
     return task
 
 
-def _labels_in(data: Dataset) -> str:
+def _labels_in(data: Dataset, part: Part) -> str:
     """What labels the images have: one of the keys of `GUESSED`, or other targets, in words."""
-    first = next(data.batches("calibration", 1), None)
+    first = next(data.batches(part, 1), None)
     if first is None:
-        raise no_images(data.name, "calibration")
+        raise no_images(data.name, part)
     targets = first[1]
     if isinstance(targets, Tensor) and targets.shape[1:] == (0,):
         return NONE
