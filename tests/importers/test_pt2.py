@@ -308,15 +308,16 @@ def test_an_operator_from_elsewhere_is_refused_by_name(good: Path) -> None:
         read_pt2(changed(good, lambda entries: edited_json(entries, "models/model.json", plant)))
 
 
-def test_two_inputs_are_refused(tmp_path: Path) -> None:
+def test_two_inputs_are_read_in_order(tmp_path: Path) -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
-            return (x + y).mean((2, 3))
+            return (x + 2 * y).mean((2, 3))
 
     path = tmp_path / "two.pt2"
     torch.export.save(export(Two(), (torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE))), path)
-    with pytest.raises(ModelError, match="takes 2 inputs"):
-        read_pt2(path)
+    one, two = torch.randn(2, *SHAPE), torch.randn(2, *SHAPE)
+    (found,) = read_pt2(path).run((one, two))
+    torch.testing.assert_close(found, Two()(one, two))
 
 
 JUNK = st.one_of(

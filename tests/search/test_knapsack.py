@@ -186,7 +186,7 @@ def test_what_a_run_uses_is_weights_in_the_runtimes_form_and_values() -> None:
     plain, winograd = (Predictor(net, couple(net), table, 1, transformed=times) for times in (1.0, 4.0))
     counts = plain.whole
     assert plain.used_bytes(counts) == plain.weight_bytes(counts) + plain.other_bytes(counts)
-    taken = [piece.weights for name in plain.shapes for piece in plain.pieces(name, counts) if piece.is_winograd]
+    taken = [piece.weights for name in plain.shapes for piece in plain.pieces.of(name, counts) if piece.is_winograd]
     square = [net.tensors[n.tensors["weight"]] for n in net.weighted() if n.op == "conv2d"]
     assert sum(taken) == sum(weight.numel() for weight in square if weight.shape[2:] == (3, 3))
     assert taken and winograd.used_bytes(counts) - plain.used_bytes(counts) == 3 * 4 * sum(taken)

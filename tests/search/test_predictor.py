@@ -229,20 +229,26 @@ def counts_measured(net: Net, name: str, ranks: Sequence[str] = ()) -> tuple[lis
     return sorted({s.in_channels for s in found}), sorted({s.out_channels for s in found})
 
 
-def test_layers_are_measured_at_five_counts_that_a_choice_can_lead_to() -> None:
+def test_layers_are_measured_at_four_counts_that_a_choice_can_lead_to() -> None:
     flat, concat = small_net("Flat"), small_net("Concat")
-    assert counts_measured(flat, "conv2d_1") == ([1, 2, 3, 4], [1, 2, 3, 4, 5])
-    assert counts_measured(flat, "linear") == ([4, 8, 12, 16, 20], [1, 2, 3, 4, 7])  # four places of each channel
-    assert counts_measured(flat, "linear_1") == ([1, 2, 3, 4, 7], [3])
-    assert counts_measured(concat, "conv2d_2") == ([1, 2, 3, 4, 7], [1, 2, 3, 4, 5])  # of two groups
-    assert counts_measured(concat, "linear") == ([2, 3, 4, 7, 12], [3])  # of three
+    assert counts_measured(flat, "conv2d_1") == ([1, 2, 3, 4], [1, 2, 3, 5])
+    assert counts_measured(flat, "linear") == ([4, 8, 12, 20], [1, 2, 4, 7])  # four places of each channel
+    assert counts_measured(flat, "linear_1") == ([1, 2, 4, 7], [3])
+    assert counts_measured(concat, "conv2d_2") == ([1, 2, 4, 7], [1, 2, 3, 5])  # of two groups
+    assert counts_measured(concat, "linear") == ([2, 3, 6, 12], [3])  # of three
 
 
-def test_a_layer_with_ranks_is_measured_at_three_of_them_too() -> None:
-    """Input ranks 1 to 11, at which 156 weights a rank are fewer than 1728, and output ranks 1 to 13, at 124 a rank."""
+def test_a_layer_with_ranks_is_measured_at_two_of_them_too() -> None:
+    """Input ranks 1 to 11, at which 156 weights a rank are fewer than 1728, output ranks 1 to 13, CP ranks 1 to 46."""
     net = net_of(nn.Conv2d(1, 12, 3), nn.Conv2d(12, 16, 3), nn.Conv2d(16, 3, 2), shape=SHAPE)
-    assert counts_measured(net, "conv2d_1") == ([1, 2, 3, 6, 12], [1, 2, 4, 8, 16])
-    assert counts_measured(net, "conv2d_1", ["conv2d_1"]) == ([1, 2, 3, 6, 11, 12], [1, 2, 4, 8, 13, 16])
+    assert counts_measured(net, "conv2d_1") == ([1, 2, 5, 12], [1, 3, 6, 16])
+    assert counts_measured(net, "conv2d_1", ["conv2d_1"]) == ([1, 2, 5, 12], [1, 3, 6, 16])
+    device = Device()
+    predictor_of(net, device, ranks=["conv2d_1"]).measure()
+    pointwise = {(s.in_channels, s.out_channels) for s, _ in device.asked if s.kernel == (1, 1)}
+    assert pointwise == {(i, r) for i in (1, 2, 5, 12) for r in (1, 11, 46)} | {
+        (r, o) for r in (1, 13, 46) for o in (1, 3, 6, 16)
+    }
     narrow = net_of(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, (1, 3)), nn.Conv2d(4, 3, (4, 2)), shape=SHAPE)
     assert counts_measured(narrow, "conv2d_1", ["conv2d_1"]) == ([1, 2, 3, 4], [1, 2, 3, 4])
 
@@ -294,7 +300,7 @@ def test_the_pieces_of_a_layer_are_the_layers_that_factorising_makes(kind: str) 
     small = factorise(net, factors)
     shapes = [shape_of(small, node) for node in small.weighted()]
     made = [shape for shape in shapes if shape not in predictor.shapes.values()]
-    pieces = predictor.pieces(layer, counts)
+    pieces = predictor.pieces.of(layer, counts)
     assert [replace(piece.shape, activation="none") for piece in pieces] == [
         replace(shape, activation="none") for shape in made
     ]
@@ -308,7 +314,7 @@ def test_the_pieces_of_a_layer_are_the_layers_that_factorising_makes(kind: str) 
 
 def observed(net: Net) -> Evidence:
     images = torch.randn(30, *net.input.shape[1:], generator=torch.Generator().manual_seed(2))
-    return observe(net, [(images, torch.arange(30) % 3)], task=classification(3))
+    return observe(net, [(images, torch.arange(30) % 3)], task=classification(net[net.outputs[0]].shape[1]))
 
 
 class Mixed(nn.Module):

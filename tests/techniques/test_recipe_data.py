@@ -58,7 +58,8 @@ def cut(net: Net) -> Prune:
 
 def result(net: Net, data: ArrayData | Guarded, *steps: Step) -> str:
     """The digest of what comes of a net that is cut first."""
-    return apply(Recipe(original=net.digest, steps=(cut(net), *steps)), net, data).digest
+    recipe = Recipe(original=net.digest, steps=(cut(net), *steps))
+    return apply(recipe, net, data, task=Classification(data.labels)).digest
 
 
 @pytest.mark.parametrize("name", LEARNED)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slimwright.search.predictor import Counts, Predictor
+from slimwright.search.choices import Counts
+from slimwright.search.predictor import Predictor
 from slimwright.techniques.prune import Removal
 
 

@@ -18,7 +18,7 @@ class Solve(Step):
 
 
 def _apply(step: Solve, work: Work) -> Work:
-    inputs = like(whole(work.data, "calibration")[0], lambda tensor: tensor[: step.images])
+    inputs = like(whole(work.given, "calibration")[0], lambda tensor: tensor[: step.images])
     return replace(work, draft=refit(work.draft, inputs, device=work.device, tell=work.tell))
 
 

@@ -1,0 +1,127 @@
+"""What may be chosen of a net: how many channels each group keeps, and which ranks layers have."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from slimwright.cost.latency import LayerShape, shape_of, with_channels
+from slimwright.coupling.balance import Ladder, ladders
+from slimwright.coupling.channels import Coupling
+from slimwright.graph.net import Net
+from slimwright.techniques.ranks import CP_RANK, IN_RANK, OUT_RANK, RANKS, rank_for_ratio
+
+GRID_POINTS = 4  # channel counts measured per layer and direction; between them latency is interpolated
+RANK_POINTS = 2  # ranks likewise
+MOST_SIZES = 24  # sizes to choose from per group
+LEAST_RUNGS = 4  # of a group that parts share equally, where it is wide enough
+MOST_CP_TAPS = 2304  # finding the terms of a layer that reads 256 channels in 3x3 takes half a minute, of 512 minutes
+
+Counts: TypeAlias = Mapping[str, int]
+
+
+class Choices:
+    """The sizes that each group, and each rank, may have, and the channels that a choice leaves each layer.
+
+    `ranks` names layers that may be factorised.
+    """
+
+    def __init__(self, net: Net, coupling: Coupling, step: int, ranks: Iterable[str] = ()) -> None:
+        self.net, self.coupling, self.step = net, coupling, step
+        self.shapes = {node.name: shape_of(net, node) for node in net.weighted()}
+        self.sizes = {group.name: sizes(group.size, step) for group in coupling.groups}
+        self.ladders: dict[str, Ladder] = ladders(coupling, lambda size, parts: equal_sizes(size, parts, step))
+        self.sizes |= {name: ladder.sizes for name, ladder in self.ladders.items()}
+        for name in ranks:
+            self.sizes |= self._ranks(name)
+        self.whole = {name: some[0] for name, some in self.sizes.items()}
+        self._removed = self._removed_per_channel()
+        self.items = {name: self._items(name) for name in self.shapes}
+
+    def shape(self, name: str, counts: Counts) -> LayerShape:
+        """Return a layer with the channels that a choice leaves it."""
+        shape = self.shapes[name]
+        left = {"in": shape.in_channels, "out": shape.out_channels}
+        for role in left:
+            for group, positions in self._removed.get((name, role), {}).items():
+                left[role] -= (self.whole[group] - counts[group]) * positions
+        return with_channels(shape, left["in"], left["out"])
+
+    def ranks(self, name: str, counts: Counts) -> dict[str, int]:
+        """Return the ranks of a layer that a choice sets, by what they are of."""
+        return {item: counts[item + name] for item in RANKS if item + name in self.sizes}
+
+    def grid(self, name: str, role: str) -> list[int]:
+        """Return a few counts of channels from the least to the whole, each one that a choice can lead to."""
+        shape = self.shapes[name]
+        unit = shape.groups if shape.groups < shape.in_channels else 1
+        whole = shape.in_channels if role == "in" else shape.out_channels
+        groups = self._removed.get((name, role), {})
+        if len(groups) != 1:
+            spread = np.geomspace(max(whole / 8, 1), whole, GRID_POINTS) if groups else [whole]
+            reachable = sorted({max(round(size / unit), 1) * unit for size in spread})
+        else:
+            ((group, positions),) = groups.items()
+            reachable = sorted(whole - (self.whole[group] - size) * positions for size in self.sizes[group])
+        return reachable if len(reachable) <= GRID_POINTS else _spread(reachable, GRID_POINTS)
+
+    def rank_grid(self, item: str) -> list[int]:
+        """Return the ranks at which the layers of an item are measured."""
+        ranks = sorted(self.sizes.get(item, [0])[1:])
+        return ranks if len(ranks) <= RANK_POINTS else _spread(ranks, RANK_POINTS)
+
+    def _items(self, name: str) -> list[str]:
+        """What a layer depends on: groups, and ranks of its own."""
+        groups = dict.fromkeys(group for role in ("in", "out") for group in self._removed.get((name, role), {}))
+        return [*groups, *(item + name for item in RANKS if item + name in self.sizes)]
+
+    def _removed_per_channel(self) -> dict[tuple[str, str], dict[str, int]]:
+        """How many channels a layer loses, on its inputs and on its outputs, with each channel of a group."""
+        found: dict[tuple[str, str], dict[str, int]] = {}
+        for group in self.coupling.groups:
+            for place in group.cuts:
+                if place.node in self.shapes:
+                    shape, positions = self.shapes[place.node], place.positions.shape[1]
+                    each = {"in": positions * shape.in_channels // shape.out_channels, "out": positions}
+                    for role, removed in (each if place.role == "each" else {place.role: positions}).items():
+                        found.setdefault((place.node, role), {})[group.name] = removed
+        return found
+
+    def _ranks(self, name: str) -> dict[str, list[int]]:
+        """The items of a layer's ranks: the whole, and those below it at which there are fewer weights."""
+        shape = self.shapes[name]
+        taps, inputs, outputs = math.prod(shape.kernel), shape.in_channels, shape.out_channels
+        most = min(taps * inputs, outputs)
+        fewer = [r for r in sizes(most, self.step)[1:] if r * (taps * inputs + outputs) < taps * inputs * outputs]
+        found = {OUT_RANK + name: [most, *fewer]}
+        if taps > 1:
+            fewer = [r for r in sizes(inputs, self.step)[1:] if r * (inputs + taps * outputs) < taps * inputs * outputs]
+            found[IN_RANK + name] = [inputs, *fewer]
+        if taps > 1 and taps * inputs <= MOST_CP_TAPS:
+            most = rank_for_ratio(self.net, name, "cp", 0.0)
+            found[CP_RANK + name] = [most + 1, *sizes(most + 1, self.step)[1:]]
+        return found
+
+
+def _spread(numbers: Sequence[int], points: int) -> list[int]:
+    """A few of them, from the first to the last, each about as many times the one before: caches fill by factors."""
+    wanted = np.geomspace(numbers[0], numbers[-1], points)
+    return sorted({min(numbers, key=lambda number: abs(number - aim)) for aim in wanted.tolist()})
+
+
+def equal_sizes(whole: int, parts: int, step: int) -> list[int]:
+    """Return what to ask for of a group that so many parts share equally: multiples of their number, by `sizes`."""
+    each = whole // parts
+    return [count * parts for count in sizes(each, min(step, max(each // LEAST_RUNGS, 1)))]
+
+
+def sizes(whole: int, step: int) -> list[int]:
+    """Return what a group of `whole` channels may keep: itself, multiples of `step`, and below it halves down to 4.
+
+    Where that would be many, every second, third or so of the multiples has to do.
+    """
+    stride = step * max(whole // step // MOST_SIZES, 1)
+    multiples = [*range((whole - 1) // stride * stride, 0, -stride)]
+    halves = [step >> shift for shift in range(1, step.bit_length()) if 4 <= step >> shift < whole]
+    return [whole, *multiples, *halves]
