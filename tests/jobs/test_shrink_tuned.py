@@ -154,7 +154,8 @@ def test_evidence_is_kept_for_the_images_and_the_seed(wild: Done, gentle: Done, 
     observed = [[event.done for event in job.told if event.stage == "observe"] for job in (wild, gentle)]
     assert observed == [[64, 128, SIZES["calibration"]], []]
     kept = sorted(path.name.split("-")[0] for path in (folder / "cache").iterdir())
-    assert kept == ["evidence", "evidence", "latency"]  # and no checkpoint
+    assert kept == ["evidence", "evidence", "jobs", "latency"]  # and no checkpoint
+    assert {path.name for path in (folder / "cache" / "jobs").glob("*/*") if path.is_file()} == {"journal.jsonl"}
 
 
 def test_the_train_part_is_read_to_tune_alone(gentle: Done) -> None:

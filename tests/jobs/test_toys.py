@@ -77,7 +77,7 @@ def rounding(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluation:
 
 def test_a_technique_of_ones_own_is_planned_applied_reported_and_read_back(tmp_path: Path) -> None:
     techniques = (*TECHNIQUES, ROUND)
-    found = job(tmp_path, Budget(macs="0.5x", max_drop=100), techniques=techniques, policy=rounding)
+    found = job(tmp_path, Budget(macs="0.25x", max_drop=100), techniques=techniques, policy=rounding)
     chosen = next(one for one in found.manifest.candidates if one.chosen)
     assert "rounded" in chosen.name and chosen.proven
     assert load_bundle(found.path, techniques).recipe == found.recipe
