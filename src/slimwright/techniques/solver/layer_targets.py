@@ -87,13 +87,14 @@ class Wish:
 
     def rest(self, outputs: Tensor, *, eased: bool = False) -> Tensor:
         """Return what `outputs` [O, P] lack; nothing, if it is `eased`, where they and the wish are cut off alike."""
-        reached = outputs * self.scale + self.shift + self.other
-        rest = (self.wanted - reached) / torch.where(self.alive, self.scale, 1.0)
+        reached = torch.addcmul(self.shift + self.other, outputs, self.scale)
+        rest = (self.wanted - reached).mul_(1 / torch.where(self.alive, self.scale, 1.0))
         low, high = self.bounds
-        if not eased or self.bounds == FREE:
-            return rest
-        below, above = (self.wanted <= low) & (reached <= low), (self.wanted >= high) & (reached >= high)
-        return rest.masked_fill_(below | above, 0.0)
+        if eased and low > FREE[0]:
+            rest.masked_fill_(torch.maximum(self.wanted, reached) <= low, 0.0)
+        if eased and high < FREE[1]:
+            rest.masked_fill_(torch.minimum(self.wanted, reached) >= high, 0.0)
+        return rest
 
 
 def pointwise_behind(draft: Draft, node: Node) -> Node | None:

@@ -17,25 +17,25 @@ from slimwright.graph.net import Net, Node
 from slimwright.graph.ops import pair_of
 from slimwright.techniques.solver.draft import Origin
 
-PER_IMAGE = 64  # positions; more where there are few images for the weights of an output
-PER_TAP = 64  # positions of all images
+PER_IMAGE = 64  # positions that are taken, for each image
+PER_TAP = 64  # positions that are taken, for each weight of an output
 MOST_BYTES = 6e8  # of what a layer reads at its positions
+LEAST_IMAGES = 64  # that positions are taken of, if there are as many
+MOST_SHARE = 1 / 4  # of an image's positions that are taken, as long as there are more images
 SEED = 0
 
 
 class Positions:
     """The positions of one node's values that are looked at, in one chunk of images after another.
 
-    There are `per_image` of them, or all where that is not many more; a generator deals them.
+    `per_image` of each of the first `images`, dealt by a generator; or all.
     """
 
     def __init__(self, node: Node, images: int, per_image: int) -> None:
-        self.node = node
+        self.node, self.images = node, images
         self.channel = len(node.shape) - 1 if node.op == "linear" else 1
-        each = prod(node.shape) // node.shape[self.channel]
-        self.sampled = node.shape[0] == 1 and per_image < each
-        self.per_image = max(per_image, 1) if self.sampled else each
-        self.count = images * self.per_image
+        self.sampled = per_image < _each(node)
+        self.per_image = per_image
         self._generator = torch.Generator("cpu").manual_seed(SEED)
 
     def drawn(self, x: Tensor) -> Tensor:
@@ -48,16 +48,31 @@ class Positions:
         return ((stretches + within) * (each / self.per_image)).long().clamp_max(each - 1).to(x.device)
 
 
-def of_layer(net: Net, node: Node, images: int) -> Positions:
-    """Return the positions at which a layer is solved."""
+def of_layer(net: Net, node: Node, images: int, at_once: int) -> Positions:
+    """Return the positions at which a layer is solved; whole chunks of images, `at_once`, are looked at."""
     size = taps(net, node)
-    most = int(MOST_BYTES / (4 * groups_of(node) * size * images))
-    return Positions(node, images, min(max(PER_IMAGE, ceil(PER_TAP * size / images)), most))
+    most = int(MOST_BYTES / (4 * groups_of(node) * size))
+    return _dealt(node, min(max(PER_IMAGE * images, PER_TAP * size), most), images, at_once)
 
 
-def of_norm(node: Node, images: int) -> Positions:
+def of_norm(node: Node, images: int, at_once: int) -> Positions:
     """Return the positions at which a batch norm's statistics are taken."""
-    return Positions(node, images, PER_IMAGE)
+    return _dealt(node, PER_IMAGE * images, images, at_once)
+
+
+def _dealt(node: Node, rows: int, images: int, at_once: int) -> Positions:
+    """So many positions in all, of as many images as it takes not to take too many of each."""
+    each = _each(node)
+    if node.shape[0] != 1:  # images do not come first: all positions
+        return Positions(node, images, each)
+    enough = max(LEAST_IMAGES, ceil(rows / (MOST_SHARE * each)))
+    some = min(ceil(enough / at_once) * at_once, images)
+    return Positions(node, some, min(ceil(rows / some), each))
+
+
+def _each(node: Node) -> int:
+    """Positions of one image."""
+    return prod(node.shape) // node.shape[len(node.shape) - 1 if node.op == "linear" else 1]
 
 
 @dataclass(frozen=True)
@@ -69,11 +84,11 @@ class Seen:
     other: Tensor | None  # [O, P]
 
 
-def look(net: Net, node: Node, origin: Origin, chunks: Iterable[Sequence[Tensor]], images: int) -> Seen:
+def look(net: Net, positions: Positions, origin: Origin, chunks: Iterable[Sequence[Tensor]]) -> Seen:
     """Return what is seen of a layer; each chunk holds what it reads, the values of `origin`, and perhaps the other."""
-    positions, groups, size = of_layer(net, node, images), groups_of(node), taps(net, node)
-    many = groups > 1  # then positions lie side by side, else taps
-    columns = torch.empty(groups, size, positions.count) if many else torch.empty(1, positions.count, size).mT
+    node = positions.node
+    groups, size, count = groups_of(node), taps(net, node), positions.images * positions.per_image
+    columns = torch.empty(groups, size, count) if groups > 1 else torch.empty(1, count, size).mT
     wanted: list[Tensor] = []
     others: list[Tensor] = []
     start = 0

@@ -37,7 +37,7 @@ from slimwright.techniques.solver.activations import Activation, Activations
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.drift import drifted, is_part, shared
 from slimwright.techniques.solver.layer_targets import FREE, LayerTarget, Wish, pointwise_behind, target_of
-from slimwright.techniques.solver.positions import look, of_norm, values_at
+from slimwright.techniques.solver.positions import Positions, look, of_layer, of_norm, values_at
 from slimwright.techniques.solver.ridge import LayerRidge
 
 RELU_ROUNDS = 3  # our measurement of 2026-11-21: 1 to 5 points at 90 % of the channels removed, more rounds add little
@@ -70,7 +70,8 @@ class Job:
 
     def states(self, norm: Node) -> bool:
         """True where solving the layer shows the statistics of a batch norm: it reads the layer."""
-        return self.target is not None and self.target.norm == norm and norm.source == self.node.name
+        stated = self.target.norm if self.target is not None else None
+        return stated is not None and stated.name == norm.name and norm.source == self.node.name
 
 
 class Solver:
@@ -92,11 +93,12 @@ class Solver:
         keys = [self._keys(job) for job in jobs]
         for number, job in enumerate(jobs):
             later = list(dict.fromkeys(key for some in keys[number + 1 :] for key in some))
-            chunks = self._chunks(job.node, keys[number], later)
+            positions = self._positions(job)
+            chunks = self._chunks(positions, keys[number], later)
             if job.target is None:
-                self._state_norm(job.node, chunks)
+                self._state_norm(job.node, positions, chunks)
             else:
-                self._solve(job, job.target, chunks)
+                self._solve(job, job.target, positions, chunks)
         steps = len(self.net.nodes)
         self.tell(Event("solve", steps, steps))
         net = self.net.edited(self._with_biases(), tensors=self.tensors)
@@ -153,21 +155,29 @@ class Solver:
             keys += [self.values.key("draft", job.target.other)] if job.target.other is not None else []
         return keys
 
-    def _chunks(self, node: Node, keys: Sequence[Activation], later: Sequence[Activation]) -> Iterator[list[Tensor]]:
+    def _positions(self, job: Job) -> Positions:
+        images, at_once = self.values.images, self.values.at_once
+        if job.target is None:
+            return of_norm(job.node, images, at_once)
+        return of_layer(self.net, job.node, images, at_once)
+
+    def _chunks(
+        self, positions: Positions, keys: Sequence[Activation], later: Sequence[Activation]
+    ) -> Iterator[list[Tensor]]:
         """The values of those keys for one chunk of images after another, telling of it."""
-        step = list(self.net.nodes).index(node)
-        for values in self.values.walk(list(dict.fromkeys(keys)), later):
+        names = [node.name for node in self.net.nodes]
+        event = Event("solve", names.index(positions.node.name), len(names), self.net.paths[positions.node.name])
+        for values in self.values.walk(list(dict.fromkeys(keys)), later, positions.images):
             yield [values[key] for key in keys]
-            self.tell(Event("solve", step, len(self.net.nodes), self.net.paths[node.name]))
+            self.tell(event)
 
     # one layer
 
-    def _solve(self, job: Job, target: LayerTarget, chunks: Iterator[list[Tensor]]) -> None:
+    def _solve(self, job: Job, target: LayerTarget, positions: Positions, chunks: Iterator[list[Tensor]]) -> None:
         """Solve a layer, or one and the pointwise one behind it as one of limited rank."""
-        images = self.values.images
-        seen = look(self.net, job.node, target.origin, chunks, images)
+        seen = look(self.net, positions, target.origin, chunks)
         wish = Wish.of(self.net, target, seen.wanted, seen.other)
-        ridge = LayerRidge(seen.columns, images)
+        ridge = LayerRidge(seen.columns, positions.images)
         if job.behind is None:
             self._solve_one(job.node, target.norm, ridge, wish)
         else:
@@ -197,7 +207,7 @@ class Solver:
             module.bias, given = nn.Parameter(bias), given + bias
         self.values.place(node.name, module)
         if norm is not None and norm.source == node.name and self._can_be_stated(norm):
-            self._state(norm, given, ridge.outputs(weight).square().mean(1))
+            self._state(norm, given, ridge.variance(weight))
 
     def _solve_two(self, node: Node, behind: Node, ridge: LayerRidge, wish: Wish) -> None:
         one, two = (self.net.tensors[each.tensors["weight"]] for each in (node, behind))
@@ -214,9 +224,8 @@ class Solver:
         if "bias" in node.tensors:
             self._keep(node.tensors["bias"], torch.zeros(len(one)))
 
-    def _state_norm(self, norm: Node, chunks: Iterator[list[Tensor]]) -> None:
+    def _state_norm(self, norm: Node, positions: Positions, chunks: Iterator[list[Tensor]]) -> None:
         """Give a batch norm the statistics of what it reads, seen anew."""
-        positions = of_norm(norm, self.values.images)
         rows = torch.cat([values_at(x, positions.channel, positions.drawn(x)) for (x,) in chunks])
         variance, mean = torch.var_mean(rows, 0, correction=0)
         self._state(norm, mean, variance)

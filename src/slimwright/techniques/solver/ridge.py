@@ -50,6 +50,11 @@ class LayerRidge:
         """True where there are few positions for the weights."""
         return self.positions < THIN * self.columns.shape[1]
 
+    @property
+    def fewer(self) -> bool:
+        """True where there are no more positions than weights: the covariance is never made."""
+        return self.positions <= self.columns.shape[1]
+
     def outputs(self, weight: Tensor) -> Tensor:
         """Return what weights [O, D] give, about its mean: [O, P]."""
         return torch.matmul(self._grouped(weight), self.columns).flatten(0, 1)
@@ -57,6 +62,13 @@ class LayerRidge:
     def level(self, weight: Tensor) -> Tensor:
         """Return the mean [O] of what weights [O, D] give without a bias."""
         return torch.matmul(self._grouped(weight.double()), self.mean.double()[:, :, None]).flatten().float()
+
+    def variance(self, weight: Tensor) -> Tensor:
+        """Return the variance [O] of what weights [O, D] give."""
+        if self.fewer:
+            return self.outputs(weight).square().mean(1)
+        grouped = self._grouped(weight.double())
+        return ((grouped @ self._covariance) * grouped).sum(2).flatten().float()
 
     def change(self, rest: Tensor) -> Tensor:
         """Return what to add to the weights [O, D] for outputs that are nearer by `rest` [O, P].
@@ -141,7 +153,7 @@ class LayerRidge:
     def _spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
         """Variances [G, K] and directions [G, D, K], K of them: those there are; and the mean variance [G]."""
         size, positions = self.columns.shape[1:]
-        if positions > size:
+        if not self.fewer:
             values, vectors = torch.linalg.eigh(self._covariance)
             values = values.clamp_min(0)
         else:
