@@ -58,7 +58,13 @@ def cut(net: Net) -> Prune:
 
 def result(net: Net, data: ArrayData | Guarded, *steps: Step) -> str:
     """The digest of what comes of a net that is cut first."""
-    return apply(Recipe(original=net.digest, steps=(cut(net), *steps)), net, data).digest
+    return applied(net, data, *steps).digest
+
+
+def applied(net: Net, data: ArrayData | Guarded, *steps: Step) -> Net:
+    """What comes of a net that is cut first. The task is named: nobody looks for labels that would tell it."""
+    recipe = Recipe(original=net.digest, steps=(cut(net), *steps))
+    return apply(recipe, net, data, task=Classification(data.labels))
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -86,13 +92,13 @@ def test_a_step_that_solves_takes_the_first_images_and_as_many_as_it_says(
 @pytest.mark.parametrize("step", BLIND, ids=lambda step: step.step)
 def test_a_step_that_learns_nothing_reads_nothing(residual: Net, data: ArrayData, step: Step) -> None:
     guarded = Guarded(data, "train", "calibration", "validation", "test")
-    apply(Recipe(original=residual.digest, steps=(cut(residual), step)), residual, guarded)
+    applied(residual, guarded, step)
     assert guarded.read == []
 
 
 def tuned(net: Net, data: ArrayData, schedule: Schedule, teacher: Net | None) -> str:
     """The digest of the cut net after `fit`."""
-    small = apply(Recipe(original=net.digest, steps=(cut(net),)), net, data)
+    small = applied(net, data)
     module, task = small.to_module(), Classification(data.labels)
     fit(module, data, schedule, task=task, teacher=teacher.to_module() if teacher else None)
     return small.trained(module).digest
@@ -108,7 +114,7 @@ def test_a_step_that_tunes_trains_as_it_says_with_the_original_as_teacher(residu
         {"epochs": 1}, {"rate": 0.4}, {"seed": 0}, {"longest_gradient": None}, {"longest_gradient": 0.9},
     ]  # fmt: skip
     assert found not in [tuned(residual, data, replace(schedule, **other), residual) for other in others]  # type: ignore[arg-type]
-    small = apply(Recipe(original=residual.digest, steps=(cut(residual),)), residual, data)
+    small = applied(residual, data)
     assert found not in [tuned(residual, data, schedule, teacher) for teacher in (None, small)]
 
 
