@@ -72,6 +72,11 @@ def test_a_pt2_file_gives_the_same_net_as_the_module(name: str, net: Net, tmp_pa
 def test_an_onnx_file_is_read_with_its_outputs_in_order(name: str, dynamo: bool, tmp_path: Path) -> None:
     model, inputs = model_of(name), inputs_of(name, 3)
     path = exported_ends(model, tmp_path / "model.onnx", inputs_of(name, 2), dynamo=dynamo)
+    returned = [output.name for output in onnx.load(path).graph.output]
+    if len(set(returned)) < len(returned):  # no valid file: torch's older exporter names a value twice
+        with pytest.raises(ModelError, match="two outputs named"):
+            read_onnx(path)
+        return
     net = read_onnx(path)
     assert tuple(node.shape[1:] for node in net.inputs) == MANY_ENDS[name].shapes
     for mine, its in zip(net.run(inputs), outputs_of(model, inputs), strict=True):

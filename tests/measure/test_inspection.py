@@ -13,7 +13,7 @@ from slimwright.importers import capture
 from slimwright.jobs import Subject, inspect
 from slimwright.measure.inspection import Inspection, as_data, grouped, inspection_of
 from slimwright.measure.original import original_of
-from slimwright.report.figures import columns, compared, figures, fixed, reasons, shown
+from slimwright.report.figures import columns, compared, figures_of, fixed, reasons, shown
 from slimwright.runtimes.layers import is_tensor_kernel
 
 IMAGE = 4 * 36
@@ -69,7 +69,7 @@ def test_layers_that_can_be_cut_are_told_apart(seen: Inspection) -> None:
 
 def test_layers_are_counted_by_kind(seen: Inspection) -> None:
     assert seen.kinds == {"tensor": 3, "non-tensor": 5}  # batch norm, two ReLUs, sum and mean
-    said = {figure.name: figure for figure in figures(seen)}
+    said = {figure.name: figure for figure in figures_of(seen)}
     assert said["layers"].remark == "3 tensor, 5 non-tensor (62%)"
     assert said["MACs"].full == f"{36 * 6 * 9 + 36 * 6 * 6 * 9 + 18:,}"
     assert all(figure.source == "exact" for figure in said.values())

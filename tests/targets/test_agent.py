@@ -235,7 +235,7 @@ def hello(**changed: object) -> bytes:
         (b"[" * 5000, "is no slimwright agent"),
         (hello(nonce="a\r\nb"), "is no slimwright agent"),
         (hello(nonce=7), "is no slimwright agent"),
-        (hello(version="0"), "speaks version '0', and this is '1': write its runner anew"),
+        (hello(version="0"), "speaks version '0', and this is '2': write its runner anew"),
         (hello(busy=True), "is doing another job"),
         (hello(), "not with its token: something else answers"),
     ],

@@ -16,7 +16,7 @@ from slimwright.report import (
     columns,
     compared,
     ends,
-    figures,
+    figures_of,
     fixed,
     notes,
     op_name,
@@ -224,7 +224,7 @@ def _totals(found: Inspection) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_column(style="dim")
-    for figure in figures(found):
+    for figure in figures_of(found):
         table.add_row(figure.name, figure.full, figure.remark)
     for _, why in reasons([found]):
         table.add_row("not measured", NONE, Text(why))

@@ -87,7 +87,7 @@ def shrink(
             found = searched(bench, settings.policy, budget, tune, stages=stages, cache=cache)
         with stages("prove"):
             bundle = handed_over(bench, found, budget, original, folder, settings.name, stages)
-        write_report(folder, bundle.manifest, bundle.recipe)
+        write_report(folder, bundle.manifest, bundle.recipe, settings.techniques)
         journal.keep_files_of([bench.original().key, found.key])
     return replace(bundle, path=out)
 

@@ -60,7 +60,7 @@ def ends(found: Inspection) -> str:
     return f"image {taken}, result {given}"
 
 
-def figures(found: Inspection) -> Iterator[Figure]:
+def figures_of(found: Inspection) -> Iterator[Figure]:
     """The figures of a network, in the order in which people ask."""
     total, kinds = found.total, found.kinds
     work, moved, peak = total.elementwise_ops or 0, total.moved_bytes or 0, total.peak_activation_bytes

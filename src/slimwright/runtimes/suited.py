@@ -56,6 +56,9 @@ FOR: Mapping[str, tuple[Rewrite, ...]] = {
 
 def suited(net: Net, runtime: str) -> Net:
     """Return the net as `runtime` takes it best; the same net if it does so already."""
+    suited = net
     for rewrite in FOR[runtime]:
-        net = rewrite(net)
-    return net
+        suited = rewrite(suited)
+    if suited is not net and net.encodings and not net.float_layers:  # layers that are new are encoded as all are
+        return suited.in_precision(net.precision)
+    return suited
