@@ -52,11 +52,11 @@ def packed_job(artefact: Artefact, least_s: float, *, images: bytes | None = Non
 
 
 def emptied(folder: Path, seconds: float = 8.0) -> bool:
-    """Whether a folder is empty, now or soon."""
+    """Whether a folder holds no file, now or soon; the folder in which a command works may still be there."""
     until = time.monotonic() + seconds
-    while any(folder.iterdir()) and time.monotonic() < until:
+    while any(path.is_file() for path in folder.rglob("*")) and time.monotonic() < until:
         time.sleep(0.05)
-    return not any(folder.iterdir())
+    return not any(path.is_file() for path in folder.rglob("*"))
 
 
 def job_processes(folder: Path) -> list[int]:

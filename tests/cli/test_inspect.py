@@ -123,7 +123,7 @@ def test_help_says_what_is_measured_and_gives_examples(home: Path) -> None:
 
 def test_json_is_exact(said: Callable[..., dict[str, Any]]) -> None:
     found = said("resnet20")
-    assert found["image"] == [3, 32, 32] and found["result"] == [10]
+    assert found["inputs"] == [[3, 32, 32]] and found["outputs"] == [[10]]
     assert found["total"]["params"] == 272_474
     for cost in ("macs", "elementwise_ops", "moved_bytes"):
         assert sum(layer[cost] for layer in found["layers"]) == found["total"][cost]
@@ -139,7 +139,7 @@ def test_layers_are_shown_by_module(said: Callable[..., dict[str, Any]]) -> None
 
 def test_images_of_another_size_change_the_work_and_not_the_weights(said: Callable[..., dict[str, Any]]) -> None:
     small, large = said("model.pt2"), said("model.pt2", "--image", "1x64x64")
-    assert (small["image"], large["image"]) == ([1, 32, 32], [1, 64, 64])
+    assert (small["inputs"], large["inputs"]) == ([[1, 32, 32]], [[1, 64, 64]])
     assert small["total"]["params"] == large["total"]["params"] == 77_754
     assert large["total"]["macs"] - 640 == 4 * (small["total"]["macs"] - 640)  # all but the linear layer
     assert said("mynets:small", "--image", "1x64x64")["total"] == large["total"]

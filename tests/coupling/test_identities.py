@@ -91,7 +91,7 @@ def test_a_grid_that_is_computed_with_must_stay_rectangular() -> None:
 def test_a_sum_says_that_two_channels_are_one() -> None:
     model = Function(lambda x: x)
     model.function = lambda x: x + model.other(x[:, :1])
-    found = Identities(capture(model, SHAPE))
+    found = identities_of(capture(model, SHAPE))
     pairs = [(one.tolist(), other.tolist()) for one, other in found.claims.same]
     one, other = (found.values[name].reshape(-1).tolist() for name in ("conv2d", "conv2d_1"))
     assert pairs == [(one, other)]
@@ -100,7 +100,7 @@ def test_a_sum_says_that_two_channels_are_one() -> None:
 def test_a_grouped_convolution_asks_for_equal_parts_of_what_it_reads_and_makes() -> None:
     model = Function(lambda x: x)
     model.function = lambda x: model.grouped(x)
-    found = Identities(capture(model, SHAPE))
+    found = identities_of(capture(model, SHAPE))
     assert [b.parts.shape for b in found.claims.balances] == [(3, 2), (3, 2)]
     assert {tuple(b.parts.reshape(-1).tolist()) for b in found.claims.balances} == {
         tuple(found.values[name].reshape(-1).tolist()) for name in ("conv2d", "conv2d_1")
@@ -239,7 +239,7 @@ def test_what_the_net_takes_and_gives_is_frozen_with_the_reason() -> None:
 def test_a_large_bare_parameter_is_not_told_apart_element_by_element(monkeypatch: pytest.MonkeyPatch) -> None:
     net = small_net("LayerScale")
     (place,) = (n.name for n in net.nodes if n.tensors.get("value") == "place")
-    assert Identities(net).values[place].size == 8 * 36
+    assert identities_of(net).values[place].size == 8 * 36
     monkeypatch.setattr("slimwright.coupling.identity_values.MOST_ELEMENTS", 100)
     found = identities_of(net)
     assert found.values[place].size == 1
