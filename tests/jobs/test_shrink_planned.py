@@ -17,6 +17,10 @@ LIMIT, INT8_SHARE = 0.25, 0.5  # of the original's time
 STEP = 4  # channels that the board computes at once
 LAYERS = ("0", "2", "6")
 BEST = "pruned and factorised, int8"
+FACTORISED = (
+    BEST,
+    f"{BEST}, solved in full",
+)  # of one plan; which one names more images correctly hangs on the processor
 WHOLE = {"0": 8, "2": 16}  # channels of the convolutions
 
 
@@ -116,7 +120,8 @@ def test_the_calibration_part_is_observed_with_the_jobs_seed(timed: Done) -> Non
 def test_the_one_that_is_chosen_is_the_one_that_is_shipped(timed: Done) -> None:
     manifest, steps = timed.bundle.manifest, timed.bundle.recipe.steps
     (chosen,) = (candidate for candidate in manifest.candidates if candidate.chosen)
-    assert chosen.name == BEST
+    assert chosen.name in FACTORISED
+    assert chosen.validation_score == max(timed.candidate(name).validation_score for name in FACTORISED)
     assert (chosen.macs, chosen.size_bytes) == (manifest.result.macs, manifest.result.size_bytes)
     assert [type(step) for step in steps] == [Prune, Factorise, Solve, Fold, Quantize]
     assert {step.images for step in steps if isinstance(step, Factorise | Quantize)} == {SIZES["calibration"]}
@@ -168,17 +173,20 @@ def test_candidates_that_hold_but_are_not_shipped_are_not_chosen(timed: Done) ->
     outcomes = timed.outcomes()
     names = [candidate.name for candidate in timed.bundle.manifest.candidates if candidate.name != "original"]
     told = {what.split("'")[1]: outcome for what, outcome in outcomes.items() if what.startswith("candidate")}
-    assert told == {name: "kept" if name == BEST else "not chosen" for name in names}
+    (chosen,) = (candidate.name for candidate in timed.bundle.manifest.candidates if candidate.chosen)
+    assert told == {name: "kept" if name == chosen else "not chosen" for name in names}
     share = timed.candidate("int8").latency_ms / (LIMIT * timed.candidate("original").latency_ms)
     assert timed.reason("candidate 'int8'") == f"latency_ms is {share:.2f}x its limit"
-    best, pruned = (timed.candidate(name) for name in (BEST, "pruned, int8"))
+    best, pruned = (timed.candidate(name) for name in (chosen, "pruned, int8"))
     assert best.proven and pruned.proven and pruned.validation_score < best.validation_score
     behind = best.validation_score - pruned.validation_score
     assert timed.reason("candidate 'pruned, int8'").startswith(f"{behind:.2f} points worse on the validation part")
     lost = timed.candidate("original").validation_score - best.validation_score
-    assert timed.reason(f"candidate '{BEST}'").endswith(f"; {lost:.2f} points of accuracy lost on the validation part")
+    assert timed.reason(f"candidate '{chosen}'").endswith(
+        f"; {lost:.2f} points of accuracy lost on the validation part"
+    )
     kept = f"{best.latency_ms / timed.candidate('original').latency_ms:.2f}x the original's time, measured; "
-    assert timed.reason(f"candidate '{BEST}'").startswith(kept)
+    assert timed.reason(f"candidate '{chosen}'").startswith(kept)
 
 
 def test_what_became_of_channels_and_ranks_is_what_was_done_to_the_layers(timed: Done) -> None:

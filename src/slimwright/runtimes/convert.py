@@ -58,14 +58,15 @@ class Workshop:
         """Write a net's artefact for one runtime into `folder`, each file replaced at once.
 
         A net whose weights have encodings is written in these; `precision` must name them. One that has none gets the
-        encoding that `precision` names, in all of its layers.
+        encoding that `precision` names, in all of its layers. Where no layer of the net can have one, as transposed
+        convolutions cannot, the runtime's own converter decides.
         `calibration`, a tensor [N, ...] for each input, is what INT8 is calibrated on. Raises RequestError for what the
         runtime cannot do or where it is not installed, and ConversionError, with the converter's own words, where it
         fails, crashes or takes too long.
         """
         known = of(runtime, precision)
         net = net if net.encodings else net.in_precision(precision)
-        if net.precision != precision:
+        if net.encodings and net.precision != precision:
             raise RequestError(f"the weights of the net are encoded as {net.precision}, not as {precision}")
         if precision == "int8" and calibration is None:
             raise RequestError("INT8 is calibrated on images: name them with --data")

@@ -26,6 +26,8 @@ def layer_timer(target: Target, runtime: str, threads: int = 1) -> Callable[[Seq
     runtime = loaded_by(runtime)
 
     def times(shapes: Sequence[LayerShape], evicted: int) -> list[float]:
+        if not shapes:
+            return []
         with tempfile.TemporaryDirectory() as folder:
             layers = {str(k): layer_artefact(shape, runtime, Path(folder) / str(k)) for k, shape in enumerate(shapes)}
             runs, count = (COLD_RUNS, COLD_ROUNDS) if evicted else (RUNS, ROUNDS)

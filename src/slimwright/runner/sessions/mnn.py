@@ -42,8 +42,8 @@ class Session:
     def profile(self, inputs: Sequence[Array], runs: int, before: Callable[[], object]) -> list[Kernel]:
         """Each operator's time, taken by callbacks before and after it."""
         interpreter, session = self._interpreter()
-        names = self._side.inputs or (None,)
-        entries = [interpreter.getSessionInput(session, name) for name in names]
+        entries = [interpreter.getSessionInput(session, name) for name in self._side.inputs]
+        entries = entries or [interpreter.getSessionInput(session)]
         held = [_tensor(entry, given) for entry, given in zip(entries, inputs, strict=True)]
         kernels: list[tuple[str, str]] = []
         taken: list[list[float]] = []
