@@ -68,6 +68,7 @@ def lrn() -> nn.Module:
         ((nn.Conv2d(2, 3, 3), lrn()), (2, 7, 7), (1, 1), (0, 0)),
         ((nn.Conv2d(2, 3, 3), lrn()), (2, 3, 3), (1, 1), (0, 0)),  # one position before and after
         ((nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d((3, 1), (3, 1))), (2, 5, 7), (3, 1), (0, 0)),
+        ((nn.Conv2d(2, 3, 1), nn.ReLU(), nn.MaxPool2d(2, 2, ceil_mode=True)), (2, 11, 11), (2, 2), (0, 0)),
     ],
 )
 def test_a_convolution_takes_the_strides_of_all_poolings_and_the_nearest_padding(
@@ -113,6 +114,7 @@ def test_a_streamline_ends_with_a_pooling_a_normalisation_or_a_relu(
         (nn.Conv2d(2, 3, 3, padding=1), nn.Sigmoid(), nn.MaxPool2d(2)),
         (nn.Conv2d(2, 3, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2)),
         (nn.Conv2d(2, 3, 3), nn.ReLU(), nn.AvgPool2d(10)),  # all positions
+        (nn.Conv2d(2, 3, 1), nn.ReLU(), nn.MaxPool2d(3, 2)),  # 5 positions; a pointwise layer of stride 2 has 6
     ],
 )
 def test_other_chains_are_left_alone(layers: Sequence[nn.Module]) -> None:
@@ -122,7 +124,10 @@ def test_other_chains_are_left_alone(layers: Sequence[nn.Module]) -> None:
         streamline(Draft.of(net), "conv2d")
 
 
-@pytest.mark.parametrize(("returned", "end"), [("conv2d", None), ("relu", None), ("max_pool2d", "max_pool2d")])
+@pytest.mark.parametrize(
+    ("returned", "end"),
+    [("conv2d", None), ("relu", None), ("max_pool2d", "max_pool2d"), ("div", "div")],  # the norm is a division
+)
 def test_a_value_that_the_net_returns_is_not_swallowed(returned: str, end: str | None) -> None:
     net = chain(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2), lrn(), shape=(2, 10, 10))
     net = replace(net, outputs=(*net.outputs, returned))
