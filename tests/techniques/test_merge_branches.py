@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from layers_by_hand import values_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from example_nets import lively
+from layers_by_hand import values_of
 from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.importers import capture

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from layers_by_hand import INF, affine_of, bounded, broken, layer, least_squares, pictures, values_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from example_nets import SHAPE, lively
+from layers_by_hand import INF, affine_of, bounded, broken, layer, least_squares, pictures, values_of
 from slimwright.graph import Net
 from slimwright.importers import capture
 from slimwright.techniques.fold import affine
