@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimwright.search.summed import Summed
+from slimwright.search.summed import Summed, Variation
 
 READS = {"a": ["x"], "b": ["x", "y"], "c": ["z"], "d": []}
 COUNTS = st.fixed_dictionaries({item: st.integers(0, 5) for item in "xyz"})
@@ -57,3 +57,42 @@ def test_a_choice_that_fails_leaves_nothing_wrong_behind() -> None:
 def test_whole_numbers_stay_exact() -> None:
     big = 2**60 + 1
     assert Summed(lambda name, counts: big, {"a": [], "b": []})({}) == 2 * big
+
+
+@given(st.lists(st.tuples(COUNTS, st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 5)))), max_size=8))
+def test_a_variation_has_the_sum_of_the_choice_that_it_is(
+    asked: list[tuple[dict[str, int], list[tuple[str, int]]]],
+) -> None:
+    summed = Summed(term, READS)
+    for base, changes in asked:
+        for item, size in changes:
+            varied = Variation(base, item, size)
+            assert varied == {**base, item: size}
+            assert summed(varied) == pytest.approx(sum(term(name, varied) for name in READS), rel=1e-12)
+        assert summed(base) == sum(term(name, base) for name in READS)
+
+
+def test_what_a_variation_changes_is_computed_once_until_something_beside_it_is_another() -> None:
+    computed: list[str] = []
+
+    def told(name: str, counts: Mapping[str, int]) -> float:
+        computed.append(name)
+        return term(name, counts)
+
+    summed, base = Summed(told, READS), {"x": 1, "y": 1, "z": 1}
+    for varied, again in (
+        (Variation(base, "y", 2), "abcdb"),
+        (Variation(base, "y", 2), ""),
+        (Variation(base, "y", 3), "b"),
+        (Variation({**base, "z": 2}, "y", 3), "c"),  # which y does not meet
+        (Variation({**base, "z": 2, "x": 2}, "y", 3), "abb"),
+    ):
+        computed.clear()
+        summed(varied)
+        assert "".join(computed) == again
+
+
+def test_variations_of_whole_numbers_stay_exact() -> None:
+    big = 2**60 + 1
+    summed = Summed(lambda name, counts: big + counts["x"], {"a": ["x"], "b": ["x"]})
+    assert summed(Variation({"x": 0}, "x", 3)) == 2 * big + 6

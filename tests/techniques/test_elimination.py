@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimwright.techniques import elimination as eliminating
 from slimwright.techniques.elimination import Floats, elimination, inverted
 
 
@@ -31,39 +30,35 @@ def by_hand(weight: Floats, covariance: Floats, gone: list[int]) -> float:
 def test_what_blocks_cost_one_after_the_other_is_least_squares(
     outputs: int, blocks: int, width: int, seed: int
 ) -> None:
-    """To 1e-8 of the error of giving nothing; whatever the order, and however many rows are collected."""
+    """To 1e-8 of the error of giving nothing; whatever the order, and however many are looked at between two looks."""
+    rng = np.random.default_rng(seed)
     weight, covariance, places = problem(outputs, blocks, width, seed)
     nothing = by_hand(weight, covariance, list(range(len(covariance))))
     found = elimination(weight.copy(), inverted(covariance, 0.0), places)
     gone: list[int] = []
     total = 0.0
-    for block in np.random.default_rng(seed).permutation(blocks).tolist():
-        losses = found.losses()
-        for other in range(blocks):
-            if found.there[other]:
+
+    def check(losses: Floats, blocks: set[int]) -> None:
+        for other, loss in enumerate(losses):
+            if other in blocks:
                 wanted = by_hand(weight, covariance, [*gone, *places[other].tolist()]) - total
-                assert losses[other] == pytest.approx(wanted, abs=1e-8 * nothing)
+                assert loss == pytest.approx(wanted, abs=1e-8 * nothing)
             else:
-                assert losses[other] == np.inf
+                assert loss == np.inf
+
+    left, seen = rng.permutation(blocks).tolist(), set[int]()
+    while left:
+        if left[0] not in seen:
+            check(found.losses(), set(left))
+            seen = {left[0], *rng.permutation(left)[: rng.integers(blocks)].tolist()}
+            found.look_at(np.array(sorted(seen)))
+        losses = found.losses_seen()
+        check(losses, seen)
+        block = left.pop(0)
         total += losses[block]
         gone += places[block].tolist()
         found.eliminate(block)
-
-
-def test_collected_rows_are_applied_without_changing_what_blocks_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To 1e-9: rows are applied after each block, or never."""
-    weight, covariance, places = problem(7, 20, 3, 5)
-    inverse, found = inverted(covariance, 1e-3), {}
-    for rows in (3, 100):
-        monkeypatch.setattr(eliminating, "LEAST_ROWS", rows - 3)
-        one = elimination(weight, inverse, places)
-        lost = []
-        for block in range(19):
-            lost.append(one.losses()[block:])
-            one.eliminate(block)
-        found[rows] = np.concatenate(lost)
-    finite = np.isfinite(found[100])
-    np.testing.assert_allclose(found[3][finite], found[100][finite], rtol=1e-9)
+        seen.remove(block)
 
 
 @given(st.integers(1, 12), st.integers(0, 1000))

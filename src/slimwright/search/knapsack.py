@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from slimwright.search.choices import Counts
 from slimwright.search.predictor import Predictor
+from slimwright.search.summed import Variation
 from slimwright.techniques.prune import Removal
 
 
@@ -67,7 +68,7 @@ def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
         best = _best_step(problem, counts, limits, excess)
         if best is None:
             break
-        counts[best[0]] = best[1]
+        counts = {**counts, best[0]: best[1]}
     if excess <= 0:
         counts = _polished(problem, counts, limits)
     costs = problem.costs(counts)
@@ -85,7 +86,7 @@ def _best_step(
     for name, sizes in problem.sizes.items():
         now = problem.damage[name](counts[name])
         for size in (s for s in sizes if s < counts[name]):
-            relief = excess - _excess(problem.costs({**counts, name: size}), limits)
+            relief = excess - _excess(problem.costs(Variation(counts, name, size)), limits)
             damage = problem.damage[name](size) - now
             priced.append((damage / relief if relief > 1e-12 else math.inf, damage, name, size))
     return min(priced)[2:] if priced else None

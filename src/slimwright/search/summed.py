@@ -1,11 +1,21 @@
 """A sum over parts of a net, each of which depends on few of the counts that a plan chooses.
 
-A plan is found by trying some hundred thousand choices, most of which differ from the one before by one or two counts:
-only the terms that read these are computed again. The terms are added in the same order each time, so the sum has the
-same bits whatever was asked before.
+A plan is found by trying some hundred thousand choices, most of which differ from one another by one count: only the
+terms that read it are computed again. The terms are added in the same order each time, so the sum has the same bits
+whatever was asked before. That of a `Variation` is the sum of its base plus what changes, which is kept from base to
+base as long as no count that its terms read is another.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+
+
+class Variation(dict[str, int]):
+    """A choice that is another one but for one item; that other one must not change any more."""
+
+    def __init__(self, base: Mapping[str, int], item: str, size: int) -> None:
+        super().__init__(base)
+        self[item] = size
+        self.base, self.item = base, item
 
 
 class Summed:
@@ -13,23 +23,40 @@ class Summed:
 
     def __init__(self, term: Callable[[str, Mapping[str, int]], float], reads: Mapping[str, Iterable[str]]) -> None:
         self._term = term
+        self._reads = {name: tuple(items) for name, items in reads.items()}
         self._readers: dict[str, list[str]] = {}
-        for name, items in reads.items():
+        for name, items in self._reads.items():
             for item in items:
                 self._readers.setdefault(item, []).append(name)
-        self._names = tuple(reads)
         self._terms: dict[str, float] = {}
         self._counts: dict[str, int] = {}  # that the terms are of
+        self._base: Mapping[str, int] | None = None  # of variations, with the sum of its terms
+        self._total = 0.0
+        self._moved: dict[str, dict[int, float]] = {}  # by item and size: what the sum changes by
 
     def __call__(self, counts: Mapping[str, int]) -> float:
         """Return the sum for a choice, which must name every item that a term reads; of whole numbers, exactly."""
+        if isinstance(counts, Variation):
+            return self._varied(counts)
         if self._terms:
             other = {item for item, _ in counts.items() ^ self._counts.items()}
             again: Iterable[str] = dict.fromkeys(name for item in other for name in self._readers.get(item, ()))
         else:
-            again = self._names
-        self._counts = {}  # a term that fails leaves no terms of two choices behind
+            again = self._reads
+        self._counts, self._base = {}, None  # a term that fails leaves no terms of two choices behind
         for name in again:
+            for item in self._reads[name]:
+                self._moved.pop(item, None)
             self._terms[name] = self._term(name, counts)
         self._counts = dict(counts)
-        return sum(self._terms.values())
+        return sum(self._terms[name] for name in self._reads)
+
+    def _varied(self, counts: Variation) -> float:
+        if self._base is not counts.base:
+            self._total = self(counts.base)
+            self._base = counts.base
+        moved, size = self._moved.setdefault(counts.item, {}), counts[counts.item]
+        if size not in moved:
+            names = self._readers.get(counts.item, ())
+            moved[size] = sum(self._term(name, counts) - self._terms[name] for name in names)
+        return self._total + moved[size]

@@ -157,14 +157,15 @@ def _ordered(parts: Sequence["_Part"], ladder: Ladder, went: Callable[[int], Non
     order: list[int] = []
     damage, total = np.full(size + 1, np.inf), 0.0
     damage[0] = 0.0
-    count = np.array(ladder.rungs[0])
+    count, until = np.array(ladder.rungs[0]), 0
     for rung in ladder.rungs[1:]:
         while (over := count > rung).any():
-            losses = _losses(parts, size)
             open_ = range(len(ladder.cells)) if over.all() else np.flatnonzero(over).tolist()
-            sums = {cell: losses[ladder.cells[cell]].sum(1) for cell in open_}
-            cell = min(open_, key=lambda cell: float(sums[cell].min()))
-            for channel in ladder.cells[cell][sums[cell].argmin()].tolist():
+            cell, unit, loss = _cheapest(parts, ladder, open_)
+            if len(order) >= until or not np.isfinite(loss):
+                until = len(order) + _look(parts, ladder)
+                cell, unit, _ = _cheapest(parts, ladder, open_)
+            for channel in ladder.cells[cell][unit].tolist():
                 total += max(float(_losses(parts, size)[channel]), 0.0)
                 order.append(channel)
                 for part in parts:
@@ -177,8 +178,37 @@ def _ordered(parts: Sequence["_Part"], ladder: Ladder, went: Callable[[int], Non
     return Removal(np.array(order + last), damage)
 
 
+def _cheapest(parts: Sequence["_Part"], ladder: Ladder, cells: Sequence[int]) -> tuple[int, int, float]:
+    """The cell and the unit that cost the least of those that are looked at, and what its channels cost."""
+    losses = _losses(parts, sum(members.size for members in ladder.cells))
+    sums = {cell: losses[ladder.cells[cell]].sum(1) for cell in cells}
+    cell = min(cells, key=lambda cell: float(sums[cell].min()))
+    return cell, int(sums[cell].argmin()), float(sums[cell].min())
+
+
+def _look(parts: Sequence["_Part"], ladder: Ladder) -> int:
+    """Look at the units of each cell that cost the least, and return how many to take of them before the next look.
+
+    They are twice as many. Which of them goes next is decided one by one, and what they cost together is exact. That
+    no other would cost less by then is a guess, where not all are looked at.
+    """
+    found = np.zeros(sum(members.size for members in ladder.cells))
+    for part in parts:
+        found[part.channels] += part.columns.losses()
+    taken = min(part.columns.at_once for part in parts)
+    seen = np.zeros(len(found), bool)
+    for members in ladder.cells:
+        sums = found[members].sum(1)
+        most = -(-2 * taken // (len(ladder.cells) * members.shape[1]))
+        seen[members[np.argsort(sums, kind="stable")[:most]].ravel()] = True
+    seen &= np.isfinite(found)
+    for part in parts:
+        part.look_at(seen)
+    return taken if seen.sum() < np.isfinite(found).sum() else len(found)
+
+
 def _losses(parts: Sequence["_Part"], size: int) -> Floats:
-    """What removing each channel alone would cost now [size]; infinite for those that are gone."""
+    """What removing each channel alone would cost now [size]; infinite for those that are gone, or not looked at."""
     found = np.zeros(size)
     for part in parts:
         found[part.channels] += part.losses
@@ -205,13 +235,18 @@ class _Part:
 
     def __init__(self, channels: NDArray[np.int64], columns: Elimination) -> None:
         self.channels, self.columns = channels, columns  # [n]; n blocks, of one channel each
-        self.losses = columns.losses()
+        self.losses = np.full(len(channels), np.inf)  # of those that are looked at
+
+    def look_at(self, channels: NDArray[np.bool_]) -> None:
+        """Take the next channels out of these, of a group's [size]."""
+        self.columns.look_at(np.flatnonzero(channels[self.channels]))
+        self.losses = self.columns.losses_seen()
 
     def remove(self, channel: int) -> None:
         """Take a channel out, if it is read here; the others make up for it."""
         for at in np.flatnonzero(self.channels == channel):
             self.columns.eliminate(int(at))
-            self.losses = self.columns.losses()
+            self.losses = self.columns.losses_seen()
 
 
 class _Inverses:
