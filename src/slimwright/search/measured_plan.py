@@ -11,7 +11,7 @@ from slimwright.search.knapsack import Plan
 from slimwright.search.measured import MOST, MeasuredPlan, plan_by_measuring
 from slimwright.search.menu import Menu, predicted_ms
 from slimwright.search.space import PAYS, Candidate, Evaluate, Evaluation, Space
-from slimwright.techniques import Quantize, Recipe, Solve, Step, Tune
+from slimwright.techniques import Factorise, Quantize, Recipe, Solve, Step, Tune
 
 CHANNEL_WEIGHT = 10.0
 """Of a removed channel beside a lost rank: its errors add up worse in some nets (ten times in a ResNet-20, not at all
@@ -158,9 +158,9 @@ def _solved(
         why = f"the smaller net takes {share:.2f}x the time of the whole one; measured"
         space.note(f"plan '{name}'", "taken back", why)
         return
-    images = max(LEAST_IMAGES, round(SHARE * space.images))
-    solve = Solve(images=images if images < space.images else None)
-    recipe = _recipe(space, whole, [*menu.steps(found.plan.counts), solve])
+    images = min(max(LEAST_IMAGES, round(SHARE * space.images)), space.images)
+    steps = _on([*menu.steps(found.plan.counts), Solve()], images, of=space.images)
+    recipe = _recipe(space, whole, steps)
     yield evaluate(Candidate(name, recipe, found.plan, predicted_ms(found.plan)))
 
 
@@ -168,11 +168,23 @@ def _recipe(space: Space, whole: _Whole, steps: Sequence[Step]) -> Recipe:
     return space.recipe.of(space.net, *steps, *whole.quantize)
 
 
+def _on(steps: Sequence[Step], images: int, of: int) -> tuple[Step, ...]:
+    """Return steps whose weights come from so many calibration images, of all that there are."""
+    found = []
+    for step in steps:
+        if isinstance(step, Solve):
+            step = Solve(images=images if images < of else None)
+        elif isinstance(step, Factorise) and step.images:
+            step = step.model_copy(update={"images": images})
+        found.append(step)
+    return tuple(found)
+
+
 def _with_best_in_full(space: Space, evaluate: Evaluate, made: Sequence[Evaluation]) -> list[Evaluation]:
     """Solve the best on all images, where it was solved on a share; it goes before that, since it ships if they tie."""
     best = space.best(made)
     steps = best.candidate.recipe.steps
-    whole = tuple(Solve() if isinstance(step, Solve) else step for step in steps)
+    whole = _on(steps, space.images, of=space.images)
     if whole == steps:
         return [*made]
     recipe = best.candidate.recipe.model_copy(update={"steps": whole})

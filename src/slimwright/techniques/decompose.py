@@ -14,6 +14,7 @@ each output matters, it minimises the squared error of the outputs,
 Everything is computed in float64. W has a row for each output; its columns run over input channels, then kernel taps.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from torch import Tensor
 
 TUCKER_ROUNDS = 3
 SWEEPS, STEPS = 8, 5  # of the least squares; twice the steps gained less than two more sweeps did (2026-11-21)
+GAIN = 5e-3  # of the error: a sweep that lowers it by less is the last
 SOLVED_TAPS = 1152  # weights of an output up to which what reads fewer directions is solved for all of them
 TINY = 1e-200
 
@@ -181,13 +183,18 @@ def _alternated_tucker(found: Tucker2, weight: Tensor, metric: Metric) -> Tucker
     """Output and input mode in turn: the one in closed form, the other by least squares."""
     channels, taps = found.inputs.shape[0], found.core.shape[2]
     pull = metric.covariance @ weight.T  # [D, O]
-    inputs, best = found.inputs, found
+    coarse = metric.covariance.float()  # for steps that are not taken to their end
+    nothing = float((metric.importance * (weight * pull.T).sum(1)).sum())
+    inputs, best, error = found.inputs, found, math.inf
     for _ in range(SWEEPS):
         reduced = _reduced(metric, inputs)
         narrow = torch.einsum("spo,sr->rpo", pull.reshape(channels, taps, -1), inputs).flatten(0, 1)  # [R_in taps, O]
         pair = low_rank_pair(torch.linalg.solve(reduced.covariance, narrow).T, found.outputs.shape[1], reduced)
         best = Tucker2(inputs, pair.first.reshape(found.core.shape), pair.second)
-        inputs = _solved_inputs(best, pull, metric)
+        before, error = error, nothing - reduced.error(pair.composed())  # the pair is a projection
+        if error > (1 - GAIN) * before:
+            break
+        inputs = _solved_inputs(best, pull, metric, coarse)
     return best
 
 
@@ -201,8 +208,11 @@ def _reduced(metric: Metric, inputs: Tensor) -> Metric:
     return Metric((narrow + narrow.T) / 2, metric.importance)
 
 
-def _solved_inputs(found: Tucker2, pull: Tensor, metric: Metric) -> Tensor:
-    """The input mode, moved towards its least-squares solution while core and outputs stand."""
+def _solved_inputs(found: Tucker2, pull: Tensor, metric: Metric, coarse: Tensor) -> Tensor:
+    """The input mode, moved towards its least-squares solution while core and outputs stand.
+
+    `coarse` is the metric's covariance in float32.
+    """
     weighted = metric.importance[:, None] * found.outputs  # [O, R_out]
     between = found.outputs.T @ weighted
     sizes = (len(found.inputs), found.core.shape[2], -1)
@@ -217,7 +227,7 @@ def _solved_inputs(found: Tucker2, pull: Tensor, metric: Metric) -> Tensor:
     return _descended(
         found.inputs,
         gathered(pull @ weighted),
-        lambda inputs: gathered(metric.covariance @ spread(inputs) @ between),
+        lambda inputs: gathered((coarse @ spread(inputs).float()).double() @ between),
         metric.covariance.diagonal().reshape(sizes[:2]) @ spreads,
     )
 
