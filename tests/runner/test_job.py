@@ -23,7 +23,8 @@ SIDE: dict[str, Any] = {
     "outputs": [],
     "output_shapes": [],
 }
-TIMES = {"runs": 5, "warm_up": 1, "least_s": 0.5, "profile_runs": 0, "evict_bytes": 0, "energy_s": 0.0}
+TIMES = {"runs": 5, "warm_up": 1, "least_s": 0.5, "profile_runs": 0, "profile_rounds": 1, "evict_bytes": 0,
+         "energy_s": 0.0}  # fmt: skip
 JOB: dict[str, Any] = {"sides": [SIDE], **TIMES}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -76,6 +76,7 @@ class LatencyTable:
         key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
         self._path = path / f"latency-{key}.json" if path else None
         self._times: dict[str, float] = self._read()
+        self._looked_up: dict[tuple[LayerShape, int], float] = {}  # keys take longer to write than to find
         self.measured = 0
 
     def __len__(self) -> int:
@@ -83,8 +84,10 @@ class LatencyTable:
 
     def time(self, shape: LayerShape, evicted: int = 0) -> float:
         """Return the measured milliseconds of a layer, `evicted` bytes having been read before."""
-        self.fill([shape], evicted)
-        return self._times[_key(shape, evicted)]
+        if (shape, evicted) not in self._looked_up:
+            self.fill([shape], evicted)
+            self._looked_up[shape, evicted] = self._times[_key(shape, evicted)]
+        return self._looked_up[shape, evicted]
 
     def fill(self, shapes: Iterable[LayerShape], evicted: int = 0, tell: Tell = silent) -> None:
         """Measure the missing ones of `shapes`, some at a time; each time what was measured is written."""

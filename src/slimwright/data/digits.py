@@ -3,22 +3,30 @@
 Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository.
 """
 
+import gzip
+import importlib.util
 import math
+from pathlib import Path
 
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
 from slimwright.data.dataset import ArrayData, split
+from slimwright.errors import RequestError
 
+FILE = "datasets/data/digits.csv.gz"  # of scikit-learn: reading it needs nothing of the package, which takes a second
 SIZE, MEAN, STD = 32, 0.305, 0.324  # of the up-sampled images in 0..1
 
 
 def digits(seed: int = 0) -> ArrayData:
-    """Return the digits as [1, 32, 32] images; `seed` fixes which image is in which part."""
-    found = load_digits()
-    raw = torch.from_numpy(found.images).float()[:, None] / 16  # [1797, 1, 8, 8]
+    """Return the digits as [1, 32, 32] images; `seed` fixes which image is in which part.
+
+    Raises RequestError where scikit-learn is not installed.
+    """
+    rows = _rows()
+    raw = torch.from_numpy(rows[:, :-1]).reshape(-1, 1, 8, 8) / 16
     images = F.interpolate(raw, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
     images = (images - MEAN) / STD
     preprocessing = {
@@ -30,8 +38,17 @@ def digits(seed: int = 0) -> ArrayData:
         "std": [STD],
         "layout": "NCHW",
     }
-    parts = split(images, torch.from_numpy(found.target).long(), seed=seed)
+    parts = split(images, torch.from_numpy(rows[:, -1]).long(), seed=seed)
     return ArrayData("digits", tuple(str(i) for i in range(10)), parts, preprocessing, jittered)
+
+
+def _rows() -> np.ndarray:
+    """Grey levels of 64 pixels and the digit, [1797, 65]."""
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise RequestError("the digits are a file of scikit-learn: python -m pip install scikit-learn")
+    with gzip.open(Path(package.origin).parent / FILE, "rt") as file:
+        return np.loadtxt(file, delimiter=",", dtype=np.float32)
 
 
 def jittered(images: Tensor, generator: torch.Generator) -> Tensor:

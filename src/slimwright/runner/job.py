@@ -18,7 +18,7 @@ from slimwright.runner.machine import FORMATS, PACKAGES
 
 JOB, RESULT, OUTPUTS = "job.json", "result.json", "outputs-"
 RUNTIMES = (*PACKAGES, *FORMATS)
-MOST_SIDES, MOST_RUNS, MOST_SECONDS, MOST_THREADS = 512, 100_000, 3600.0, 256
+MOST_SIDES, MOST_RUNS, MOST_ROUNDS, MOST_SECONDS, MOST_THREADS = 512, 100_000, 100, 3600.0, 256
 MOST_VALUES = 1 << 28  # of one input or output, for one image: 1 GiB as float32
 MOST_ENDS, MOST_RANK, MOST_SIZE = 64, 8, 1 << 24  # inputs or outputs of a side, their dimensions, and each of those
 INPUT_DTYPES = ("float32", "int64", "int32")
@@ -58,13 +58,17 @@ class Side:
 
 @dataclass(frozen=True)
 class Job:
-    """Sides to run in turn: `runs` rounds and at least `least_s` seconds; then `profile_runs` times for kernels."""
+    """Sides to run in turn: `runs` rounds and at least `least_s` seconds; then `profile_runs` times for kernels.
+
+    Of several `profile_rounds` the fastest counts, since a processor's clock drifts.
+    """
 
     sides: tuple[Side, ...]
     runs: int = 0
     warm_up: int = 5
     least_s: float = 0.0
     profile_runs: int = 0
+    profile_rounds: int = 1
     evict_bytes: int = 0  # read through before each profiled run, so that the caches hold something else
     energy_s: float = 0.0  # for each side, where the device has an energy counter
 
@@ -95,6 +99,7 @@ def read_job(folder: Path) -> Job:
             warm_up=int(_number(found, "warm_up", MOST_RUNS)),
             least_s=_number(found, "least_s", MOST_SECONDS),
             profile_runs=int(_number(found, "profile_runs", MOST_RUNS)),
+            profile_rounds=max(int(_number(found, "profile_rounds", MOST_ROUNDS)), 1),
             evict_bytes=int(_number(found, "evict_bytes", MOST_EVICTED)),
             energy_s=_number(found, "energy_s", MOST_SECONDS),
         )

@@ -18,7 +18,7 @@ from slimwright.runner import machine
 from slimwright.runner.job import RESULT, Job, JobError, Side, input_file, output_file, read_job
 from slimwright.runner.rows import RowFiles
 from slimwright.runner.sessions import Session, open_session
-from slimwright.runner.sessions.session import Array, first_line, load_runtime
+from slimwright.runner.sessions.session import Array, Kernel, first_line, load_runtime
 from slimwright.runner.timing import evictor, interleaved
 
 MOST_ENERGY_UJ = 1 << 48
@@ -63,17 +63,29 @@ def _measured(job: Job, folder: Path) -> list[dict[str, Any]]:
         times = interleaved(runs, runs=job.runs, warm_up=job.warm_up, least_s=job.least_s)
         for k, entry in enumerate(found):
             entry["latency"] = asdict(times[str(k)])
-    peak, evict = machine.peak_rss_bytes(), evictor(job.evict_bytes)
-    for k, (side, session, given) in enumerate(zip(job.sides, sessions, inputs, strict=True)):
+    peak = machine.peak_rss_bytes()
+    kernels = _kernels(job, sessions, inputs)
+    for k, (side, session) in enumerate(zip(job.sides, sessions, strict=True)):
         found[k] |= {"empty_rss_bytes": empty, "peak_rss_bytes": peak, "temperature_c": machine.temperature_c()}
-        if job.profile_runs:
-            kernels = session.profile(given, job.profile_runs, evict)
-            found[k]["kernels"] = [asdict(kernel) for kernel in kernels]
+        if kernels:
+            found[k]["kernels"] = [asdict(kernel) for kernel in kernels[k]]
         if job.energy_s:
             found[k]["energy_mj"] = _energy_mj(runs[str(k)], job.energy_s)
         if (folder / input_file(0)).exists():
             _compute(session, side, k, folder)
     return found
+
+
+def _kernels(job: Job, sessions: Sequence[Session], inputs: Sequence[list[Array]]) -> list[list[Kernel]]:
+    """The kernels of each side, in the round in which it was fastest; nothing where none is to be profiled."""
+    if not job.profile_runs:
+        return []
+    evict = evictor(job.evict_bytes)
+    rounds = [
+        [session.profile(given, job.profile_runs, evict) for session, given in zip(sessions, inputs, strict=True)]
+        for _ in range(job.profile_rounds)
+    ]
+    return [min(seen, key=lambda kernels: sum(one.ms for one in kernels)) for seen in zip(*rounds, strict=True)]
 
 
 def _made_up(side: Side) -> list[Array]:

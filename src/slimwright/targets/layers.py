@@ -11,7 +11,7 @@ from slimwright.targets.measuring import Effort, Measurement, Target, measure
 
 RUNS, COLD_RUNS = 20, 4  # the latter where caches are emptied before each, which takes longer than most layers
 FORM = 3  # of how layers are timed; times that were taken otherwise are not used
-ROUNDS, COLD_ROUNDS = 2, 1  # jobs for the same layers; the least time counts, since a processor's clock drifts
+ROUNDS, COLD_ROUNDS = 2, 1
 
 
 def layer_table(target: Target, runtime: str, folder: Path | None = None) -> LatencyTable:
@@ -30,10 +30,9 @@ def layer_timer(target: Target, runtime: str, threads: int = 1) -> Callable[[Seq
             return []
         with tempfile.TemporaryDirectory() as folder:
             layers = {str(k): layer_artefact(shape, runtime, Path(folder) / str(k)) for k, shape in enumerate(shapes)}
-            runs, count = (COLD_RUNS, COLD_ROUNDS) if evicted else (RUNS, ROUNDS)
-            effort = Effort(profile_runs=runs, evict_bytes=evicted, threads=threads)
-            rounds = [measure(target, layers, effort).values() for _ in range(count)]
-        return [min(_layer_ms(one) for one in seen) for seen in zip(*rounds, strict=True)]
+            runs, rounds = (COLD_RUNS, COLD_ROUNDS) if evicted else (RUNS, ROUNDS)
+            effort = Effort(profile_runs=runs, profile_rounds=rounds, evict_bytes=evicted, threads=threads)
+            return [_layer_ms(one) for one in measure(target, layers, effort).values()]
 
     return times
 

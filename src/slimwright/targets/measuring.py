@@ -48,6 +48,7 @@ class Effort:
     least_s: float = 0.0
     warm_up: int = 10
     profile_runs: int = 0
+    profile_rounds: int = 1  # of which the fastest counts
     evict_bytes: int = 0  # before each profiled run; see `Job`
     energy_s: float = 0.0
     threads: int = 1
@@ -165,6 +166,7 @@ def measure(
             warm_up=effort.warm_up,
             least_s=effort.least_s,
             profile_runs=effort.profile_runs,
+            profile_rounds=effort.profile_rounds,
             evict_bytes=effort.evict_bytes,
             energy_s=effort.energy_s,
         )
