@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -75,6 +74,8 @@ class MultiLabel:
 
         A score that is not a number counts as the lowest. Raises DataError where no class occurs.
         """
+        from sklearn.metrics import average_precision_score  # it takes a second to import
+
         shown = self._shown(targets).bool().cpu()
         occurs = shown.any(0)
         if not bool(occurs.any()):
