@@ -11,12 +11,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lib.jobs import command, run, surroundings
-from lib.results import Column, Row, environment, options, publish, show
+from lib.results import Column, Row, environment, parser, publish, show
 
 MODEL, DATA, BUDGET = "resnet8-wide", "digits", ("--latency", "0.33x", "--max-drop", "1.0")
 KILLS, QUICK_KILLS = 100, 2
@@ -33,18 +35,25 @@ COLUMNS = (
 
 
 def main() -> None:
-    chosen = options(__doc__ or "")
+    known = parser(__doc__ or "")
+    known.add_argument("--jobs", type=int, default=1, help="at a time; what is saved means little with several")
+    chosen = known.parse_args()
     kills = QUICK_KILLS if chosen.quick else KILLS
-    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="kill-and-resume-") as name:
         home = Path(name)
         run(["train", MODEL, "--data", DATA, "--out", str(home / "net")], home / "trained", home / "scratch")
         whole = run(_arguments(home / "whole"), _cache(home, "whole-cache"), home / "scratch")
         winner = _winner(home / "whole")
-        for number in range(kills):
+
+        def killed(number: int) -> Row:
             moment = whole.seconds * (number + 0.5) / kills
-            rows.append(_killed(home / str(number), moment, winner, whole.seconds, group=number % 2 == 0))
+            row = _killed(home / str(number), moment, winner, whole.seconds, group=number % 2 == 0)
             shutil.rmtree(home / str(number))
+            print(json.dumps(row), file=sys.stderr, flush=True)
+            return row
+
+        with ThreadPoolExecutor(chosen.jobs) as pool:
+            rows = list(pool.map(killed, range(kills)))
         show(f"{kills} kills of a job of {whole.seconds:.0f} s, whose winner is '{winner}'", COLUMNS, rows)
     headline = {
         "kills": float(kills),
@@ -113,7 +122,7 @@ def _leftovers(folder: Path) -> int:
     files = [path for path in folder.rglob("*") if path.name.endswith(".part")]
     files += [path for path in (folder / "scratch").iterdir() if path.name not in ("said", "peak")]
     until = time.monotonic() + GONE_S
-    while (running := _processes(str(folder))) and time.monotonic() < until:
+    while (running := _processes(f"{folder}{os.sep}")) and time.monotonic() < until:
         time.sleep(0.5)
     return len(files) + running
 

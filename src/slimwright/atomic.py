@@ -76,6 +76,17 @@ def _unwritable(out: Path, error: OSError) -> RequestError:
     return RequestError(f"cannot write to {out}: {error.strerror}")
 
 
+@contextmanager
+def keeping(cache: Path | None) -> Iterator[Path]:
+    """Yield the folder for what is not to be computed again; one that goes with the job where nothing shall be kept."""
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+        yield cache
+        return
+    with tempfile.TemporaryDirectory(prefix="slimwright-") as folder:
+        yield Path(folder)
+
+
 def stamped(parent: Path, name: str) -> Path:
     """Return a new hidden folder for what becomes `name`, with this process's number in its name."""
     return Path(tempfile.mkdtemp(dir=parent, prefix=f".{name}.{os.getpid()}-", suffix=".part"))

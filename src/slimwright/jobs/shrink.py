@@ -5,15 +5,12 @@ it, so a job that was killed goes on from there, and one that has ended runs its
 is read once, at the very end, by the proof.
 """
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
 
-from slimwright.atomic import appearing
+from slimwright.atomic import appearing, keeping
 from slimwright.compute import usable
 from slimwright.cost import Budget
 from slimwright.data import Dataset
@@ -74,7 +71,7 @@ def shrink(
     method = Method(settings.techniques, recipe_type(settings.techniques), settings.device)
     tune = Tuning(settings.tune_epochs, settings.tune_rate, settings.seed)
     stages = Stages(tell)
-    with appearing(out, MANIFEST) as folder, Workshop() as workshop, _kept(settings.cache) as cache:
+    with appearing(out, MANIFEST) as folder, Workshop() as workshop, keeping(settings.cache) as cache:
         with stages("measure the original"):
             place = Place(settings.runtime, settings.target, workshop)
             given = given_of(original, task, data)
@@ -90,14 +87,3 @@ def shrink(
         write_report(folder, bundle.manifest, bundle.recipe, settings.techniques)
         journal.keep_files_of([bench.original().key, found.key])
     return replace(bundle, path=out)
-
-
-@contextmanager
-def _kept(cache: Path | None) -> Iterator[Path]:
-    """The folder for what is not to be computed again; one that goes with the job where nothing is to be kept."""
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-        yield cache
-        return
-    with tempfile.TemporaryDirectory(prefix="slimwright-") as folder:
-        yield Path(folder)

@@ -34,7 +34,7 @@ class Elimination:
     def at_once(self) -> int:
         """How many blocks to take out between two looks."""
         columns = min(max(len(self.inverse) // 16, LEAST_COLUMNS), MOST_COLUMNS)
-        return max(columns // self.blocks.shape[1], 1)
+        return max(int(columns // self.blocks.shape[1]), 1)
 
     def losses(self) -> Floats:
         """Return what eliminating each block alone would cost now [n]; infinite for those that are gone."""
@@ -67,8 +67,7 @@ class Elimination:
 
     def eliminate(self, block: int) -> None:
         """Take a block out that is looked at; the others make up for it."""
-        (place,) = np.flatnonzero(self.seen == block)
-        at = self._places(place)
+        at = self._places(np.flatnonzero(self.seen == block)).ravel()
         inverse_root = np.linalg.inv(np.linalg.cholesky(self.near[at[:, None], at]))
         row, pulled = inverse_root @ self.near[at], inverse_root @ self.squares[at]  # y and v^T W
         both = row.T @ (pulled - 0.5 * (pulled[:, at] @ inverse_root.T) @ row)
@@ -78,9 +77,9 @@ class Elimination:
         self.gone.append(block)
 
     def _places(self, seen: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Columns of the blocks at these places of `seen`, among those of all that are looked at: [..., k]."""
+        """Columns of the blocks at these places of `seen`, among those of all that are looked at: [n, k]."""
         width = self.blocks.shape[1]
-        return np.asarray(seen)[..., None] * width + np.arange(width)
+        return np.asarray(seen[:, None] * width + np.arange(width))
 
     def _apply(self) -> None:
         """Eliminate from the rest what is gone, and let go of its columns."""
