@@ -24,6 +24,11 @@ def mobilenet_v2() -> nn.Module:
     return settled(build("mobilenet-v2", classes=CLASSES), (3, 224, 224))
 
 
+def small() -> nn.Module:
+    """A residual network of eight layers with ten classes."""
+    return settled(build("resnet8-wide", classes=CLASSES, in_channels=3), (3, 16, 16))
+
+
 def images_64() -> ArrayData:
     """256 images of 64x64 in each part."""
     return _data(256, 64)
@@ -34,9 +39,9 @@ def images_224() -> ArrayData:
     return _data(256, 224)
 
 
-def few_images_64() -> ArrayData:
-    """32 images of 64x64 in each part."""
-    return _data(32, 64)
+def few_images_16() -> ArrayData:
+    """32 calibration images of 16x16, and fewer in the other parts."""
+    return _data(32, 16)
 
 
 def settled(model: nn.Module, shape: tuple[int, int, int]) -> nn.Module:

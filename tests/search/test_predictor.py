@@ -205,7 +205,7 @@ def test_a_linear_layer_has_one_rank() -> None:
     assert found[OUT_RANK + "linear"] == [12, 8, 7, 6, 5, 4, 3, 2, 1]  # 9 x (36 + 12) are all of the 432 weights
 
 
-@pytest.mark.parametrize(("inputs", "offered"), [(256, True), (257, False)])
+@pytest.mark.parametrize(("inputs", "offered"), [(128, True), (129, False)])
 def test_the_terms_of_a_layer_that_reads_very_many_are_not_looked_for(inputs: int, offered: bool) -> None:
     net = net_of(nn.Conv2d(1, inputs, 1), nn.Conv2d(inputs, 4, 3), nn.Conv2d(4, 3, 4), shape=SHAPE)
     assert (CP_RANK + "conv2d_1" in predictor_of(net, step=8, ranks=["conv2d_1"]).sizes) is offered
