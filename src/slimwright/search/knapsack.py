@@ -8,7 +8,7 @@ exhaustive search on small cases.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,7 @@ def problem(
 
 def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
     """Return the least damaging choice found within the limits, or the nearest to them there is."""
-    counts = {name: sizes[0] for name, sizes in problem.sizes.items()}
+    counts: Mapping[str, int] = {name: sizes[0] for name, sizes in problem.sizes.items()}
     while (excess := _excess(problem.costs(counts), limits)) > 0:
         best = _best_step(problem, counts, limits, excess)
         if best is None:
@@ -86,35 +86,44 @@ def _best_step(
     for name, sizes in problem.sizes.items():
         now = problem.damage[name](counts[name])
         for size in (s for s in sizes if s < counts[name]):
-            relief = excess - _excess(problem.costs(Variation(counts, name, size)), limits)
+            relief = excess - _excess(problem.costs(Variation(counts, {name: size})), limits)
             damage = problem.damage[name](size) - now
             priced.append((damage / relief if relief > 1e-12 else math.inf, damage, name, size))
     return min(priced)[2:] if priced else None
 
 
-def _polished(problem: Problem, counts: dict[str, int], limits: Mapping[str, float]) -> dict[str, int]:
+def _polished(problem: Problem, counts: Mapping[str, int], limits: Mapping[str, float]) -> Mapping[str, int]:
     """Give channels back, alone or in trade for others, as long as that lowers the damage and still fits."""
+    damages = {name: {s: problem.damage[name](s) for s in sizes} for name, sizes in problem.sizes.items()}
     while True:
-        for change in _changes(problem, counts):
-            if _excess(problem.costs({**counts, **change}), limits) <= 0:
-                counts = {**counts, **change}
-                break
+        for change in _changes(problem, damages, counts):
+            if _excess(problem.costs(Variation(counts, change)), limits) <= 0:
+                changed = {**counts, **change}
+                if _excess(problem.costs(changed), limits) <= 0:  # a variation's costs are rounded otherwise
+                    counts = changed
+                    break
         else:
             return counts
 
 
-def _changes(problem: Problem, counts: Mapping[str, int]) -> list[dict[str, int]]:
+def _changes(
+    problem: Problem, damages: Mapping[str, Mapping[int, float]], counts: Mapping[str, int]
+) -> Iterator[dict[str, int]]:
     """One group up a size, alone or with another down to a smaller one: what lowers the damage, the most first."""
-    saved: list[tuple[float, dict[str, int]]] = []
+    ups = [(n, [s for s in sizes if s > counts[n]][-1:]) for n, sizes in problem.sizes.items()]
+    rises = [(name, up, damages[name][counts[name]] - damages[name][up]) for name, larger in ups for up in larger]
+    falls: list[tuple[str, int, float]] = [("", 0, 0.0)]  # nothing in trade
     for name, sizes in problem.sizes.items():
-        for up in [s for s in sizes if s > counts[name]][-1:]:
-            gain = problem.damage[name](counts[name]) - problem.damage[name](up)
-            saved.append((gain, {name: up}))
-            for other, smaller in ((o, s) for o, sizes in problem.sizes.items() if o != name for s in sizes):
-                if smaller < counts[other]:
-                    loss = problem.damage[other](smaller) - problem.damage[other](counts[other])
-                    saved.append((gain - loss, {name: up, other: smaller}))
-    return [change for gain, change in sorted(saved, key=lambda entry: -entry[0]) if gain > 1e-15]
+        now = damages[name][counts[name]]
+        falls += [(name, size, damages[name][size] - now) for size in sizes if size < counts[name]]
+    saved = np.array([gain for *_, gain in rises])[:, None] - np.array([loss for *_, loss in falls])
+    order = np.argsort(-saved, axis=None, kind="stable")
+    for place in order[: int((saved > 1e-15).sum())].tolist():
+        (up_name, up, _), (name, size, _) = rises[place // len(falls)], falls[place % len(falls)]
+        if not name:
+            yield {up_name: up}
+        elif name != up_name:
+            yield {up_name: up, name: size}
 
 
 def _excess(costs: Mapping[str, float], limits: Mapping[str, float]) -> float:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 
 
 class Variation(dict[str, int]):
-    """A choice that is another one but for one item; that other one must not change any more."""
+    """A choice that is another one but for an item or two; that other one must not change any more."""
 
-    def __init__(self, base: Mapping[str, int], item: str, size: int) -> None:
+    def __init__(self, base: Mapping[str, int], changes: Mapping[str, int]) -> None:
         super().__init__(base)
-        self[item] = size
-        self.base, self.item = base, item
+        self.update(changes)
+        self.base, self.changes = base, changes
 
 
 class Summed:
@@ -33,6 +33,7 @@ class Summed:
         self._base: Mapping[str, int] | None = None  # of variations, with the sum of its terms
         self._total = 0.0
         self._moved: dict[str, dict[int, float]] = {}  # by item and size: what the sum changes by
+        self._met: dict[str, set[str]] = {}  # items that a term reads beside one
 
     def __call__(self, counts: Mapping[str, int]) -> float:
         """Return the sum for a choice, which must name every item that a term reads; of whole numbers, exactly."""
@@ -55,8 +56,22 @@ class Summed:
         if self._base is not counts.base:
             self._total = self(counts.base)
             self._base = counts.base
-        moved, size = self._moved.setdefault(counts.item, {}), counts[counts.item]
+        first, *more = counts.changes
+        if not any(self._meet(first, other) for other in more):
+            return self._total + sum(self._moves(item, counts) for item in counts.changes)
+        names = dict.fromkeys(name for item in counts.changes for name in self._readers.get(item, ()))
+        return self._total + sum(self._term(name, counts) - self._terms[name] for name in names)
+
+    def _moves(self, item: str, counts: Variation) -> float:
+        """What the sum changes by with one item of a variation, whose readers read no other of its items."""
+        moved, size = self._moved.setdefault(item, {}), counts[item]
         if size not in moved:
-            names = self._readers.get(counts.item, ())
+            names = self._readers.get(item, ())
             moved[size] = sum(self._term(name, counts) - self._terms[name] for name in names)
-        return self._total + moved[size]
+        return moved[size]
+
+    def _meet(self, one: str, other: str) -> bool:
+        """True where a term reads both items."""
+        if one not in self._met:
+            self._met[one] = {item for name in self._readers.get(one, ()) for item in self._reads[name]}
+        return other in self._met[one]

@@ -12,15 +12,16 @@ Outputs that are whole numbers count in the loss and the metric, and have no gra
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from slimwright.data import Batch, Dataset, Part, Targets, no_images, tensors_of
+from slimwright.data import Batch, Dataset, Part, Targets, count_of, no_images, tensors_of
 from slimwright.errors import DataError
 from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of
 
+HELD_BYTES = 1e8  # of a part's outputs, which are not computed again
 LEAST_DEVIATION = 1e-6
 """Of an output's root mean square: an output that varies less is as good as constant, and is measured by its size."""
 
@@ -116,6 +117,7 @@ class Imitated:
 
     inner: Dataset
     original: Forward
+    kept: dict[Part, Outputs] = field(default_factory=dict, repr=False, compare=False)  # of parts in order, if small
 
     @property
     def name(self) -> str:
@@ -143,8 +145,20 @@ class Imitated:
 
     def batches(self, part: Part, batch_size: int, *, seed: int | None = None) -> Iterator[Batch]:
         """Yield a part once, with the original's outputs as targets, on the processor."""
+        made: list[Outputs] = []
+        done = held = 0
         for inputs, _ in self.inner.batches(part, batch_size, seed=seed):
-            yield inputs, tuple(output.detach().cpu() for output in self.original(inputs))
+            if seed is None and part in self.kept:
+                outputs: Outputs = tuple(output[done : done + count_of(inputs)] for output in self.kept[part])
+            else:
+                outputs = tuple(output.detach().cpu() for output in self.original(inputs))
+            done += count_of(inputs)
+            if held <= HELD_BYTES:
+                held += sum(output.nbytes for output in outputs)
+                made.append(outputs)
+            yield inputs, outputs
+        if seed is None and made and held <= HELD_BYTES:
+            self.kept[part] = tuple(torch.cat(parts) for parts in zip(*made, strict=True))
 
 
 def imitating(data: Dataset, original: Forward) -> Imitation:
