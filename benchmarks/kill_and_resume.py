@@ -42,9 +42,10 @@ COLUMNS = (
 
 def main() -> None:
     known = parser(__doc__ or "")
+    known.add_argument("--kills", type=int, default=KILLS, help="moments, spread evenly over the run")
     known.add_argument("--jobs", type=int, default=1, help="at a time; what is saved means little with several")
     chosen = known.parse_args()
-    kills = QUICK_KILLS if chosen.quick else KILLS
+    kills = QUICK_KILLS if chosen.quick else chosen.kills
     with tempfile.TemporaryDirectory(prefix="kill-and-resume-") as name:
         home, job = Path(name), QUICK if chosen.quick else DEMO
         if not chosen.quick:
