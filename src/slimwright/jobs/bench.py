@@ -30,6 +30,7 @@ class Given:
     task: Task
     data: Dataset  # with the task's targets
     calibration: Inputs
+    calibration_digest: str  # of images and labels as they were given
     exam: Exam  # the validation part
 
 

@@ -53,11 +53,12 @@ def given_of(original: Original, task: Task, data: Dataset) -> Given:
     check_inputs(net, data)
     task.check([net[name].shape for name in net.outputs])
     taught = task.data(data, original.forward)
-    calibration, _ = whole(data, "calibration")
+    calibration, labels = whole(data, "calibration")
     first = tuple(tensor[:LOOKED_AT] for tensor in tensors_of(calibration))
     compared(original, as_inputs(first))
     inputs, targets = whole(taught, "validation")
-    return Given(net, task, taught, calibration, Exam(task, inputs, targets))
+    digest = fingerprint((calibration, labels))
+    return Given(net, task, taught, calibration, digest, Exam(task, inputs, targets))
 
 
 def context_of(given: Given, place: Place, method: Method, seed: int) -> Mapping[str, Any]:
@@ -66,7 +67,7 @@ def context_of(given: Given, place: Place, method: Method, seed: int) -> Mapping
     return {
         "format": FORMAT,
         "net": given.net.digest,
-        "calibration": fingerprint(whole(given.data, "calibration")),
+        "calibration": given.calibration_digest,
         "validation": fingerprint((given.exam.inputs, given.exam.targets if given.exam.targets is not None else ())),
         "task": _said(given.task),
         "runtime": place.runtime,

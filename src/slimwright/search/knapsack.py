@@ -7,9 +7,11 @@ Channels and ranks are multiples of the step that the runtime likes. Not proven 
 exhaustive search on small cases.
 """
 
+import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,7 @@ class Problem:
     sizes: Mapping[str, Sequence[int]]
     damage: Mapping[str, Callable[[int], float]]
     costs: Callable[[Counts], Mapping[str, float]]
+    relief_falls: bool = False  # what a step brings is never more once others are taken: sums of products of sizes
 
 
 def problem(
@@ -64,8 +67,9 @@ def problem(
 def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
     """Return the least damaging choice found within the limits, or the nearest to them there is."""
     counts: Mapping[str, int] = {name: sizes[0] for name, sizes in problem.sizes.items()}
+    known: list[_Step] = []  # what steps brought when they were last looked at, a heap
     while (excess := _excess(problem.costs(counts), limits)) > 0:
-        best = _best_step(problem, counts, limits, excess)
+        best = _best_step(problem, counts, limits, excess, known)
         if best is None:
             break
         counts = {**counts, best[0]: best[1]}
@@ -75,21 +79,43 @@ def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
     return Plan(counts, _total(problem, counts), {name: costs[name] for name in limits}, _excess(costs, limits) <= 0)
 
 
+_Step: TypeAlias = tuple[float, float, str, int]  # damage per relief, damage, item, size
+
+
 def _best_step(
-    problem: Problem, counts: Mapping[str, int], limits: Mapping[str, float], excess: float
+    problem: Problem, counts: Mapping[str, int], limits: Mapping[str, float], excess: float, known: list[_Step]
 ) -> tuple[str, int] | None:
     """The smaller size, of any group, that costs the least damage for the relief it brings; None if all are smallest.
 
     Where no single step brings relief (peak memory is a maximum, so several groups must shrink), the least damage.
+    If relief only ever falls, a step that was worse when it was `known` need not be looked at again.
     """
-    priced: list[tuple[float, float, str, int]] = []
-    for name, sizes in problem.sizes.items():
-        now = problem.damage[name](counts[name])
-        for size in (s for s in sizes if s < counts[name]):
-            relief = excess - _excess(problem.costs(Variation(counts, {name: size})), limits)
-            damage = problem.damage[name](size) - now
-            priced.append((damage / relief if relief > 1e-12 else math.inf, damage, name, size))
-    return min(priced)[2:] if priced else None
+
+    def priced(name: str, size: int) -> _Step:
+        relief = excess - _excess(problem.costs(Variation(counts, {name: size})), limits)
+        damage = problem.damage[name](size) - problem.damage[name](counts[name])
+        return (damage / relief if relief > 1e-12 else math.inf, damage, name, size)
+
+    smaller = ((name, size) for name, sizes in problem.sizes.items() for size in sizes if size < counts[name])
+    if not problem.relief_falls:
+        steps = [priced(*step) for step in smaller]
+        return min(steps)[2:] if steps else None
+    if not known:
+        known += [priced(*step) for step in smaller]
+        heapq.heapify(known)
+    fresh: set[tuple[str, int]] = set()
+    while known:
+        *_, name, size = known[0]
+        if size >= counts[name]:
+            heapq.heappop(known)
+        elif (name, size) in fresh:
+            known[:] = [(-math.inf, 0.0, *step[2:]) if step[2] == name else step for step in known]  # look again
+            heapq.heapify(known)
+            return name, size
+        else:
+            fresh.add((name, size))
+            heapq.heapreplace(known, priced(name, size))
+    return None
 
 
 def _polished(problem: Problem, counts: Mapping[str, int], limits: Mapping[str, float]) -> Mapping[str, int]:

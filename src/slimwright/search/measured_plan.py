@@ -135,7 +135,7 @@ def _planned(
         return {name: float(getattr(cost, name) or 0.0) for name in measurable}
 
     measurable = limits.keys() & MEASURED
-    task = menu.problem(costs, alone=alone, weights=None if alone else {CHANNELS: CHANNEL_WEIGHT})
+    task = menu.problem(costs, limits, alone=alone, weights=None if alone else {CHANNELS: CHANNEL_WEIGHT})
     found = plan_by_measuring(task, limits, measure if measurable else lambda _: {})
     return None if found is None else (found, menu)
 

@@ -1,6 +1,6 @@
 """What a plan chooses from: the knobs of every technique, priced; and what a choice makes of the net."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,7 +22,14 @@ class Menu:
     knobs: Mapping[str, Sequence[Knob]]  # by the technique's name
     techniques: Sequence[Technique]
 
-    def problem(self, costs: Costs, *, alone: str | None = None, weights: Mapping[str, float] | None = None) -> Problem:
+    def problem(
+        self,
+        costs: Costs,
+        limited: Collection[str],
+        *,
+        alone: str | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Problem:
         """Return the choice to make: of one technique's knobs `alone`, or of all; the other knobs stay whole.
 
         The damage of a technique's knobs counts by its entry in `weights`.
@@ -34,7 +41,8 @@ class Menu:
             for knob in knobs:
                 sizes[knob.key] = knob.settings if alone in (None, name) else knob.settings[:1]
                 damage[knob.key] = _weighted(knob, weight)
-        return Problem(sizes, {key: damage.get(key, _none) for key in sizes}, costs)
+        every = {key: damage.get(key, _none) for key in sizes}
+        return Problem(sizes, every, costs, relief_falls="peak_activation_bytes" not in limited)
 
     def steps(self, choice: Choice) -> list[Step]:
         """Return the steps of a recipe that lead to a choice."""

@@ -15,7 +15,7 @@ class Variation(dict[str, int]):
     def __init__(self, base: Mapping[str, int], changes: Mapping[str, int]) -> None:
         super().__init__(base)
         self.update(changes)
-        self.base, self.changes = base, changes
+        self.base, self.changes = base, tuple(changes.items())
 
 
 class Summed:
@@ -56,19 +56,20 @@ class Summed:
         if self._base is not counts.base:
             self._total = self(counts.base)
             self._base = counts.base
-        first, *more = counts.changes
-        if not any(self._meet(first, other) for other in more):
-            return self._total + sum(self._moves(item, counts) for item in counts.changes)
-        names = dict.fromkeys(name for item in counts.changes for name in self._readers.get(item, ()))
-        return self._total + sum(self._term(name, counts) - self._terms[name] for name in names)
-
-    def _moves(self, item: str, counts: Variation) -> float:
-        """What the sum changes by with one item of a variation, whose readers read no other of its items."""
-        moved, size = self._moved.setdefault(item, {}), counts[item]
-        if size not in moved:
-            names = self._readers.get(item, ())
-            moved[size] = sum(self._term(name, counts) - self._terms[name] for name in names)
-        return moved[size]
+        changes = counts.changes
+        if len(changes) > 1 and self._meet(changes[0][0], changes[1][0]):
+            names = dict.fromkeys(name for item, _ in changes for name in self._readers.get(item, ()))
+            return self._total + sum(self._term(name, counts) - self._terms[name] for name in names)
+        total = self._total
+        for item, size in changes:
+            moved = self._moved.get(item)
+            if moved is None:
+                moved = self._moved[item] = {}
+            if size not in moved:
+                readers = self._readers.get(item, ())  # which read no other item that changes
+                moved[size] = sum(self._term(name, counts) - self._terms[name] for name in readers)
+            total += moved[size]
+        return total
 
     def _meet(self, one: str, other: str) -> bool:
         """True where a term reads both items."""
