@@ -102,11 +102,13 @@ def _killed(
     journaled, lost = _journal(cache), len(list(cache.glob("jobs/*/.*.part")))
     again = run(arguments, cache, scratch)
     kept = [line for line in journaled if line in set(_journal(cache))]
+    left = _leftovers(folder)
     return {
         "moment": round(moment, 1),
         "whole_group": "yes" if group else "no",
         "lost": lost + len(journaled) - len(kept),
-        "leftovers": _leftovers(folder),
+        "leftovers": len(left),
+        "left": ", ".join(left),
         "seconds": round(again.seconds, 1),
     }
 
@@ -125,22 +127,23 @@ def _winner(out: Path) -> str:
     return str(next(one["name"] for one in candidates if one["chosen"]))
 
 
-def _leftovers(folder: Path) -> int:
+def _leftovers(folder: Path) -> list[str]:
     """Hidden folders and temporary files that nobody will finish, and processes of the job that still run."""
     files = [path for path in folder.rglob("*") if path.name.endswith(".part")]
     files += [path for path in (folder / "scratch").iterdir() if path.name not in ("said", "peak")]
     until = time.monotonic() + GONE_S
     while (running := _processes(f"{folder}{os.sep}")) and time.monotonic() < until:
         time.sleep(0.5)
-    return len(files) + running
+    return [*(str(path.relative_to(folder)) for path in files), *running]
 
 
-def _processes(mark: str) -> int:
-    """How many processes have `mark` in their environment."""
-    found = 0
+def _processes(mark: str) -> list[str]:
+    """The command lines of the processes that have `mark` in their environment."""
+    found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
-            found += mark.encode() in path.read_bytes() and int(path.parent.name) != os.getpid()
+            if mark.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append((path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         except OSError:
             continue
     return found
