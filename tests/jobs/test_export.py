@@ -181,7 +181,7 @@ class Sorted(nn.Module):
         self.last = nn.Linear(36, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(x.flatten(1)).sort(1).values
+        return torch.sort(self.last(x.flatten(1)), 1).values
 
 
 def test_a_converter_that_fails_is_told_of_and_takes_nobody_along(data: ArrayData, tmp_path: Path) -> None:
