@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from onnx_files import onnx_scores
+from policies import in_float
 from proofs import accuracy, net_scores
 from slimwright import Budget, Bundle, Net, Settings, capture, load_bundle, shrink
 from slimwright.data import ArrayData, Batch, digits, labelled, whole
@@ -96,7 +97,7 @@ def test_a_model_without_layers_comes_back_as_it_was(data: ArrayData, cache: Pat
 def test_fine_tuning_helps_where_the_accuracy_budget_is_missed(
     net: Net, data: ArrayData, cache: Path, tmp_path: Path
 ) -> None:
-    budget, settings = Budget(macs="0.025x", max_drop=0.0), Settings(cache=cache, tune_epochs=6)
+    budget, settings = Budget(macs="0.025x", max_drop=0.0), Settings(cache=cache, tune_epochs=6, policy=in_float)
     found = shrink(net, data=data, budget=budget, out=tmp_path / "b", settings=settings)
     tuned = [c for c in found.manifest.candidates if c.name.endswith("tuned")]
     assert len(tuned) == 1

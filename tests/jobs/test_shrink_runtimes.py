@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from policies import in_float
 from slimwright import Budget, Bundle, Settings, load_bundle, shrink
 from slimwright.data import ArrayData
 from slimwright.errors import BundleError
 from slimwright.measure.bundle import sha256_of
 from slimwright.runtimes.known import RUNTIMES, installed
+from slimwright.search import Policy, measured_plan
 from slimwright.tasks import Classification
 from slimwright.train import Schedule, fit
 
@@ -29,11 +31,13 @@ def small(digit_data: ArrayData) -> nn.Module:
     return fit(layers, digit_data, Schedule(epochs=2), task=Classification(digit_data.labels))
 
 
-def halved(net: nn.Module, runtime: str, data: ArrayData, cache: Path, out: Path) -> Bundle:
+def halved(
+    net: nn.Module, runtime: str, data: ArrayData, cache: Path, out: Path, policy: Policy = measured_plan
+) -> Bundle:
     """The net with half its work."""
     if not installed(runtime):
         pytest.skip(f"{RUNTIMES[runtime].title} is not installed")
-    settings = Settings(runtime=runtime, tune_epochs=0, cache=cache)
+    settings = Settings(runtime=runtime, tune_epochs=0, cache=cache, policy=policy)
     return shrink(net, data=data, budget=Budget(macs="0.5x", max_drop=100), out=out, settings=settings)
 
 
@@ -45,7 +49,7 @@ def bundle(small: nn.Module, digit_data: ArrayData, cache: Path, tmp_path_factor
 def test_a_runtime_without_a_profiler_is_planned_for_by_another_and_measured_itself(
     small: nn.Module, digit_data: ArrayData, cache: Path, tmp_path: Path
 ) -> None:
-    manifest = halved(small, "executorch", digit_data, cache, tmp_path / "b").manifest
+    manifest = halved(small, "executorch", digit_data, cache, tmp_path / "b", in_float).manifest
     assert (manifest.runtime, manifest.result.files) == ("executorch", ["model.pte"]) and manifest.proof.passed
     assert manifest.result.macs <= 0.5 * manifest.original.macs and manifest.result.latency.median_ms > 0
 

@@ -7,7 +7,7 @@ place alone. Nodes are computed one by one, so that a layer which is called twic
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil, prod
@@ -80,13 +80,18 @@ def observe(
     kept = Checkpoint(checkpoint, asked.key(net))
     sums = kept.sums or empty_sums(net, classes=len(task.classes), memory_bytes=memory_bytes)
     observer = Observer(net.on(device), sums.on(device), asked)
-    start, step = share
-    for number, (inputs, targets) in islice(enumerate(batches), start, None, step):
-        if not kept.holds((inputs, targets)):
-            observer.add(number, inputs, targets)
-            kept.keep(observer.sums)
+
+    def told() -> None:
         done = int(observer.sums.images.sum())
         tell(Event("observe", done, max(images, done)))
+
+    start, step = share
+    for number, (inputs, targets) in islice(enumerate(batches), start, None, step):
+        if kept.holds((inputs, targets)):
+            told()
+        else:
+            observer.add(number, inputs, targets, told)
+            kept.keep(observer.sums)
     kept.ended()
     if not int(observer.sums.images.sum()):
         raise DataError("there are no calibration images to observe")
@@ -105,8 +110,8 @@ class Observer:
         self.at_once = max(int(ALIVE_BYTES // (4 * sum(prod(node.shape) for node in net.nodes))), 1)  # images
         self.drawn = False  # whether the loss on its way back is that of drawn targets, or of the true ones
 
-    def add(self, number: int, inputs: Inputs, targets: Targets) -> None:
-        """Add a batch to the sums, class group by class group, a few images at a time."""
+    def add(self, number: int, inputs: Inputs, targets: Targets, told: Callable[[], None]) -> None:
+        """Add a batch to the sums, class group by class group, a few images at a time, and tell after each."""
         count = count_of(inputs)
         if not count:
             return
@@ -122,6 +127,7 @@ class Observer:
             chosen = [tensor[some].detach().to(self.asked.device) for tensor in tensors_of(inputs)]
             with torch.enable_grad(), placed(self.asked.device):
                 self._add(chosen, taken(targets, some), groups[some], numbers[some])
+            told()
 
     def _add(self, inputs: Sequence[Tensor], targets: Targets, groups: Tensor, numbers: Tensor) -> None:
         """Add a few images, sorted by their class `groups` [N]; `numbers` [N] in 0..1 draw targets."""

@@ -64,7 +64,9 @@ def proposed(bench: Bench, budget: Budget, tune: Tuning, *, stages: Stages, cach
 def observed(bench: Bench, cache: Path, seed: int) -> Evidence:
     """Return evidence from the calibration part; kept under a key of the net's and the images' content."""
     given = bench.given
-    said = json.dumps([FORMAT, given.net.digest, bench.context["calibration"], bench.context["task"], seed])
+    said = json.dumps(
+        [FORMAT, given.net.digest, bench.context["calibration"], bench.context["task"], seed, "no taylor"]
+    )
     path = kept_at(cache, "evidence", said)
     if path.exists():
         return load_evidence(path)
@@ -74,6 +76,7 @@ def observed(bench: Bench, cache: Path, seed: int) -> Evidence:
         task=given.task,
         seed=seed,
         images=given.data.size("calibration"),
+        taylor=False,  # no knob reads it, and it takes a pass
         device=bench.method.device,
         checkpoint=kept_at(cache, "observing", said),
         tell=bench.tell,

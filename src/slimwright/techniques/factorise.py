@@ -57,7 +57,8 @@ def _observed(step: Factorise, work: Work) -> Evidence:
         return like(of, lambda tensor: tensor[start : min(start + BATCH, count)])
 
     batches = ((part(inputs, start), part(targets, start)) for start in range(0, count, BATCH))
-    return observe(work.draft.net, batches, task=work.task, images=count, device=work.device, tell=work.tell)
+    net, task = work.draft.net, work.task
+    return observe(net, batches, task=task, images=count, taylor=False, device=work.device, tell=work.tell)
 
 
 def _sentence(step: Factorise) -> str:
