@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export SLIMWRIGHT_CACHE ?= out/cache
 export OMP_WAIT_POLICY ?= PASSIVE
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder  # many tests wait for others
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile  # many tests wait for other processes
 
 .PHONY: demo test check bench bench-structured bench-coverage setup setup-runtimes setup-arm64 setup-bench clean
 
