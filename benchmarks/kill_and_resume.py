@@ -51,6 +51,8 @@ def main() -> None:
         if not chosen.quick:
             run(["train", MODEL, "--data", "digits", "--out", str(home / "net")], home / "trained", home / "scratch")
         whole = run([*job, "--out", str(home / "whole")], _cache(home, home / "whole-cache"), home / "scratch")
+        if whole.status not in (0, 1):
+            raise SystemExit(f"the job that was not killed: exit status {whole.status}\n{whole.said}")
         winner = _winner(home / "whole")
 
         def killed(number: int) -> Row:
@@ -59,7 +61,7 @@ def main() -> None:
             folder.mkdir()
             arguments, cache = [*job, "--out", str(folder / "out")], _cache(home, folder / "cache")
             row = _killed(arguments, folder, cache, moment, group=number % 2 == 0)
-            row |= {"same_winner": "yes" if _winner(folder / "out") == winner else "no"}
+            row |= {"same_winner": "yes" if row["status"] in (0, 1) and _winner(folder / "out") == winner else "no"}
             row |= {"saved": round(whole.seconds - float(row["seconds"]), 1)}
             shutil.rmtree(folder)
             print(json.dumps(row), file=sys.stderr, flush=True)
@@ -109,6 +111,7 @@ def _killed(
         "lost": lost + len(journaled) - len(kept),
         "leftovers": len(left),
         "left": ", ".join(left),
+        "status": again.status,
         "seconds": round(again.seconds, 1),
     }
 
