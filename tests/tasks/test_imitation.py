@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from slimwright.data import PARTS, ArrayData, Inputs, images_of, split, tensors_of, whole
 from slimwright.errors import DataError
-from slimwright.tasks import Imitation, Outputs, Task, forward_of, imitating
+from slimwright.tasks import Imitation, Outputs, Task, forward_of, imitating, imitation
 
 SHAPES = [(), (1,), (5,), (3, 4, 4), (2, 7), (0,)]  # of an image
 
@@ -157,6 +157,32 @@ def test_its_data_has_the_outputs_of_the_original_as_targets() -> None:
             assert torch.equal(given, module.eval()(seen).detach())
     again = pickle.loads(pickle.dumps(taught))  # as it travels to other processes of ours
     assert torch.equal(tensors_of(whole(again, "test")[1])[0], tensors_of(whole(taught, "test")[1])[0])
+
+
+def test_the_original_runs_once_over_a_part_that_is_read_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, module, runs = noise(), nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), list[int]()
+
+    def original(inputs: Inputs) -> Outputs:
+        runs.append(len(images_of(inputs)))
+        return (module(images_of(inputs)).detach(),)
+
+    task = Imitation((1.0,))
+    taught = task.data(data, original)
+    assert task.data(taught, original) is taught  # it has its targets
+    next(iter(taught.batches("train", 7)))  # not read to its end: nothing is known of the part
+    first = tensors_of(whole(taught, "train")[1])[0]
+    assert runs == [7, *runs[1:]] and sum(runs) == 7 + 20
+    runs.clear()
+    again = [tensors_of(targets)[0] for _, targets in taught.batches("train", 6)]
+    assert runs == [] and [len(each) for each in again] == [6, 6, 6, 2] and torch.equal(torch.cat(again), first)
+    for _ in taught.batches("train", 7, seed=3):
+        pass
+    assert runs == [7, 7, 6]
+    runs.clear()
+    monkeypatch.setattr(imitation, "HELD_BYTES", 3 * 4 * 6 - 1)  # less than the six images of a part give
+    for _ in range(2):
+        whole(taught, "validation")
+    assert sum(runs) == 2 * 6
 
 
 def test_several_inputs_reach_the_original() -> None:

@@ -56,8 +56,8 @@ class Imitation:
             )
 
     def data(self, data: Dataset, original: Forward) -> Dataset:
-        """Return the data set with the original's outputs as targets."""
-        return Imitated(data, original)
+        """Return the data set with the original's outputs as targets; one that has them already stays."""
+        return data if isinstance(data, Imitated) else Imitated(data, original)
 
     def class_of(self, targets: Targets) -> Tensor:
         """Return zeros [N]."""
@@ -144,20 +144,25 @@ class Imitated:
         return self.inner.size(part)
 
     def batches(self, part: Part, batch_size: int, *, seed: int | None = None) -> Iterator[Batch]:
-        """Yield a part once, with the original's outputs as targets, on the processor."""
+        """Yield a part once, with the original's outputs as targets, on the processor.
+
+        In order, those of a part are computed once, unless they take too much memory to be kept.
+        """
+        known = self.kept.get(part) if seed is None else None
         made: list[Outputs] = []
         done = held = 0
         for inputs, _ in self.inner.batches(part, batch_size, seed=seed):
-            if seed is None and part in self.kept:
-                outputs: Outputs = tuple(output[done : done + count_of(inputs)] for output in self.kept[part])
+            count = count_of(inputs)
+            if known is not None:
+                yield inputs, tuple(output[done : done + count] for output in known)
             else:
                 outputs = tuple(output.detach().cpu() for output in self.original(inputs))
-            done += count_of(inputs)
-            if held <= HELD_BYTES:
                 held += sum(output.nbytes for output in outputs)
-                made.append(outputs)
-            yield inputs, outputs
-        if seed is None and made and held <= HELD_BYTES:
+                if seed is None and held <= HELD_BYTES:
+                    made.append(outputs)
+                yield inputs, outputs
+            done += count
+        if made and held <= HELD_BYTES:
             self.kept[part] = tuple(torch.cat(parts) for parts in zip(*made, strict=True))
 
 

@@ -27,7 +27,7 @@ def _apply(step: Regions, work: Work) -> Work:
         draft.reference,
         draft.net,
         regions_in(draft.net, matches),
-        like(whole(work.data, "calibration")[0], lambda tensor: tensor[: step.images]),
+        like(whole(work.given, "calibration")[0], lambda tensor: tensor[: step.images]),
         schedule=RegionSchedule(epochs=step.epochs, rate=step.rate, seed=step.seed),
         device=work.device,
         checkpoint=work.checkpoint,
