@@ -15,7 +15,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -76,7 +76,6 @@ class LatencyTable:
         key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
         self._path = path / f"latency-{key}.json" if path else None
         self._times: dict[str, float] = self._read()
-        self._looked_up: dict[tuple[LayerShape, int], float] = {}  # keys take longer to write than to find
         self.measured = 0
 
     def __len__(self) -> int:
@@ -84,10 +83,8 @@ class LatencyTable:
 
     def time(self, shape: LayerShape, evicted: int = 0) -> float:
         """Return the measured milliseconds of a layer, `evicted` bytes having been read before."""
-        if (shape, evicted) not in self._looked_up:
-            self.fill([shape], evicted)
-            self._looked_up[shape, evicted] = self._times[_key(shape, evicted)]
-        return self._looked_up[shape, evicted]
+        self.fill([shape], evicted)
+        return self._times[_key(shape, evicted)]
 
     def fill(self, shapes: Iterable[LayerShape], evicted: int = 0, tell: Tell = silent) -> None:
         """Measure the missing ones of `shapes`, some at a time; each time what was measured is written."""
@@ -218,6 +215,7 @@ def with_channels(shape: LayerShape, inputs: int, outputs: int) -> LayerShape:
     return replace(shape, in_channels=inputs, out_channels=outputs)
 
 
+@cache  # a plan asks for the same some hundred thousand times
 def _key(shape: LayerShape, evicted: int) -> str:
     return json.dumps(asdict(shape) | ({"evicted_bytes": evicted} if evicted else {}), sort_keys=True)
 

@@ -64,9 +64,7 @@ def proposed(bench: Bench, budget: Budget, tune: Tuning, *, stages: Stages, cach
 def observed(bench: Bench, cache: Path, seed: int) -> Evidence:
     """Return evidence from the calibration part; kept under a key of the net's and the images' content."""
     given = bench.given
-    said = json.dumps(
-        [FORMAT, given.net.digest, bench.context["calibration"], bench.context["task"], seed, "no taylor"]
-    )
+    said = json.dumps([FORMAT, given.net.digest, bench.context["calibration"], bench.context["task"], seed])
     path = kept_at(cache, "evidence", said)
     if path.exists():
         return load_evidence(path)
