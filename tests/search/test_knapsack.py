@@ -1,6 +1,7 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,6 +56,15 @@ def exhaustive(task: Problem, limits: Mapping[str, float]) -> float:
         if all(costs[name] <= limit for name, limit in limits.items()):
             best = min(best, sum(task.damage[name](n) for name, n in counts.items()))
     return best
+
+
+@given(problems())
+@settings(max_examples=200)
+def test_what_is_known_of_steps_leads_to_the_same_plan(drawn: tuple[Problem, dict[str, float]]) -> None:
+    """A step relieves products of counts by less, the more of the others is gone."""
+    task, limits = drawn
+    limits.pop("peak", None)  # that is not so of a maximum
+    assert solve(replace(task, relief_falls=True), limits) == solve(task, limits)
 
 
 @given(problems())

@@ -21,6 +21,8 @@ from slimwright.search.predictor import Predictor
 from slimwright.search.summed import Variation
 from slimwright.techniques.prune import Removal
 
+_Step: TypeAlias = tuple[float, float, str, int]  # damage per relief, damage, item, size
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -77,9 +79,6 @@ def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
         counts = _polished(problem, counts, limits)
     costs = problem.costs(counts)
     return Plan(counts, _total(problem, counts), {name: costs[name] for name in limits}, _excess(costs, limits) <= 0)
-
-
-_Step: TypeAlias = tuple[float, float, str, int]  # damage per relief, damage, item, size
 
 
 def _best_step(

@@ -161,10 +161,10 @@ def _ordered(parts: Sequence["_Part"], ladder: Ladder, went: Callable[[int], Non
     for rung in ladder.rungs[1:]:
         while (over := count > rung).any():
             open_ = range(len(ladder.cells)) if over.all() else np.flatnonzero(over).tolist()
-            cell, unit, loss = _cheapest(parts, ladder, open_)
+            cell, unit, loss = _cheapest(ladder, open_, _losses(parts, size))
             if len(order) >= until or not np.isfinite(loss):
-                until = len(order) + _look(parts, ladder)
-                cell, unit, _ = _cheapest(parts, ladder, open_)
+                until = len(order) + _look(parts, ladder, size)
+                cell, unit, _ = _cheapest(ladder, open_, _losses(parts, size))
             for channel in ladder.cells[cell][unit].tolist():
                 total += max(float(_losses(parts, size)[channel]), 0.0)
                 order.append(channel)
@@ -178,33 +178,32 @@ def _ordered(parts: Sequence["_Part"], ladder: Ladder, went: Callable[[int], Non
     return Removal(np.array(order + last), damage)
 
 
-def _cheapest(parts: Sequence["_Part"], ladder: Ladder, cells: Sequence[int]) -> tuple[int, int, float]:
-    """The cell and the unit that cost the least of those that are looked at, and what its channels cost."""
-    losses = _losses(parts, sum(members.size for members in ladder.cells))
+def _cheapest(ladder: Ladder, cells: Sequence[int], losses: Floats) -> tuple[int, int, float]:
+    """The cell and the unit whose channels cost the least, and what they cost."""
     sums = {cell: losses[ladder.cells[cell]].sum(1) for cell in cells}
     cell = min(cells, key=lambda cell: float(sums[cell].min()))
     return cell, int(sums[cell].argmin()), float(sums[cell].min())
 
 
-def _look(parts: Sequence["_Part"], ladder: Ladder) -> int:
+def _look(parts: Sequence["_Part"], ladder: Ladder, size: int) -> int:
     """Look at the units of each cell that cost the least, and return how many to take of them before the next look.
 
     They are twice as many. Which of them goes next is decided one by one, and what they cost together is exact. That
     no other would cost less by then is a guess, where not all are looked at.
     """
-    found = np.zeros(sum(members.size for members in ladder.cells))
     for part in parts:
-        found[part.channels] += part.columns.losses()
+        part.losses = part.columns.losses()
+    losses = _losses(parts, size)
     taken = min(part.columns.at_once for part in parts)
-    seen = np.zeros(len(found), bool)
+    seen = np.zeros(size, bool)
     for members in ladder.cells:
-        sums = found[members].sum(1)
+        sums = losses[members].sum(1)
         most = -(-2 * taken // (len(ladder.cells) * members.shape[1]))
         seen[members[np.argsort(sums, kind="stable")[:most]].ravel()] = True
-    seen &= np.isfinite(found)
+    seen &= np.isfinite(losses)
     for part in parts:
         part.look_at(seen)
-    return taken if seen.sum() < np.isfinite(found).sum() else len(found)
+    return taken if seen.sum() < np.isfinite(losses).sum() else size
 
 
 def _losses(parts: Sequence["_Part"], size: int) -> Floats:
