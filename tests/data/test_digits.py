@@ -1,7 +1,9 @@
+import pytest
 import torch
 
 from slimwright.data import PARTS, ArrayData, digits, labelled
 from slimwright.data.digits import jittered
+from slimwright.errors import RequestError
 
 
 def test_the_digits_are_all_there(digit_data: ArrayData) -> None:
@@ -9,6 +11,12 @@ def test_the_digits_are_all_there(digit_data: ArrayData) -> None:
     assert digit_data.image_shape == (1, 32, 32)
     assert digit_data.labels == tuple("0123456789")
     assert all(torch.bincount(labelled(digit_data.parts[part])[1]).min() > 20 for part in PARTS)
+
+
+def test_without_the_package_that_holds_them_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RequestError, match="python -m pip install scikit-learn"):
+        digits()
 
 
 def test_the_pixels_are_normalized(digit_data: ArrayData) -> None:  # MEAN and STD are given to three digits
