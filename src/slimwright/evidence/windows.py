@@ -17,7 +17,8 @@ from slimwright.graph.ops import pair_of
 
 MOST_TAPS = 4608  # 512 channels of 3x3: a Gram matrix of 170 MB; wider layers are not observed
 THIN = 2  # positions per tap; with fewer, weights that are solved would fit the images rather than the function
-MOST_ELEMENTS = 2**22  # of the columns that are laid out at a time
+MOST_ELEMENTS = 2**22  # of the columns that are laid out at a time, if these are many positions
+MANY = 4096  # positions that are summed at a time: with fewer, a wide Gram matrix costs more to write than to compute
 HALVED_AT = 512  # taps from which on half a Gram matrix is computed and mirrored
 
 
@@ -34,6 +35,11 @@ def groups_of(node: Node) -> int:
 def columns(net: Net, node: Node, x: Tensor) -> Tensor:
     """Return what each output position of a layer reads: [positions, G, D], D ordered by channel, then tap."""
     return _windows(net, node, x).reshape(groups_of(node), taps(net, node), -1).permute(2, 0, 1)
+
+
+def positions(node: Node) -> int:
+    """Return how many output positions a layer has for one image."""
+    return prod(node.shape[2:]) if node.op == "conv2d" else prod(node.shape[1:-1])
 
 
 def by_channel(node: Node, x: Tensor) -> Tensor:
@@ -108,6 +114,6 @@ def _spans(net: Net, node: Node) -> tuple[int, int]:
 def _chunks(windows: Tensor) -> Iterator[Tensor]:
     """The windows in parts of some images, or some rows of one."""
     *kernel, _, height, width = windows.shape
-    row = prod(kernel) * width
-    for some in windows.split(max(MOST_ELEMENTS // (row * height), 1), 3):
-        yield from some.split(max(MOST_ELEMENTS // row, 1), 4)
+    most = max(MOST_ELEMENTS // prod(kernel), MANY)  # positions
+    for some in windows.split(max(most // (height * width), 1), 3):
+        yield from some.split(max(most // width, 1), 4)
