@@ -13,6 +13,7 @@ from slimwright.errors import DataError
 from slimwright.evidence.sums import FORMAT, ROLES, Evidence, LayerSums, shapes_of
 
 EVERY_BATCHES, EVERY_S = 32, 30.0  # whichever is first
+S_PER_BYTE = 3e-7  # at least, from one time to the next: a ResNet-50's sums are a gigabyte, and take 20 s to write
 
 
 def load_evidence(path: Path) -> Evidence:
@@ -77,7 +78,9 @@ class Checkpoint:
     def keep(self, sums: Evidence) -> None:
         """Write the sums of the batches so far, if it is time to."""
         batches, when = self._written
-        if self._number - batches >= EVERY_BATCHES or monotonic() - when >= EVERY_S:
+        since = monotonic() - when
+        due = self._number - batches >= EVERY_BATCHES or since >= EVERY_S
+        if due and since >= S_PER_BYTE * sum(tensor.nbytes for tensor in sums.tensors().values()):
             self.write(sums)
 
     def write(self, sums: Evidence) -> None:

@@ -21,7 +21,6 @@ from slimwright.targets import Effort, Local, measure
 from slimwright.tasks import Forward, Outputs
 
 READING_TOLERANCE = 1e-4  # of the largest value of an output: float32 in another order of sums
-BATCH = 64
 IMAGES = 2  # random ones, on which a reading is compared
 
 
@@ -47,7 +46,7 @@ def original_of(model: nn.Module | Net, shapes: Sequence[Sequence[int]]) -> Orig
     if isinstance(model, Net):
         return Original(model, model.run, "slimwright")
     captured = capture(model, shapes[0] if len(shapes) == 1 else shapes)
-    return compared(Original(captured, _in_batches(model), "torch"))
+    return compared(Original(captured, _in_batches(model, captured.at_once), "torch"))
 
 
 def original_file(path: Path) -> Original:
@@ -78,13 +77,13 @@ def compared(original: Original, inputs: Inputs | None = None) -> Original:
     return original
 
 
-def _in_batches(module: nn.Module) -> Forward:
+def _in_batches(module: nn.Module, at_once: int) -> Forward:
     """Run a module in eval mode, some images at a time; the tensors of its result, in order, are its outputs."""
 
     @torch.no_grad()
     def forward(inputs: Inputs) -> Outputs:
         module.eval()
-        batches = zip(*(tensor.split(BATCH) for tensor in tensors_of(inputs)), strict=True)
+        batches = zip(*(tensor.split(at_once) for tensor in tensors_of(inputs)), strict=True)
         leaves = (torch.utils._pytree.tree_leaves(module(*batch)) for batch in batches)
         parts = [[leaf for leaf in found if isinstance(leaf, Tensor)] for found in leaves]
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))

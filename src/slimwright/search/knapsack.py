@@ -21,6 +21,7 @@ from slimwright.search.predictor import Predictor
 from slimwright.search.summed import Variation
 from slimwright.techniques.prune import Removal
 
+LEAST_GAIN = 1e-5  # of the damage, that a trade must save: the smallest ones take most of the time
 _Step: TypeAlias = tuple[float, float, str, int]  # damage per relief, damage, item, size
 
 
@@ -121,20 +122,21 @@ def _polished(problem: Problem, counts: Mapping[str, int], limits: Mapping[str, 
     """Give channels back, alone or in trade for others, as long as that lowers the damage and still fits."""
     damages = {name: {s: problem.damage[name](s) for s in sizes} for name, sizes in problem.sizes.items()}
     while True:
-        for change in _changes(problem, damages, counts):
-            if _excess(problem.costs(Variation(counts, change)), limits) <= 0:
-                changed = {**counts, **change}
-                if _excess(problem.costs(changed), limits) <= 0:  # a variation's costs are rounded otherwise
-                    counts = changed
-                    break
-        else:
+        changed: set[str] = set()  # in this pass: what else was planned for these is out of date
+        for change in _changes(problem, damages, counts, max(LEAST_GAIN * _total(problem, counts), 1e-15)):
+            if changed.isdisjoint(change) and _excess(problem.costs(Variation(counts, change)), limits) <= 0:
+                found = {**counts, **change}
+                if _excess(problem.costs(found), limits) <= 0:  # a variation's costs are rounded otherwise
+                    counts = found
+                    changed.update(change)
+        if not changed:
             return counts
 
 
 def _changes(
-    problem: Problem, damages: Mapping[str, Mapping[int, float]], counts: Mapping[str, int]
+    problem: Problem, damages: Mapping[str, Mapping[int, float]], counts: Mapping[str, int], least: float
 ) -> Iterator[dict[str, int]]:
-    """One group up a size, alone or with another down to a smaller one: what lowers the damage, the most first."""
+    """One group up a size, alone or with another down to a smaller one: what saves `least`, the most first."""
     ups = [(n, [s for s in sizes if s > counts[n]][-1:]) for n, sizes in problem.sizes.items()]
     rises = [(name, up, damages[name][counts[name]] - damages[name][up]) for name, larger in ups for up in larger]
     falls: list[tuple[str, int, float]] = [("", 0, 0.0)]  # nothing in trade
@@ -143,7 +145,7 @@ def _changes(
         falls += [(name, size, damages[name][size] - now) for size in sizes if size < counts[name]]
     saved = np.array([gain for *_, gain in rises])[:, None] - np.array([loss for *_, loss in falls])
     order = np.argsort(-saved, axis=None, kind="stable")
-    for place in order[: int((saved > 1e-15).sum())].tolist():
+    for place in order[: int((saved > least).sum())].tolist():
         (up_name, up, _), (name, size, _) = rises[place // len(falls)], falls[place % len(falls)]
         if not name:
             yield {up_name: up}

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from slimwright.data import Batch, Dataset, Part, Targets, count_of, no_images, tensors_of
+from slimwright.data import Batch, Dataset, Part, Targets, count_of, no_images, taken, tensors_of
 from slimwright.errors import DataError
 from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of
 
 HELD_BYTES = 1e8  # of a part's outputs, which are not computed again
+DEVIATION_IMAGES = 64  # at least, if there are as many: the original runs on these whenever a job starts
 LEAST_DEVIATION = 1e-6
 """Of an output's root mean square: an output that varies less is as good as constant, and is measured by its size."""
 
@@ -167,13 +168,18 @@ class Imitated:
 
 
 def imitating(data: Dataset, original: Forward) -> Imitation:
-    """Return the task of imitating a network, with its outputs' deviations over the calibration part.
+    """Return the task of imitating a network, with its outputs' deviations over some of the calibration part.
 
     Raises DataError where there are no calibration images, or the original's outputs for them are not finite.
     """
-    totals = [
-        torch.stack([_moments(output) for output in original(inputs)]) for inputs, _ in data.batches("calibration", 64)
-    ]  # each [outputs, 3]
+    every = max(data.size("calibration") // DEVIATION_IMAGES, 1)
+    totals: list[Tensor] = []  # each [outputs, 3]
+    start = 0
+    for inputs, _ in data.batches("calibration", 64):
+        some = slice(-start % every, None, every)
+        start += count_of(inputs)
+        if count_of(chosen := taken(inputs, some)):
+            totals.append(torch.stack([_moments(output) for output in original(chosen)]))
     if not totals:
         raise no_images(data.name, "calibration")
     counts, first, second = torch.stack(totals).sum(0).unbind(1)
