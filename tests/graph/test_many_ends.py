@@ -211,6 +211,12 @@ def test_a_run_in_batches_gives_what_one_batch_gives() -> None:
         torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6)
 
 
+def test_as_many_images_are_computed_at_once_as_fit_into_caches() -> None:
+    assert capture(nn.Conv2d(3, 8, 3, padding=1), (3, 224, 224)).at_once == 32_000_000 // (4 * 8 * 224 * 224)
+    assert capture(nn.Linear(4, 2), (4,)).at_once == 64
+    assert capture(nn.Conv2d(3, 64, 1), (3, 512, 512)).at_once == 1
+
+
 def test_what_a_net_returns_early_and_all_its_inputs_are_held_in_memory() -> None:
     net = capture(Returning(lambda x, y: (a := torch.sin(x), torch.cos(torch.sin(y)), a[:, :2])), [(64,), (32,)])
     plan = plan_memory(net)

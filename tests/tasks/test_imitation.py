@@ -86,6 +86,21 @@ def test_many_outputs_at_once() -> None:
     assert math.isfinite(float(task.drawn_loss(outputs, torch.rand(len(outputs[0]), dtype=torch.float64))))
 
 
+def test_deviations_are_taken_over_images_spread_over_the_part() -> None:
+    """Every third of 200, in whatever batches they come: an ordered part's first images may be alike."""
+    images = torch.arange(200.0)[:, None, None, None].expand(200, 1, 2, 2)
+    data = ArrayData("ordered", ("a",), dict.fromkeys(PARTS, (images, torch.zeros(200, dtype=torch.int64))))
+    seen: list[float] = []
+
+    def original(inputs: Inputs) -> tuple[Tensor]:
+        seen.extend(images_of(inputs)[:, 0, 0, 0].tolist())
+        return (images_of(inputs).flatten(1),)
+
+    task = imitating(data, original)
+    assert seen == [float(number) for number in range(0, 200, 3)]
+    assert task.deviations == pytest.approx((float(torch.arange(0.0, 200, 3).std(correction=0)),), rel=1e-6)
+
+
 def test_half_precision_does_not_overflow() -> None:
     task = Imitation((1.0,))
     made, wanted = torch.full((2, 3), 300.0, dtype=torch.float16), torch.zeros(2, 3)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +13,7 @@ from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.importers import capture
 from slimwright.techniques import (
+    TECHNIQUES,
     Factorise,
     Fold,
     Merge,
@@ -23,7 +26,10 @@ from slimwright.techniques import (
     Solve,
     Step,
     Subset,
+    Technique,
     Tune,
+    Work,
+    applied,
     apply,
     in_turns,
 )
@@ -200,3 +206,23 @@ def test_a_layer_in_no_group_or_in_two_is_named(groups: list[str], named: str) -
     layers = {name: Ranks(kind="svd", ranks=(2,)) for name in "ab"}
     with pytest.raises(RequestError, match=named):
         in_turns(layers, groups, Tune(epochs=1, rate=0.01))
+
+
+def test_recipes_that_begin_in_the_same_way_go_on_from_there(residual: Net, data: ArrayData) -> None:
+    done: list[str] = []
+
+    def counted(technique: Technique) -> Technique:
+        def apply_step(step: Step, work: Work) -> Work:
+            done.append(step.step)
+            return technique.apply(step, work)
+
+        return replace(technique, apply=apply_step)
+
+    techniques = tuple(map(counted, TECHNIQUES))
+    begun: dict[str, Work] = {}
+    first, other = (Prune(keep={group_of(residual): kept}) for kept in ([0, 2, 5], [1, 2, 5]))
+    for steps in ((first, Solve(images=20)), (first, Solve(images=20), Fold()), (other, Fold())):
+        recipe = Recipe(original=residual.digest, steps=steps)
+        work = applied(recipe, residual, data, techniques=techniques, begun=begun)
+        assert work.draft.net.digest == apply(recipe, residual, data).digest
+    assert done == ["prune", "solve", "fold_batch_norm", "prune", "fold_batch_norm"]

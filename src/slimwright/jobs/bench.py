@@ -16,7 +16,7 @@ from slimwright.runtimes import Artefact, Workshop
 from slimwright.search import Candidate, Evaluation, Journal, key_of
 from slimwright.targets import Target, measure
 from slimwright.tasks import Task
-from slimwright.techniques import Recipe, Technique, applied, fold_batch_norm
+from slimwright.techniques import Recipe, Technique, Work, applied, fold_batch_norm
 
 PLAN_IMAGES = 8  # calibration images for an INT8 model that is only timed
 ORIGINAL = "original"  # the name of the candidate that nothing was done to
@@ -63,6 +63,7 @@ class Bench:
     context: Mapping[str, Any]
     tell: Tell
     artefacts: dict[str, Artefact] = field(default_factory=dict)  # by key, as far as they were asked for
+    begun: dict[str, Work] = field(default_factory=dict)  # what recipes may go on from
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """Return a candidate with its measurements: those in the journal, or new ones."""
@@ -115,6 +116,7 @@ class Bench:
             device=self.method.device,
             checkpoint=self.journal.folder / f"training-{key}.safetensors",
             cost_only=candidate.cost_only,
+            begun=None if candidate.cost_only else self.begun,
             tell=self.tell,
         )
         return work.draft.net

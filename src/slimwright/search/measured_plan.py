@@ -184,7 +184,7 @@ def _with_best_in_full(space: Space, evaluate: Evaluate, made: Sequence[Evaluati
     """Solve the best on all images, where it was solved on a share; it goes before that, since it ships if they tie."""
     best = space.best(made)
     steps = best.candidate.recipe.steps
-    whole = _on(steps, space.images, of=space.images)
+    whole = tuple(Solve() if isinstance(step, Solve) else step for step in steps)
     if whole == steps:
         return [*made]
     recipe = best.candidate.recipe.model_copy(update={"steps": whole})

@@ -6,6 +6,7 @@ against what it was then.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -140,23 +141,27 @@ def applied(
     device: str = "cpu",
     checkpoint: Path | None = None,
     cost_only: bool = False,
+    begun: dict[str, Work] | None = None,
     tell: Tell = silent,
 ) -> Work:
     """Return the work after every step, as `apply` does: the net, and the data and task that it is judged by.
 
-    With `cost_only` weights need not mean anything.
+    With `cost_only` weights need not mean anything. `begun` keeps the work after each step, for recipes that begin in
+    the same way; net, data, task, techniques and device must be the same.
     """
     usable(device)
     if recipe.original not in (None, original.digest):
         raise RequestError("this recipe starts from another net: its digest is not that of the original given")
-    known = by_step(techniques)
-    start = Draft.of(original)
+    known, begun = by_step(techniques), {} if begun is None else begun
+    start, so_far = Draft.of(original), ""
     work = Work(start, start, data, task, device, checkpoint, tell, cost_only)
     for number, step in enumerate(recipe.steps, 1):
+        so_far += step.model_dump_json()
         try:
-            work = known[type(step)].apply(step, work)
+            work = begun.get(so_far) or known[type(step)].apply(step, work)
         except SlimwrightError as error:
             raise RequestError(f"step {number} of the recipe ({step.step}): {error}") from error
+        work = begun[so_far] = replace(work, checkpoint=checkpoint, tell=tell)
     return work
 
 
