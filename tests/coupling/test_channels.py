@@ -192,6 +192,7 @@ class Spread(nn.Module):
 
 
 FREE: dict[str, Callable[[Tensor], Tensor]] = {
+    "zeros": lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
     "softmax over pixels": lambda x: x.flatten(2).softmax(2).view_as(x),
     "a channel as a batch": lambda x: x.reshape(-1, 1, 4, 4).relu().view(-1, 4, 4, 4),
     "a view with the number of channels": lambda x: x.mean((2, 3)).view(-1, 4, 1, 1),
@@ -214,7 +215,6 @@ FROZEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "statistics of all maps": (lambda x: F.layer_norm(x, (4, 4, 4)), "takes statistics over them and over pixels"),
     "one channel for all": (lambda x: x[:, :1].expand(-1, 4, -1, -1), "picks it alone"),
     "the first for all": (lambda x: x * x[:, 0:1], "picks it alone"),
-    "zeros": (lambda x: torch.where(x > 0, x, torch.zeros_like(x)), "mixes them"),
     "pairs": (lambda x: (x.flatten(2) @ x.flatten(2).mT)[..., None], "makes pairs of them"),
 }
 

@@ -63,6 +63,12 @@ def test_channels_alone_and_with_ranks_are_planned_in_both_precisions(timed: Don
     assert [timed.candidate(name).precision == "int8" for name in names] == ["int8" in name for name in names]
 
 
+def test_the_same_layers_are_timed_once_whatever_their_weights(timed: Done) -> None:
+    """The board drifts: another measurement would be another number."""
+    share, full = timed.candidate(BEST), timed.candidate(f"{BEST}, solved in full")
+    assert share.latency_ms == full.latency_ms and (share.images, full.images) == (128, None)
+
+
 def test_layers_are_timed_many_in_a_job(timed: Done) -> None:
     assert len(timed.board.layers) > 50  # 32 of the channel step's, more of the net's own
     assert timed.board.layer_jobs <= 9

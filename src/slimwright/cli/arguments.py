@@ -29,8 +29,17 @@ TaskOption = Annotated[
         "labels needed), or module:callable; by default what the data suggests"
     ),
 ]
-WeightsOption = Annotated[Path | None, typer.Option(help="safetensors weights for a zoo name or module:callable")]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="weights for a zoo name or module:callable: .safetensors, or a file of torch.save, of which nothing is run"
+    ),
+]
 ImageOption = Annotated[str | None, typer.Option(help="channels x height x width, if not the network's own")]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="size of an input that an .onnx file leaves open: x=1x3x48x192; may be repeated"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 SeedOption = Annotated[int, typer.Option(help="of the data's split")]
 CacheOption = Annotated[

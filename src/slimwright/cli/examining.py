@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from slimwright.cli.arguments import ImageOption, JsonOption, ModelArgument, SeedOption, TaskOption, WeightsOption
+from slimwright.cli.arguments import (
+    ImageOption,
+    InputOption,
+    JsonOption,
+    ModelArgument,
+    SeedOption,
+    TaskOption,
+    WeightsOption,
+)
 from slimwright.cli.consoles import err_console, out_console
 from slimwright.cli.progress_bars import progress
 
@@ -40,6 +48,7 @@ def inspect(
     ] = None,
     task: TaskOption = None,
     image: ImageOption = None,
+    sizes: InputOption = None,
     weights: WeightsOption = None,
     measure: Annotated[
         bool | None,
@@ -61,14 +70,14 @@ def inspect(
     from slimwright.cli import tables
     from slimwright.cli.arguments import task_of
     from slimwright.cli.sources import load_data
-    from slimwright.cli.subjects import image_shape, subjects
+    from slimwright.cli.subjects import image_shape, input_sizes, subjects
     from slimwright.measure import as_data
     from slimwright.report import write_inspection
 
-    shape = image_shape(image) if image else None
+    shape, fixed = image_shape(image) if image else None, input_sizes(sizes or ())
     with progress(err_console) as tell:
         found = load_data(data, seed) if data else None
-        nets = subjects(models, data=found, image=shape, weights=weights, tell=tell)
+        nets = subjects(models, data=found, image=shape, sizes=fixed, weights=weights, tell=tell)
         wanted = task_of(task, found, nets[0].original) if found and task else None
         timed = len(nets) > 1 if measure is None else measure
         seen = jobs.inspect(nets, data=found, task=wanted, timed=timed, tell=tell)
@@ -89,6 +98,7 @@ def doctor(
     ] = None,
     precision: Annotated[list[str] | None, typer.Option(help="fp32 (as is), fp16 or int8; may be repeated")] = None,
     image: ImageOption = None,
+    sizes: InputOption = None,
     data: Annotated[
         str | None, typer.Option(help="look at its images, not at random ones, and calibrate INT8 on them")
     ] = None,
@@ -99,12 +109,13 @@ def doctor(
     """Try a network in every runtime: does it convert, run, stay equal, what is slow, and what to change."""
     from slimwright.cli.doctor_tables import diagnosed, diagnosis_data
     from slimwright.cli.sources import load_data
-    from slimwright.cli.subjects import image_shape, subjects
+    from slimwright.cli.subjects import image_shape, input_sizes, subjects
     from slimwright.jobs.doctor import examine
 
     with progress(err_console) as tell:
         found = load_data(data, seed) if data else None
-        (subject,) = subjects([model], data=found, image=image_shape(image) if image else None, weights=weights)
+        shape = image_shape(image) if image else None
+        (subject,) = subjects([model], data=found, image=shape, sizes=input_sizes(sizes or ()), weights=weights)
         seen = examine(
             subject.original.net,
             model,
@@ -128,13 +139,14 @@ def devices(
         list[str] | None, typer.Option(help="only this one, by name, or a .toml profile; may be given again")
     ] = None,
     image: ImageOption = None,
+    sizes: InputOption = None,
     weights: WeightsOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="cores to count on; all by default")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List known devices, or what a network will at least take on each of them: predicted, not measured."""
     from slimwright.cli import device_tables
-    from slimwright.cli.subjects import image_shape, subjects
+    from slimwright.cli.subjects import image_shape, input_sizes, subjects
     from slimwright.cost.device import load_device, load_devices
 
     chosen = [load_device(name) for name in device] if device else load_devices()
@@ -145,7 +157,8 @@ def devices(
             out_console.print(device_tables.devices_table(chosen, out_console.width))
         return
     with progress(err_console) as tell:
-        (subject,) = subjects([model], image=image_shape(image) if image else None, weights=weights, tell=tell)
+        shape = image_shape(image) if image else None
+        (subject,) = subjects([model], image=shape, sizes=input_sizes(sizes or ()), weights=weights, tell=tell)
     found = device_tables.predictions(subject.original.net, chosen, threads)
     if as_json:
         print(json.dumps(device_tables.predictions_data(model, chosen, found), indent=1))

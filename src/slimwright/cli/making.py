@@ -14,6 +14,7 @@ from slimwright.cli.arguments import (
     ComputeOption,
     DataOption,
     ImageOption,
+    InputOption,
     JsonOption,
     ModelArgument,
     RuntimesOption,
@@ -55,6 +56,7 @@ def export(
     data: Annotated[str | None, typer.Option(help="to calibrate INT8 on and to prove the metric with")] = None,
     task: TaskOption = None,
     image: ImageOption = None,
+    sizes: InputOption = None,
     weights: WeightsOption = None,
     threads: Annotated[int, typer.Option(min=1, help="of the runtime")] = 1,
     target: TargetOption = "local",
@@ -66,7 +68,7 @@ def export(
     """Convert a network for mobile runtimes. Artefacts that fail their proof are reported and not written."""
     from slimwright.cli import tables
     from slimwright.cli.sources import load_data, load_original
-    from slimwright.cli.subjects import image_shape, subjects
+    from slimwright.cli.subjects import image_shape, input_sizes, subjects
     from slimwright.jobs import export as exporting
 
     wanted = exporting.wanted(runtime or ["onnxruntime"], precision or ["fp32"])
@@ -75,7 +77,8 @@ def export(
         if found:
             original = load_original(model, found, weights=weights, cache=cache, tell=tell)
         else:
-            (subject,) = subjects([model], image=image_shape(image) if image else None, weights=weights)
+            shape = image_shape(image) if image else None
+            (subject,) = subjects([model], image=shape, sizes=input_sizes(sizes or ()), weights=weights)
             original = subject.original
         effort = dataclasses.replace(exporting.EFFORT.alone, threads=threads)
         result = exporting.export(

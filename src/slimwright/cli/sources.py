@@ -37,10 +37,10 @@ from slimwright.data import (
 from slimwright.data.glyphs import parsed
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import load_net
-from slimwright.importers import read_pt2
+from slimwright.importers import Sizes, read_pt2, weights_for
 from slimwright.jobs.given import shapes_of
 from slimwright.measure import Original, original_file, original_of
-from slimwright.progress import Tell, silent
+from slimwright.progress import Event, Tell, silent
 from slimwright.tasks import Task, forward_of, task_for
 from slimwright.train import Schedule, fit
 from slimwright.zoo import ZOO, build, unknown
@@ -120,21 +120,21 @@ def load_original(
     if spec in ZOO:
         if weights is None:
             return original_of(_trained(spec, data, cache, usable(device), tell), shapes_of(data))
-        return original_of(_weighted(_zoo(spec, data), weights), shapes_of(data))
+        return original_of(_weighted(_zoo(spec, data), weights, tell), shapes_of(data))
     if ":" in spec and not path.exists():
         model = _called(spec, ModelError)
         if not isinstance(model, nn.Module):
             raise ModelError(f"{spec} returned {type(model).__name__}, not an nn.Module")
-        return original_of(_weighted(model, weights) if weights else model, shapes_of(data))
+        return original_of(_weighted(model, weights, tell) if weights else model, shapes_of(data))
     if weights is not None:
         raise ModelError(f"--weights goes with a zoo name or module:callable; {spec} brings its own")
-    return read_original(path)
+    return read_original(path, shapes_of(data))
 
 
-def read_original(path: Path) -> Original:
+def read_original(path: Path, sizes: Sizes = ()) -> Original:
     """Return the model in a `.pt2` or `.onnx` file, a folder with a saved net, or a bundle.
 
-    Raises ModelError for anything else.
+    `sizes` are for inputs whose sizes a file leaves open (`read_onnx`). Raises ModelError for anything else.
     """
     if path.is_dir():
         inner = path / "net"
@@ -146,12 +146,12 @@ def read_original(path: Path) -> Original:
     if _is_pickle(path):
         raise ModelError(
             f"{path} is a pickle, which can run code when it is opened. Save the model with torch.export.save as .pt2, "
-            "or its weights as .safetensors, and give module:callable with --weights"
+            f"or give the callable that builds it, and its weights: module:callable --weights {path}"
         )
     if path.suffix == ".pt2":
         return original_of(read_pt2(path), [])
     if path.suffix == ".onnx":
-        return original_file(path)
+        return original_file(path, sizes)
     raise ModelError(
         f"{path} is not a model that can be read; give a .pt2 or .onnx file, a saved net, a bundle, a zoo name or "
         "module:callable"
@@ -191,12 +191,15 @@ def _zoo(name: str, data: Dataset) -> nn.Module:
     return model.train()
 
 
-def _weighted(model: nn.Module, path: Path) -> nn.Module:
-    """Load weights from a safetensors file."""
-    if path.exists() and _is_pickle(path):
-        raise ModelError(f"{path} is a pickle, which can run code when it is opened; save the weights as .safetensors")
+def _weighted(model: nn.Module, path: Path, tell: Tell = silent) -> nn.Module:
+    """Load weights from a safetensors file, or from one of `torch.save`, of which nothing is run."""
     try:
-        model.load_state_dict(safetensors.torch.load_file(path))
+        if _is_pickle(path):
+            found = weights_for(model, path)
+            model.load_state_dict(found.tensors, strict=False)
+            tell(Event("load", 1, 1, found.said))
+        else:
+            model.load_state_dict(safetensors.torch.load_file(path))
     except FileNotFoundError as error:
         raise ModelError(f"there are no weights at {path}") from error
     except safetensors.SafetensorError as error:

@@ -1,7 +1,7 @@
 """The networks that a command line names, to be looked at: without data a network of the zoo is as in its paper."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from slimwright.cli.sources import load_original, read_original
 from slimwright.data import PARTS, ArrayData, Dataset
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, load_net
-from slimwright.jobs.given import check_inputs
+from slimwright.jobs.given import check_inputs, shapes_of
 from slimwright.jobs.inspect import Subject
 from slimwright.measure import MANIFEST, NET, Original, load_bundle, original_of
 from slimwright.progress import Event, Tell, silent
@@ -29,16 +29,29 @@ def image_shape(text: str) -> Shape:
     return channels, height, width
 
 
+def input_sizes(texts: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
+    """Return the sizes [1, ...] of inputs by their names, of texts such as "x=1x3x48x192". Raises RequestError."""
+    sizes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, shape = text.rpartition("=")
+        if not name or re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape.strip().lower()) is None:
+            raise RequestError(f"'{text}' is not an input and its size; give its name and numbers, as in x=1x3x48x192")
+        sizes[name] = tuple(map(int, shape.strip().lower().split("x")))
+    return sizes
+
+
 def subjects(
     models: Sequence[str],
     *,
     data: Dataset | None = None,
     image: Shape | None = None,
+    sizes: Mapping[str, Sequence[int]] | None = None,
     weights: Path | None = None,
     tell: Tell = silent,
 ) -> list[Subject]:
     """Return what each of `models` names, for images of `data`, else of `image`, else as it was made.
 
+    `sizes` are for inputs of `.onnx` files, by name; without, images say how large an input is that a file leaves open.
     Networks of the zoo are not trained: counts do not depend on the weights. Raises RequestError, saying what is wrong.
     """
     if weights and len(models) > 1:
@@ -48,12 +61,14 @@ def subjects(
     found = []
     for number, model in enumerate(models):
         tell(Event("load", number, len(models), model))
-        found.append(_subject(model, data, image, weights))
+        found.append(_subject(model, data, image, weights, sizes or {}))
     tell(Event("load", len(models), len(models)))
     return found
 
 
-def _subject(spec: str, data: Dataset | None, image: Shape | None, weights: Path | None) -> Subject:
+def _subject(
+    spec: str, data: Dataset | None, image: Shape | None, weights: Path | None, sizes: Mapping[str, Sequence[int]]
+) -> Subject:
     shape = data.image_shape if data else image
     if spec in ZOO:
         shape = shape or network(spec).image_shape
@@ -73,7 +88,10 @@ def _subject(spec: str, data: Dataset | None, image: Shape | None, weights: Path
         raise ModelError(f"--weights goes with a zoo name or module:callable; {spec} brings its own")
     bundle = load_bundle(Path(spec)) if (Path(spec) / MANIFEST).exists() else None
     artefact = bundle.artefact("result") if bundle else None
-    original = original_of(load_net(bundle.path / NET), []) if bundle else read_original(Path(spec))
+    if bundle:
+        original = original_of(load_net(bundle.path / NET), [])
+    else:
+        original = read_original(Path(spec), sizes or (shapes_of(data) if data else [image] if image else ()))
     if image and [node.shape[1:] for node in original.net.inputs] != [image]:
         original, artefact = _resized(original.net, spec, image), None
     return Subject(spec, _fitting(original, data), artefact=artefact)

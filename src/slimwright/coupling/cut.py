@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slimwright.coupling.channels import Coupling, couple
+from slimwright.coupling.identity_layers import is_transposed, parameter_of
 from slimwright.coupling.identity_moves import rearranged_axes
 from slimwright.coupling.views import Ids, Shape, collapsed, moved
 from slimwright.errors import RequestError
@@ -58,6 +59,8 @@ class _Surgery:
             self._select(node.tensors["value"], self._axes(node.name))
         elif passage == "mix":
             node = self._mixed(node)
+        elif passage == "convolve":
+            node = self._convolved(node)
         elif (node.name, "each") in self.coupling.places:
             kept = self._kept(node.name, "each")
             for tensor in node.tensors.values():
@@ -81,6 +84,28 @@ class _Surgery:
             self._columns(weight, self._kept(node.name, "in"), rows, groups)
         for tensor in node.tensors.values():
             self._select(tensor, {0: rows})
+        return node
+
+    def _convolved(self, node: Node) -> Node:
+        """A carried convolution, whose weights are parameters beside it."""
+        places = self.coupling.places
+        weight, bias = (parameter_of(self.net, node, role) for role in ("weight", "bias"))
+        if weight is None or not any((node.name, role) in places for role in ("each", "out")):
+            return node
+        owned, own_bias = weight.tensors["value"], {} if bias is None else {bias.tensors["value"]: 0}
+        if (node.name, "each") in places:
+            kept = self._kept(node.name, "each")
+            for tensor, axis in {owned: 0, **own_bias}.items():
+                self._select(tensor, {axis: kept})
+            times = node.shape[1] // self.net[node.source].shape[1]
+            return replace(node, arguments={**node.arguments, "groups": len(kept) // times})
+        rows, inward, outward = self._kept(node.name, "out"), *((0, 1) if is_transposed(node) else (1, 0))
+        if (node.name, "in") in places:
+            kept = self._kept(node.name, "in")
+            groups = int(str(node.arguments["groups"]))
+            self._select(owned, {inward: kept}) if groups == 1 else self._columns(owned, kept, rows, groups)
+        for tensor, axis in {owned: outward, **own_bias}.items():
+            self._select(tensor, {axis: rows})
         return node
 
     def _columns(self, weight: str, kept: Ids, rows: Ids, groups: int) -> None:

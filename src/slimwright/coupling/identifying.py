@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from slimwright.coupling.identities import Identities
-from slimwright.coupling.identity_layers import each, mixed, normed
+from slimwright.coupling.identity_layers import convolved, each, mixed, normed, scaled, shuffled
 from slimwright.coupling.identity_moves import concatenated, moved_by
 from slimwright.coupling.identity_sums import contracted, reduced, softmaxed
 from slimwright.coupling.identity_values import fixed, item, joined, parameter, windowed
@@ -54,6 +54,9 @@ PASSAGES: Mapping[Passage, Callable[[Identities, Node], Ids]] = {
     "reduce": reduced,
     "softmax": softmaxed,
     "contract": contracted,
+    "convolve": convolved,
+    "scale": scaled,
+    "shuffle": shuffled,
     "scalar": lambda said, node: np.zeros((0,), np.int64),
     "fixed": lambda said, node: item(said, node) if node.op == "item" else fixed(said, node),
 }

@@ -5,8 +5,10 @@ import math
 import numpy as np
 
 from slimwright.coupling.identities import Balance, Identities, Place, tracked
+from slimwright.coupling.identity_values import fixed
 from slimwright.coupling.views import Ids
-from slimwright.graph.node import Node
+from slimwright.graph.net import Net
+from slimwright.graph.node import Node, Ref
 
 
 def mixed(said: Identities, node: Node) -> Ids:
@@ -97,3 +99,66 @@ def normed(said: Identities, node: Node) -> Ids:
     if inside:
         said.claims.freeze(read, f"'{node.name}' takes statistics over them and over pixels")
     return read
+
+
+def convolved(said: Identities, node: Node) -> Ids:
+    """Return the identities of what a carried convolution makes: one whose weights are parameters beside it."""
+    read, transposed = said.values[node.source], is_transposed(node)
+    owned = [parameter_of(said.net, node, role) for role in ("weight", "bias")]
+    alone = all(said.net.readers[own.name] == (node.name,) and own.name not in said.shared for own in owned if own)
+    weight = owned[0]
+    if weight is None or not alone or tracked(read) not in ([], [1]) or len(node.shape) != len(weight.shape):
+        return fixed(said, node)
+    groups = int(str(node.arguments["groups"]))
+    made, inputs = node.shape[1], said.net[node.source].shape[1]
+    if groups == inputs > 1 and read.shape[1] == inputs and (made == inputs or not transposed):
+        ids = np.repeat(read.reshape(-1), made // inputs)
+        said.claims.places.append(Place(node.name, "each", ids))
+        return _along_channels(ids, node)
+    if groups > 1 and transposed:
+        return fixed(said, node)
+    return _new_channels(said, node, read, 1, groups, made)
+
+
+def scaled(said: Identities, node: Node) -> Ids:
+    """Return what comes out of a carried norm of each channel: one whose weights are parameters beside it."""
+    read = said.values[node.source]
+    if tracked(read) not in ([], [1]):
+        return fixed(said, node)
+    for role in ("weight", "bias", "running_mean", "running_var"):
+        own = parameter_of(said.net, node, role)
+        if own is not None:
+            if read.size != said.values[own.name].size:
+                said.claims.freeze(said.values[own.name], f"'{node.name}' scales what cannot be cut")
+                said.claims.freeze(read, f"'{node.name}' scales them by what cannot be cut")
+            else:
+                said.claims.unite(read.reshape(-1), said.values[own.name].reshape(-1))
+    return read
+
+
+def shuffled(said: Identities, node: Node) -> Ids:
+    """Return the identities of pixels made of channels, which become one channel, or of channels made of pixels."""
+    read, source = said.values[node.source], said.net[node.source].shape
+    if tracked(read) not in ([], [1]) or len(source) != 4:
+        return fixed(said, node)
+    if read.size == 1:
+        return read
+    if node.shape[1] > source[1]:
+        return _along_channels(np.repeat(read.reshape(-1), node.shape[1] // source[1]), node)
+    return _along_channels(said.claims.merged(read.reshape(node.shape[1], -1), [1]), node)
+
+
+def parameter_of(net: Net, node: Node, role: str) -> Node | None:
+    """Return the parameter or constant that a carried node is given in some role."""
+    given = node.arguments.get(role)
+    found = net[given.name] if isinstance(given, Ref) else None
+    return found if found is not None and found.op in ("parameter", "constant") else None
+
+
+def is_transposed(node: Node) -> bool:
+    """True for a carried convolution whose weights are [inputs, outputs, ...]."""
+    return "transpose" in node.op
+
+
+def _along_channels(ids: Ids, node: Node) -> Ids:
+    return ids.reshape(1, -1, *[1] * (len(node.shape) - 2))

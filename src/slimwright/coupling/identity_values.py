@@ -7,6 +7,7 @@ import numpy as np
 from slimwright.coupling.identities import Identities, tracked
 from slimwright.coupling.views import Ids, Shape
 from slimwright.graph.node import Node
+from slimwright.graph.ops import op_of
 
 MOST_ELEMENTS = 2**19  # of a bare parameter whose elements are told apart
 
@@ -28,6 +29,9 @@ def item(said: Identities, node: Node) -> Ids:
 def parameter(said: Identities, node: Node) -> Ids:
     """Return the identities of a bare parameter: one for each element, if it is not too large."""
     tensor = said.net.tensors[node.tensors["value"]]
+    readers = [said.net[name] for name in said.net.readers[node.name]]
+    if readers and all(op_of(reader.op).channels == "convolve" for reader in readers):
+        return said.claims.unknown(len(node.shape), f"'{node.name}' belongs to a layer")  # which says where it is cut
     if not tensor.is_floating_point() or not 1 < tensor.numel() <= MOST_ELEMENTS or node.name in said.shared:
         return said.claims.unknown(len(node.shape), f"'{node.name}' is a tensor that is not followed")
     return said.claims.new(node.shape)
@@ -78,9 +82,10 @@ def windowed(said: Identities, node: Node) -> Ids:
 
 
 def _windowed_axes(node: Node) -> list[int]:
-    """The dimensions along which a window or padding reaches: the last two, or those with padding."""
+    """The dimensions along which a window or padding reaches: those with padding, or the last one, two or three."""
     rank = len(node.shape)
     pad = node.arguments.get("pad")
     if not isinstance(pad, tuple):
-        return [rank - 2, rank - 1]
+        dimensions = next((n for n in (1, 3) if f"{n}d" in node.op), 2)
+        return [*range(rank - dimensions, rank)]
     return [rank - 1 - i // 2 for i, n in enumerate(pad) if n]

@@ -56,7 +56,7 @@ def masked(net: Net, coupling: Coupling, keep: Mapping[str, Ids], inputs: Tensor
     Raises Untraceable where no rule of this file says what a cut net would compute.
     """
     alive = coupling.alive(keep)
-    begins = (node.name for node in net.nodes if op_of(node.op).channels in ("mix", "parameter"))
+    begins = (node.name for node in net.nodes if op_of(node.op).channels in ("mix", "convolve", "parameter"))
     given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     walk = _Walk(net, {name: torch.as_tensor(alive[coupling.values[name]]) for name in begins}, given[0].dtype)
     walk.values.update({node.name: tensor for node, tensor in zip(net.inputs, given, strict=True)})
@@ -109,6 +109,9 @@ class _Walk:
             "reduce": self._reduce,
             "softmax": self._softmax,
             "contract": self._contract,
+            "convolve": self._convolve,
+            "scale": self._scale,
+            "shuffle": self._move,
             "scalar": self._scalar,
         }
         passage = op_of(node.op).channels
@@ -138,6 +141,18 @@ class _Walk:
             channels = _line(self.masks[node.source], 1, node).repeat_interleave(times)
             return value, channels.reshape(1, -1, 1, 1).expand(value.shape)
         return value, self._begun(node, value)
+
+    def _convolve(self, node: Node) -> tuple[Tensor, Mask]:
+        """Of a convolution that makes its channels of one each, those go whose only source is gone."""
+        value, groups = self._computed(node, self._zeroed), int(str(node.arguments["groups"]))
+        mask, inputs = self.masks[node.source], self.net[node.source].shape[1]
+        if mask is not None and groups == inputs > 1:
+            channels = _line(mask, 1, node).repeat_interleave(value.shape[1] // inputs)
+            return value, channels.reshape(1, -1, *[1] * (value.ndim - 2)).expand(value.shape)
+        return value, self._begun(node, value)
+
+    def _scale(self, node: Node) -> tuple[Tensor, Mask]:
+        return self._computed(node, self.values.__getitem__), self.masks[node.source]
 
     def _join(self, node: Node) -> tuple[Tensor, Mask]:
         value = self._computed(node, self.values.__getitem__)

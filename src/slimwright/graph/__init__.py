@@ -1,7 +1,18 @@
 """The network as data."""
 
 from slimwright.graph.liveness import MemoryPlan, plan_memory
-from slimwright.graph.net import Net, Node, Ref, random_inputs, zero_inputs
+from slimwright.graph.net import Net, Node, Ref, random_inputs, structure, zero_inputs
 from slimwright.graph.store import load_net, save_net
 
-__all__ = ["MemoryPlan", "Net", "Node", "Ref", "load_net", "plan_memory", "random_inputs", "save_net", "zero_inputs"]
+__all__ = [
+    "MemoryPlan",
+    "Net",
+    "Node",
+    "Ref",
+    "load_net",
+    "plan_memory",
+    "random_inputs",
+    "save_net",
+    "structure",
+    "zero_inputs",
+]

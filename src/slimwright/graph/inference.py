@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from slimwright.errors import ModelError
 from slimwright.graph.node import Node, resolved
-from slimwright.graph.ops import called, on_meta, op_of
+from slimwright.graph.ops import called, check_quiet, on_meta, op_of
 
 INPUT_DTYPES = {"float32": torch.float32, "int64": torch.int64, "int32": torch.int32}
 
@@ -23,6 +23,7 @@ def inferred(nodes: Iterable[Node], tensors: Mapping[str, Tensor]) -> tuple[Node
     found = []
     for node in nodes:
         _check_names(node, values)
+        check_quiet(node.op, node.arguments)
         values[node.name] = _input(node) if node.op == "input" else _result(node, tensors, values)
         shape, dtype = shape_and_dtype(values[node.name])
         found.append(replace(node, shape=shape, dtype=dtype))

@@ -15,6 +15,9 @@ function they were), and how channels pass through it:
     reduce      takes a sum, mean or the like over some dimensions
     softmax     normalises along one dimension
     contract    a product of two values, summed over a dimension that both have (attention)
+    convolve    like `mix`, carried: its weights are parameters beside it (transposed convolutions, 1-D and 3-D ones)
+    scale       like `each`, carried: its weights are parameters beside it (instance norm, 3-D batch norm)
+    shuffle     makes pixels of channels, or channels of pixels
     fixed       anything else: the channels it reads cannot be cut
     scalar      a size, not a tensor
 
@@ -37,7 +40,7 @@ from slimwright.errors import UnsupportedOp
 
 Passage = Literal[
     "input", "parameter", "mix", "each", "norm", "join", "window", "move", "concat", "reduce", "softmax", "contract",
-    "fixed", "scalar",
+    "convolve", "scale", "shuffle", "fixed", "scalar",
 ]  # fmt: skip
 Shapes = Mapping[str, tuple[int, ...]]
 Build = Callable[[Mapping[str, Any], Shapes], nn.Module]
@@ -104,6 +107,15 @@ def _typed(name: str, value: Any) -> Any:
 def on_meta(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments, for computing shapes alone: what makes a tensor from numbers makes it without memory."""
     return {key: torch.device("meta") if key == "device" else value for key, value in arguments.items()}
+
+
+def check_quiet(op: str, arguments: Mapping[str, Any]) -> None:
+    """Raise UnsupportedOp for a call of an operator that draws random numbers, as dropout does in training."""
+    drops = float(arguments.get("dropout_p") or 0) or (
+        bool(arguments.get("train")) and float(arguments["dropout"] or 0)
+    )
+    if drops and any(part in op for part in DROPPING):
+        raise UnsupportedOp(f"operator {op} drops a share of {drops:g} at random; put the model into eval mode")
 
 
 def pair_of(value: Any) -> tuple[int, int]:
@@ -298,8 +310,15 @@ STATE = ("running_mean", "running_var", "index")  # roles of tensors that are st
 WINDOWS = (
     "pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "upsample_nearest2d", "upsample_bilinear2d",
     "upsample_bicubic2d", "_upsample_nearest_exact2d", "avg_pool2d", "max_pool2d", "adaptive_avg_pool2d",
-    "adaptive_max_pool2d",
+    "adaptive_max_pool2d", "reflection_pad1d", "replication_pad1d", "upsample_nearest1d", "upsample_linear1d",
+    "_upsample_nearest_exact1d", "avg_pool1d", "max_pool1d", "adaptive_avg_pool1d", "adaptive_max_pool1d",
+    "reflection_pad3d", "replication_pad3d", "upsample_nearest3d", "upsample_trilinear3d", "_upsample_nearest_exact3d",
+    "avg_pool3d", "max_pool3d", "adaptive_avg_pool3d", "adaptive_max_pool3d",
 )  # fmt: skip
+CONVOLUTIONS = ("conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+SCALES = ("instance_norm", "batch_norm")
+SHUFFLES = ("pixel_shuffle", "pixel_unshuffle")
+LIKES = ("zeros_like", "ones_like", "full_like")  # of the same shape, channel for channel
 FACTORIES = ("arange", "zeros", "ones", "full", "eye", "linspace", "scalar_tensor", "tril_indices", "triu_indices")
 REDUCTIONS = ("sum", "mean", "amax", "amin", "var", "std", "linalg_vector_norm", "logsumexp", "max", "min", "prod")
 INTERNAL = (  # names, or parts of names, of operators that do not check what they are given, or fill nothing
@@ -311,7 +330,12 @@ PRIVATE = (  # what torch's own decompositions and layers use, although it begin
     "_scaled_dot_product", "_conj", "_prelu_kernel", "_native_batch_norm_legit_no_training", "_linalg", "_convolution",
     "_reshape_alias", "_weight_norm",
 )  # fmt: skip
+DROPPING = ("attention", "lstm", "gru", "rnn_tanh", "rnn_relu")  # draw random numbers only where they drop something
 MOVES = ("roll", "flip", "unfold", "contiguous", "clone", "to", "_to_copy", "alias", "detach", "lift_fresh_copy")
+CARRIED: tuple[tuple[tuple[str, ...], Passage], ...] = (
+    (WINDOWS, "window"), (REDUCTIONS, "reduce"), (MOVES, "move"), (CONVOLUTIONS, "convolve"), (SCALES, "scale"),
+    (SHUFFLES, "shuffle"), (LIKES, "join"),
+)  # fmt: skip
 
 
 @functools.cache
@@ -334,11 +358,8 @@ def op_of(name: str) -> Op:
     internal = any(part in base for part in INTERNAL) or (base[:1] == "_" and not base.startswith(PRIVATE))
     if name != str(function) or schema.is_mutable or not from_tensors or internal:
         raise UnsupportedOp(f"operator {name} is not one that computes tensors from tensors")
-    if torch.Tag.nondeterministic_seeded in tags and "attention" not in overload:
+    if torch.Tag.nondeterministic_seeded in tags and not any(part in overload for part in DROPPING):
         raise UnsupportedOp(f"operator {name} may draw random numbers, also in eval mode")
     if torch.Tag.pointwise in tags and base not in MOVES:
         return Op("join", (overload,), in_place=True)
-    passage: Passage = "fixed"
-    for names, found in ((WINDOWS, "window"), (REDUCTIONS, "reduce"), (MOVES, "move")):
-        passage = found if base in names else passage  # type: ignore[assignment]
-    return Op(passage, (overload,))
+    return Op(next((passage for names, passage in CARRIED if base in names), "fixed"), (overload,))

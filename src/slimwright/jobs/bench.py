@@ -9,7 +9,7 @@ from typing import Any
 from slimwright.cost import Cost, count
 from slimwright.data import Dataset, Inputs, like, tensors_of
 from slimwright.errors import ConversionError, ProofError
-from slimwright.graph import Net, load_net, save_net
+from slimwright.graph import Net, load_net, save_net, structure
 from slimwright.measure import EFFORTS, Exam, artefact_of, outputs_of, prove, said_of
 from slimwright.progress import Tell
 from slimwright.runtimes import Artefact, Workshop
@@ -103,7 +103,7 @@ class Bench:
                 if candidate.name == ORIGINAL or candidate.cost_only:
                     raise
                 return self._failed(net, str(error))
-        return {**found, "artefact": said_of(artefact, folder)}
+        return {**found, "artefact": said_of(artefact, folder), "structure": _structure(net, artefact)}
 
     def _built(self, candidate: Candidate, key: str) -> Net:
         """Apply a candidate's recipe; training that was stopped goes on."""
@@ -131,7 +131,7 @@ class Bench:
         """What is kept of a candidate that could not be converted or run: it costs what the original does."""
         cost = asdict(self.original().cost)
         return {"cost": cost, "precision": net.precision, "score": self.original().score, "proven": False,
-                "why": why, "tensor_share": 1.0}  # fmt: skip
+                "why": why, "tensor_share": 1.0, "structure": ""}  # fmt: skip
 
     def _costs(self, net: Net, artefact: Artefact) -> Mapping[str, Any]:
         """Count and time a net whose weights mean nothing."""
@@ -159,12 +159,7 @@ class Bench:
 
     def _cost(self, net: Net, artefact: Artefact, name: str = "") -> Cost:
         """Count a net and measure its artefact; its time is in terms of the original's, since both run in turn."""
-        effort = EFFORTS["times"].together
-        assert effort is not None
-        beside = {} if name == ORIGINAL else {ORIGINAL: self.artefact(self.original().key)}
-        seen = measure(self.place.target, {**beside, "this": artefact}, effort)
-        ms = {side: one.latency.median_ms for side, one in seen.items() if one.latency}
-        latency_ms = ms["this"] if name == ORIGINAL else ms["this"] / ms[ORIGINAL] * self.original().latency_ms
+        latency_ms, energy_mj = self._timed(net, artefact, name)
         counted = count(net)
         return Cost(
             counted.macs,
@@ -173,5 +168,28 @@ class Bench:
             counted.peak_activation_bytes,
             latency_ms=latency_ms,
             size_bytes=artefact.size_bytes,
-            energy_mj=seen["this"].energy_mj,
+            energy_mj=energy_mj,
         )
+
+    def _timed(self, net: Net, artefact: Artefact, name: str) -> tuple[float, float | None]:
+        """Milliseconds and millijoules of an image: as measured of the same layers before, whatever their weights."""
+        alike = _structure(net, artefact)
+        known = next(
+            (found["cost"] for found in self.journal.results.values() if found.get("structure") == alike), None
+        )
+        if known is not None:
+            return known["latency_ms"], known["energy_mj"]
+        effort = EFFORTS["times"].together
+        assert effort is not None
+        beside = {} if name == ORIGINAL else {ORIGINAL: self.artefact(self.original().key)}
+        seen = measure(self.place.target, {**beside, "this": artefact}, effort)
+        ms = {side: one.latency.median_ms for side, one in seen.items() if one.latency}
+        latency_ms = ms["this"] if name == ORIGINAL else ms["this"] / ms[ORIGINAL] * self.original().latency_ms
+        return latency_ms, seen["this"].energy_mj
+
+
+def _structure(net: Net, artefact: Artefact) -> str:
+    """A key of all that an artefact's time depends on: everything but the numbers in its weights."""
+    folded = fold_batch_norm(net)
+    shapes = {name: list(tensor.shape) for name, tensor in sorted(folded.tensors.items())}
+    return key_of(structure(folded), shapes, artefact.runtime, artefact.precision)

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from slimwright.data import Inputs, as_inputs, tensors_of
 from slimwright.errors import ModelError, ProofError
 from slimwright.graph import Net, random_inputs
-from slimwright.importers import capture, read_onnx
+from slimwright.importers import Sizes, capture, computes_in_half, read_onnx
 from slimwright.runtimes import Artefact
 from slimwright.targets import Effort, Local, measure
 from slimwright.tasks import Forward, Outputs
 
 READING_TOLERANCE = 1e-4  # of the largest value of an output: float32 in another order of sums
+HALF_TOLERANCE = 0.02  # where the file computes in float16 or bfloat16, and our reading in float32
 IMAGES = 2  # random ones, on which a reading is compared
 
 
@@ -31,6 +32,7 @@ class Original:
     net: Net
     forward: Forward
     framework: str
+    tolerance: float = READING_TOLERANCE  # of the largest value of an output, between both
 
     @property
     def output_shapes(self) -> list[tuple[int, ...]]:
@@ -49,10 +51,14 @@ def original_of(model: nn.Module | Net, shapes: Sequence[Sequence[int]]) -> Orig
     return compared(Original(captured, _in_batches(model, captured.at_once), "torch"))
 
 
-def original_file(path: Path) -> Original:
-    """Return an `.onnx` file as an original. Raises ModelError where our reading differs from ONNX Runtime's."""
-    net = read_onnx(path)
-    return compared(Original(net, _in_onnx_runtime(path, net), "ONNX Runtime"))
+def original_file(path: Path, sizes: Sizes = ()) -> Original:
+    """Return an `.onnx` file as an original; `sizes` are for inputs whose sizes it leaves open (`read_onnx`).
+
+    Raises ModelError where our reading differs from ONNX Runtime's.
+    """
+    net = read_onnx(path, sizes=sizes)
+    tolerance = HALF_TOLERANCE if computes_in_half(path) else READING_TOLERANCE
+    return compared(Original(net, _in_onnx_runtime(path, net), "ONNX Runtime", tolerance))
 
 
 def compared(original: Original, inputs: Inputs | None = None) -> Original:
@@ -69,10 +75,10 @@ def compared(original: Original, inputs: Inputs | None = None) -> Original:
             raise ModelError(f"output '{name}' has shape {list(its.shape)}, as it was read {list(mine.shape)}")
         error = float((mine.double() - its.double()).abs().max()) if mine.numel() else 0.0
         largest = max(float(its.double().abs().max()) if its.numel() else 0.0, 1e-12)
-        if not error <= READING_TOLERANCE * largest:
+        if not error <= original.tolerance * largest:
             raise ModelError(
                 f"output '{name}' differs from {original.framework}'s by {error / largest:.2g} of its largest value, "
-                f"more than {READING_TOLERANCE:g}: the model was not read rightly, and nothing is done with it"
+                f"more than {original.tolerance:g}: the model was not read rightly, and nothing is done with it"
             )
     return original
 

@@ -1,5 +1,5 @@
 """An `.onnx` file becomes a `Net`, node by node."""
 
-from slimwright.importers.onnx.read import read_onnx
+from slimwright.importers.onnx.read import Sizes, computes_in_half, read_onnx
 
-__all__ = ["read_onnx"]
+__all__ = ["Sizes", "computes_in_half", "read_onnx"]

@@ -6,14 +6,15 @@ Source: the ONNX intermediate representation specification, versions 3 to 13 (on
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
-from slimwright.importers.onnx.tensors import DTYPES, tensor_of
+from slimwright.importers.onnx.tensors import DTYPES, FLOAT, HALVES, tensor_of
 
 Attribute: TypeAlias = int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 OPSETS = range(7, 26)  # below 7 elementwise operators broadcast differently; above 25 nothing was checked
@@ -56,8 +57,11 @@ class OnnxFile:
     inputs: tuple[OnnxInput, ...]  # without those that have an initializer
     outputs: tuple[str, ...]
     nodes: tuple[OnnxNode, ...]  # only those that an output depends on
-    constants: Mapping[str, Tensor]
+    constants: Mapping[
+        str, Tensor
+    ]  # initializers, and what Constant nodes hold; float16 as float32, which has them all
     held_bytes: int
+    in_half: bool = False  # whether some of it is computed in float16 or bfloat16
 
 
 def read_file(path: Path) -> OnnxFile:
@@ -76,6 +80,7 @@ def read_file(path: Path) -> OnnxFile:
     nodes = [_node(path, node) for node in graph.node]
     outputs = tuple(str(entry.name) for entry in graph.output)
     _once(path, outputs, "outputs")
+    nodes = _in_order(nodes)
     _check_order(path, nodes, {*stored, *(i.name for i in inputs)}, outputs)
     live = _live(nodes, outputs)
     wanted = {name for node in live for name in node.inputs}
@@ -84,9 +89,37 @@ def read_file(path: Path) -> OnnxFile:
         for tensor in graph.initializer
         if tensor.name in wanted
     }
+    constants |= {node.outputs[0]: held for node in live if (held := _held_by(node)) is not None}
     used = tuple(i for i in inputs if i.name in wanted)
-    held = sum(t.numel() * t.element_size() for t in constants.values())
-    return OnnxFile(path, opset, used, outputs, live, constants, held)
+    rest = tuple(_widened(node) for node in live if _held_by(node) is None)
+    in_half = any(t.dtype in HALVES for t in constants.values()) or any(map(_makes_half, live))
+    constants = {name: t.float() if t.dtype in HALVES else t for name, t in constants.items()}
+    held_bytes = sum(t.numel() * t.element_size() for t in constants.values())
+    return OnnxFile(path, opset, used, outputs, rest, constants, held_bytes, in_half)
+
+
+def _held_by(node: OnnxNode) -> Tensor | None:
+    """The weights in a Constant node: numbers that are many. How a file stores a weight says nothing of it."""
+    value = node.attributes.get("value") if node.op == "Constant" else None
+    is_weights = isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 1
+    return value if is_weights and isinstance(value, Tensor) else None
+
+
+def _makes_half(node: OnnxNode) -> bool:
+    tensors = (value for value in node.attributes.values() if isinstance(value, Tensor))
+    casts = node.op == "Cast" and DTYPES.get(int(str(node.attributes.get("to", 0)))) in HALVES
+    return casts or any(tensor.dtype in HALVES for tensor in tensors)
+
+
+def _widened(node: OnnxNode) -> OnnxNode:
+    """The node with float32 instead of float16 and bfloat16: it computes the same, more exactly."""
+    if not _makes_half(node):
+        return node
+    wide = {
+        key: value.float() if isinstance(value, Tensor) and value.dtype in HALVES else value
+        for key, value in node.attributes.items()
+    }
+    return replace(node, attributes=wide | ({"to": FLOAT} if node.op == "Cast" else {}))
 
 
 def _parsed(path: Path) -> Any:
@@ -199,6 +232,18 @@ def _text(value: str | bytes, where: str) -> str:
         raise ModelError(f"{where} holds {value[:20]!r}, which is not text; the file is damaged") from error
 
 
+def _in_order(nodes: list[OnnxNode]) -> list[OnnxNode]:
+    """The nodes as they stand, but each behind those whose values it reads; as they stand where they go in a circle."""
+    maker = {name: place for place, node in enumerate(nodes) for name in node.outputs if name}
+    behind = [{maker[name] for name in node.inputs if name in maker} for node in nodes]
+    if all(max(before, default=-1) < place for place, before in enumerate(behind)):
+        return nodes
+    try:
+        return [nodes[place] for place in TopologicalSorter(dict(enumerate(behind))).static_order()]
+    except CycleError:
+        return nodes
+
+
 def _check_order(path: Path, nodes: list[OnnxNode], given: set[str], outputs: Sequence[str]) -> None:
     """Every value is made once, and before it is read."""
     made = set(given)
@@ -221,8 +266,8 @@ def _check_order(path: Path, nodes: list[OnnxNode], given: set[str], outputs: Se
 def _refuse_input(path: Path, node: OnnxNode, name: str, later: set[str]) -> NoReturn:
     if name in later:
         raise ModelError(
-            f"{node.label} of {path} reads '{name}' before it is made: the nodes are out of order or in a circle; "
-            "export the model again, or sort it"
+            f"{node.label} of {path} reads '{name}' before it is made: the nodes are in a circle; "
+            "export the model again"
         )
     raise ModelError(
         f"{node.label} of {path} reads '{name}', which is no input, no initializer and made by no node; the file "

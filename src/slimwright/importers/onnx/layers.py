@@ -18,6 +18,7 @@ from slimwright.importers.onnx.values import Flow, Known, Operand
 from slimwright.importers.onnx.windows import Window, padded, window_of
 
 CONVS = {3: "conv1d.default", 4: "conv2d.default", 5: "conv3d.default"}
+TRAINING_MODE = 14  # the opset since which a batch norm says so; before, one that trains has more than one output
 TRANSPOSED = {3: "conv_transpose1d.default", 4: "conv_transpose2d.input", 5: "conv_transpose3d.input"}
 
 
@@ -127,7 +128,8 @@ def matmul(step: Step) -> Operand:
 
 def batch_norm(step: Step) -> Operand:
     """Normalisation by stored statistics."""
-    if step.attr_int("training_mode", 0) or (step.attr_int("spatial", 1) == 0):
+    trains = step.attr_int("training_mode", 0) if step.opset >= TRAINING_MODE else any(step.node.outputs[1:])
+    if trains or step.attr_int("spatial", 1) == 0:
         raise UnsupportedOp("it takes its statistics from the batch, or per position; export the model in eval mode")
     x = step.flow()
     names = ("weight", "bias", "running_mean", "running_var")

@@ -4,7 +4,7 @@ Nothing in the file is run. Exact up to float32 rounding: the net computes what 
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.inference import INPUT_DTYPES
 from slimwright.graph.net import Net
 from slimwright.importers.build import net_of_program
-from slimwright.importers.onnx.file import OnnxFile, OnnxNode, read_file
+from slimwright.importers.onnx.file import OnnxFile, OnnxInput, OnnxNode, read_file
 from slimwright.importers.onnx.fill import fillings
 from slimwright.importers.onnx.operators import OPERATORS
 from slimwright.importers.onnx.step import Step
@@ -22,18 +22,22 @@ from slimwright.importers.onnx.trace import FACTOR, MOST_MADE_BYTES, Trace
 from slimwright.importers.onnx.values import Flow, Operand, constant
 from slimwright.importers.program import Program
 
+Sizes = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
 
-def read_onnx(path: Path, *, seed: int | None = None) -> Net:
+
+def read_onnx(path: Path, *, seed: int | None = None, sizes: Sizes = ()) -> Net:
     """Return the net in an `.onnx` file of opset 7 to 25; the first dimension of every input and output is the batch.
 
     With a `seed`, weights that are missing or all one number are drawn at random (see `fill.fillings`): for files that
-    show an architecture only. The batch may be open or fixed in the file; the net runs at any.
+    show an architecture only. The batch may be open or fixed in the file; the net runs at any. `sizes` fix the other
+    dimensions that the file leaves open: [1, ...] by the input's name, or [...] without the batch for each in order.
 
     Raises ModelError and UnsupportedOp, naming the node, the field and what to do.
     """
     file = read_file(path)
     if seed is not None:
         file = filled(file, fillings(file, seed))
+    file = sized(file, sizes)
     _check_inputs(file)
     unknown = {node.op: node for node in reversed(file.nodes) if node.op not in OPERATORS}
     if unknown:
@@ -48,6 +52,11 @@ def read_onnx(path: Path, *, seed: int | None = None) -> Net:
     return net_of_program(graph.program())
 
 
+def computes_in_half(path: Path) -> bool:
+    """Return True for a file that computes some of its values in float16 or bfloat16; a net of it takes float32."""
+    return read_file(path).in_half
+
+
 def filled(file: OnnxFile, tensors: Mapping[str, Tensor]) -> OnnxFile:
     """Return the file with these tensors in place of what gave the values of their names."""
     return replace(
@@ -59,6 +68,39 @@ def filled(file: OnnxFile, tensors: Mapping[str, Tensor]) -> OnnxFile:
     )
 
 
+def sized(file: OnnxFile, sizes: Sizes) -> OnnxFile:
+    """Return the file with the open dimensions of its inputs fixed; those in order fix what they can.
+
+    Raises ModelError, naming the input, for a name that is none, and for a size that the file does not have.
+    """
+    if not isinstance(sizes, Mapping):
+        ordered = zip(file.inputs, sizes, strict=False)
+        by_name = {entry.name: (1, *shape) for entry, shape in ordered if len(entry.shape) == len(shape) + 1}
+        return replace(file, inputs=tuple(_filled_in(entry, by_name.get(entry.name, ())) for entry in file.inputs))
+    inputs = {entry.name: entry for entry in file.inputs}
+    for name, shape in sizes.items():
+        if name not in inputs:
+            raise ModelError(f"{file.path} has no input '{name}'; its inputs are {', '.join(inputs)}")
+        has = inputs[name].shape
+        if len(has) != len(shape) or any(
+            isinstance(n, int) and n != m for n, m in list(zip(has, shape, strict=True))[1:]
+        ):
+            raise ModelError(f"input '{name}' of {file.path} is {_times(has)}; it cannot be {_times(shape)}")
+    return replace(file, inputs=tuple(_filled_in(entry, sizes.get(entry.name, ())) for entry in file.inputs))
+
+
+def _filled_in(entry: OnnxInput, shape: Sequence[int]) -> OnnxInput:
+    """The input with these numbers where it has none; the batch stays open."""
+    if not shape:
+        return entry
+    rest = zip(entry.shape[1:], shape[1:], strict=True)
+    return replace(entry, shape=(*entry.shape[:1], *(given if isinstance(size, str) else size for size, given in rest)))
+
+
+def _times(shape: Sequence[int | str]) -> str:
+    return "x".join(map(str, shape))
+
+
 def _check_inputs(file: OnnxFile) -> None:
     """Raise ModelError, naming the input, where one has no fixed size or dtype, or where their batches differ."""
     if not file.inputs:
@@ -66,9 +108,10 @@ def _check_inputs(file: OnnxFile) -> None:
     for entry in file.inputs:
         opened = [f"dimension {n} is '{size}'" for n, size in enumerate(entry.shape[1:], 1) if isinstance(size, str)]
         if opened:
+            shape = "x".join(["1", *("?" if isinstance(size, str) else str(size) for size in entry.shape[1:])])
             raise ModelError(
-                f"input '{entry.name}' of {file.path} has no fixed size: {', '.join(opened)}; fix it with "
-                "python -m onnxruntime.tools.make_dynamic_shape_fixed, or export for one size"
+                f"input '{entry.name}' of {file.path} has no fixed size: {', '.join(opened)}; say it, as in --input "
+                f"{entry.name}={shape} with numbers for ?, or give --data or --image"
             )
         empty = not entry.shape or any(size < 1 for size in entry.shape if isinstance(size, int))
         if entry.dtype not in INPUT_DTYPES or empty:

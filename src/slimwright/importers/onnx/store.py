@@ -1,8 +1,8 @@
 """The constants that calls read, each stored under a name of its own.
 
 Exporters store equal tensors once, which ties layers together that have nothing to do with each other: all biases that
-are zero, all scales that are one. So a tensor that is one number everywhere belongs to each of its layers anew. Two
-layers are one that is called twice where they share a tensor that tells them apart from others.
+are zero, all scales that are one, all blurs. So a tensor whose rows are all the same belongs to each of its layers
+anew. Two layers are one that is called twice where they share a tensor that tells them apart from others.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Store:
     def plain(self, made: Made) -> dict[str, Value]:
         """The arguments of a call with references in place of operands."""
         learned = [o for o in operands_in(tuple(made.arguments.values())) if isinstance(o, Known) and o.learned]
-        telling = tuple(id(k.at[0]) for k in learned if not _is_one_number(k.at[0]))
+        telling = tuple(id(k.at[0]) for k in learned if not _is_one_row(k.at[0]))
         return {key: self._plain(value, telling) for key, value in made.arguments.items()}
 
     def _plain(self, value: Any, telling: tuple[int, ...]) -> Value:
@@ -45,7 +45,7 @@ class Store:
     def _value(self, known: Known, telling: tuple[int, ...]) -> str:
         """The value name of a constant, which is stored when it is first asked for."""
         tensor = known.at[0]
-        alike = known.learned and _is_one_number(tensor)
+        alike = known.learned and _is_one_row(tensor)
         if alike and not telling:
             return self._stored(known)
         key = (id(tensor), *telling) if alike else (id(tensor),)
@@ -67,8 +67,9 @@ class Store:
         return value
 
 
-def _is_one_number(tensor: Tensor) -> bool:
+def _is_one_row(tensor: Tensor) -> bool:
+    """True for one number everywhere, and for the same weights for each of several outputs: no training makes these."""
     if tensor.numel() < 2:
         return False
     least, most = torch.aminmax(tensor)
-    return bool(least == most)
+    return bool(least == most) or (len(tensor) > 1 and bool((tensor == tensor[:1]).all()))

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
 
+FLOAT = 1
 DTYPES = {
-    1: torch.float32,
+    FLOAT: torch.float32,
     2: torch.uint8,
     3: torch.int8,
     6: torch.int32,

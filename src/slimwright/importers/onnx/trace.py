@@ -62,6 +62,10 @@ class Trace:
             return self._recorded(overload, arguments, results)
         return self._computed(overload, arguments, operands, results)
 
+    def part(self, flow: Flow, place: int) -> Flow:
+        """Return one of the results of a call that has several."""
+        return self._flow("getitem", {"value": flow, "index": place}, (flow.at[0][place], flow.at[1][place]))
+
     def layer(self, op: str, x: Flow, options: Mapping[str, Any]) -> Flow:
         """Record a row of `ops.OPS` that has no overload and keeps the shape of what it reads."""
         return self._flow(op, {"input": x, **options}, x.at)
