@@ -147,3 +147,14 @@ def test_nodes_in_any_order_are_sorted(tmp_path: Path) -> None:
     onnx.save(model, path)
     images = torch.randn(2, *SHAPE)
     assert torch.equal(read_onnx(path).run(images)[0], net.run(images)[0])
+
+
+@pytest.mark.parametrize("location", ["model.onnx.data", "weights.bin"])
+def test_weights_in_a_file_of_their_own_are_compared_and_run(location: str, tmp_path: Path) -> None:
+    model = lively(hand_made("Residual"))
+    path = exported(model, tmp_path / "whole.onnx", SHAPE, dynamic=True)
+    apart_from_it = tmp_path / "model.onnx"
+    onnx.save(onnx.load(path), apart_from_it, save_as_external_data=True, location=location, size_threshold=0)
+    original, images = original_file(apart_from_it), torch.randn(2, *SHAPE)
+    assert original.net.digest == read_onnx(path).digest
+    assert apart(original.forward(images)[0], model(images)) <= 1e-5

@@ -5,6 +5,7 @@ it was given, too: an ONNX file in ONNX Runtime, a module in torch. A saved net 
 only be run by unpickling it, which is never done: there the reading is the original.
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from slimwright.data import Inputs, as_inputs, tensors_of
 from slimwright.errors import ModelError, ProofError
 from slimwright.graph import Net, random_inputs
-from slimwright.importers import Sizes, capture, computes_in_half, read_onnx
+from slimwright.importers import Sizes, capture, computes_in_half, in_one_file, read_onnx
 from slimwright.runtimes import Artefact
 from slimwright.targets import Effort, Local, measure
 from slimwright.tasks import Forward, Outputs
@@ -101,14 +102,15 @@ def _in_onnx_runtime(path: Path, net: Net) -> Callable[[Inputs], Outputs]:
     """Run a file in ONNX Runtime, in a process of its own."""
     shapes = tuple(node.shape for node in net.inputs)
     outputs = tuple(net[name].shape for name in net.outputs)
-    beside = tuple(other for other in (path.with_name(path.name + ".data"),) if other.exists())
-    artefact = Artefact("onnxruntime", "fp32", (path, *beside), shapes=shapes, output_shapes=outputs)
 
     def forward(inputs: Inputs) -> Outputs:
-        try:
-            seen = measure(Local(), {"file": artefact}, Effort(), inputs=tensors_of(inputs))["file"]
-        except ProofError as error:
-            raise ModelError(f"ONNX Runtime cannot run {path}: {error}") from error
+        with tempfile.TemporaryDirectory(prefix="slimwright-") as folder:
+            whole = in_one_file(path, Path(folder) / "model.onnx")
+            artefact = Artefact("onnxruntime", "fp32", (whole,), shapes=shapes, output_shapes=outputs)
+            try:
+                seen = measure(Local(), {"file": artefact}, Effort(), inputs=tensors_of(inputs))["file"]
+            except ProofError as error:
+                raise ModelError(f"ONNX Runtime cannot run {path}: {error}") from error
         assert seen.outputs is not None
         return seen.outputs
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeAlias
 from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
-from slimwright.importers.onnx.tensors import DTYPES, FLOAT, HALVES, tensor_of
+from slimwright.importers.onnx.tensors import DTYPES, EXTERNAL, FLOAT, HALVES, external_bytes, tensor_of
 
 Attribute: TypeAlias = int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 OPSETS = range(7, 26)  # below 7 elementwise operators broadcast differently; above 25 nothing was checked
@@ -96,6 +96,26 @@ def read_file(path: Path) -> OnnxFile:
     constants = {name: t.float() if t.dtype in HALVES else t for name, t in constants.items()}
     held_bytes = sum(t.numel() * t.element_size() for t in constants.values())
     return OnnxFile(path, opset, used, outputs, rest, constants, held_bytes, in_half)
+
+
+def in_one_file(path: Path, to: Path) -> Path:
+    """Return the path of a file that holds the model with all of its weights: `path`, or `to`, which is written.
+
+    Raises ModelError where weights that lie in files of their own are not there, or not inside the model's folder.
+    """
+    model = _parsed(path)
+    apart = [tensor for tensor in model.graph.initializer if tensor.data_location == EXTERNAL]
+    if not apart:
+        return path
+    for tensor in apart:
+        tensor.raw_data = external_bytes(tensor, f"initializer '{tensor.name}' of {path}", path.parent)
+        del tensor.external_data[:]
+        tensor.ClearField("data_location")
+    try:
+        to.write_bytes(model.SerializeToString())
+    except ValueError as error:  # protobuf holds no more than 2 GiB
+        raise ModelError(f"{path} and its weights do not fit into one file of 2 GiB: {error}") from error
+    return to
 
 
 def _held_by(node: OnnxNode) -> Tensor | None:

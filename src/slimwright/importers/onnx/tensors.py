@@ -57,6 +57,11 @@ def tensor_of(found: Any, where: str, folder: Path) -> Tensor:
     return flat.reshape(shape)
 
 
+def external_bytes(found: Any, where: str, folder: Path) -> bytes:
+    """Return the bytes of a `TensorProto` that lie in a file of their own, as `tensor_of` reads them."""
+    return bytes(tensor_of(found, where, folder).contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
 def _typed(found: Any, dtype: torch.dtype, where: str, count: int) -> Tensor:
     field = FIELDS.get(dtype, "int32_data")
     values = getattr(found, field)
