@@ -62,7 +62,8 @@ def home(trained: nn.Module, cache: Path, tmp_path_factory: pytest.TempPathFacto
     )
     torch.export.save(program, folder / "model.pt2")
     (folder / "pickled.pt2").write_bytes(pickle.dumps(model.state_dict()))
-    torch.save(model.state_dict(), folder / "model.pth")
+    torch.save({"state_dict": model.state_dict()}, folder / "model.pth")
+    torch.save(model, folder / "whole.pth")
     mistake = {"step": "factorise", "layers": {"conv2d_1": {"kind": "svd", "ranks": [0]}}}
     (folder / "mistake.json").write_text(json.dumps({"original": None, "steps": [mistake]}))
     unfit = [{"step": "fold_batch_norm"}, {"step": "merge", "branches": ["conv2d"]}]
@@ -208,7 +209,7 @@ WRONG = {
     "no module": (("shrink", "mynets:not_a_model", *SHRINK), "nn.Module"),
     "a missing function": (("shrink", "mynets:nothing", *SHRINK), "nothing"),
     "user code that fails": (("shrink", "mynets:breaks", *SHRINK), "on fire"),
-    "pickled weights": (("shrink", "mynets:small", "--weights", "model.pth", *SHRINK), "pickle"),
+    "a pickled module": (("shrink", "mynets:small", "--weights", "whole.pth", *SHRINK), "is a whole pickled object"),
     "an empty data file": (
         ("shrink", "model.pt2", "--data", "empty.safetensors", "--latency", "1ms", "--out", "never"),
         "empty",

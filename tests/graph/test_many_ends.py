@@ -17,7 +17,7 @@ from many_ends import MANY_ENDS, inputs_of, model_of, net_of, outputs_of
 from onnx_files import exported_ends
 from slimwright.coupling import choose, couple
 from slimwright.errors import ModelError
-from slimwright.graph import Net, load_net, plan_memory, save_net
+from slimwright.graph import Net, images_at_once, load_net, plan_memory, save_net
 from slimwright.importers import capture, read_pt2
 from slimwright.importers.onnx import read_onnx
 
@@ -212,9 +212,9 @@ def test_a_run_in_batches_gives_what_one_batch_gives() -> None:
 
 
 def test_as_many_images_are_computed_at_once_as_fit_into_caches() -> None:
-    assert capture(nn.Conv2d(3, 8, 3, padding=1), (3, 224, 224)).at_once == 32_000_000 // (4 * 8 * 224 * 224)
-    assert capture(nn.Linear(4, 2), (4,)).at_once == 64
-    assert capture(nn.Conv2d(3, 64, 1), (3, 512, 512)).at_once == 1
+    assert images_at_once(capture(nn.Conv2d(3, 8, 3, padding=1), (3, 224, 224))) == 32_000_000 // (4 * 8 * 224 * 224)
+    assert images_at_once(capture(nn.Linear(4, 2), (4,))) == 64
+    assert images_at_once(capture(nn.Conv2d(3, 64, 1), (3, 512, 512))) == 1
 
 
 def test_what_a_net_returns_early_and_all_its_inputs_are_held_in_memory() -> None:

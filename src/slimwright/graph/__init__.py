@@ -1,7 +1,7 @@
 """The network as data."""
 
 from slimwright.graph.liveness import MemoryPlan, plan_memory
-from slimwright.graph.net import Net, Node, Ref, random_inputs, structure, zero_inputs
+from slimwright.graph.net import Net, Node, Ref, images_at_once, random_inputs, structure, zero_inputs
 from slimwright.graph.store import load_net, save_net
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Net",
     "Node",
     "Ref",
+    "images_at_once",
     "load_net",
     "plan_memory",
     "random_inputs",

@@ -30,6 +30,7 @@ __all__ = [
     "Value",
     "checked",
     "compute",
+    "images_at_once",
     "random_inputs",
     "structure",
     "without_dead_ends",
@@ -135,12 +136,6 @@ class Net:
             hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return hasher.hexdigest()
 
-    @cached_property
-    def at_once(self) -> int:
-        """How many images are computed at once, where a value for each waits for the next."""
-        largest = max((4 * prod(node.shape) for node in self.nodes if node.dtype != "tuple"), default=1)
-        return min(max(int(CHUNK_BYTES // max(largest, 1)), 1), MOST_AT_ONCE)
-
     def run(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Run the net without gradients, some images at once: one tensor [N, ...] for each input and each output.
 
@@ -151,7 +146,7 @@ class Net:
         module = self.to_module()
         found: list[tuple[Tensor, ...]] = []
         with torch.no_grad():
-            for batch in zip(*(given.split(self.at_once) for given in inputs), strict=True):
+            for batch in zip(*(given.split(images_at_once(self)) for given in inputs), strict=True):
                 made = module(*batch)
                 found.append((made,) if isinstance(made, Tensor) else tuple(made))
                 _check_rows(self, found[-1], len(batch[0]))
@@ -246,6 +241,12 @@ class Net:
         state = module.state_dict()
         tensors = {n.tensors[role]: state[self.key(n, role)] for n in self.nodes for role in n.tensors}
         return self.edited(tensors={name: t.detach().to("cpu", copy=True) for name, t in tensors.items()})
+
+
+def images_at_once(net: Net) -> int:
+    """Return how many images are computed at once, where a value for each waits for the next."""
+    largest = max((4 * prod(node.shape) for node in net.nodes if node.dtype != "tuple"), default=1)
+    return min(max(int(CHUNK_BYTES // max(largest, 1)), 1), MOST_AT_ONCE)
 
 
 def random_inputs(net: Net, count: int, *, seed: int) -> tuple[Tensor, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slimwright.data import Inputs, as_inputs, tensors_of
 from slimwright.errors import ModelError, ProofError
-from slimwright.graph import Net, random_inputs
+from slimwright.graph import Net, images_at_once, random_inputs
 from slimwright.importers import Sizes, capture, computes_in_half, in_one_file, read_onnx
 from slimwright.runtimes import Artefact
 from slimwright.targets import Effort, Local, measure
@@ -49,7 +49,7 @@ def original_of(model: nn.Module | Net, shapes: Sequence[Sequence[int]]) -> Orig
     if isinstance(model, Net):
         return Original(model, model.run, "slimwright")
     captured = capture(model, shapes[0] if len(shapes) == 1 else shapes)
-    return compared(Original(captured, _in_batches(model, captured.at_once), "torch"))
+    return compared(Original(captured, _in_batches(model, images_at_once(captured)), "torch"))
 
 
 def original_file(path: Path, sizes: Sizes = ()) -> Original:
