@@ -132,12 +132,12 @@ def _winner(out: Path) -> str:
 
 def _leftovers(folder: Path) -> list[str]:
     """Hidden folders and temporary files that nobody will finish, and processes of the job that still run."""
-    files = [path for path in folder.rglob("*") if path.name.endswith(".part")]
-    files += [path for path in (folder / "scratch").iterdir() if path.name not in ("said", "peak")]
+    files = {path for path in folder.rglob("*") if path.name.endswith(".part")}
+    files |= {path for path in (folder / "scratch").iterdir() if path.name not in ("said", "peak")}
     until = time.monotonic() + GONE_S
     while (running := _processes(f"{folder}{os.sep}")) and time.monotonic() < until:
         time.sleep(0.5)
-    return [*(str(path.relative_to(folder)) for path in files), *running]
+    return [*(str(path.relative_to(folder)) for path in sorted(files)), *running]
 
 
 def _processes(mark: str) -> list[str]:

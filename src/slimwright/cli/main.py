@@ -70,7 +70,8 @@ def main() -> None:
 def _scratch() -> Iterator[None]:
     """Keep every temporary file, those of child processes too, in one folder of this process.
 
-    It goes with the process; that of a process which was killed goes with the next one.
+    It goes with the process; that of a process which was killed goes with the next one, at its start or at its end:
+    what the killed one had started may still be writing at first.
     """
     parent = Path(tempfile.gettempdir())
     try:
@@ -90,6 +91,7 @@ def _scratch() -> Iterator[None]:
         else:
             os.environ["TMPDIR"] = before
         shutil.rmtree(folder, ignore_errors=True)
+        swept(parent, "slimwright")
 
 
 if __name__ == "__main__":
