@@ -114,6 +114,23 @@ def test_litert_takes_a_response_norm_in_eight_bits(workshop: Workshop, normed: 
     assert not {fallback.op for fallback in made.fallbacks} & {"RSQRT", "SQRT"}  # XNNPACK takes those in float alone
 
 
+@pytest.mark.skipif(not installed("litert"), reason="the converter of LiteRT is not installed")
+def test_litert_takes_weights_that_are_next_to_nothing_in_eight_bits(workshop: Workshop, tmp_path: Path) -> None:
+    """A quarter of the channels give their bias alone; without steps for it the outputs are off by two fifths."""
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=16), nn.ReLU(), nn.Conv2d(16, 24, 1),
+        nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10),
+    )  # fmt: skip
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight[::4] *= 1e-9  # type: ignore[operator, index]
+            layer.bias[::4] = 1.0  # type: ignore[operator]
+    net = capture(model.eval(), SHAPE)
+    made = workshop.convert(net, "litert", "int8", tmp_path / "int8", calibration=[torch.randn(32, *SHAPE)])
+    assert error_in(made, net) <= 0.15
+
+
 @pytest.mark.parametrize("runtime", ["mnn", "ncnn"])
 def test_logarithms_of_sums_and_paddings_that_take_away_run(
     workshop: Workshop, runtime: str, together: Net, tmp_path: Path

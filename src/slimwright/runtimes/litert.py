@@ -7,6 +7,7 @@ import litert_torch
 from ai_edge_litert.interpreter import Interpreter
 
 from slimwright.graph import Net, zero_inputs
+from slimwright.lowering.steps import with_steps_for_biases
 from slimwright.runtimes.artefact import Array, Written
 from slimwright.runtimes.fallbacks import Fallback, note
 
@@ -18,6 +19,7 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
     """Write `model.tflite`, whose signature numbers inputs and outputs in the net's order."""
     if net.float_layers:
         raise RuntimeError("single layers cannot stay in float in LiteRT here; quantize all of them, or none")
+    net = with_steps_for_biases(net) if precision == "int8" else net
     whole = folder / "fp32.tflite"
     litert_torch.convert(net.to_module().eval(), zero_inputs(net)).export(str(whole))
     inputs = tuple(f"args_{k}" for k in range(len(net.inputs)))
