@@ -29,6 +29,7 @@ from slimwright.measure import (
     Record,
     Timing,
     as_json,
+    expected_of,
     original_of,
     prove,
     sha256_of,
@@ -129,7 +130,7 @@ def export(
     if data is None and any(precision == "int8" for _, precision in request.wanted):
         raise RequestError("INT8 is calibrated on images, and proven by them: name them with --data")
     exam = _exam(original, data, task)
-    expected = original.forward(exam.inputs)
+    expected = expected_of(original, exam.inputs)
     with appearing(out, EXPORT) as folder:
         entries, artefacts = _converted(net, request, data, folder, tell)
         effort = ProofEffort(request.effort, rounds=request.rounds)

@@ -30,6 +30,7 @@ from slimwright.measure import (
     TaskCard,
     Timing,
     as_json,
+    expected_of,
     layers_of,
     memory_of,
     misses,
@@ -59,7 +60,7 @@ def handed_over(
     (folder / RECIPE).write_text(as_json(found.recipe))
     bench.tell(Event("prove", 0, len(sides) + 1, "read the test part"))
     inputs, targets = whole(given.data, "test")
-    expected = {"original": original.forward(inputs), "result": outputs_of(net, inputs)}
+    expected = {"original": expected_of(original, inputs), "result": outputs_of(net, inputs)}
     exam = Exam(given.task, inputs, targets)
     seen = prove(place.target, sides, EFFORTS["final"], exam=exam, expected=expected, tell=bench.tell)
     reading, proof = _checked(seen["original"], "original"), _checked(seen["result"], "result")

@@ -20,7 +20,7 @@ from slimwright.measure.bundle import (
 )
 from slimwright.measure.inspection import Inspection, Measured, Row, as_data, grouped, inspection_of
 from slimwright.measure.layers import layers_of, memory_of
-from slimwright.measure.original import Original, compared, original_file, original_of
+from slimwright.measure.original import Original, compared, expected_of, original_file, original_of
 from slimwright.measure.prove import EFFORTS, TOLERANCE, Exam, ProofEffort, Proven, outputs_of, parity, prove, times
 from slimwright.measure.records import (
     DataCard,
@@ -69,6 +69,7 @@ __all__ = [
     "as_data",
     "as_json",
     "compared",
+    "expected_of",
     "grouped",
     "inspection_of",
     "layers_of",

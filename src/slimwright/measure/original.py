@@ -84,6 +84,16 @@ def compared(original: Original, inputs: Inputs | None = None) -> Original:
     return original
 
 
+def expected_of(original: Original, inputs: Inputs) -> Outputs:
+    """Return what a float32 artefact must give: the original's own outputs.
+
+    Where those are computed in half precision it is our reading's outputs, once they are compared with the original's.
+    """
+    if original.tolerance <= READING_TOLERANCE:
+        return original.forward(inputs)
+    return compared(original, inputs).net.run(tensors_of(inputs))
+
+
 def _in_batches(module: nn.Module, at_once: int) -> Forward:
     """Run a module in eval mode, some images at a time; the tensors of its result, in order, are its outputs."""
 
