@@ -17,7 +17,7 @@ from slimwright.cost import count
 from slimwright.coupling import couple
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.importers import capture, computes_in_half, read_onnx
-from slimwright.measure import original_file
+from slimwright.measure import expected_of, original_file
 
 
 def with_constant_nodes(path: Path, to: Path) -> Path:
@@ -82,6 +82,9 @@ def test_a_file_that_computes_in_float16_is_read_as_float32(tmp_path: Path) -> N
     original = original_file(halved)
     assert original.net.digest == net.digest and original.tolerance > 1e-3
     assert apart(original.forward(images)[0], rounded(images)) <= 0.02
+    assert torch.equal(expected_of(original, images)[0], net.run(images)[0])  # what a float32 artefact must give
+    whole = original_file(path)
+    assert torch.equal(expected_of(whole, images)[0], whole.forward(images)[0])
 
 
 def test_weights_in_float16_that_are_cast_are_read(tmp_path: Path) -> None:
