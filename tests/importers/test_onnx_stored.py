@@ -16,7 +16,7 @@ from onnx_files import apart, exported, exported_by_torchscript, in_onnxruntime,
 from slimwright.cost import count
 from slimwright.coupling import couple
 from slimwright.errors import ModelError, UnsupportedOp
-from slimwright.importers import capture, computes_in_half, read_onnx
+from slimwright.importers import capture, read_file, read_onnx
 from slimwright.measure import expected_of, original_file
 
 
@@ -75,7 +75,7 @@ def test_a_file_that_computes_in_float16_is_read_as_float32(tmp_path: Path) -> N
     halved = tmp_path / "half.onnx"
     onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), halved)
     net, images = read_onnx(halved), torch.randn(3, *SHAPE)
-    assert computes_in_half(halved) and not computes_in_half(path)
+    assert read_file(halved).in_half and not read_file(path).in_half
     assert {t.dtype for t in net.tensors.values() if t.is_floating_point()} == {torch.float32}
     rounded = model.half().float()
     assert apart(net.run(images)[0], rounded(images)) <= 1e-4

@@ -57,10 +57,8 @@ class _Surgery:
             return
         if passage == "parameter":
             self._select(node.tensors["value"], self._axes(node.name))
-        elif passage == "mix":
+        elif passage in ("mix", "convolve"):
             node = self._mixed(node)
-        elif passage == "convolve":
-            node = self._convolved(node)
         elif (node.name, "each") in self.coupling.places:
             kept = self._kept(node.name, "each")
             for tensor in node.tensors.values():
@@ -70,43 +68,32 @@ class _Surgery:
         self.nodes.append(node)
 
     def _mixed(self, node: Node) -> Node:
-        places = self.coupling.places
-        weight = node.tensors["weight"]
+        """A layer that makes channels; one that is carried has its weights in parameters beside it."""
+        places, owned = self.coupling.places, self._owned(node)
         groups = int(str(node.arguments.get("groups", 1)))
         if (node.name, "each") in places:  # depthwise
             kept = self._kept(node.name, "each")
-            times = self.net.tensors[weight].shape[0] // groups
-            for tensor in node.tensors.values():
+            times = self.net.tensors[owned["weight"]].shape[0] // groups
+            for tensor in owned.values():
                 self._select(tensor, {0: kept})
             return replace(node, arguments={**node.arguments, "groups": len(kept) // times})
-        rows = self._kept(node.name, "out")
-        if (node.name, "in") in places:
-            self._columns(weight, self._kept(node.name, "in"), rows, groups)
-        for tensor in node.tensors.values():
-            self._select(tensor, {0: rows})
-        return node
-
-    def _convolved(self, node: Node) -> Node:
-        """A carried convolution, whose weights are parameters beside it."""
-        places = self.coupling.places
-        weight, bias = (parameter_of(self.net, node, role) for role in ("weight", "bias"))
-        if weight is None or not any((node.name, role) in places for role in ("each", "out")):
+        if (node.name, "out") not in places:  # carried, and not followed
             return node
-        owned, own_bias = weight.tensors["value"], {} if bias is None else {bias.tensors["value"]: 0}
-        if (node.name, "each") in places:
-            kept = self._kept(node.name, "each")
-            for tensor, axis in {owned: 0, **own_bias}.items():
-                self._select(tensor, {axis: kept})
-            times = node.shape[1] // self.net[node.source].shape[1]
-            return replace(node, arguments={**node.arguments, "groups": len(kept) // times})
-        rows, inward, outward = self._kept(node.name, "out"), *((0, 1) if is_transposed(node) else (1, 0))
+        rows, transposed = self._kept(node.name, "out"), is_transposed(node)
         if (node.name, "in") in places:
             kept = self._kept(node.name, "in")
-            groups = int(str(node.arguments["groups"]))
-            self._select(owned, {inward: kept}) if groups == 1 else self._columns(owned, kept, rows, groups)
-        for tensor, axis in {owned: outward, **own_bias}.items():
-            self._select(tensor, {axis: rows})
+            if transposed:
+                self._select(owned["weight"], {0: kept})
+            else:
+                self._columns(owned["weight"], kept, rows, groups)
+        for role, tensor in owned.items():
+            self._select(tensor, {1 if transposed and role == "weight" else 0: rows})
         return node
+
+    def _owned(self, node: Node) -> dict[str, str]:
+        """The tensors of a layer by role."""
+        beside = ((role, parameter_of(self.net, node, role)) for role in ("weight", "bias"))
+        return {**node.tensors, **{role: own.tensors["value"] for role, own in beside if own is not None}}
 
     def _columns(self, weight: str, kept: Ids, rows: Ids, groups: int) -> None:
         """Keep the columns of a weight; in a grouped convolution every group has its own, equally many."""

@@ -109,7 +109,7 @@ class _Walk:
             "reduce": self._reduce,
             "softmax": self._softmax,
             "contract": self._contract,
-            "convolve": self._convolve,
+            "convolve": self._mix,
             "scale": self._scale,
             "shuffle": self._move,
             "scalar": self._scalar,
@@ -134,18 +134,9 @@ class _Walk:
         return self.values[name] if mask is None else torch.where(mask, self.values[name], 0)
 
     def _mix(self, node: Node) -> tuple[Tensor, Mask]:
-        value = self._computed(node, self._zeroed)
-        weight = self.net.tensors[node.tensors["weight"]]
-        if node.op == "conv2d" and weight.shape[1] == 1 and node.arguments["groups"] != 1:  # depthwise
-            times = value.shape[1] // int(str(node.arguments["groups"]))
-            channels = _line(self.masks[node.source], 1, node).repeat_interleave(times)
-            return value, channels.reshape(1, -1, 1, 1).expand(value.shape)
-        return value, self._begun(node, value)
-
-    def _convolve(self, node: Node) -> tuple[Tensor, Mask]:
-        """Of a convolution that makes its channels of one each, those go whose only source is gone."""
-        value, groups = self._computed(node, self._zeroed), int(str(node.arguments["groups"]))
-        mask, inputs = self.masks[node.source], self.net[node.source].shape[1]
+        """Where each channel is made of one alone (depthwise), those go whose source is gone."""
+        value, mask = self._computed(node, self._zeroed), self.masks[node.source]
+        groups, inputs = int(str(node.arguments.get("groups", 1))), self.net[node.source].shape[1]
         if mask is not None and groups == inputs > 1:
             channels = _line(mask, 1, node).repeat_interleave(value.shape[1] // inputs)
             return value, channels.reshape(1, -1, *[1] * (value.ndim - 2)).expand(value.shape)

@@ -2,7 +2,7 @@
 
 from slimwright.importers.capture import capture
 from slimwright.importers.checkpoint import weights_for
-from slimwright.importers.onnx import Sizes, computes_in_half, in_one_file, read_onnx
+from slimwright.importers.onnx import Sizes, net_of_file, read_file, read_onnx, write_in_one_file
 from slimwright.importers.pt2 import read_pt2
 
-__all__ = ["Sizes", "capture", "computes_in_half", "in_one_file", "read_onnx", "read_pt2", "weights_for"]
+__all__ = ["Sizes", "capture", "net_of_file", "read_file", "read_onnx", "read_pt2", "weights_for", "write_in_one_file"]

@@ -29,22 +29,11 @@ STORAGES = {
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
-TENSOR, PARAMETER, ORDERED = (
-    "torch._utils _rebuild_tensor_v2",
-    "torch._utils _rebuild_parameter",
-    "collections OrderedDict",
-)
+TENSOR, PARAMETER = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
+ORDERED = "collections OrderedDict"
 HOLDERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-    "weights",
-    "model_ema",
-    "state_dict_ema",
-    "ema",
-    "generator",
-)
+    "state_dict", "model_state_dict", "model", "net", "weights", "model_ema", "state_dict_ema", "ema", "generator",
+)  # fmt: skip
 PREFIXES = ("", "module.", "model.", "net.", "_orig_mod.", "backbone.", "network.")
 MARK = object()
 
@@ -80,7 +69,7 @@ def read_checkpoint(path: Path) -> object:
                 )
             return _Reader(path, archive, names[0].removesuffix("data.pkl")).read(archive.read(names[0]))
     except zipfile.BadZipFile as error:
-        raise ModelError(f"{path} is no file that torch has written since 1.6. {_way_out(path, 'model')}") from error
+        raise ModelError(f"{path} is no file that torch has written since 1.6. {_way_out(path)}") from error
     except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, RuntimeError, OverflowError,
             NotImplementedError, RecursionError, UnicodeError) as error:  # fmt: skip
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -96,10 +85,11 @@ def weights_for(model: nn.Module, path: Path) -> Checkpoint:
     found = read_checkpoint(path)
     if isinstance(found, Foreign):
         raise ModelError(f"{path} is a whole pickled object of class {found.name}, which cannot be read without "
-                         f"running its code. {_way_out(path, 'model')}")  # fmt: skip
+                         f"running its code. {_way_out(path)}")  # fmt: skip
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    held = _holders(found)
     candidates = [
-        (_fitted(tensors, prefix, wanted), holder, prefix) for holder, tensors in _holders(found) for prefix in PREFIXES
+        (_fitted(tensors, prefix, wanted), holder, prefix) for holder, tensors in held.items() for prefix in PREFIXES
     ]
     if not candidates:
         raise ModelError(f"{path} holds no dict of tensors, under no key of {', '.join(HOLDERS)}")
@@ -109,34 +99,34 @@ def weights_for(model: nn.Module, path: Path) -> Checkpoint:
             f"the weights in {path}{f', under {holder!r}' if holder else ''} do not fit the model: "
             f"{'; '.join(faults[:3])}{f'; and {len(faults) - 3} more' if len(faults) > 3 else ''}"
         )
-    tensors = dict(_holders(found))[holder]
     where = [f"under '{holder}'"] * bool(holder) + [f"without the prefix '{prefix}'"] * bool(prefix)
     return Checkpoint(
-        {name: tensors[prefix + name] for name in wanted if prefix + name in tensors},
+        {name: held[holder][prefix + name] for name in wanted if prefix + name in held[holder]},
         f"weights of {path.name} {', '.join(where)}".strip(),
     )
 
 
-def _way_out(path: Path, name: str) -> str:
+def _way_out(path: Path) -> str:
     """The lines that convert a file, where its source is trusted."""
     to = str(path.with_name(f"{path.stem}-weights.pth"))
     return (
         "Where you trust where it is from, save its weights once, and give these:\n"
         "    import torch\n"
-        f"    {name} = torch.load({str(path)!r}, map_location='cpu', weights_only=False)\n"
-        f"    torch.save(getattr({name}, 'state_dict', lambda: {name})(), {to!r})"
+        f"    model = torch.load({str(path)!r}, map_location='cpu', weights_only=False)\n"
+        f"    torch.save(getattr(model, 'state_dict', lambda: model)(), {to!r})"
     )
 
 
-def _holders(found: object) -> list[tuple[str, Mapping[str, Tensor]]]:
+def _holders(found: object) -> dict[str, Mapping[str, Tensor]]:
     """The dicts of tensors in a file, by the keys that they stand under."""
     if not isinstance(found, dict):
-        return []
-    places = [("", found), *((key, found[key]) for key in HOLDERS if isinstance(found.get(key), dict))]
-    tensors = [
-        (key, {n: t for n, t in held.items() if isinstance(n, str) and isinstance(t, Tensor)}) for key, held in places
-    ]
-    return [(key, held) for key, held in tensors if held]
+        return {}
+    places = {"": found, **{key: found[key] for key in HOLDERS if isinstance(found.get(key), dict)}}
+    tensors = {
+        key: {n: t for n, t in held.items() if isinstance(n, str) and isinstance(t, Tensor)}
+        for key, held in places.items()
+    }
+    return {key: held for key, held in tensors.items() if held}
 
 
 def _fitted(tensors: Mapping[str, Tensor], prefix: str, wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -180,7 +170,7 @@ class _Reader:
         elif name in CONSTANTS:
             self.stack.append(CONSTANTS[name]())
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            known = argument if name == "GLOBAL" else " ".join(map(str, self._taken(2)))
+            known = argument if name == "GLOBAL" else " ".join(map(str, self.taken(2)))
             self.stack.append(Foreign(str(known)))
         elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
             self.memo[len(self.memo) if name == "MEMOIZE" else int(argument)] = self.stack[-1]
@@ -191,7 +181,7 @@ class _Reader:
         elif name not in ("PROTO", "FRAME"):
             raise ValueError(f"its pickle has the operation {name}, which weights do not need")
 
-    def _taken(self, count: int) -> list[Any]:
+    def taken(self, count: int) -> list[Any]:
         """The topmost values, taken off the stack."""
         if len(self.stack) < count:
             raise ValueError("its pickle takes more than there is")
@@ -204,13 +194,13 @@ class _Reader:
         place = len(self.stack) - 1
         while place >= 0 and self.stack[place] is not MARK:
             place -= 1
-        taken = self._taken(len(self.stack) - 1 - place)
+        taken = self.taken(len(self.stack) - 1 - place)
         self.stack.pop()
         return taken
 
     def fixed_tuple(self, count: int) -> None:
         """A tuple of the topmost values."""
-        self.stack.append(tuple(self._taken(count)))
+        self.stack.append(tuple(self.taken(count)))
 
     def extend(self, items: list[Any]) -> None:
         """Put values into the list below."""
@@ -226,7 +216,7 @@ class _Reader:
 
     def persistent(self) -> None:
         """A storage: its kind, the name of its bytes, and how many numbers it has."""
-        (said,) = self._taken(1)
+        (said,) = self.taken(1)
         kind, known, key, _, count = said
         dtype = STORAGES.get(known.name.rpartition(" ")[2] if known.name.startswith("torch ") else "")
         if kind != "storage" or dtype is None:
@@ -244,7 +234,7 @@ class _Reader:
 
     def reduce(self) -> None:
         """A call of a known function, as what it gives; of any other, by the function's name."""
-        function, arguments = self._taken(2)
+        function, arguments = self.taken(2)
         name = function.name if isinstance(function, Foreign) else ""
         if name == TENSOR:
             self.stack.append(self.tensor(*arguments[:4]))
@@ -271,12 +261,12 @@ class _Reader:
 
     def new_object(self, count: int) -> None:
         """An object of some class, by the class's name."""
-        known = self._taken(count)[0]
+        known = self.taken(count)[0]
         self.stack.append(known if isinstance(known, Foreign) else Foreign("unknown"))
 
     def drop(self) -> None:
         """A value that is not used, such as an object's state: dicts and tensors have none that matters."""
-        self._taken(1)
+        self.taken(1)
 
 
 VALUES = (
@@ -296,10 +286,10 @@ ACTIONS: Mapping[str, Callable[[_Reader], None]] = {
     "TUPLE1": lambda reader: reader.fixed_tuple(1),
     "TUPLE2": lambda reader: reader.fixed_tuple(2),
     "TUPLE3": lambda reader: reader.fixed_tuple(3),
-    "APPEND": lambda reader: reader.extend(reader._taken(1)),
+    "APPEND": lambda reader: reader.extend(reader.taken(1)),
     "APPENDS": lambda reader: reader.extend(reader.marked()),
     "ADDITEMS": lambda reader: reader.extend(reader.marked()),
-    "SETITEM": lambda reader: reader.set_items(reader._taken(2)),
+    "SETITEM": lambda reader: reader.set_items(reader.taken(2)),
     "SETITEMS": lambda reader: reader.set_items(reader.marked()),
     "BINPERSID": _Reader.persistent,
     "REDUCE": _Reader.reduce,

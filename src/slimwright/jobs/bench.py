@@ -97,13 +97,15 @@ class Bench:
                     raise
                 return self._failed(net, str(error))
             save_net(net, folder / "net")
+            alike = _structure(net, artefact)
             try:
-                found = self._costs(net, artefact) if candidate.cost_only else self._proven(candidate, net, artefact)
+                measured = self._costs if candidate.cost_only else self._proven
+                found = measured(candidate.name, net, artefact, alike)
             except ProofError as error:
                 if candidate.name == ORIGINAL or candidate.cost_only:
                     raise
                 return self._failed(net, str(error))
-        return {**found, "artefact": said_of(artefact, folder), "structure": _structure(net, artefact)}
+        return {**found, "artefact": said_of(artefact, folder), "structure": alike}
 
     def _built(self, candidate: Candidate, key: str) -> Net:
         """Apply a candidate's recipe; training that was stopped goes on."""
@@ -131,17 +133,17 @@ class Bench:
         """What is kept of a candidate that could not be converted or run: it costs what the original does."""
         cost = asdict(self.original().cost)
         return {"cost": cost, "precision": net.precision, "score": self.original().score, "proven": False,
-                "why": why, "tensor_share": 1.0, "structure": ""}  # fmt: skip
+                "why": why, "tensor_share": 1.0}  # fmt: skip
 
-    def _costs(self, net: Net, artefact: Artefact) -> Mapping[str, Any]:
+    def _costs(self, name: str, net: Net, artefact: Artefact, alike: str) -> Mapping[str, Any]:
         """Count and time a net whose weights mean nothing."""
-        cost = self._cost(net, artefact)
+        cost = self._cost(name, net, artefact, alike)
         return {"cost": asdict(cost), "precision": artefact.precision, "score": 0.0, "proven": False, "why": "",
                 "tensor_share": 1.0}  # fmt: skip
 
-    def _proven(self, candidate: Candidate, net: Net, artefact: Artefact) -> Mapping[str, Any]:
+    def _proven(self, name: str, net: Net, artefact: Artefact, alike: str) -> Mapping[str, Any]:
         """Run a candidate over the validation part, and time it beside the original."""
-        exam, name = self.given.exam, candidate.name
+        exam = self.given.exam
         sides, expected = {name: artefact}, {name: outputs_of(net, exam.inputs)}
         one = prove(self.place.target, sides, EFFORTS["outputs"], exam=exam, expected=expected)[name]
         if not one.rounds or one.score is None:
@@ -149,7 +151,7 @@ class Bench:
         if not math.isfinite(one.score):
             raise ProofError("its outputs hold values that are not numbers")
         return {
-            "cost": asdict(self._cost(net, artefact, name)),
+            "cost": asdict(self._cost(name, net, artefact, alike)),
             "precision": artefact.precision,
             "score": one.score,
             "proven": one.passed,
@@ -157,9 +159,9 @@ class Bench:
             "tensor_share": one.first.tensor_share,
         }
 
-    def _cost(self, net: Net, artefact: Artefact, name: str = "") -> Cost:
+    def _cost(self, name: str, net: Net, artefact: Artefact, alike: str) -> Cost:
         """Count a net and measure its artefact; its time is in terms of the original's, since both run in turn."""
-        latency_ms, energy_mj = self._timed(net, artefact, name)
+        latency_ms, energy_mj = self._timed(name, artefact, alike)
         counted = count(net)
         return Cost(
             counted.macs,
@@ -171,9 +173,8 @@ class Bench:
             energy_mj=energy_mj,
         )
 
-    def _timed(self, net: Net, artefact: Artefact, name: str) -> tuple[float, float | None]:
+    def _timed(self, name: str, artefact: Artefact, alike: str) -> tuple[float, float | None]:
         """Milliseconds and millijoules of an image: as measured of the same layers before, whatever their weights."""
-        alike = _structure(net, artefact)
         known = next(
             (found["cost"] for found in self.journal.results.values() if found.get("structure") == alike), None
         )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from slimwright.data import Inputs, as_inputs, tensors_of
 from slimwright.errors import ModelError, ProofError
 from slimwright.graph import Net, images_at_once, random_inputs
-from slimwright.importers import Sizes, capture, computes_in_half, in_one_file, read_onnx
+from slimwright.importers import Sizes, capture, net_of_file, read_file, write_in_one_file
 from slimwright.runtimes import Artefact
 from slimwright.targets import Effort, Local, measure
 from slimwright.tasks import Forward, Outputs
@@ -57,9 +57,10 @@ def original_file(path: Path, sizes: Sizes = ()) -> Original:
 
     Raises ModelError where our reading differs from ONNX Runtime's.
     """
-    net = read_onnx(path, sizes=sizes)
-    tolerance = HALF_TOLERANCE if computes_in_half(path) else READING_TOLERANCE
-    return compared(Original(net, _in_onnx_runtime(path, net), "ONNX Runtime", tolerance))
+    file = read_file(path)
+    net = net_of_file(file, sizes=sizes)
+    tolerance = HALF_TOLERANCE if file.in_half else READING_TOLERANCE
+    return compared(Original(net, _in_onnx_runtime(path, net, apart=file.apart), "ONNX Runtime", tolerance))
 
 
 def compared(original: Original, inputs: Inputs | None = None) -> Original:
@@ -108,14 +109,16 @@ def _in_batches(module: nn.Module, at_once: int) -> Forward:
     return forward
 
 
-def _in_onnx_runtime(path: Path, net: Net) -> Callable[[Inputs], Outputs]:
-    """Run a file in ONNX Runtime, in a process of its own."""
+def _in_onnx_runtime(path: Path, net: Net, *, apart: bool) -> Callable[[Inputs], Outputs]:
+    """Run a file in ONNX Runtime, in a process of its own; weights that lie `apart` are put into it."""
     shapes = tuple(node.shape for node in net.inputs)
     outputs = tuple(net[name].shape for name in net.outputs)
 
     def forward(inputs: Inputs) -> Outputs:
         with tempfile.TemporaryDirectory(prefix="slimwright-") as folder:
-            whole = in_one_file(path, Path(folder) / "model.onnx")
+            whole = Path(folder) / "model.onnx" if apart else path
+            if apart:
+                write_in_one_file(path, whole)
             artefact = Artefact("onnxruntime", "fp32", (whole,), shapes=shapes, output_shapes=outputs)
             try:
                 seen = measure(Local(), {"file": artefact}, Effort(), inputs=tensors_of(inputs))["file"]

@@ -1,6 +1,6 @@
 """An `.onnx` file becomes a `Net`, node by node."""
 
-from slimwright.importers.onnx.file import in_one_file
-from slimwright.importers.onnx.read import Sizes, computes_in_half, read_onnx
+from slimwright.importers.onnx.file import read_file, write_in_one_file
+from slimwright.importers.onnx.read import Sizes, net_of_file, read_onnx
 
-__all__ = ["Sizes", "computes_in_half", "in_one_file", "read_onnx"]
+__all__ = ["Sizes", "net_of_file", "read_file", "read_onnx", "write_in_one_file"]

@@ -57,11 +57,10 @@ class OnnxFile:
     inputs: tuple[OnnxInput, ...]  # without those that have an initializer
     outputs: tuple[str, ...]
     nodes: tuple[OnnxNode, ...]  # only those that an output depends on
-    constants: Mapping[
-        str, Tensor
-    ]  # initializers, and what Constant nodes hold; float16 as float32, which has them all
+    constants: Mapping[str, Tensor]  # initializers, and what Constant nodes hold; float16 as float32
     held_bytes: int
     in_half: bool = False  # whether some of it is computed in float16 or bfloat16
+    apart: bool = False  # whether some of its weights lie in files beside it
 
 
 def read_file(path: Path) -> OnnxFile:
@@ -95,19 +94,17 @@ def read_file(path: Path) -> OnnxFile:
     in_half = any(t.dtype in HALVES for t in constants.values()) or any(map(_makes_half, live))
     constants = {name: t.float() if t.dtype in HALVES else t for name, t in constants.items()}
     held_bytes = sum(t.numel() * t.element_size() for t in constants.values())
-    return OnnxFile(path, opset, used, outputs, rest, constants, held_bytes, in_half)
+    apart = any(tensor.data_location == EXTERNAL for tensor in graph.initializer)
+    return OnnxFile(path, opset, used, outputs, rest, constants, held_bytes, in_half, apart)
 
 
-def in_one_file(path: Path, to: Path) -> Path:
-    """Return the path of a file that holds the model with all of its weights: `path`, or `to`, which is written.
+def write_in_one_file(path: Path, to: Path) -> None:
+    """Write a model whose weights lie in files beside it as one file.
 
     Raises ModelError where weights that lie in files of their own are not there, or not inside the model's folder.
     """
     model = _parsed(path)
-    apart = [tensor for tensor in model.graph.initializer if tensor.data_location == EXTERNAL]
-    if not apart:
-        return path
-    for tensor in apart:
+    for tensor in (each for each in model.graph.initializer if each.data_location == EXTERNAL):
         tensor.raw_data = external_bytes(tensor, f"initializer '{tensor.name}' of {path}", path.parent)
         del tensor.external_data[:]
         tensor.ClearField("data_location")
@@ -115,7 +112,6 @@ def in_one_file(path: Path, to: Path) -> Path:
         to.write_bytes(model.SerializeToString())
     except ValueError as error:  # protobuf holds no more than 2 GiB
         raise ModelError(f"{path} and its weights do not fit into one file of 2 GiB: {error}") from error
-    return to
 
 
 def _held_by(node: OnnxNode) -> Tensor | None:

@@ -35,26 +35,24 @@ def read_onnx(path: Path, *, seed: int | None = None, sizes: Sizes = ()) -> Net:
     Raises ModelError and UnsupportedOp, naming the node, the field and what to do.
     """
     file = read_file(path)
-    if seed is not None:
-        file = filled(file, fillings(file, seed))
+    return net_of_file(file if seed is None else filled(file, fillings(file, seed)), sizes=sizes)
+
+
+def net_of_file(file: OnnxFile, *, sizes: Sizes = ()) -> Net:
+    """Return the net in a file that is parsed, as `read_onnx` does."""
     file = sized(file, sizes)
     _check_inputs(file)
     unknown = {node.op: node for node in reversed(file.nodes) if node.op not in OPERATORS}
     if unknown:
         first = next(iter(unknown.values()))
         raise UnsupportedOp(
-            f"ONNX operator{'s' * (len(unknown) > 1)} {', '.join(sorted(unknown))} ({first.label} of {path}) cannot be "
-            f"read; those that can are {', '.join(sorted(OPERATORS))}"
+            f"ONNX operator{'s' * (len(unknown) > 1)} {', '.join(sorted(unknown))} ({first.label} of {file.path}) "
+            f"cannot be read; those that can are {', '.join(sorted(OPERATORS))}"
         )
     graph = _Graph(file)
     for node in file.nodes:
         graph.take(node)
     return net_of_program(graph.program())
-
-
-def computes_in_half(path: Path) -> bool:
-    """Return True for a file that computes some of its values in float16 or bfloat16; a net of it takes float32."""
-    return read_file(path).in_half
 
 
 def filled(file: OnnxFile, tensors: Mapping[str, Tensor]) -> OnnxFile:
@@ -73,20 +71,24 @@ def sized(file: OnnxFile, sizes: Sizes) -> OnnxFile:
 
     Raises ModelError, naming the input, for a name that is none, and for a size that the file does not have.
     """
-    if not isinstance(sizes, Mapping):
+    if isinstance(sizes, Mapping):
+        by_name = sizes
+        _check_sizes(file, sizes)
+    else:
         ordered = zip(file.inputs, sizes, strict=False)
         by_name = {entry.name: (1, *shape) for entry, shape in ordered if len(entry.shape) == len(shape) + 1}
-        return replace(file, inputs=tuple(_filled_in(entry, by_name.get(entry.name, ())) for entry in file.inputs))
-    inputs = {entry.name: entry for entry in file.inputs}
+    return replace(file, inputs=tuple(_filled_in(entry, by_name.get(entry.name, ())) for entry in file.inputs))
+
+
+def _check_sizes(file: OnnxFile, sizes: Mapping[str, Sequence[int]]) -> None:
+    inputs = {entry.name: entry.shape for entry in file.inputs}
     for name, shape in sizes.items():
         if name not in inputs:
             raise ModelError(f"{file.path} has no input '{name}'; its inputs are {', '.join(inputs)}")
-        has = inputs[name].shape
-        if len(has) != len(shape) or any(
-            isinstance(n, int) and n != m for n, m in list(zip(has, shape, strict=True))[1:]
-        ):
+        has = inputs[name]
+        open_or_same = (isinstance(n, str) or n == m for n, m in zip(has[1:], shape[1:], strict=False))
+        if len(has) != len(shape) or not all(open_or_same):
             raise ModelError(f"input '{name}' of {file.path} is {_times(has)}; it cannot be {_times(shape)}")
-    return replace(file, inputs=tuple(_filled_in(entry, sizes.get(entry.name, ())) for entry in file.inputs))
 
 
 def _filled_in(entry: OnnxInput, shape: Sequence[int]) -> OnnxInput:
@@ -108,7 +110,7 @@ def _check_inputs(file: OnnxFile) -> None:
     for entry in file.inputs:
         opened = [f"dimension {n} is '{size}'" for n, size in enumerate(entry.shape[1:], 1) if isinstance(size, str)]
         if opened:
-            shape = "x".join(["1", *("?" if isinstance(size, str) else str(size) for size in entry.shape[1:])])
+            shape = _times([1, *("?" if isinstance(size, str) else size for size in entry.shape[1:])])
             raise ModelError(
                 f"input '{entry.name}' of {file.path} has no fixed size: {', '.join(opened)}; say it, as in --input "
                 f"{entry.name}={shape} with numbers for ?, or give --data or --image"

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from slimwright.graph.liveness import value_bytes
-from slimwright.graph.net import Net, compute
+from slimwright.graph.net import CHUNK_BYTES, Net, compute
 from slimwright.graph.ops import op_of
 
 HELD_BYTES = 6e8  # of values that wait for later layers
-CHUNK_BYTES = 3.2e7  # of the largest value of a chunk of images: what fits into caches
 MOST_IMAGES = 256  # of a chunk
 
 
