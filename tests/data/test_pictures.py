@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from slimwright.data.pictures import MOST_PIXELS, picture
+from slimwright.data.preprocessing import square
 from slimwright.errors import DataError
 
 
@@ -38,13 +39,13 @@ def png_claiming(width: int, height: int) -> bytes:
 def test_a_picture_of_the_size_is_taken_as_it_is(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert np.array_equal(picture(tmp_path, tmp_path / "a.png", 16), pixels.transpose(2, 0, 1))
+    assert np.array_equal(picture(tmp_path, tmp_path / "a.png", square(16)), pixels.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(("width", "height"), [(60, 20), (20, 60)])
 def test_a_picture_is_cropped_in_the_middle_and_resized(width: int, height: int, tmp_path: Path) -> None:
     ramp(width, height).save(tmp_path / "a.png")
-    found = picture(tmp_path, tmp_path / "a.png", 10).astype(float)
+    found = picture(tmp_path, tmp_path / "a.png", square(10)).astype(float)
     assert found.shape == (3, 10, 10)
     long, short = (found[0].mean(0), found[1].mean(1)) if width > height else (found[1].mean(1), found[0].mean(0))
     assert 85 < long[0] < 95 and 160 < long[-1] < 170  # the middle third of the longer side
@@ -54,14 +55,14 @@ def test_a_picture_is_cropped_in_the_middle_and_resized(width: int, height: int,
 def test_a_jpeg_is_read_up_to_its_own_loss(tmp_path: Path) -> None:
     ramp(32, 32).save(tmp_path / "a.jpeg", quality=95)
     expected = np.asarray(ramp(32, 32)).transpose(2, 0, 1).astype(int)
-    assert np.abs(picture(tmp_path, tmp_path / "a.jpeg", 32) - expected).max() <= 12
+    assert np.abs(picture(tmp_path, tmp_path / "a.jpeg", square(32)) - expected).max() <= 12
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK"])
 def test_every_mode_becomes_three_planes(mode: str, tmp_path: Path) -> None:
     kind = "jpg" if mode == "CMYK" else "png"
     ramp(12, 12).convert(mode).save(tmp_path / f"a.{kind}")
-    assert picture(tmp_path, tmp_path / f"a.{kind}", 8).shape == (3, 8, 8)
+    assert picture(tmp_path, tmp_path / f"a.{kind}", square(8)).shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -70,45 +71,45 @@ def test_a_picture_that_is_cut_short_is_told(kind: str, tmp_path: Path) -> None:
     for length in (0, 10, len(data) // 2):
         (tmp_path / "a.png").write_bytes(data[:length])
         with pytest.raises(DataError, match=r"a\.png cannot be read as JPEG or PNG.*replace or remove it"):
-            picture(tmp_path, tmp_path / "a.png", 8)
+            picture(tmp_path, tmp_path / "a.png", square(8))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "WEBP"])
 def test_another_format_is_told_whatever_its_name(kind: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(ramp(8, 8), kind))
     with pytest.raises(DataError, match="cannot be read as JPEG or PNG"):
-        picture(tmp_path, tmp_path / "a.png", 8)
+        picture(tmp_path, tmp_path / "a.png", square(8))
 
 
 @pytest.mark.parametrize("side", [8_001, 9_500, 14_000, 60_000, 2**31 - 1])
 def test_absurd_dimensions_are_refused_before_they_are_decoded(side: int, tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(png_claiming(side, side))
     with pytest.raises(DataError, match=rf"bomb\.png .*limit of {MOST_PIXELS}"):
-        picture(tmp_path, tmp_path / "bomb.png", 8)
+        picture(tmp_path, tmp_path / "bomb.png", square(8))
 
 
 def test_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(DataError, match="more than 8 bits per channel; save it with 8"):
-        picture(tmp_path, tmp_path / "deep.png", 8)
+        picture(tmp_path, tmp_path / "deep.png", square(8))
 
 
 def test_missing_files_links_out_and_huge_files_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "root"
     root.mkdir()
     with pytest.raises(DataError, match="is missing or cannot be reached"):
-        picture(root, root / "none.png", 8)
+        picture(root, root / "none.png", square(8))
     (root / "loop.png").symlink_to(root / "loop.png")
     with pytest.raises(DataError, match="is missing or cannot be reached"):
-        picture(root, root / "loop.png", 8)
+        picture(root, root / "loop.png", square(8))
     ramp(8, 8).save(tmp_path / "outside.png")
     (root / "link.png").symlink_to(tmp_path / "outside.png")
     for way in (root / "link.png", root / ".." / "outside.png"):
         with pytest.raises(DataError, match="leads out of"):
-            picture(root, way, 8)
+            picture(root, way, square(8))
     monkeypatch.setattr("slimwright.data.pictures.MOST_BYTES", 10)
     with pytest.raises(DataError, match="bytes, over the limit of 10"):
-        picture(tmp_path, tmp_path / "outside.png", 8)
+        picture(tmp_path, tmp_path / "outside.png", square(8))
 
 
 @given(st.sampled_from(["PNG", "JPEG"]), st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8))
@@ -121,6 +122,6 @@ def test_whatever_bytes_are_changed_the_error_is_ours(
     path = tmp_path_factory.mktemp("changed") / "a.png"
     path.write_bytes(data)
     try:
-        assert picture(path.parent, path, 8).shape == (3, 8, 8)
+        assert picture(path.parent, path, square(8)).shape == (3, 8, 8)
     except DataError as error:
         assert str(path) in str(error)

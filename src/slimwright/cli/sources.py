@@ -8,6 +8,7 @@ read as data, and pickles are refused.
 
 import importlib
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from slimwright.atomic import kept_at, replacing
 from slimwright.compute import usable
 from slimwright.data import (
     Dataset,
+    Preprocessing,
     cifar10,
     cifar100,
     digits,
@@ -47,6 +49,9 @@ from slimwright.zoo import ZOO, build, unknown
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 
+PICTURED: dict[str, Callable[[Path, Preprocessing, int], Dataset]] = {  # named as `folder:PATH@SIZE`
+    "folder": image_folder,
+}
 STORED: dict[str, Callable[[Path, int], Dataset]] = {  # data sets that lie in a folder, named as `mnist:FOLDER`
     "mnist": mnist,
     "cifar10": cifar10,
@@ -64,8 +69,8 @@ def load_data(spec: str, seed: int = 0) -> Dataset:
         if not rest:
             raise DataError(f"{kind} is read from a folder; name it as {kind}:FOLDER")
         return STORED[kind](Path(rest), seed)
-    if kind == "folder" and colon:
-        return _pictures(rest, seed)
+    if kind in PICTURED and colon:
+        return _pictured(kind, rest, seed)
     if spec == "digits":
         return digits(seed)
     if spec.endswith(".safetensors"):
@@ -82,7 +87,8 @@ def load_data(spec: str, seed: int = 0) -> Dataset:
         return data
     raise DataError(
         f"there is no data set '{spec}'; use digits, glyphs, {', '.join(f'{name}:FOLDER' for name in STORED)}, "
-        "folder:PATH@SIZE, a .safetensors file, or module:callable that returns one"
+        f"{', '.join(f'{name}:PATH@SIZE' for name in PICTURED)}, a .safetensors file, or module:callable that returns "
+        "one"
     )
 
 
@@ -96,11 +102,16 @@ def load_task(spec: str) -> Task:
     return task
 
 
-def _pictures(rest: str, seed: int) -> Dataset:
+def _pictured(kind: str, rest: str, seed: int) -> Dataset:
     path, _, size = rest.rpartition("@")
-    if not path or not size.isascii() or not size.isdigit() or len(size) > 4:
-        raise DataError(f"'folder:{rest}' does not say how large its pictures shall be; write folder:PATH@64, say")
-    return image_folder(Path(path), int(size), seed)
+    found = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", size, re.ASCII)
+    if not path or found is None:
+        raise DataError(
+            f"'{kind}:{rest}' does not say how large its pictures shall be; write {kind}:PATH@64, say, or, height x "
+            f"width, {kind}:PATH@48x192"
+        )
+    height = int(found[1])
+    return PICTURED[kind](Path(path), Preprocessing(height, int(found[2] or height)), seed)
 
 
 def load_original(

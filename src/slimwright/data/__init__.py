@@ -33,6 +33,7 @@ from slimwright.data.digits import digits
 from slimwright.data.folders import image_folder, tiny_imagenet
 from slimwright.data.glyphs import Glyphs, glyphs
 from slimwright.data.idx import mnist
+from slimwright.data.preprocessing import Placement, Preprocessing, square
 from slimwright.data.streamed import StreamedData
 from slimwright.data.subset import ClassSubset, of_classes
 from slimwright.data.tensors import tensor_file
@@ -47,6 +48,8 @@ __all__ = [
     "Inputs",
     "Labelled",
     "Part",
+    "Placement",
+    "Preprocessing",
     "StreamedData",
     "Targets",
     "as_inputs",
@@ -69,6 +72,7 @@ __all__ = [
     "of_classes",
     "part_fingerprint",
     "split",
+    "square",
     "taken",
     "tensor_file",
     "tensors_of",

@@ -23,7 +23,10 @@ SHARES = {"train": 0.50, "calibration": 0.15, "validation": 0.15, "test": 0.20}
 
 
 class Dataset(Protocol):
-    """Images in four parts, with labels or without. Write a class with these members to bring your own data."""
+    """Images in four parts, with labels or without. Write a class with these members to bring your own data.
+
+    One whose targets are for a task other than classification may name it in an attribute `task`.
+    """
 
     @property
     def name(self) -> str:

@@ -18,35 +18,30 @@ from slimwright.data import files
 from slimwright.data.batch import joined
 from slimwright.data.dataset import Part
 from slimwright.data.pictures import SUFFIXES, picture
+from slimwright.data.preprocessing import Preprocessing, square
 from slimwright.data.streamed import Numbers, Share, StreamedData, cropped, dealt
 from slimwright.errors import DataError
 
-# Means and standard deviations over ImageNet: what torchvision's pretrained models expect (its documentation, "Models
-# and pre-trained weights"), and so most networks that were trained on photographs.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-TINY_SIZE = 64
-SMALLEST, LARGEST = 8, 1024  # pixels of a side
+TINY = square(64)
 TESTS = ("test", "val")  # folders that may hold the test part
 
 
-def image_folder(path: Path, size: int, seed: int = 0) -> StreamedData:
-    """Return the pictures in `path` as [3, size, size], a class for each of its folders, named like it.
+def image_folder(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
+    """Return the pictures in `path`, preprocessed like this, a class for each of its folders, named like it.
 
     With a folder `train` in it, classes lie in there; `test` or `val` beside it is the test part, and where there are
     both, `val` is the validation part. `seed` deals what is not given. Pictures that lie in no folders of classes, but
     directly there or in one folder or deeper, have no labels. Raises DataError, naming the folder or file.
     """
-    if not SMALLEST <= size <= LARGEST:
-        raise DataError(f"pictures can have {SMALLEST} to {LARGEST} pixels a side, not {size}")
     files.folder(path, "a folder for each class, or pictures without labels")
     home = path / "train" if (path / "train").is_dir() else path
     names = _classes(path, home)
     given = [path / name for name in TESTS if home != path and (path / name).is_dir()]
-    shares = [_labelled(path, at, names, size) if names else _unlabelled(path, at, size) for at in (home, *given)]
-    parts = dealt(shares[0], shares[1] if given else None, names=names, image_shape=(3, size, size), seed=seed)
+    shares = [_labelled(path, at, names, how) if names else _unlabelled(path, at, how) for at in (home, *given)]
+    parts = dealt(shares[0], shares[1] if given else None, names=names, image_shape=how.shape, seed=seed)
     if len(given) == len(TESTS):
         parts["train"], parts["validation"] = _joined(parts["train"], parts["validation"]), shares[2]
-    return _data(path.resolve().name, names, size, parts)
+    return _data(path.resolve().name, names, how, parts)
 
 
 def tiny_imagenet(path: Path, seed: int = 0) -> StreamedData:
@@ -62,20 +57,14 @@ def tiny_imagenet(path: Path, seed: int = 0) -> StreamedData:
     if len(set(ids)) != len(ids) or len(ids) < 2:
         raise DataError(f"{path / 'wnids.txt'} names {len(set(ids))} classes in {len(ids)} lines; get it again")
     found = [_pictures(path, path / "train" / name / "images") for name in ids]
-    train, test, names = _share(path, found, TINY_SIZE), _annotated(path, ids), _words(path, ids)
-    parts = dealt(train, test, names=names, image_shape=(3, TINY_SIZE, TINY_SIZE), seed=seed)
-    return _data("tiny-imagenet", names, TINY_SIZE, parts)
+    train, test, names = _share(path, found, TINY), _annotated(path, ids), _words(path, ids)
+    parts = dealt(train, test, names=names, image_shape=TINY.shape, seed=seed)
+    return _data("tiny-imagenet", names, TINY, parts)
 
 
-def _data(name: str, labels: Sequence[str], size: int, parts: Mapping[Part, Share]) -> StreamedData:
-    raw = {
-        "input": "RGB levels 0..255 as stored",
-        "crop": "the largest centred square",
-        "resize": [size, size],
-        "interpolation": "bilinear, antialiased, half-pixel centres",
-    }
-    augment = partial(cropped, margin=size // 8, mirror=True)
-    return StreamedData(name, tuple(labels), (3, size, size), parts, MEAN, STD, raw, augment)
+def _data(name: str, labels: Sequence[str], how: Preprocessing, parts: Mapping[Part, Share]) -> StreamedData:
+    augment = partial(cropped, margin=min(how.height, how.width) // 8, mirror=True)
+    return StreamedData(name, tuple(labels), how.shape, parts, how.mean, how.std, how.said, augment)
 
 
 def _classes(root: Path, home: Path) -> list[str]:
@@ -95,7 +84,7 @@ def _classes(root: Path, home: Path) -> list[str]:
     return names
 
 
-def _labelled(root: Path, home: Path, names: Sequence[str], size: int) -> Share:
+def _labelled(root: Path, home: Path, names: Sequence[str], how: Preprocessing) -> Share:
     """The pictures under a folder that must hold a folder for each class and no other."""
     others = set(_folders(root, home)) ^ set(names)
     if others:
@@ -103,10 +92,10 @@ def _labelled(root: Path, home: Path, names: Sequence[str], size: int) -> Share:
             f"{home} and {root / 'train'} do not hold the same classes: {sorted(others)[0]!r} is in one of them only; "
             "add or remove that folder"
         )
-    return _share(root, [_pictures(root, home / name) for name in names], size)
+    return _share(root, [_pictures(root, home / name) for name in names], how)
 
 
-def _unlabelled(root: Path, home: Path, size: int) -> Share:
+def _unlabelled(root: Path, home: Path, how: Preprocessing) -> Share:
     """All pictures under a folder, at any depth."""
     paths = _pictures_below(root, home)
     if not paths:
@@ -114,17 +103,17 @@ def _unlabelled(root: Path, home: Path, size: int) -> Share:
             f"{home} holds {len(_folders(root, home))} folders; it needs one for each of at least two classes, with "
             f"pictures in it, or {', '.join(SUFFIXES)} files without labels"
         )
-    return Share(partial(_read, root, paths, size), np.arange(len(paths)), torch.zeros(len(paths), 0))
+    return Share(partial(_read, root, paths, how), np.arange(len(paths)), torch.zeros(len(paths), 0))
 
 
-def _share(root: Path, found: Sequence[Sequence[str]], size: int) -> Share:
+def _share(root: Path, found: Sequence[Sequence[str]], how: Preprocessing) -> Share:
     paths = [path for members in found for path in members]
     labels = torch.repeat_interleave(torch.tensor([len(members) for members in found]))
-    return Share(partial(_read, root, paths, size), np.arange(len(paths)), labels)
+    return Share(partial(_read, root, paths, how), np.arange(len(paths)), labels)
 
 
-def _read(root: Path, paths: Sequence[str], size: int, numbers: Numbers) -> NDArray[np.uint8]:
-    return np.stack([picture(root, root / paths[number], size) for number in numbers])
+def _read(root: Path, paths: Sequence[str], how: Preprocessing, numbers: Numbers) -> NDArray[np.uint8]:
+    return np.stack([picture(root, root / paths[number], how) for number in numbers])
 
 
 def _folders(root: Path, home: Path) -> list[str]:
@@ -186,7 +175,7 @@ def _annotated(path: Path, ids: Sequence[str]) -> Share:
             raise DataError(f"line {number} of {at} is no picture with a class of wnids.txt: {line[:60]!r}")
         paths.append(f"val/images/{name}")
         labels.append(places[label])
-    return Share(partial(_read, path, paths, TINY_SIZE), np.arange(len(paths)), torch.tensor(labels, dtype=torch.int64))
+    return Share(partial(_read, path, paths, TINY), np.arange(len(paths)), torch.tensor(labels, dtype=torch.int64))
 
 
 def _words(path: Path, ids: Sequence[str]) -> list[str]:

@@ -1,30 +1,37 @@
-"""Decode a JPEG or PNG file that came from elsewhere into a square of RGB bytes.
-
-The largest centred square is cut out and resized to the wanted size (bilinear, antialiased), which is a resize of the
-shorter side followed by a centre crop. Pixels are taken as they are stored: an orientation in the metadata is not
-applied, transparency is dropped.
-"""
+"""Decode a JPEG or PNG file that came from elsewhere. Transparency is dropped."""
 
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from slimwright.data import files
+from slimwright.data.preprocessing import Preprocessing
 from slimwright.errors import DataError
 
+T = TypeVar("T")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MOST_PIXELS = 64_000_000  # of one picture: 192 MB when it is decoded
 MOST_BYTES = 64 * 2**20  # of one file
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # modes with more than 8 bits
 
 
-def picture(root: Path, path: Path, size: int) -> NDArray[np.uint8]:
-    """Return the picture in a file within `root` as RGB bytes [3, size, size].
+def picture(root: Path, path: Path, how: Preprocessing) -> NDArray[np.uint8]:
+    """Return the levels [C, H, W] of the picture in a file within `root`, preprocessed but for the normalization.
+
+    Raises DataError as `opened` does.
+    """
+    return opened(root, path, how.levels)
+
+
+def opened(root: Path, path: Path, use: Callable[[Image.Image], T]) -> T:
+    """Return what `use` makes of the picture in a file within `root`.
 
     Raises DataError, naming the file, where it is missing, damaged, of another kind, or absurdly large.
     """
@@ -36,7 +43,7 @@ def picture(root: Path, path: Path, size: int) -> NDArray[np.uint8]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(real, formats=("JPEG", "PNG")) as image:
                 _check(path, image)
-                return _square(image.convert("RGB"), size)
+                return use(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path} claims more pixels than the limit of {MOST_PIXELS}; make it smaller") from error
     except (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error) as error:
@@ -50,13 +57,3 @@ def _check(path: Path, image: Image.Image) -> None:
         raise DataError(f"{path} claims {width}x{height} pixels, more than the limit of {MOST_PIXELS}; make it smaller")
     if image.mode in DEEP:
         raise DataError(f"{path} has more than 8 bits per channel; save it with 8")
-
-
-def _square(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    width, height = image.size
-    shorter = min(width, height)
-    left, top = (width - shorter) / 2, (height - shorter) / 2
-    if (width, height) != (size, size):
-        box = (left, top, left + shorter, top + shorter)
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(image, np.uint8).transpose(2, 0, 1)

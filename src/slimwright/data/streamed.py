@@ -57,6 +57,7 @@ class StreamedData:
     raw: Mapping[str, object] = field(default_factory=dict)
     augment: Augment | None = None
     superclasses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    task: str = ""  # the one that its targets are for, where their form does not say
 
     def __post_init__(self) -> None:
         for part in PARTS:

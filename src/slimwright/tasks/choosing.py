@@ -15,6 +15,7 @@ from slimwright.tasks.task import Forward, Task
 NONE = "no labels"
 LABELS = "a label for each image"
 FLAGS = "a 0 or 1 for each image and class"
+OWN = "targets of its own kind"  # of a data set whose attribute `task` names it
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,15 @@ def task_for(
     """
     if name is not None and name not in NAMED:
         raise RequestError(f"there is no task '{name}'; the tasks are {', '.join(NAMED)}")
-    has = _labels_in(data, part)
-    chosen = name or GUESSED.get(has)
+    meant = getattr(data, "task", "")
+    has = f"targets for {meant}" if meant else _labels_in(data, part)
+    chosen = name or meant or GUESSED.get(has)
     if chosen is None:
         raise DataError(f"data set '{data.name}' has {has}, which no task reads; choose the task 'imitation'")
-    if NAMED[chosen].needs not in (has, NONE):
+    if chosen != meant and NAMED[chosen].needs not in (has, NONE):
         raise DataError(
             f"the task '{chosen}' needs {NAMED[chosen].needs}, and data set '{data.name}' has {has}; choose the task "
-            f"'{GUESSED.get(has, GUESSED[NONE])}'"
+            f"'{meant or GUESSED.get(has, GUESSED[NONE])}'"
         )
     task = NAMED[chosen].make(data, original)
     task.check(shapes)

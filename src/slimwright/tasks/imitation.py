@@ -114,10 +114,11 @@ class Imitation:
 
 @dataclass(frozen=True)
 class Imitated:
-    """A data set whose targets are what the original gives."""
+    """A data set whose targets are what the original gives, behind those that it has if they are `beside`."""
 
     inner: Dataset
     original: Forward
+    beside: bool = False
     kept: dict[Part, Outputs] = field(default_factory=dict, repr=False, compare=False)  # of parts in order, if small
 
     @property
@@ -127,8 +128,8 @@ class Imitated:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """None: images have no classes here."""
-        return ()
+        """None, unless the data set's own targets stay: outputs have no classes."""
+        return self.inner.labels if self.beside else ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -152,16 +153,16 @@ class Imitated:
         known = self.kept.get(part) if seed is None else None
         made: list[Outputs] = []
         done = held = 0
-        for inputs, _ in self.inner.batches(part, batch_size, seed=seed):
-            count = count_of(inputs)
+        for inputs, targets in self.inner.batches(part, batch_size, seed=seed):
+            count, own = count_of(inputs), tensors_of(targets) if self.beside else ()
             if known is not None:
-                yield inputs, tuple(output[done : done + count] for output in known)
+                yield inputs, own + tuple(output[done : done + count] for output in known)
             else:
                 outputs = tuple(output.detach().cpu() for output in self.original(inputs))
                 held += sum(output.nbytes for output in outputs)
                 if seed is None and held <= HELD_BYTES:
                     made.append(outputs)
-                yield inputs, outputs
+                yield inputs, own + outputs
             done += count
         if made and held <= HELD_BYTES:
             self.kept[part] = tuple(torch.cat(parts) for parts in zip(*made, strict=True))

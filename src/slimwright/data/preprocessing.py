@@ -1,0 +1,156 @@
+"""How a picture becomes what a network reads: placed into the wanted size, its channels ordered, then normalized.
+
+    value = (level / 255 - mean) / std
+
+`fit` says how a picture of another size is placed:
+
+- "crop": resized so that it covers the wanted size divided by `crop_share`, then its middle is cut out. For squares
+  this is what torchvision's `Resize` and `CenterCrop` do, and timm with `crop_pct`.
+- "stretch": resized to the wanted size, whatever that does to its proportions.
+- "letterbox": resized so that it fits into the wanted size, in the middle of a frame of the level `fill`.
+
+Every pixel is Pillow's. The original's sizes and where they went are a `Placement`, so that boxes, points and masks
+follow their picture.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from slimwright.errors import DataError
+
+# Means and standard deviations over ImageNet: what torchvision's pretrained models expect (its documentation, "Models
+# and pre-trained weights"), and so most networks that were trained on photographs.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SMALLEST, LARGEST = 8, 4096  # pixels of a side
+
+Fit = Literal["crop", "stretch", "letterbox"]
+Channels = Literal["RGB", "BGR", "grey"]
+Values: TypeAlias = tuple[float, ...]
+FILTERS: Mapping[str, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a picture's pixels went: `width` x `height` after resizing, its corner at (`left`, `top`) of the result."""
+
+    scale_x: float
+    scale_y: float
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def moved(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return points [..., 2] (x, y) of the picture in pixels of the result; some may lie outside of it."""
+        return points * [self.scale_x, self.scale_y] + [self.left, self.top]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to a picture. Raises DataError for a size or numbers that make no sense."""
+
+    height: int
+    width: int
+    fit: Fit = "crop"
+    crop_share: float = 1.0  # of the resized picture that a crop keeps
+    interpolation: str = "bilinear"  # antialiased, half-pixel centres
+    channels: Channels = "RGB"
+    mean: Values = MEAN  # of levels as 0..1, one for each channel or one for all
+    std: Values = STD
+    fill: int = 0  # level of a letterbox's frame
+    upright: bool = False  # turned as the orientation in its metadata says
+
+    def __post_init__(self) -> None:
+        if not (SMALLEST <= self.height <= LARGEST and SMALLEST <= self.width <= LARGEST):
+            raise DataError(
+                f"pictures can have {SMALLEST} to {LARGEST} pixels a side, not {self.height}x{self.width} (height x "
+                "width)"
+            )
+        if not 0.1 <= self.crop_share <= 1:
+            raise DataError(f"the crop's share of a side is between 0.1 and 1, not {self.crop_share:g}")
+        if self.interpolation not in FILTERS:
+            raise DataError(f"there is no interpolation '{self.interpolation}'; there are {', '.join(FILTERS)}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.shape[0]) or not all(np.isfinite(value) for value in values):
+                raise DataError(f"{name} needs one number, or {self.shape[0]}, one for each channel, not {values}")
+        if not all(value > 0 for value in self.std):
+            raise DataError(f"every number of std must be above 0, and they are {self.std}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[C, H, W] of the result."""
+        return 1 if self.channels == "grey" else 3, self.height, self.width
+
+    @property
+    def said(self) -> Mapping[str, object]:
+        """What a device must do to do the same, but for the normalization."""
+        size = {"crop": "covering", "stretch": "stretched", "letterbox": "fitting"}[self.fit]
+        return {
+            "input": f"{self.channels} levels 0..255",
+            "orientation": "as its metadata says" if self.upright else "as stored",
+            "fit": self.fit,
+            "resize": f"{size}, bounds {'/'.join(map(str, self._covered()))} (height/width)",
+            "size": [self.height, self.width],
+            "interpolation": self.interpolation,
+            **({"fill": self.fill} if self.fit == "letterbox" else {}),
+        }
+
+    def placement(self, width: int, height: int) -> Placement:
+        """Return where a picture of this size goes."""
+        (tall, wide), boxed = self._covered(), self.fit == "letterbox"
+        whole = round if boxed else int  # as Ultralytics does the one, and torchvision the other
+        if self.fit == "stretch":
+            new_width, new_height = wide, tall
+        elif (tall * width <= wide * height) == boxed:  # the height decides
+            new_width, new_height = max(whole(tall * width / height), 1), tall
+        else:
+            new_width, new_height = wide, max(whole(wide * height / width), 1)
+        spare = np.array([self.width - new_width, self.height - new_height])
+        left, top = map(int, spare // 2 if boxed else np.round(spare / 2))
+        return Placement(new_width / width, new_height / height, left, top, new_width, new_height)
+
+    def placed(self, image: Image.Image, *, interpolation: str | None = None, fill: int | None = None) -> Image.Image:
+        """Return an upright picture of the wanted size; a mask takes the interpolation "nearest" and its own fill."""
+        where = self.placement(*image.size)
+        if image.size != (where.width, where.height):
+            image = image.resize((where.width, where.height), FILTERS[interpolation or self.interpolation])
+        if (where.left, where.top, *image.size) == (0, 0, self.width, self.height):
+            return image
+        level = self.fill if fill is None else fill
+        frame = Image.new(image.mode, (self.width, self.height), (level,) * 3 if image.mode == "RGB" else level)
+        frame.paste(image, (where.left, where.top))
+        return frame
+
+    def turned(self, image: Image.Image) -> Image.Image:
+        """Return a picture as it is looked at: turned if that is wanted, in this order of channels but for BGR."""
+        image = ImageOps.exif_transpose(image) if self.upright else image
+        return image.convert("L" if self.channels == "grey" else "RGB")
+
+    def levels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return the levels [C, H, W] of a picture."""
+        found = np.asarray(self.placed(self.turned(image)), np.uint8)
+        found = found[None] if found.ndim == 2 else found.transpose(2, 0, 1)
+        return found[::-1] if self.channels == "BGR" else found
+
+    def _covered(self) -> tuple[int, int]:
+        """The height and width that a picture is resized to, at least, at most or exactly."""
+        if self.fit != "crop":
+            return self.height, self.width
+        return int(self.height / self.crop_share), int(self.width / self.crop_share)
+
+
+def square(side: int) -> Preprocessing:
+    """Return the usual preprocessing of photographs: the middle square, ImageNet's mean and deviation."""
+    return Preprocessing(side, side)
