@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from scripted_target import Scripted
 from slimwright import Budget, Bundle, Settings, load_bundle, shrink
-from slimwright.data import Dataset, Targets
+from slimwright.data import Dataset, Targets, whole
 from slimwright.graph import load_net
 from slimwright.measure.original import original_of
 from slimwright.search import Candidate, Evaluate, Evaluation, Journal, Space, measured_plan
-from slimwright.tasks import Classification, Forward, Metric, Outputs, Task, task_for
+from slimwright.tasks import Classification, Forward, Making, Metric, Outputs, Task, forward_of, scored, task_for
 from slimwright.techniques import TECHNIQUES, Choice, Knob, Observed, Solve, Step, Technique, Work, apply
 from small_digits import few_digits, small_digit_net
 
@@ -179,18 +179,34 @@ def test_a_network_without_classes_is_shrunk_by_imitation(tmp_path: Path) -> Non
     assert found.manifest.result.output_shapes == [[1, 2, 32, 32], [1, 1]]
 
 
+def darkest(outputs: Outputs, targets: Targets) -> float:
+    """How often the pixel that the mask puts first is where the number of the picture's class says."""
+    assert isinstance(targets, Tensor)
+    return 100 * float((outputs[0][:, 0].flatten(1).argmax(1) % 10 == targets).double().mean())
+
+
+def test_a_metric_of_ones_own_judges_a_net_that_imitates(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    task = scored("darkest pixel", darkest, Metric("hits"))
+    found = job(tmp_path, Budget(macs="0.6x", max_drop=100), model=Twins().eval(), task=task)
+    data, (images, labels) = few_digits(), whole(few_digits(), "test")
+    assert (found.manifest.task.name, found.manifest.task.metric.name) == ("darkest pixel", "hits")
+    expected = darkest(forward_of(load_net(found.path / "net").to_module())(images), labels)
+    assert found.summary.score == pytest.approx(expected, abs=100 * 1.5 / data.size("test"))
+
+
 def job(
     folder: Path,
     budget: Budget,
     *,
     model: nn.Module | None = None,
     task_name: str | None = None,
-    task: Task | None = None,
+    task: Task | Making | None = None,
     **settings: object,
 ) -> Bundle:
     """The main job on the small net, on a board whose times follow its work."""
     data = few_digits()
     original = original_of(model or small_digit_net(), [data.image_shape])
-    wanted = task or task_for(data, original.output_shapes, original.forward, task_name)
+    wanted = task_for(data, original.output_shapes, original.forward, task or task_name)
     how = Settings(target=Scripted(), tune_epochs=0, **settings)  # type: ignore[arg-type]
     return shrink(original, data=data, budget=budget, out=folder / "b", task=wanted, settings=how)

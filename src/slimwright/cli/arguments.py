@@ -75,6 +75,5 @@ def task_of(spec: str | None, data: "Dataset", original: "Original") -> "Task":
     from slimwright.cli.sources import load_task
     from slimwright.tasks import task_for
 
-    if spec is not None and ":" in spec:
-        return load_task(spec)
-    return task_for(data, original.output_shapes, original.forward, spec)
+    wanted = load_task(spec) if spec is not None and ":" in spec else spec
+    return task_for(data, original.output_shapes, original.forward, wanted)

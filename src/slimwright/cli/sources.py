@@ -43,7 +43,7 @@ from slimwright.importers import Sizes, read_pt2, weights_for
 from slimwright.jobs.given import shapes_of
 from slimwright.measure import Original, original_file, original_of
 from slimwright.progress import Event, Tell, silent
-from slimwright.tasks import Task, forward_of, task_for
+from slimwright.tasks import Making, Task, forward_of, task_for
 from slimwright.train import Schedule, fit
 from slimwright.zoo import ZOO, build, unknown
 
@@ -92,9 +92,11 @@ def load_data(spec: str, seed: int = 0) -> Dataset:
     )
 
 
-def load_task(spec: str) -> Task:
-    """Return the task that `module:callable` returns. Raises RequestError where that is not one."""
-    task: Task = _called(spec, RequestError)
+def load_task(spec: str) -> Task | Making:
+    """Return what `module:callable` returns: a task, or how one is made. Raises RequestError for anything else."""
+    task: Task | Making = _called(spec, RequestError)
+    if callable(task):
+        return task
     members = ("name", "metric", "classes", "outputs", "check", "data", "class_of", "loss", "drawn_loss", "distance")
     missing = [name for name in (*members, "score", "agreement") if not hasattr(task, name)]
     if missing:

@@ -160,7 +160,7 @@ def _exam(original: Original, data: Dataset | None, task: Task | None) -> Exam:
     if data is None:
         inputs = as_inputs(random_inputs(original.net, RANDOM_IMAGES, seed=0))
         return Exam(task or Imitation((1.0,) * len(original.net.outputs)), inputs, random=True)
-    task = task or task_for(data, original.output_shapes, original.forward)
+    task = task_for(data, original.output_shapes, original.forward, task)
     inputs, targets = whole(task.data(data, original.forward), "test")
     return Exam(task, inputs, targets)
 

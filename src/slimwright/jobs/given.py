@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -88,4 +88,10 @@ def versions() -> dict[str, str]:
 def _said(task: Task) -> Sequence[str]:
     """What tells one task from another."""
     kind = f"{type(task).__module__}.{type(task).__qualname__}"
-    return [kind, task.name, str(asdict(task)) if is_dataclass(task) and not isinstance(task, type) else ""]
+    own = {field.name: getattr(task, field.name) for field in fields(task)} if is_dataclass(task) else {}
+    return [kind, task.name, str({name: _named(value) for name, value in own.items()})]
+
+
+def _named(value: object) -> object:
+    """A function by its name: what Python prints of it changes from run to run."""
+    return f"{value.__module__}.{value.__qualname__}" if callable(value) else value

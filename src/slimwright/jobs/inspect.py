@@ -53,7 +53,7 @@ def inspect(
 
 def _exam(subject: Subject, data: Dataset, task: Task | None) -> Exam:
     original = subject.original
-    task = task or task_for(data, original.output_shapes, original.forward)
+    task = task_for(data, original.output_shapes, original.forward, task)
     inputs, targets = whole(task.data(data, original.forward), "test")
     return Exam(task, inputs, targets)
 

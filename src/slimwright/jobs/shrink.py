@@ -26,7 +26,7 @@ from slimwright.report import write_report
 from slimwright.runtimes import Workshop
 from slimwright.search import Policy, Tuning, key_of, measured_plan, open_journal
 from slimwright.targets import Local, Target
-from slimwright.tasks import Task, task_for
+from slimwright.tasks import Making, Task, task_for
 from slimwright.techniques import TECHNIQUES, Technique, recipe_type
 
 
@@ -53,7 +53,7 @@ def shrink(
     data: Dataset,
     budget: Budget,
     out: Path | str,
-    task: Task | None = None,
+    task: Task | Making | None = None,
     settings: Settings | None = None,
     tell: Tell = silent,
 ) -> Bundle:
@@ -67,7 +67,7 @@ def shrink(
     usable(settings.device)
     check_place(settings.runtime, settings.target)
     original = model if isinstance(model, Original) else original_of(model, shapes_of(data))
-    task = task or task_for(data, original.output_shapes, original.forward)
+    task = task_for(data, original.output_shapes, original.forward, task)
     method = Method(settings.techniques, recipe_type(settings.techniques), settings.device)
     tune = Tuning(settings.tune_epochs, settings.tune_rate, settings.seed)
     stages = Stages(tell)

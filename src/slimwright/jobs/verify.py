@@ -10,7 +10,7 @@ from slimwright.graph import Net, load_net
 from slimwright.measure import EFFORTS, NET, Bundle, Exam, Proven, misses, outputs_of, prove
 from slimwright.progress import Tell, silent
 from slimwright.targets import Effort, Target, measure
-from slimwright.tasks import Forward, Outputs, Task, task_for
+from slimwright.tasks import Forward, Making, Outputs, Task, task_for
 
 SLACK = 1.15  # latency and memory may be this much above what was promised
 SCORE_SLACK = 0.3  # of the metric's unit: another processor may round a borderline image the other way
@@ -27,7 +27,7 @@ class Check:
 
 
 def verify(
-    bundle: Bundle, data: Dataset, target: Target, *, task: Task | None = None, tell: Tell = silent
+    bundle: Bundle, data: Dataset, target: Target, *, task: Task | Making | None = None, tell: Tell = silent
 ) -> list[Check]:
     """Return what a bundle promised beside what was found now, on a target, with its data set.
 
@@ -41,9 +41,8 @@ def verify(
             f"'{data.name}' {list(data.image_shape)} is other data"
         )
     net, original = load_net(bundle.path / NET), _original(bundle, target)
-    if task is None:
-        shapes = [net[name].shape for name in net.outputs]
-        task = task_for(data, shapes, original, manifest.task.name, part="test")
+    shapes = [net[name].shape for name in net.outputs]
+    task = task_for(data, shapes, original, manifest.task.name if task is None else task, part="test")
     if task.metric != manifest.task.metric.metric:
         raise DataError(
             f"the bundle was proven by its {manifest.task.metric.name} ({manifest.task.name}); the task "

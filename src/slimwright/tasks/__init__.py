@@ -4,7 +4,8 @@ from slimwright.tasks.choosing import NAMED, Named, task_for
 from slimwright.tasks.classification import Classification
 from slimwright.tasks.imitation import Imitated, Imitation, imitating
 from slimwright.tasks.multi_label import MultiLabel
-from slimwright.tasks.task import Forward, Metric, Outputs, Task, forward_of, returned
+from slimwright.tasks.scored import Scored, scored
+from slimwright.tasks.task import Forward, Making, Metric, Outputs, Task, forward_of, returned
 
 __all__ = [
     "NAMED",
@@ -12,13 +13,16 @@ __all__ = [
     "Forward",
     "Imitated",
     "Imitation",
+    "Making",
     "Metric",
     "MultiLabel",
     "Named",
     "Outputs",
+    "Scored",
     "Task",
     "forward_of",
     "imitating",
     "returned",
+    "scored",
     "task_for",
 ]

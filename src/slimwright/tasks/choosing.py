@@ -1,6 +1,6 @@
 """The tasks by name, and the one that a data set and a net's outputs call for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from slimwright.errors import DataError, RequestError
 from slimwright.tasks.classification import Classification
 from slimwright.tasks.imitation import imitating
 from slimwright.tasks.multi_label import MultiLabel
-from slimwright.tasks.task import Forward, Task
+from slimwright.tasks.task import Forward, Making, Task
 
 NONE = "no labels"
 LABELS = "a label for each image"
@@ -22,7 +22,7 @@ OWN = "targets of its own kind"  # of a data set whose attribute `task` names it
 class Named:
     """A task that can be named: how it is made from a data set and the original, and what labels it needs."""
 
-    make: Callable[[Dataset, Forward], Task]
+    make: Making
     needs: str = NONE
 
 
@@ -39,31 +39,39 @@ def task_for(
     data: Dataset,
     shapes: Sequence[Sequence[int]],
     original: Forward,
-    name: str | None = None,
+    wanted: str | Task | Making | None = None,
     *,
     part: Part = "calibration",
 ) -> Task:
-    """Return the task of this name, or without one that which the labels of `data` call for.
+    """Return the task that is wanted, by name, as it is, or made; or that which the labels of `data` call for.
 
     `shapes` are those of the net's outputs for one image, and `original` is the net as the user gave it. Labels are
     those of the first image of `part`. Raises RequestError where there is no task of the name, and DataError where
     labels or outputs do not fit it.
     """
+    if wanted is None or isinstance(wanted, str):
+        task = NAMED[_chosen(wanted, data, part)].make(data, original)
+    else:
+        task = wanted(data, original) if callable(wanted) else wanted
+    task.check(shapes)
+    return task
+
+
+def _chosen(name: str | None, data: Dataset, part: Part) -> str:
+    """The name of a task that reads the labels of `data`."""
     if name is not None and name not in NAMED:
         raise RequestError(f"there is no task '{name}'; the tasks are {', '.join(NAMED)}")
     meant = getattr(data, "task", "")
     has = f"targets for {meant}" if meant else _labels_in(data, part)
     chosen = name or meant or GUESSED.get(has)
-    if chosen is None:
+    if chosen not in NAMED:
         raise DataError(f"data set '{data.name}' has {has}, which no task reads; choose the task 'imitation'")
     if chosen != meant and NAMED[chosen].needs not in (has, NONE):
         raise DataError(
             f"the task '{chosen}' needs {NAMED[chosen].needs}, and data set '{data.name}' has {has}; choose the task "
             f"'{meant or GUESSED.get(has, GUESSED[NONE])}'"
         )
-    task = NAMED[chosen].make(data, original)
-    task.check(shapes)
-    return task
+    return chosen
 
 
 def _labels_in(data: Dataset, part: Part) -> str:

@@ -85,6 +85,9 @@ class Task(Protocol):
         """Return the share, 0 to 1, of answers (classes, labels) on which two sets of outputs mean the same."""
 
 
+Making: TypeAlias = Callable[[Dataset, Forward], Task]  # how a task is made from the data and the original
+
+
 def returned(model: nn.Module, inputs: Inputs) -> Outputs:
     """Return what a module returns for a batch, as a tuple."""
     result = model(*tensors_of(inputs))
