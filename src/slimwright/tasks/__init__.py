@@ -2,6 +2,8 @@
 
 from slimwright.tasks.choosing import NAMED, Named, task_for
 from slimwright.tasks.classification import Classification
+from slimwright.tasks.ctc import Ctc
+from slimwright.tasks.embedding import Embedding, embedding_of
 from slimwright.tasks.imitation import Imitated, Imitation, imitating
 from slimwright.tasks.multi_label import MultiLabel
 from slimwright.tasks.task import Forward, Metric, Outputs, Task, forward_of, returned
@@ -9,6 +11,8 @@ from slimwright.tasks.task import Forward, Metric, Outputs, Task, forward_of, re
 __all__ = [
     "NAMED",
     "Classification",
+    "Ctc",
+    "Embedding",
     "Forward",
     "Imitated",
     "Imitation",
@@ -17,6 +21,7 @@ __all__ = [
     "Named",
     "Outputs",
     "Task",
+    "embedding_of",
     "forward_of",
     "imitating",
     "returned",
