@@ -6,7 +6,17 @@ import pytest
 import torch
 from PIL import Image
 
-from slimwright.data import PARTS, image_folder, images_of, labelled, square, tensors_of, tiny_imagenet, whole
+from slimwright.data import (
+    PARTS,
+    identities,
+    image_folder,
+    images_of,
+    labelled,
+    square,
+    tensors_of,
+    tiny_imagenet,
+    whole,
+)
 from slimwright.data.preprocessing import MEAN, STD
 from slimwright.errors import DataError
 
@@ -283,3 +293,16 @@ def test_missing_pieces_of_tiny_imagenet_are_told(tiny: Path) -> None:
     (tiny / "wnids.txt").unlink()
     with pytest.raises(DataError, match=r"wnids\.txt is missing"):
         tiny_imagenet(tiny)
+
+
+def test_a_part_holds_identities_that_no_other_knows(tmp_path: Path) -> None:
+    for number in range(13):
+        for index in range(1 + number % 3):
+            plain(tmp_path / "faces" / f"person{number:02}" / f"{index}.png", 10 * number)
+    data = identities(tmp_path / "faces", square(16), seed=1)
+    assert data.task == "embedding" and len(data.labels) == 13
+    shown = [set(labelled(whole(data, part))[1].tolist()) for part in PARTS]
+    assert [len(some) for some in shown] == [6, 2, 2, 3] and set.union(*shown) == set(range(13))
+    with pytest.raises(DataError, match="holds 3 identities; each of 4 parts needs at least two"):
+        fill(tmp_path / "few", 2)
+        identities(tmp_path / "few", square(16))

@@ -29,7 +29,7 @@ def test_a_name_chooses_another_task() -> None:
     assert task_for(data(), [(1, 6)], original, "top-5") == Classification(NAMES, top=5)
     assert isinstance(task_for(data(), [(1, 16)], original, "imitation"), Imitation)
     assert isinstance(task_for(data(FLAGS), [(1, 16)], original, "imitation"), Imitation)
-    assert list(NAMED) == ["classification", "top-5", "multi-label", "imitation"]
+    assert {"classification", "top-5", "multi-label", "imitation"} <= set(NAMED)
 
 
 @pytest.mark.parametrize("shapes", [[(1, 5)], [(1, 6), (1, 2)], [(1, 6, 4, 4)]])

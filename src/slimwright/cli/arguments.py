@@ -20,13 +20,17 @@ DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) /
 ModelArgument = Annotated[str, typer.Argument(help="zoo name, .onnx or .pt2 file, saved net, bundle, module:callable")]
 DataOption = Annotated[
     str,
-    typer.Option(help="digits, glyphs, mnist:FOLDER, cifar10:FOLDER, folder:PATH@SIZE, x.safetensors, module:callable"),
+    typer.Option(
+        help="digits, glyphs, mnist:FOLDER, cifar10:FOLDER, folder:PATH@SIZE, identities:PATH@SIZE, lines:PATH@SIZE, "
+        "x.safetensors, module:callable"
+    ),
 ]
 TaskOption = Annotated[
     str | None,
     typer.Option(
-        help="what the outputs mean: classification, top-5, multi-label, imitation (give what the original gave, no "
-        "labels needed), or module:callable; by default what the data suggests"
+        help="what the outputs mean: classification, top-5, multi-label, embedding, recall, ctc, character-error, "
+        "imitation (give what the original gave, no labels needed), or module:callable; by default what the data "
+        "suggests"
     ),
 ]
 WeightsOption = Annotated[

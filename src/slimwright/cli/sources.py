@@ -30,10 +30,12 @@ from slimwright.data import (
     cifar100,
     digits,
     glyphs,
+    identities,
     image_folder,
     mnist,
     part_fingerprint,
     tensor_file,
+    text_lines,
     tiny_imagenet,
 )
 from slimwright.data.glyphs import parsed
@@ -51,6 +53,8 @@ PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 
 PICTURED: dict[str, Callable[[Path, Preprocessing, int], Dataset]] = {  # named as `folder:PATH@SIZE`
     "folder": image_folder,
+    "identities": identities,
+    "lines": text_lines,
 }
 STORED: dict[str, Callable[[Path, int], Dataset]] = {  # data sets that lie in a folder, named as `mnist:FOLDER`
     "mnist": mnist,

@@ -30,9 +30,10 @@ from slimwright.data.dataset import (
     whole,
 )
 from slimwright.data.digits import digits
-from slimwright.data.folders import image_folder, tiny_imagenet
+from slimwright.data.folders import identities, image_folder, tiny_imagenet
 from slimwright.data.glyphs import Glyphs, glyphs
 from slimwright.data.idx import mnist
+from slimwright.data.lines import text_lines
 from slimwright.data.preprocessing import Placement, Preprocessing, square
 from slimwright.data.streamed import StreamedData
 from slimwright.data.subset import ClassSubset, of_classes
@@ -59,6 +60,7 @@ __all__ = [
     "digits",
     "fingerprint",
     "glyphs",
+    "identities",
     "image_folder",
     "images_of",
     "is_labels",
@@ -76,6 +78,7 @@ __all__ = [
     "taken",
     "tensor_file",
     "tensors_of",
+    "text_lines",
     "tiny_imagenet",
     "whole",
 ]

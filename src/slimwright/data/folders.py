@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from slimwright.data import files
-from slimwright.data.batch import joined
-from slimwright.data.dataset import Part
+from slimwright.data.batch import joined, labels_of
+from slimwright.data.dataset import PARTS, SHARES, Part
 from slimwright.data.pictures import SUFFIXES, picture
 from slimwright.data.preprocessing import Preprocessing, square
 from slimwright.data.streamed import Numbers, Share, StreamedData, cropped, dealt
@@ -42,6 +43,26 @@ def image_folder(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     if len(given) == len(TESTS):
         parts["train"], parts["validation"] = _joined(parts["train"], parts["validation"]), shares[2]
     return _data(path.resolve().name, names, how, parts)
+
+
+def identities(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
+    """Return the pictures in `path`, a folder for each identity: a part holds identities that no other part knows.
+
+    So an embedding is judged on identities that it was not tuned on. Raises DataError, naming the folder or file.
+    """
+    files.folder(path, "a folder for each identity")
+    names = _classes(path, path)
+    if len(names) < 2 * len(PARTS):
+        raise DataError(
+            f"{path} holds {len(names)} identities; each of {len(PARTS)} parts needs at least two: add some"
+        )
+    share = _share(path, [_pictures(path, path / name) for name in names], how)
+    sizes = [max(2, round(SHARES[part] * len(names))) for part in PARTS[1:]]
+    ends = np.cumsum([len(names) - sum(sizes), *sizes])[:-1]
+    chosen = np.split(np.random.default_rng(seed).permutation(len(names)), ends)
+    shown = labels_of(share.targets).numpy()
+    parts = {part: share.only(np.flatnonzero(np.isin(shown, some))) for part, some in zip(PARTS, chosen, strict=True)}
+    return replace(_data(path.resolve().name, names, how, parts), task="embedding")
 
 
 def tiny_imagenet(path: Path, seed: int = 0) -> StreamedData:

@@ -8,11 +8,15 @@
   this is what torchvision's `Resize` and `CenterCrop` do, and timm with `crop_pct`.
 - "stretch": resized to the wanted size, whatever that does to its proportions.
 - "letterbox": resized so that it fits into the wanted size, in the middle of a frame of the level `fill`.
+- "line": resized to the wanted height, and as wide as its proportions make it, but at most as wide as wanted; it begins
+  at the left, and what is right of it is zero once the picture is normalized. This is how PaddleOCR's recognisers are
+  trained and run (its `resize_norm_img`), but for the resampling.
 
 Every pixel is Pillow's. The original's sizes and where they went are a `Placement`, so that boxes, points and masks
 follow their picture.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -28,7 +32,7 @@ from slimwright.errors import DataError
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALLEST, LARGEST = 8, 4096  # pixels of a side
 
-Fit = Literal["crop", "stretch", "letterbox"]
+Fit = Literal["crop", "stretch", "letterbox", "line"]
 Channels = Literal["RGB", "BGR", "grey"]
 Values: TypeAlias = tuple[float, ...]
 FILTERS: Mapping[str, Image.Resampling] = {
@@ -96,7 +100,9 @@ class Preprocessing:
     @property
     def said(self) -> Mapping[str, object]:
         """What a device must do to do the same, but for the normalization."""
-        size = {"crop": "covering", "stretch": "stretched", "letterbox": "fitting"}[self.fit]
+        size = {"crop": "covering", "stretch": "stretched", "letterbox": "fitting", "line": "as high as, fitting"}[
+            self.fit
+        ]
         return {
             "input": f"{self.channels} levels 0..255",
             "orientation": "as its metadata says" if self.upright else "as stored",
@@ -105,6 +111,7 @@ class Preprocessing:
             "size": [self.height, self.width],
             "interpolation": self.interpolation,
             **({"fill": self.fill} if self.fit == "letterbox" else {}),
+            **({"fill": [255 * mean for mean in self.mean]} if self.fit == "line" else {}),
         }
 
     def placement(self, width: int, height: int) -> Placement:
@@ -113,12 +120,14 @@ class Preprocessing:
         whole = round if boxed else int  # as Ultralytics does the one, and torchvision the other
         if self.fit == "stretch":
             new_width, new_height = wide, tall
+        elif self.fit == "line":
+            new_width, new_height = min(math.ceil(tall * width / height), wide), tall
         elif (tall * width <= wide * height) == boxed:  # the height decides
             new_width, new_height = max(whole(tall * width / height), 1), tall
         else:
             new_width, new_height = wide, max(whole(wide * height / width), 1)
         spare = np.array([self.width - new_width, self.height - new_height])
-        left, top = map(int, spare // 2 if boxed else np.round(spare / 2))
+        left, top = map(int, spare // 2 if boxed else np.round(spare / 2) * (self.fit != "line"))
         return Placement(new_width / width, new_height / height, left, top, new_width, new_height)
 
     def placed(self, image: Image.Image, *, interpolation: str | None = None, fill: int | None = None) -> Image.Image:
@@ -143,6 +152,14 @@ class Preprocessing:
         found = np.asarray(self.placed(self.turned(image)), np.uint8)
         found = found[None] if found.ndim == 2 else found.transpose(2, 0, 1)
         return found[::-1] if self.channels == "BGR" else found
+
+    def normalized(self, image: Image.Image) -> NDArray[np.float32]:
+        """Return a picture [C, H, W] as a network reads it."""
+        mean, std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (self.mean, self.std))
+        values: NDArray[np.float32] = (self.levels(image).astype(np.float32) / 255 - mean) / std
+        if self.fit == "line":
+            values[:, :, self.placement(*self.turned(image).size).width :] = 0
+        return values
 
     def _covered(self) -> tuple[int, int]:
         """The height and width that a picture is resized to, at least, at most or exactly."""

@@ -2,7 +2,17 @@
 
 from slimwright.importers.capture import capture
 from slimwright.importers.checkpoint import weights_for
-from slimwright.importers.onnx import Sizes, net_of_file, read_file, read_onnx, write_in_one_file
+from slimwright.importers.onnx import Sizes, metadata, net_of_file, read_file, read_onnx, write_in_one_file
 from slimwright.importers.pt2 import read_pt2
 
-__all__ = ["Sizes", "capture", "net_of_file", "read_file", "read_onnx", "read_pt2", "weights_for", "write_in_one_file"]
+__all__ = [
+    "Sizes",
+    "capture",
+    "metadata",
+    "net_of_file",
+    "read_file",
+    "read_onnx",
+    "read_pt2",
+    "weights_for",
+    "write_in_one_file",
+]

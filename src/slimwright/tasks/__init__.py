@@ -2,6 +2,8 @@
 
 from slimwright.tasks.choosing import NAMED, Named, task_for
 from slimwright.tasks.classification import Classification
+from slimwright.tasks.ctc import Ctc
+from slimwright.tasks.embedding import Embedding, embedding_of
 from slimwright.tasks.imitation import Imitated, Imitation, imitating
 from slimwright.tasks.multi_label import MultiLabel
 from slimwright.tasks.scored import Scored, scored
@@ -10,6 +12,8 @@ from slimwright.tasks.task import Forward, Making, Metric, Outputs, Task, forwar
 __all__ = [
     "NAMED",
     "Classification",
+    "Ctc",
+    "Embedding",
     "Forward",
     "Imitated",
     "Imitation",
@@ -20,6 +24,7 @@ __all__ = [
     "Outputs",
     "Scored",
     "Task",
+    "embedding_of",
     "forward_of",
     "imitating",
     "returned",

@@ -8,6 +8,8 @@ from torch import Tensor
 from slimwright.data import Dataset, Part, is_labels, no_images, tensors_of
 from slimwright.errors import DataError, RequestError
 from slimwright.tasks.classification import Classification
+from slimwright.tasks.ctc import Ctc
+from slimwright.tasks.embedding import embedding_of
 from slimwright.tasks.imitation import imitating
 from slimwright.tasks.multi_label import MultiLabel
 from slimwright.tasks.task import Forward, Making, Task
@@ -16,6 +18,7 @@ NONE = "no labels"
 LABELS = "a label for each image"
 FLAGS = "a 0 or 1 for each image and class"
 OWN = "targets of its own kind"  # of a data set whose attribute `task` names it
+TEXTS = "targets for ctc"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ NAMED: Mapping[str, Named] = {
     "top-5": Named(lambda data, _: Classification(data.labels, top=5), LABELS),
     "multi-label": Named(lambda data, _: MultiLabel(data.labels), FLAGS),
     "imitation": Named(imitating),
+    "embedding": Named(embedding_of, LABELS),
+    "recall": Named(lambda data, original: embedding_of(data, original, "recall"), LABELS),
+    "ctc": Named(lambda data, _: Ctc(data.labels), TEXTS),
+    "character-error": Named(lambda data, _: Ctc(data.labels, "character-error"), TEXTS),
 }
 GUESSED = {NONE: "imitation", LABELS: "classification", FLAGS: "multi-label"}
 
@@ -62,11 +69,12 @@ def _chosen(name: str | None, data: Dataset, part: Part) -> str:
     if name is not None and name not in NAMED:
         raise RequestError(f"there is no task '{name}'; the tasks are {', '.join(NAMED)}")
     meant = getattr(data, "task", "")
-    has = f"targets for {meant}" if meant else _labels_in(data, part)
+    inner = _labels_in(data, part)
+    has = f"targets for {meant}" if meant else inner
     chosen = name or meant or GUESSED.get(has)
     if chosen not in NAMED:
         raise DataError(f"data set '{data.name}' has {has}, which no task reads; choose the task 'imitation'")
-    if chosen != meant and NAMED[chosen].needs not in (has, NONE):
+    if chosen != meant and NAMED[chosen].needs not in (has, inner, NONE):
         raise DataError(
             f"the task '{chosen}' needs {NAMED[chosen].needs}, and data set '{data.name}' has {has}; choose the task "
             f"'{meant or GUESSED.get(has, GUESSED[NONE])}'"

@@ -65,7 +65,7 @@ class OnnxFile:
 
 def read_file(path: Path) -> OnnxFile:
     """Return what an `.onnx` file says. Raises ModelError and UnsupportedOp, naming the node, the field and the fix."""
-    model = _parsed(path)
+    model = parsed(path)
     graph = model.graph
     opset = _opset(path, model)
     _check_domains(path, graph.node)
@@ -103,7 +103,7 @@ def write_in_one_file(path: Path, to: Path) -> None:
 
     Raises ModelError where weights that lie in files of their own are not there, or not inside the model's folder.
     """
-    model = _parsed(path)
+    model = parsed(path)
     for tensor in (each for each in model.graph.initializer if each.data_location == EXTERNAL):
         tensor.raw_data = external_bytes(tensor, f"initializer '{tensor.name}' of {path}", path.parent)
         del tensor.external_data[:]
@@ -138,7 +138,8 @@ def _widened(node: OnnxNode) -> OnnxNode:
     return replace(node, attributes=wide | ({"to": FLOAT} if node.op == "Cast" else {}))
 
 
-def _parsed(path: Path) -> Any:
+def parsed(path: Path) -> Any:
+    """Return the file as onnx parses it. Raises ModelError."""
     try:
         import onnx
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
