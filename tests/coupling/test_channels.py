@@ -154,17 +154,6 @@ def test_equal_parts_are_asked_for_once_however_many_layers_ask() -> None:
     assert len(coupling.balances) == 2  # of what the grouped convolution reads, and of what it makes
 
 
-def test_a_layer_that_is_called_twice_stays_whole() -> None:
-    net = small_net("Twice")
-    coupling = couple(net)
-    assert not coupling.groups
-    assert all(
-        "shares its weights" in why
-        for name, why in coupling.frozen.items()
-        if net[name].tensors["weight"] == "conv.weight"
-    )
-
-
 def test_the_scores_stay_whole(residual: Net) -> None:
     assert couple(residual).frozen == {layer(residual, "fc.weight"): "the net returns them"}
 

@@ -6,7 +6,7 @@ the ATen function it was.
 
 import keyword
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from slimwright.graph.editing import renamed_nodes
 from slimwright.graph.inference import INPUT_DTYPES
 from slimwright.graph.net import Net, Node, Ref, Value, checked, without_dead_ends
 from slimwright.graph.ops import BY_OVERLOAD, INTEGER, OPS, STATE, op_of
-from slimwright.importers.constants import FAILURES, Constants, cannot, computed, filled, meta_of
+from slimwright.importers.constants import FAILURES, Constants, cannot, computed, filled, is_one_row, meta_of
 from slimwright.importers.normal import Seen, normal, renamed
 from slimwright.importers.patterns import with_lrn
 from slimwright.importers.program import UNKNOWN, Call, Input, Program, functional
@@ -171,7 +171,22 @@ class _Builder:
     def _weights(self, call: Call, op: str) -> dict[str, str]:
         """The tensors that a layer owns, by role."""
         given = {role: call.arguments.get(role) for role in op_of(op).owns}
-        return {role: self._owned(ref.name, layer=True) for role, ref in given.items() if isinstance(ref, Ref)}
+        found = {role: self._owned(ref.name, layer=True) for role, ref in given.items() if isinstance(ref, Ref)}
+        if op == "conv2d" and len(self._fixed(call, found)) == len(found):
+            return {role: self._own(tensor) for role, tensor in found.items()}
+        return found
+
+    def _own(self, tensor: str) -> str:
+        """Keep a tensor that no training makes, such as a blur's, for each layer anew where it tells none apart.
+
+        One buffer for all layers would tie the channels of each to those of the others.
+        """
+        if not is_one_row(self.tensors[tensor]) or not any(tensor in node.tensors.values() for node in self.nodes):
+            return tensor
+        names = (f"{tensor}_{number}" for number in count(1))
+        name = next(name for name in names if name not in self.tensors and name not in self.program.tensors)
+        self.tensors[name] = self.tensors[tensor]
+        return name
 
     def _fixed(self, call: Call, weights: Mapping[str, str]) -> tuple[str, ...]:
         """The roles of weights, other than statistics, that no parameter is behind."""
