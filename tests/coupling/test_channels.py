@@ -64,9 +64,8 @@ def assert_predicted_exactly(net: Net, keep: dict[str, Ids]) -> None:
     assert (
         predictor.peak_activation_bytes(counts) == plan_memory(small).peak_bytes == count(small).peak_activation_bytes
     )
-    assert predictor.weight_bytes(counts) == 4 * sum(
-        small.tensors[n.tensors["weight"]].numel() for n in small.weighted()
-    )
+    weights = {node.tensors["weight"] for node in small.weighted()}
+    assert predictor.weight_bytes(counts) == 4 * sum(small.tensors[name].numel() for name in weights)
     whole = {group.name: group.size for group in coupling.groups}
     left = {node.name for node in small.nodes}  # all but views that a gather replaced
     for node in (node for node in net.nodes if node.name in left):

@@ -60,6 +60,9 @@ class _Surgery:
             self._select(node.tensors["value"], self._axes(node.name))
         elif passage in ("mix", "convolve"):
             node = self._mixed(node)
+        elif passage == "recurrent" and (node.name, "in") in self.coupling.places:
+            for tensor in tensors_of(self.net, node).values():
+                self._select(tensor, {1: self._kept(node.name, "in")})
         elif (node.name, "each") in self.coupling.places:
             kept = self._kept(node.name, "each")
             for tensor in node.tensors.values():

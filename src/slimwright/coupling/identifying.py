@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from slimwright.coupling.identities import Identities
-from slimwright.coupling.identity_layers import convolved, each, mixed, normed, scaled, shuffled
+from slimwright.coupling.identity_layers import convolved, each, mixed, normed, recurrent, scaled, shuffled
 from slimwright.coupling.identity_moves import concatenated, moved_by
 from slimwright.coupling.identity_sharing import unite_shared
 from slimwright.coupling.identity_sums import contracted, reduced, softmaxed
@@ -57,6 +57,7 @@ PASSAGES: Mapping[Passage, Callable[[Identities, Node], Ids]] = {
     "softmax": softmaxed,
     "contract": contracted,
     "convolve": convolved,
+    "recurrent": recurrent,
     "scale": scaled,
     "shuffle": shuffled,
     "scalar": lambda said, node: np.zeros((0,), np.int64),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from slimwright.coupling.identities import Balance, Identities, Place, tracked
-from slimwright.coupling.identity_sharing import belongs_to_a_layer, parameter_of
+from slimwright.coupling.identity_sharing import belongs_to_a_layer, parameter_of, tensors_of
 from slimwright.coupling.identity_values import fixed
 from slimwright.coupling.views import Ids
 from slimwright.graph.node import Node
@@ -112,6 +112,25 @@ def convolved(said: Identities, node: Node) -> Ids:
     if groups > 1 and transposed:
         return fixed(said, node)
     return _new_channels(said, node, read, 1, groups, made)
+
+
+def recurrent(said: Identities, node: Node) -> Ids:
+    """Return the identities of what a recurrent layer makes, which stay; those of each step that it reads may go."""
+    read, inward = said.values[node.source], set(tensors_of(said.net, node).values())
+    why = f"'{node.name}' ({node.op}) mixes them"
+    owned = {
+        name
+        for name in node.reads[1:]
+        if inward & set(said.net[name].tensors.values()) and belongs_to_a_layer(said.net, said.net[name])
+    }
+    ways = 1 + bool(node.arguments.get("bidirectional"))
+    if tracked(read) == [2] and len(owned) == ways and read.shape[2] == said.net[node.source].shape[2]:
+        said.claims.places.append(Place(node.name, "in", read.reshape(-1)))
+    else:
+        said.claims.freeze(read, why)
+    for name in node.reads[1:]:
+        said.claims.freeze(said.values[name], why)
+    return said.claims.unknown(len(node.shape), why)
 
 
 def scaled(said: Identities, node: Node) -> Ids:

@@ -14,28 +14,45 @@ from slimwright.graph.node import Node, Ref, Value
 from slimwright.graph.ops import op_of
 
 Places = Mapping[str, Ids]  # by role
+BARE = ("parameter", "constant")
 
 
 def parameter_of(net: Net, node: Node, role: str) -> Node | None:
     """Return the parameter or constant that a carried node is given in some role."""
     given = node.arguments.get(role)
     found = net[given.name] if isinstance(given, Ref) else None
-    return found if found is not None and found.op in ("parameter", "constant") else None
+    return found if found is not None and found.op in BARE else None
 
 
 def tensors_of(net: Net, node: Node) -> dict[str, str]:
-    """Return the tensors of a layer by role; one that is carried has them in parameters beside it."""
-    if op_of(node.op).channels != "convolve":
-        return dict(node.tensors)
-    beside = ((role, parameter_of(net, node, role)) for role in ("weight", "bias"))
-    return {role: own.tensors["value"] for role, own in beside if own is not None}
+    """Return the tensors of a layer by role; one that is carried has them in parameters beside it.
+
+    Those of a recurrent layer are the weights of its first layer by which it reads steps: one for each direction.
+    """
+    match op_of(node.op).channels:
+        case "convolve":
+            beside = ((role, parameter_of(net, node, role)) for role in ("weight", "bias"))
+            return {role: own.tensors["value"] for role, own in beside if own is not None}
+        case "recurrent":
+            inward = [net[name] for name in _inward(node)]
+            return {f"weight {way}": own.tensors["value"] for way, own in enumerate(inward) if own.op in BARE}
+    return dict(node.tensors)
+
+
+def _inward(node: Node) -> list[str]:
+    """The values by which a recurrent layer multiplies a step: first of all weights in each direction."""
+    params = node.arguments.get("params")
+    names = [ref.name for ref in params if isinstance(ref, Ref)] if isinstance(params, tuple) else []
+    each = 4 if node.arguments.get("has_biases") else 2
+    return names[: each * (1 + bool(node.arguments.get("bidirectional"))) : each]
 
 
 def belongs_to_a_layer(net: Net, parameter: Node) -> bool:
     """True for a parameter that carried layers alone read, which say where it is cut."""
     readers = [net[name] for name in net.readers[parameter.name]]
     return bool(readers) and all(
-        op_of(reader.op).channels == "convolve" and parameter.tensors["value"] in tensors_of(net, reader).values()
+        op_of(reader.op).channels in ("convolve", "recurrent")
+        and parameter.tensors["value"] in tensors_of(net, reader).values()
         for reader in readers
     )
 
@@ -54,7 +71,7 @@ def _owners(net: Net) -> dict[str, list[tuple[Node, str]]]:
     """For each tensor, the nodes that compute with it, and in which role."""
     owners: dict[str, list[tuple[Node, str]]] = defaultdict(list)
     for node in net.nodes:
-        if node.op not in ("parameter", "constant") or not belongs_to_a_layer(net, node):
+        if node.op not in BARE or not belongs_to_a_layer(net, node):
             for role, tensor in tensors_of(net, node).items():
                 owners[tensor].append((node, role))
     return owners
@@ -75,5 +92,5 @@ def _unite(said: Identities, owners: Sequence[tuple[Node, str]], places: Sequenc
 
 def _use(node: Node, role: str, own: Places) -> tuple[str, str, Value, tuple[tuple[str, int], ...]]:
     """How a node uses a tensor; a bias lies along what is made, whatever is read."""
-    along = tuple((place, len(ids)) for place, ids in sorted(own.items()) if place != "in" or role == "weight")
+    along = tuple((place, len(ids)) for place, ids in sorted(own.items()) if place != "in" or role.startswith("weight"))
     return node.op, role, node.arguments.get("groups", 1), along

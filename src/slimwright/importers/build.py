@@ -5,7 +5,7 @@ the ATen function it was.
 """
 
 import keyword
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import accumulate, count
 from typing import Any
 
@@ -172,20 +172,14 @@ class _Builder:
         """The tensors that a layer owns, by role."""
         given = {role: call.arguments.get(role) for role in op_of(op).owns}
         found = {role: self._owned(ref.name, layer=True) for role, ref in given.items() if isinstance(ref, Ref)}
-        if op == "conv2d" and len(self._fixed(call, found)) == len(found):
-            return {role: self._own(tensor) for role, tensor in found.items()}
-        return found
+        untrained = op == "conv2d" and len(self._fixed(call, found)) == len(found)
+        return {role: self._apart(tensor) if untrained else tensor for role, tensor in found.items()}
 
-    def _own(self, tensor: str) -> str:
-        """Keep a tensor that no training makes, such as a blur's, for each layer anew where it tells none apart.
-
-        One buffer for all layers would tie the channels of each to those of the others.
-        """
+    def _apart(self, tensor: str) -> str:
+        """The name under which a layer owns a tensor that no training makes: one buffer of a blur ties no layers."""
         if not is_one_row(self.tensors[tensor]) or not any(tensor in node.tensors.values() for node in self.nodes):
             return tensor
-        names = (f"{tensor}_{number}" for number in count(1))
-        name = next(name for name in names if name not in self.tensors and name not in self.program.tensors)
-        self.tensors[name] = self.tensors[tensor]
+        self.tensors[name := _free_name(tensor, {*self.tensors, *self.program.tensors})] = self.tensors[tensor]
         return name
 
     def _fixed(self, call: Call, weights: Mapping[str, str]) -> tuple[str, ...]:
@@ -273,6 +267,11 @@ def _at_one_and_two(given: Input) -> tuple[Tensor, Tensor]:
         )
     one, two = (torch.empty(n, *given.shape[1:], dtype=INPUT_DTYPES[given.dtype], device="meta") for n in (1, 2))
     return one, two
+
+
+def _free_name(name: str, taken: Container[str]) -> str:
+    """The name, with the first number behind it with which nothing is called so."""
+    return next(numbered for number in count(1) if (numbered := f"{name}_{number}") not in taken)
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
