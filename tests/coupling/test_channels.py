@@ -64,9 +64,8 @@ def assert_predicted_exactly(net: Net, keep: dict[str, Ids]) -> None:
     assert (
         predictor.peak_activation_bytes(counts) == plan_memory(small).peak_bytes == count(small).peak_activation_bytes
     )
-    assert predictor.weight_bytes(counts) == 4 * sum(
-        small.tensors[n.tensors["weight"]].numel() for n in small.weighted()
-    )
+    weights = {node.tensors["weight"] for node in small.weighted()}
+    assert predictor.weight_bytes(counts) == 4 * sum(small.tensors[name].numel() for name in weights)
     whole = {group.name: group.size for group in coupling.groups}
     left = {node.name for node in small.nodes}  # all but views that a gather replaced
     for node in (node for node in net.nodes if node.name in left):
@@ -152,17 +151,6 @@ def test_equal_parts_are_asked_for_once_however_many_layers_ask() -> None:
     coupling = couple(net_of(nn.Conv2d(1, 4, 1), nn.GroupNorm(2, 4), nn.ReLU(), nn.GroupNorm(2, 4),
                              nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 2, 6), shape=SHAPE))  # fmt: skip
     assert len(coupling.balances) == 2  # of what the grouped convolution reads, and of what it makes
-
-
-def test_a_layer_that_is_called_twice_stays_whole() -> None:
-    net = small_net("Twice")
-    coupling = couple(net)
-    assert not coupling.groups
-    assert all(
-        "shares its weights" in why
-        for name, why in coupling.frozen.items()
-        if net[name].tensors["weight"] == "conv.weight"
-    )
 
 
 def test_the_scores_stay_whole(residual: Net) -> None:

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from exact import EVERY, assert_cut_is_masked, small_net
-from example_nets import SHAPE, lively, net_of
+from example_nets import SHAPE, net_of
 from slimwright.coupling import choose, couple
 from slimwright.coupling.identifying import identities_of
 from slimwright.coupling.identities import Identities
@@ -136,97 +135,6 @@ def test_several_groups_of_channels_whose_statistics_are_over_single_pixels_stay
 def test_a_group_norm_of_rows_is_one_over_single_pixels() -> None:
     layers = (nn.Flatten(), nn.Linear(36, 6), nn.GroupNorm(3, 6), nn.ReLU(), nn.Linear(6, 3))
     assert not couple(net_of(*layers, shape=SHAPE)).groups
-
-
-# layers that are called twice
-
-
-class Twice(nn.Module):
-    """A layer on two values that two convolutions of six channels make, and a convolution behind each of them."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-        self.before = nn.ModuleList(nn.Conv2d(1, 6, kernel, padding=kernel // 2) for kernel in (1, 3))
-        self.behind = nn.ModuleList(nn.Conv2d(6, 4, 1) for _ in range(2))
-        self.fc = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        one, other = (self.layer(torch.relu(conv(x))) for conv in self.before)
-        y = self.behind[0](torch.relu(one)) * torch.sigmoid(self.behind[1](torch.relu(other)))
-        return self.fc(y.mean((2, 3)))  # type: ignore[no-any-return]
-
-
-class OnRows(nn.Module):
-    """A layer that finds channels in the last dimension."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
-
-
-class OneBias(nn.Module):
-    """Two convolutions one behind the other that have nothing but a bias in common."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.other = nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1)
-        self.other.bias = self.one.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.other(torch.relu(self.one(x)))  # type: ignore[no-any-return]
-
-
-class BothUses(nn.Module):
-    """One matrix as the weights of a layer and as a factor of a product."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.rand(6, 6))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x.permute(0, 2, 3, 1), self.weight)
-        return (torch.tanh(y) @ self.weight).permute(0, 3, 1, 2)
-
-
-SHARED: dict[str, nn.Module] = {
-    "convolution": nn.Conv2d(6, 6, 3, padding=1),
-    "pointwise convolution": nn.Conv2d(6, 6, 1, bias=False),
-    "grouped convolution": nn.Conv2d(6, 6, 3, padding=1, groups=2),
-    "depthwise convolution": nn.Conv2d(6, 6, 3, padding=1, groups=6),
-    "linear layer": OnRows(nn.Linear(6, 6)),
-    "batch norm": nn.BatchNorm2d(6),
-    "group norm": nn.GroupNorm(2, 6),
-    "layer norm": OnRows(nn.LayerNorm(6)),
-    "slopes": nn.PReLU(6),
-    "bias": OneBias(),
-    "matrix": BothUses(),
-}
-
-
-@pytest.mark.parametrize("what", SHARED)
-def test_channels_that_a_shared_layer_reads_or_makes_stay_whole(what: str) -> None:
-    net = capture(lively(Twice(SHARED[what])), SHAPE)
-    coupling = couple(net)
-    (group,) = coupling.groups
-    assert {net[cut.node].tensors["weight"] for cut in group.of("out")} == {"behind.0.weight", "behind.1.weight"}
-    before = [node.name for node in net.weighted() if node.tensors["weight"].startswith("before")]
-    assert all("shares its weights" in coupling.frozen[name] for name in before if what != "matrix")
-    assert len(before) == 2 and all(name in coupling.frozen for name in before)
-    assert_cut_is_masked(net, {group.name: np.array([0, 3])}, coupling)
-
-
-@pytest.mark.parametrize("layer", [nn.PReLU(), nn.GroupNorm(2, 6, affine=False), nn.LayerNorm((6, 6))])
-def test_a_shared_layer_without_weights_of_channels_leaves_them_free_or_says_why(layer: nn.Module) -> None:
-    net = capture(lively(Twice(layer)), SHAPE)
-    coupling = couple(net)
-    reasons = [why for why in coupling.frozen.values() if "returns" not in why]
-    assert not any("shares its weights" in why for why in reasons)
-    assert len(coupling.groups) == 3 or reasons
-    assert_cut_is_masked(net, choose(coupling, 0.5), coupling)
 
 
 def test_what_the_net_takes_and_gives_is_frozen_with_the_reason() -> None:

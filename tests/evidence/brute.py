@@ -49,7 +49,8 @@ def brute_force(net: Net, batches: Iterable[Batch], *, classes: int, seed: int =
                 )
                 found = one_image(net, node, read.detach()[0], made.detach()[0], by_read[0], by_made[0])
                 for role, value in found.items():
-                    into = sums.setdefault(node.name, {}).setdefault(role, torch.zeros(classes, *value.shape).double())
+                    layer = sums.setdefault(net.layer_called[node.name], {})
+                    into = layer.setdefault(role, torch.zeros(classes, *value.shape).double())
                     into[label] += value
     return sums
 

@@ -10,9 +10,10 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
+from exact import assert_cut_is_masked
 from example_nets import lively
 from onnx_files import apart, in_onnxruntime, saved
-from slimwright.coupling import choose, couple, cut
+from slimwright.coupling import choose, couple
 from slimwright.errors import UnsupportedOp
 from slimwright.graph import load_net, save_net
 from slimwright.importers import capture, read_onnx
@@ -45,11 +46,48 @@ def test_a_recurrent_layer_is_carried_and_the_convolutions_before_it_can_be_cut(
     net, images = capture(model, (1, 8, 24)), torch.randn(3, 1, 8, 24)
     assert apart(net.run(images)[0], model(images)) <= 1e-6
     coupling = couple(net)
-    assert [group.size for group in coupling.groups] == [8]  # the 12 that the layer reads stay
-    small = cut(net, choose(coupling, 0.5, seed=0), coupling)
+    assert [group.size for group in coupling.groups] == [8, 12]
+    small = assert_cut_is_masked(net, choose(coupling, 0.5, seed=0), coupling)
+    assert small.tensors["rnn.weight_ih_l0"].shape == (GATES[kind.__name__] * 6, 6)
     assert small.run(images)[0].shape == (3, 6, 5)
     save_net(small, tmp_path)
     assert torch.equal(load_net(tmp_path).run(images)[0], small.run(images)[0])
+
+
+class Twice(nn.Module):
+    """One recurrent layer on what two convolutions make, the state of the first call the start of the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stems = nn.ModuleList([nn.Conv1d(2, 8, 3), nn.Conv1d(2, 8, 5)])
+        self.rnn, self.head = nn.GRU(8, 6, batch_first=True, bias=False), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = None
+        for stem in self.stems:
+            _, state = self.rnn(torch.relu(stem(x)).transpose(1, 2), state)
+        assert state is not None
+        return self.head(state[0])  # type: ignore[no-any-return]
+
+
+def test_a_recurrent_layer_that_is_called_twice_loses_the_same_columns() -> None:
+    net = capture(lively(Twice()), (2, 12))
+    (group,) = (coupling := couple(net)).groups
+    assert len([*group.of("out")]) == 2 == len([*group.of("in")])
+    small = assert_cut_is_masked(net, choose(coupling, 0.5, seed=0), coupling)
+    assert small.tensors["rnn.weight_ih_l0"].shape == (18, 4)
+
+
+@pytest.mark.parametrize("way", ["forward", "bidirectional"])
+def test_the_columns_of_a_layer_from_a_file_go_with_the_channels_before_it(way: str, tmp_path: Path) -> None:
+    nodes, weights = recurrent("LSTM", way, layout=0, biased=True, started=False)
+    conv = helper.make_node("Conv", ["x", "k"], ["v"], kernel_shape=[1])
+    nodes[0] = helper.make_node("Transpose", ["v"], ["t"], perm=[2, 0, 1])
+    weights["k"] = torch.randn(5, 3, 1)
+    net = read_onnx(saved(tmp_path / "model.onnx", [conv, *nodes], ["n", 3, 7], weights))
+    (group,) = (coupling := couple(net)).groups
+    assert group.size == 5
+    assert_cut_is_masked(net, choose(coupling, 0.6, seed=0), coupling)
 
 
 def test_a_recurrent_layer_that_drops_at_random_is_refused() -> None:

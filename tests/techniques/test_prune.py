@@ -376,3 +376,35 @@ def test_channels_that_nothing_reads_have_no_order() -> None:
     coupling = couple(net)
     assert [list(group.of("in")) == [] for group in coupling.groups] == [False, True]
     assert removals(net, observed(net)[0], coupling).keys() == {coupling.groups[0].name}
+
+
+class OnTwo(nn.Module):
+    """One linear layer on two values of the same channels."""
+
+    def __init__(self, channels: int = 5) -> None:
+        super().__init__()
+        self.stem, self.shared = nn.Conv2d(1, channels, (6, 3), stride=3), nn.Linear(channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.stem(x))  # [N, channels, 1, 2]
+        return self.shared(y[:, :, 0, 0]) + torch.tanh(self.shared(y[:, :, 0, 1]))  # type: ignore[no-any-return]
+
+
+def test_the_damage_in_a_layer_that_is_called_twice_is_that_of_one_set_of_weights_for_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prune, "RIDGE", 1e-12)
+    torch.manual_seed(3)
+    net = capture(OnTwo(), SHAPE)
+    seen, images = observed(net)
+    (group,) = couple(net).groups
+    assert len([*group.of("in")]) == 2 and len(seen.layers) == 2
+    found = removals(net, seen, couple(net))[group.name]
+    y = torch.relu(net.to_module().get_submodule("stem")(images)).detach().double()[:, :, 0]  # [N, channels, 2]
+    x = torch.cat([y[:, :, 0], y[:, :, 1]])
+    x = x - x.mean(0)
+    wanted, left = x @ net.tensors["shared.weight"].double().T, [c for c in range(5) if c != found.order[0]]
+    fitted = x[:, left] @ torch.linalg.lstsq(x[:, left], wanted, driver="gelsd").solution
+    (name,) = {net.layer_called[place.node] for place in group.of("in")}
+    fisher = 0.5 * seen.layers[name].fisher[0] / seen.images[0]
+    assert found.damage[1] == pytest.approx(float(((wanted - fitted).square().mean(0) * fisher).sum()), rel=1e-4)

@@ -71,7 +71,7 @@ def _macs(net: Net, node: Node) -> int:
     if node.op in ("conv2d", "linear"):
         weight = net.tensors[node.tensors["weight"]]
         return math.prod(node.shape) * weight[0].numel()  # conv: C_in/groups x kH x kW; linear: C_in
-    if node.op == "item" or op.channels not in ("mix", "contract", "convolve", "fixed"):
+    if node.op == "item" or op.channels not in ("mix", "contract", "convolve", "recurrent", "fixed"):
         return 0
     module = net.module_of(node).to("meta") if op.module else None
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -101,9 +101,9 @@ def _elementwise_ops(net: Net, node: Node, macs: int) -> int:
             return _scores(net, node) * (6 + _has(node, "attn_mask"))
         case "fixed" if base == "lrn":
             return outputs * (_integers(node.arguments["size"])[0] + 4)
-        case "mix" | "contract" | "convolve" | "fixed" if macs:
+        case "mix" | "contract" | "convolve" | "recurrent" | "fixed" if macs:
             return outputs if base in SUMS or _has(node, "bias") else 0
-        case "join" | "scale" | "convolve" | "fixed":
+        case "join" | "scale" | "convolve" | "recurrent" | "fixed":
             return outputs
         case _:  # images, stored tensors, sizes, padding, and what only puts elements elsewhere
             return 0

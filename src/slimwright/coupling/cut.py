@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slimwright.coupling.channels import Coupling, couple
-from slimwright.coupling.identity_layers import is_transposed, parameter_of
+from slimwright.coupling.identity_layers import is_transposed
 from slimwright.coupling.identity_moves import rearranged_axes
+from slimwright.coupling.identity_sharing import tensors_of
 from slimwright.coupling.views import Ids, Shape, collapsed, moved
 from slimwright.errors import RequestError
 from slimwright.graph.net import Net, Node, Ref, Value, checked, without_dead_ends
@@ -59,6 +60,9 @@ class _Surgery:
             self._select(node.tensors["value"], self._axes(node.name))
         elif passage in ("mix", "convolve"):
             node = self._mixed(node)
+        elif passage == "recurrent" and (node.name, "in") in self.coupling.places:
+            for tensor in tensors_of(self.net, node).values():
+                self._select(tensor, {1: self._kept(node.name, "in")})
         elif (node.name, "each") in self.coupling.places:
             kept = self._kept(node.name, "each")
             for tensor in node.tensors.values():
@@ -69,7 +73,7 @@ class _Surgery:
 
     def _mixed(self, node: Node) -> Node:
         """A layer that makes channels; one that is carried has its weights in parameters beside it."""
-        places, owned = self.coupling.places, self._owned(node)
+        places, owned = self.coupling.places, tensors_of(self.net, node)
         groups = int(str(node.arguments.get("groups", 1)))
         if (node.name, "each") in places:  # depthwise
             kept = self._kept(node.name, "each")
@@ -89,11 +93,6 @@ class _Surgery:
         for role, tensor in owned.items():
             self._select(tensor, {1 if transposed and role == "weight" else 0: rows})
         return node
-
-    def _owned(self, node: Node) -> dict[str, str]:
-        """The tensors of a layer by role."""
-        beside = ((role, parameter_of(self.net, node, role)) for role in ("weight", "bias"))
-        return {**node.tensors, **{role: own.tensors["value"] for role, own in beside if own is not None}}
 
     def _columns(self, weight: str, kept: Ids, rows: Ids, groups: int) -> None:
         """Keep the columns of a weight; in a grouped convolution every group has its own, equally many."""

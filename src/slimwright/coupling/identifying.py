@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from slimwright.coupling.identities import Identities
-from slimwright.coupling.identity_layers import convolved, each, mixed, normed, scaled, shuffled
+from slimwright.coupling.identity_layers import convolved, each, mixed, normed, recurrent, scaled, shuffled
 from slimwright.coupling.identity_moves import concatenated, moved_by
+from slimwright.coupling.identity_sharing import unite_shared
 from slimwright.coupling.identity_sums import contracted, reduced, softmaxed
 from slimwright.coupling.identity_values import fixed, item, joined, parameter, windowed
 from slimwright.coupling.views import Ids
@@ -25,6 +26,7 @@ def identities_of(net: Net) -> Identities:
             for name in node.reads:
                 said.must_be_rectangular(name)
         said.values[node.name] = PASSAGES[passage](said, node)
+    unite_shared(said)
     for name in net.outputs:
         said.must_be_rectangular(name)
         said.claims.freeze(said.values[name], "the net returns them")
@@ -55,6 +57,7 @@ PASSAGES: Mapping[Passage, Callable[[Identities, Node], Ids]] = {
     "softmax": softmaxed,
     "contract": contracted,
     "convolve": convolved,
+    "recurrent": recurrent,
     "scale": scaled,
     "shuffle": shuffled,
     "scalar": lambda said, node: np.zeros((0,), np.int64),

@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from slimwright.coupling.identities import Balance, Identities, Place, tracked
+from slimwright.coupling.identity_sharing import belongs_to_a_layer, parameter_of, tensors_of
 from slimwright.coupling.identity_values import fixed
 from slimwright.coupling.views import Ids
-from slimwright.graph.net import Net
-from slimwright.graph.node import Node, Ref
+from slimwright.graph.node import Node
 
 
 def mixed(said: Identities, node: Node) -> Ids:
@@ -17,8 +17,6 @@ def mixed(said: Identities, node: Node) -> Ids:
     axis = 1 if node.op == "conv2d" else len(node.shape) - 1
     weight = said.net.tensors[node.tensors["weight"]]
     groups = int(str(node.arguments.get("groups", 1)))
-    if node.name in said.shared:
-        said.claims.freeze(read, f"'{node.name}' shares its weights")
     if groups > 1 and weight.shape[1] == 1 and read.shape[axis] == groups and len(tracked(read)) == 1:
         ids = np.repeat(read.reshape(-1), weight.shape[0] // groups)
         said.claims.places.append(Place(node.name, "each", ids))
@@ -47,8 +45,6 @@ def _new_channels(said: Identities, node: Node, read: Ids, axis: int, groups: in
         said.claims.balances.append(Balance(node.name, made.reshape(groups, -1)))
         if read.shape[axis] == inputs:
             said.claims.balances.append(Balance(node.name, read.reshape(groups, -1)))
-    if node.name in said.shared:
-        said.claims.freeze(made, f"'{node.name}' shares its weights")
     return made
 
 
@@ -67,8 +63,6 @@ def each(said: Identities, node: Node, read: Ids, axis: int = 1) -> Ids:
     if any(said.net.tensors[t].numel() != read.shape[axis] for t in node.tensors.values()):
         return read  # one weight for all
     read = said.claims.merged(read, [i for i in tracked(read) if i != axis])
-    if node.name in said.shared:
-        said.claims.freeze(read, f"'{node.name}' shares its weights")
     if node.tensors:
         said.claims.places.append(Place(node.name, "each", read.reshape(-1)))
     return read
@@ -105,9 +99,9 @@ def convolved(said: Identities, node: Node) -> Ids:
     """Return the identities of what a carried convolution makes: one whose weights are parameters beside it."""
     read, transposed = said.values[node.source], is_transposed(node)
     owned = [parameter_of(said.net, node, role) for role in ("weight", "bias")]
-    alone = all(said.net.readers[own.name] == (node.name,) and own.name not in said.shared for own in owned if own)
+    followed = all(belongs_to_a_layer(said.net, own) for own in owned if own)
     weight = owned[0]
-    if weight is None or not alone or tracked(read) not in ([], [1]) or len(node.shape) != len(weight.shape):
+    if weight is None or not followed or tracked(read) not in ([], [1]) or len(node.shape) != len(weight.shape):
         return fixed(said, node)
     groups = int(str(node.arguments["groups"]))
     made, inputs = node.shape[1], said.net[node.source].shape[1]
@@ -118,6 +112,25 @@ def convolved(said: Identities, node: Node) -> Ids:
     if groups > 1 and transposed:
         return fixed(said, node)
     return _new_channels(said, node, read, 1, groups, made)
+
+
+def recurrent(said: Identities, node: Node) -> Ids:
+    """Return the identities of what a recurrent layer makes, which stay; those of each step that it reads may go."""
+    read, inward = said.values[node.source], set(tensors_of(said.net, node).values())
+    why = f"'{node.name}' ({node.op}) mixes them"
+    owned = {
+        name
+        for name in node.reads[1:]
+        if inward & set(said.net[name].tensors.values()) and belongs_to_a_layer(said.net, said.net[name])
+    }
+    ways = 1 + bool(node.arguments.get("bidirectional"))
+    if tracked(read) == [2] and len(owned) == ways and read.shape[2] == said.net[node.source].shape[2]:
+        said.claims.places.append(Place(node.name, "in", read.reshape(-1)))
+    else:
+        said.claims.freeze(read, why)
+    for name in node.reads[1:]:
+        said.claims.freeze(said.values[name], why)
+    return said.claims.unknown(len(node.shape), why)
 
 
 def scaled(said: Identities, node: Node) -> Ids:
@@ -146,13 +159,6 @@ def shuffled(said: Identities, node: Node) -> Ids:
     if node.shape[1] > source[1]:
         return _along_channels(np.repeat(read.reshape(-1), node.shape[1] // source[1]), node)
     return _along_channels(said.claims.merged(read.reshape(node.shape[1], -1), [1]), node)
-
-
-def parameter_of(net: Net, node: Node, role: str) -> Node | None:
-    """Return the parameter or constant that a carried node is given in some role."""
-    given = node.arguments.get(role)
-    found = net[given.name] if isinstance(given, Ref) else None
-    return found if found is not None and found.op in ("parameter", "constant") else None
 
 
 def is_transposed(node: Node) -> bool:

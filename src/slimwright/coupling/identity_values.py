@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from slimwright.coupling.identities import Identities, tracked
+from slimwright.coupling.identity_sharing import belongs_to_a_layer
 from slimwright.coupling.views import Ids, Shape
 from slimwright.graph.node import Node
-from slimwright.graph.ops import op_of
 
 MOST_ELEMENTS = 2**19  # of a bare parameter whose elements are told apart
 
@@ -29,8 +29,7 @@ def item(said: Identities, node: Node) -> Ids:
 def parameter(said: Identities, node: Node) -> Ids:
     """Return the identities of a bare parameter: one for each element, if it is not too large."""
     tensor = said.net.tensors[node.tensors["value"]]
-    readers = [said.net[name] for name in said.net.readers[node.name]]
-    if readers and all(op_of(reader.op).channels == "convolve" for reader in readers):
+    if belongs_to_a_layer(said.net, node):
         return said.claims.unknown(len(node.shape), f"'{node.name}' belongs to a layer")  # which says where it is cut
     if not tensor.is_floating_point() or not 1 < tensor.numel() <= MOST_ELEMENTS or node.name in said.shared:
         return said.claims.unknown(len(node.shape), f"'{node.name}' is a tensor that is not followed")

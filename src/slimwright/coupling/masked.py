@@ -112,6 +112,7 @@ class _Walk:
             "convolve": self._mix,
             "scale": self._scale,
             "shuffle": self._move,
+            "recurrent": self._recurrent,
             "scalar": self._scalar,
         }
         passage = op_of(node.op).channels
@@ -229,6 +230,10 @@ class _Walk:
         if node.op == "einsum":
             return value, torch.einsum(str(node.arguments["equation"]), *(mask.float() for mask in masks)) > 0
         return value, (masks[0].float() @ masks[1].float()) > 0
+
+    def _recurrent(self, node: Node) -> tuple[Any, Any]:
+        """A step is multiplied by weights: removed channels are zero there."""
+        return self._computed(node, self._zeroed), None
 
     def _scalar(self, node: Node) -> tuple[Any, Mask]:
         return self._computed(node, self.values.__getitem__), None

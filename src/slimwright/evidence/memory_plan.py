@@ -50,12 +50,13 @@ def _shapes(net: Net) -> tuple[dict[str, Mapping[str, tuple[int, ...]]], dict[st
     """The shapes of each layer's sums for one group of classes, and which layers cannot be observed, and why."""
     shapes: dict[str, Mapping[str, tuple[int, ...]]] = {}
     skipped = {}
-    for node in net.weighted():
+    for name, calls in net.layers.items():
+        node = net[name]
         if taps(net, node) > MOST_TAPS:
             skipped[node.name] = (
                 f"each output reads {taps(net, node)} values, more than the {MOST_TAPS} that are observed"
             )
-        elif net[node.source].shape[:1] != (1,):
+        elif any(net[net[call].source].shape[:1] != (1,) for call in calls):
             skipped[node.name] = "the first dimension of what it reads is not the images'"
         else:
             inputs = net[node.source].shape[1 if node.op == "conv2d" else -1]

@@ -2,7 +2,7 @@
 
 The task says which class's sums an image adds to, whose loss the Taylor scores differentiate, and what targets are
 drawn from the outputs' own distribution for the Fisher information, by numbers that depend on the seed and the batch's
-place alone. Nodes are computed one by one, so that a layer which is called twice is seen twice.
+place alone. Nodes are computed one by one: what a layer that is called several times reads at each call adds up.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from slimwright.data import Batch, Inputs, Targets, count_of, taken, tensors_of
 from slimwright.errors import DataError
 from slimwright.evidence.memory_plan import empty_sums
 from slimwright.evidence.store import Checkpoint
-from slimwright.evidence.sums import Evidence
+from slimwright.evidence.sums import Evidence, LayerSums
 from slimwright.evidence.windows import MANY, add_moments, by_channel, positions
 from slimwright.graph.net import Net, Node, compute
 from slimwright.graph.ops import op_of
@@ -110,7 +110,7 @@ class Observer:
         self.groups = groups_by_class(sums.groups)
         self.at_once = max(int(ALIVE_BYTES // (4 * sum(prod(node.shape) for node in net.nodes))), 1)  # images
         self.drawn = False  # whether the loss on its way back is that of drawn targets, or of the true ones
-        self.held: dict[tuple[str, int], list[Tensor]] = {}  # by layer and class group: what it read, not yet summed
+        self.held: dict[tuple[str, int], list[Tensor]] = {}  # by call and class group: what it read, not yet summed
 
     def add(self, number: int, inputs: Inputs, targets: Targets, told: Callable[[], None]) -> None:
         """Add a batch to the sums, class group by class group, a few images at a time, and tell after each."""
@@ -160,7 +160,7 @@ class Observer:
         for step, node in enumerate(self.net.nodes):
             if node.op != "input":
                 made = compute(self.net, node, self.modules.get(node.name), values.__getitem__)
-                if node.name in self.sums.layers:
+                if self.net.layer_called.get(node.name) in self.sums.layers:
                     self._look_at(node, values[node.source], made, groups)
                 values[node.name] = made
             for name in {node.name, *node.reads}:
@@ -170,7 +170,7 @@ class Observer:
 
     def _look_at(self, node: Node, read: Tensor, made: Tensor, groups: Tensor) -> None:
         """Add what one layer reads, and listen for the gradients of what it reads and makes."""
-        sums, x = self.sums.layers[node.name], read.detach()
+        sums, x = self._sums_of(node.name), read.detach()
         values = by_channel(node, x)  # [N, C, places]
         found, counts = (t.tolist() for t in groups.unique_consecutive(return_counts=True))
         for group, some in zip(found, x.split(counts), strict=True):
@@ -200,8 +200,12 @@ class Observer:
 
     def _add_held(self, name: str, group: int) -> None:
         """Add the moments of what a layer read since they were last added: a wide Gram matrix is touched seldom."""
-        sums, read = self.sums.layers[name], torch.cat(self.held.pop((name, group)))
+        sums, read = self._sums_of(name), torch.cat(self.held.pop((name, group)))
         sums.count[group] += add_moments(self.net, self.net[name], read, total=sums.total[group], gram=sums.gram[group])
+
+    def _sums_of(self, call: str) -> LayerSums:
+        """The sums of the layer that a node calls."""
+        return self.sums.layers[self.net.layer_called[call]]
 
 
 def check_outputs(net: Net, task: Task) -> None:

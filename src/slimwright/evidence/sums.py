@@ -12,7 +12,7 @@ from slimwright.atomic import replacing
 from slimwright.errors import DataError
 from slimwright.graph.net import Net
 
-FORMAT = "slimwright-evidence 2"
+FORMAT = "slimwright-evidence 3"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LayerSums:
     places: Tensor  # [K] places seen
     fisher: Tensor  # [K, O] sum of squared loss gradients over positions
     zeros: Tensor  # [K, C] how many places are exactly zero
-    taylor: Tensor  # [K, C] sum over images of |sum over places of x dL/dx|
+    taylor: Tensor  # [K, C] sum over images and calls of |sum over places of x dL/dx|
 
 
 ROLES = tuple(field.name for field in fields(LayerSums))
@@ -43,7 +43,10 @@ def shapes_of(parts: int, taps: int, inputs: int, outputs: int) -> dict[str, tup
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was observed of one net, by K groups of classes: one for each class, or fewer where memory is short."""
+    """What was observed of one net, by K groups of classes: one for each class, or fewer where memory is short.
+
+    A layer that is called several times has its sums over all calls, under the name of the first.
+    """
 
     net_digest: str
     images: Tensor  # [K] images seen

@@ -89,6 +89,16 @@ class Net:
         """The layers with a weight matrix: convolutions and linear layers."""
         return (node for node in self.nodes if op_of(node.op).channels == "mix")
 
+    @cached_property
+    def layers(self) -> dict[str, tuple[str, ...]]:
+        """The layers with a weight matrix by their first call, and all calls: nodes that own the same weights."""
+        return _calls(self.weighted())
+
+    @cached_property
+    def layer_called(self) -> dict[str, str]:
+        """For each node with a weight matrix, the first call of its layer."""
+        return {call: first for first, calls in self.layers.items() for call in calls}
+
     def tensor(self, node: Node, role: str) -> Tensor | None:
         """The tensor that `node` owns in this role ("weight", "bias", ...), or None."""
         return self.tensors[node.tensors[role]] if role in node.tensors else None
@@ -194,22 +204,13 @@ class Net:
         try:
             net = self.edited(removed=dict.fromkeys(inside, result), added=by, tensors=tensors)
         except ModelError as error:  # perhaps because a reader far behind cannot take the new shape
-            new = self._result_of(by, {**self.tensors, **(tensors or {})}) if by else None
+            new = _result_of(self, by, {**self.tensors, **(tensors or {})}) if by else None
             if new is not None and new.shape != old.shape:
                 raise ModelError(_misfit(old, new)) from error
             raise
         if old.shape != net[result].shape:
             raise ModelError(_misfit(old, net[result]))
         return net
-
-    def _result_of(self, by: Sequence[Node], tensors: Mapping[str, Tensor]) -> Node | None:
-        """The last of `by`, with its shape, if the nodes of this net that it depends on and `by` itself fit."""
-        names = {node.name for node in by}
-        try:
-            nodes = in_order((*(node for node in self.nodes if node.name not in names), *by))
-            return checked(without_dead_ends(Net(nodes, tensors, (by[-1].name,))))[by[-1].name]
-        except ModelError:
-            return None
 
     def to_module(self) -> fx.GraphModule:
         """Return a plain `nn.Module` in eval mode, with its own copy of the weights under their own names.
@@ -336,6 +337,24 @@ def _check_rows(net: Net, outputs: Sequence[Tensor], count: int) -> None:
                 f"output '{name}' of the net has the shape {list(output.shape)} for {count} images; the first "
                 "dimension of an output must be the batch"
             )
+
+
+def _calls(nodes: Iterable[Node]) -> dict[str, tuple[str, ...]]:
+    """Nodes by the first that owns the same weights; they may slide in different ways, but in the same groups."""
+    calls: dict[tuple[object, ...], list[str]] = {}
+    for node in nodes:
+        calls.setdefault((node.op, node.tensors["weight"], node.arguments.get("groups")), []).append(node.name)
+    return {names[0]: tuple(names) for names in calls.values()}
+
+
+def _result_of(net: Net, by: Sequence[Node], tensors: Mapping[str, Tensor]) -> Node | None:
+    """The last of `by`, with its shape, if the nodes of a net that it depends on and `by` itself fit."""
+    names = {node.name for node in by}
+    try:
+        nodes = in_order((*(node for node in net.nodes if node.name not in names), *by))
+        return checked(without_dead_ends(Net(nodes, tensors, (by[-1].name,))))[by[-1].name]
+    except ModelError:
+        return None
 
 
 def _misfit(old: Node, new: Node) -> str:

@@ -18,6 +18,7 @@ function they were), and how channels pass through it:
     convolve    like `mix`, carried: its weights are parameters beside it (transposed convolutions, 1-D and 3-D ones)
     scale       like `each`, carried: its weights are parameters beside it (instance norm, 3-D batch norm)
     shuffle     makes pixels of channels, or channels of pixels
+    recurrent   carried: reads every channel of each step by the weights of its first layer (LSTM, GRU); makes fixed ones
     fixed       anything else: the channels it reads cannot be cut
     scalar      a size, not a tensor
 
@@ -40,7 +41,7 @@ from slimwright.errors import UnsupportedOp
 
 Passage = Literal[
     "input", "parameter", "mix", "each", "norm", "join", "window", "move", "concat", "reduce", "softmax", "contract",
-    "convolve", "scale", "shuffle", "fixed", "scalar",
+    "convolve", "scale", "shuffle", "recurrent", "fixed", "scalar",
 ]  # fmt: skip
 Shapes = Mapping[str, tuple[int, ...]]
 Build = Callable[[Mapping[str, Any], Shapes], nn.Module]
@@ -317,6 +318,7 @@ WINDOWS = (
 )  # fmt: skip
 CONVOLUTIONS = ("conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 SCALES = ("instance_norm", "batch_norm")
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 SHUFFLES = ("pixel_shuffle", "pixel_unshuffle")
 LIKES = ("zeros_like", "ones_like", "full_like")  # of the same shape, channel for channel
 FACTORIES = ("arange", "zeros", "ones", "full", "eye", "linspace", "scalar_tensor", "tril_indices", "triu_indices")
@@ -330,11 +332,11 @@ PRIVATE = (  # what torch's own decompositions and layers use, although it begin
     "_scaled_dot_product", "_conj", "_prelu_kernel", "_native_batch_norm_legit_no_training", "_linalg", "_convolution",
     "_reshape_alias", "_weight_norm",
 )  # fmt: skip
-DROPPING = ("attention", "lstm", "gru", "rnn_tanh", "rnn_relu")  # draw random numbers only where they drop something
+DROPPING = ("attention", *RECURRENT)  # draw random numbers only where they drop something
 MOVES = ("roll", "flip", "unfold", "contiguous", "clone", "to", "_to_copy", "alias", "detach", "lift_fresh_copy")
 CARRIED: tuple[tuple[tuple[str, ...], Passage], ...] = (
     (WINDOWS, "window"), (REDUCTIONS, "reduce"), (MOVES, "move"), (CONVOLUTIONS, "convolve"), (SCALES, "scale"),
-    (SHUFFLES, "shuffle"), (LIKES, "join"),
+    (SHUFFLES, "shuffle"), (LIKES, "join"), (RECURRENT, "recurrent"),
 )  # fmt: skip
 
 

@@ -5,8 +5,8 @@ the ATen function it was.
 """
 
 import keyword
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Container, Mapping, Sequence
+from itertools import accumulate, count
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from slimwright.graph.editing import renamed_nodes
 from slimwright.graph.inference import INPUT_DTYPES
 from slimwright.graph.net import Net, Node, Ref, Value, checked, without_dead_ends
 from slimwright.graph.ops import BY_OVERLOAD, INTEGER, OPS, STATE, op_of
-from slimwright.importers.constants import FAILURES, Constants, cannot, computed, filled, meta_of
+from slimwright.importers.constants import FAILURES, Constants, cannot, computed, filled, is_one_row, meta_of
 from slimwright.importers.normal import Seen, normal, renamed
 from slimwright.importers.patterns import with_lrn
 from slimwright.importers.program import UNKNOWN, Call, Input, Program, functional
@@ -171,7 +171,16 @@ class _Builder:
     def _weights(self, call: Call, op: str) -> dict[str, str]:
         """The tensors that a layer owns, by role."""
         given = {role: call.arguments.get(role) for role in op_of(op).owns}
-        return {role: self._owned(ref.name, layer=True) for role, ref in given.items() if isinstance(ref, Ref)}
+        found = {role: self._owned(ref.name, layer=True) for role, ref in given.items() if isinstance(ref, Ref)}
+        untrained = op == "conv2d" and len(self._fixed(call, found)) == len(found)
+        return {role: self._apart(tensor) if untrained else tensor for role, tensor in found.items()}
+
+    def _apart(self, tensor: str) -> str:
+        """The name under which a layer owns a tensor that no training makes: one buffer of a blur ties no layers."""
+        if not is_one_row(self.tensors[tensor]) or not any(tensor in node.tensors.values() for node in self.nodes):
+            return tensor
+        self.tensors[name := _free_name(tensor, {*self.tensors, *self.program.tensors})] = self.tensors[tensor]
+        return name
 
     def _fixed(self, call: Call, weights: Mapping[str, str]) -> tuple[str, ...]:
         """The roles of weights, other than statistics, that no parameter is behind."""
@@ -258,6 +267,11 @@ def _at_one_and_two(given: Input) -> tuple[Tensor, Tensor]:
         )
     one, two = (torch.empty(n, *given.shape[1:], dtype=INPUT_DTYPES[given.dtype], device="meta") for n in (1, 2))
     return one, two
+
+
+def _free_name(name: str, taken: Container[str]) -> str:
+    """The name, with the first number behind it with which nothing is called so."""
+    return next(numbered for number in count(1) if (numbered := f"{name}_{number}") not in taken)
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:

@@ -130,6 +130,14 @@ def meta_of(value: Any) -> Any:
     return tuple(meta_of(item) for item in value) if isinstance(value, tuple | list) else value
 
 
+def is_one_row(tensor: Tensor) -> bool:
+    """True for one number everywhere, and for the same weights for each of several outputs: no training makes these."""
+    if tensor.numel() < 2:
+        return False
+    least, most = torch.aminmax(tensor)
+    return bool(least == most) or (len(tensor) > 1 and bool((tensor == tensor[:1]).all()))
+
+
 def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]

@@ -153,7 +153,7 @@ class Predictor:
 
     @cached_property
     def _weights(self) -> Summed:
-        return Summed(self._weights_of, self.choices.items)
+        return Summed(self._weights_of, {name: self.choices.items[name] for name in self.net.layers})
 
     @cached_property
     def _layer_macs(self) -> Summed:

@@ -114,16 +114,16 @@ def removals(
         group
         for group in coupling.groups
         if (group.name not in coupling.balanced or _goes_down(ladders.get(group.name)))
-        and all(place.node in seen.layers and _in_one_part(net, place) for place in group.of("in"))
-        and [*group.of("in")]
+        and all(place.node in seen.layers and _in_one_part(net, place) for place in _readers(net, group))
+        and _readers(net, group)
     ]
-    inverses = _Inverses(seen, Counter(place.node for group in groups for place in group.of("in")))
+    inverses = _Inverses(seen, Counter(place.node for group in groups for place in _readers(net, group)))
     found: dict[str, Removal] = {}
     done, total = 0, sum(group.size for group in groups)
     for group in groups:
         path = net.paths[next(group.of("in")).node]
         tell(Event("price channels", done, total, path))
-        parts = [part for place in group.of("in") for part in _parts(net, seen, place, inverses.of(place.node))]
+        parts = [part for place in _readers(net, group) for part in _parts(net, seen, place, inverses.of(place.node))]
         went = partial(_told, tell, done, total, path)
         found[group.name] = _ordered(parts, ladders.get(group.name) or _one_by_one(group.size), went)
         done += group.size
@@ -136,9 +136,15 @@ def removal(net: Net, evidence: Evidence, group: ChannelGroup, ladder: Ladder | 
 
     Down a ladder only the counts of its rungs can be; those between cost infinitely much.
     """
-    places = list(group.of("in"))
-    parts = [part for place in places for part in _parts(net, evidence, place, _inverse(evidence, place.node))]
+    parts = [
+        part for place in _readers(net, group) for part in _parts(net, evidence, place, _inverse(evidence, place.node))
+    ]
     return _ordered(parts, ladder or _one_by_one(group.size), lambda _: None)
+
+
+def _readers(net: Net, group: ChannelGroup) -> list[Cut]:
+    """The layers that read a group, each once: all calls of one read it at the same places."""
+    return [place for place in group.of("in") if net.layer_called.get(place.node, place.node) == place.node]
 
 
 def _told(tell: Tell, done: int, total: int, path: str, gone: int) -> None:

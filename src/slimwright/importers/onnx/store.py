@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from slimwright.graph.net import Ref, Value
+from slimwright.importers.constants import is_one_row
 from slimwright.importers.onnx.names import Names
 from slimwright.importers.onnx.values import Flow, Known, Made, PerBatch, operands_in
 
@@ -30,7 +31,7 @@ class Store:
     def plain(self, made: Made) -> dict[str, Value]:
         """The arguments of a call with references in place of operands."""
         learned = [o for o in operands_in(tuple(made.arguments.values())) if isinstance(o, Known) and o.learned]
-        telling = tuple(id(k.at[0]) for k in learned if not _is_one_row(k.at[0]))
+        telling = tuple(id(k.at[0]) for k in learned if not is_one_row(k.at[0]))
         return {key: self._plain(value, telling) for key, value in made.arguments.items()}
 
     def _plain(self, value: Any, telling: tuple[int, ...]) -> Value:
@@ -45,7 +46,7 @@ class Store:
     def _value(self, known: Known, telling: tuple[int, ...]) -> str:
         """The value name of a constant, which is stored when it is first asked for."""
         tensor = known.at[0]
-        alike = known.learned and _is_one_row(tensor)
+        alike = known.learned and is_one_row(tensor)
         if alike and not telling:
             return self._stored(known)
         key = (id(tensor), *telling) if alike else (id(tensor),)
@@ -65,11 +66,3 @@ class Store:
         if known.learned and tensor.numel() and bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all()):
             self.parameters.add(name)
         return value
-
-
-def _is_one_row(tensor: Tensor) -> bool:
-    """True for one number everywhere, and for the same weights for each of several outputs: no training makes these."""
-    if tensor.numel() < 2:
-        return False
-    least, most = torch.aminmax(tensor)
-    return bool(least == most) or (len(tensor) > 1 and bool((tensor == tensor[:1]).all()))

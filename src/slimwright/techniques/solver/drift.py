@@ -9,12 +9,20 @@ from slimwright.techniques.solver.draft import Draft
 
 
 def drifted(draft: Draft) -> set[str]:
-    """Return the values of the draft that are not the reference's of that name."""
-    found: set[str] = set()
-    for node in draft.net.nodes:
-        if node.op != "input" and (_differs(draft, node) or not found.isdisjoint(node.reads)):
-            found.add(node.name)
-    return found
+    """Return the values of the draft that are not the reference's of that name, or will not be once it is solved.
+
+    All calls of a layer are solved together, so none of them stays where one does not.
+    """
+    net = draft.net
+    found = {node.name for node in net.nodes if node.op != "input" and _differs(draft, node)}
+    while True:
+        for node in net.nodes:
+            if not found.isdisjoint(node.reads):
+                found.add(node.name)
+        together = {call for calls in net.layers.values() if not found.isdisjoint(calls) for call in calls}
+        if together <= found:
+            return found
+        found |= together
 
 
 def shared(net: Net) -> set[str]:

@@ -85,6 +85,11 @@ class Wish:
         """Which outputs [O, 1] the batch norm behind lets through; all where there is none."""
         return self.scale.abs() > DEAD * self.scale.abs().max()
 
+    @property
+    def is_bounded(self) -> bool:
+        """True where activations cut something off."""
+        return self.bounds != FREE
+
     def rest(self, outputs: Tensor, *, eased: bool = False) -> Tensor:
         """Return what `outputs` [O, P] lack; nothing, if it is `eased`, where they and the wish are cut off alike."""
         reached = torch.addcmul(self.shift + self.other, outputs, self.scale)
@@ -95,6 +100,33 @@ class Wish:
         if eased and high < FREE[1]:
             rest.masked_fill_(torch.minimum(self.wanted, reached) >= high, 0.0)
         return rest
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the outputs of a layer that is called several times shall become, its calls side by side."""
+
+    parts: tuple[Wish, ...]
+
+    @property
+    def scale(self) -> Tensor:
+        """The largest scale of each output [O, 1] at any call."""
+        return torch.stack([part.scale.abs().expand(len(part.wanted), 1) for part in self.parts]).amax(0)
+
+    @property
+    def alive(self) -> Tensor:
+        """Which outputs [O, 1] are let through at any call."""
+        return torch.stack([part.alive.expand(len(part.wanted), 1) for part in self.parts]).any(0)
+
+    @property
+    def is_bounded(self) -> bool:
+        """True where activations cut something off at any call."""
+        return any(part.is_bounded for part in self.parts)
+
+    def rest(self, outputs: Tensor, *, eased: bool = False) -> Tensor:
+        """Return what `outputs` [O, P] lack: nothing at a call that does not let an output through."""
+        each = zip(self.parts, outputs.split([part.wanted.shape[1] for part in self.parts], 1), strict=True)
+        return torch.cat([part.rest(some, eased=eased).masked_fill_(~part.alive, 0.0) for part, some in each], 1)
 
 
 def pointwise_behind(draft: Draft, node: Node) -> Node | None:

@@ -48,10 +48,13 @@ class Positions:
         return ((stretches + within) * (each / self.per_image)).long().clamp_max(each - 1).to(x.device)
 
 
-def of_layer(net: Net, node: Node, images: int, at_once: int) -> Positions:
-    """Return the positions at which a layer is solved; whole chunks of images, `at_once`, are looked at."""
+def of_layer(net: Net, node: Node, images: int, at_once: int, *, calls: int = 1) -> Positions:
+    """Return the positions at which a layer is solved; whole chunks of images, `at_once`, are looked at.
+
+    Where it is called several times they are those of one call, with memory for all.
+    """
     size = taps(net, node)
-    most = int(MOST_BYTES / (4 * groups_of(node) * size))
+    most = int(MOST_BYTES / (4 * groups_of(node) * size * calls))
     return _dealt(node, min(max(PER_IMAGE * images, PER_TAP * size), most), images, at_once)
 
 

@@ -9,6 +9,7 @@ where x' is what the draft feeds in, y what the reference gave there (`layer_tar
 (`ridge.py`). The mean is over some positions of every image (`positions.py`).
 
 - Where activations cut off what is wished, y is relaxed in a few rounds: what is made will do where it is cut off too.
+- A layer that is called several times is solved at all its calls at once (`jobs.py`).
 - Where a layer stands for nothing and feeds a pointwise one alone, the two are solved as one of that rank: least
   squares for their product, cut down to the leading directions of what it gives (reduced-rank regression, Izenman
   1975).
@@ -19,7 +20,7 @@ Each layer also corrects the errors of those before it. Exact where the referenc
 the images are too few for a layer's weights (`ridge.py` judges) only its bias is solved; `Draft.unsolved` tells.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,15 +29,14 @@ from torch import Tensor, nn
 from slimwright.compute import placed, usable
 from slimwright.data import Inputs, tensors_of
 from slimwright.errors import DataError
-from slimwright.evidence import MOST_TAPS, taps
 from slimwright.graph.net import Node
-from slimwright.graph.ops import op_of
 from slimwright.progress import Event, Tell, silent
 from slimwright.techniques.fold import affine
 from slimwright.techniques.solver.activations import Activation, Activations
-from slimwright.techniques.solver.draft import Draft
-from slimwright.techniques.solver.drift import drifted, is_part, shared
-from slimwright.techniques.solver.layer_targets import FREE, LayerTarget, Wish, pointwise_behind, target_of
+from slimwright.techniques.solver.draft import Draft, Origin
+from slimwright.techniques.solver.drift import drifted, shared
+from slimwright.techniques.solver.jobs import Call, Job, can_be_stated, jobs_of, looked_at
+from slimwright.techniques.solver.layer_targets import Wish, Wishes
 from slimwright.techniques.solver.positions import Positions, look, of_layer, of_norm, values_at
 from slimwright.techniques.solver.ridge import LayerRidge
 
@@ -61,17 +61,28 @@ def refit(draft: Draft, inputs: Inputs, *, device: str = "cpu", tell: Tell = sil
 
 
 @dataclass(frozen=True)
-class Job:
-    """A layer to solve against its target, together with the one `behind`; or a batch norm to state anew."""
+class Look:
+    """What is looked at: what a node reads, what the reference gave behind it, and the other side of a sum.
 
-    node: Node
-    target: LayerTarget | None = None
-    behind: Node | None = None
+    `origins` say which channels of the reference stand for the first and the last, where they are not the draft's.
+    """
 
-    def states(self, norm: Node) -> bool:
-        """True where solving the layer shows the statistics of a batch norm: it reads the layer."""
-        stated = self.target.norm if self.target is not None else None
-        return stated is not None and stated.name == norm.name and norm.source == self.node.name
+    read: tuple[Activation, ...]
+    wanted: tuple[Activation, ...] = ()
+    other: tuple[Activation, ...] = ()
+    origins: tuple[Origin, ...] = ()
+
+    @property
+    def keys(self) -> tuple[Activation, ...]:
+        """All the values."""
+        return (*self.read, *self.wanted, *self.other)
+
+    def of(self, values: Mapping[Activation, Tensor]) -> list[Tensor]:
+        """Return what is read, each value of the reference, and the other side, if there is one."""
+        given = [[values[key] for key in keys] for keys in (self.read, self.other) if keys]
+        stand_in = [origin.of(some) for origin, some in zip(self.origins, given, strict=False)]
+        read, *other = stand_in or [value for (value,) in given]
+        return [read, *(values[key] for key in self.wanted), *other]
 
 
 class Solver:
@@ -89,101 +100,67 @@ class Solver:
         """Return the draft with every weight that can be solved; the same one where nothing drifted."""
         if not self.drifted:
             return self.draft
-        jobs = self.jobs()
-        keys = [self._keys(job) for job in jobs]
+        jobs, self.unsolved = jobs_of(self.draft, self.drifted)
+        looks = [self._looks(job) for job in jobs]
         for number, job in enumerate(jobs):
-            later = list(dict.fromkeys(key for some in keys[number + 1 :] for key in some))
-            positions = self._positions(job)
-            chunks = self._chunks(positions, keys[number], later)
-            if job.target is None:
-                self._state_norm(job.node, positions, chunks)
+            later = [look for some in looks[number + 1 :] for look in some]
+            if job.calls:
+                self._solve(job, looks[number], later)
             else:
-                self._solve(job, job.target, positions, chunks)
+                self._state_norm(job.node, looks[number][0], later)
         steps = len(self.net.nodes)
         self.tell(Event("solve", steps, steps))
         net = self.net.edited(self._with_biases(), tensors=self.tensors)
         return replace(self.draft, net=net.on("cpu"), unsolved=self.unsolved)
 
-    # what is to be done
+    # what is looked at
 
-    def jobs(self) -> list[Job]:
-        """Return what is to be done, in the order of the net, and note what cannot be solved."""
-        jobs: list[Job] = []
-        for node in self.draft.net.nodes:
-            if node.name not in self.drifted:
-                continue
-            if (
-                node.op in ("batch_norm", "batch_norm1d")
-                and self._can_be_stated(node)
-                and not any(job.states(node) for job in jobs)
-            ):
-                jobs.append(Job(node))
-            is_layer = op_of(node.op).channels == "mix"
-            if is_layer and (node.source in self.drifted or not is_part(self.draft, node)):
-                job = self._job(node)
-                if job.target is not None:
-                    jobs.append(job)
-        return jobs
+    def _looks(self, job: Job) -> list[Look]:
+        """What is seen of a job: at each call of a layer, or what a norm reads."""
+        if not job.calls:
+            return [Look((self.values.key("draft", job.node.source),))]
+        return [self._look(call) for call in job.calls]
 
-    def _job(self, node: Node) -> Job:
-        """What is to be done about a layer; without a target, nothing can be."""
-        target, behind = target_of(self.draft, node), None
-        if target is None:
-            behind = pointwise_behind(self.draft, node)
-            target = target_of(self.draft, behind) if behind is not None else None
-        why = ""
-        if target is None:
-            why = "nothing in the original stands for what it gives"
-        elif not self.shared.isdisjoint({node.name, *([behind.name] if behind is not None else [])}):
-            why = "other layers own its weights too"
-        elif "weight" in node.fixed:
-            why = "its weights are fixed"
-        elif (size := taps(self.net, node)) > MOST_TAPS:
-            why = f"each output has {size} weights, more than the {MOST_TAPS} that are solved for"
-        if why:
-            self.unsolved[node.name] = why
-        return Job(node, None if why else target, behind)
+    def _look(self, call: Call) -> Look:
+        """What a call reads, what the reference gave there, and the other side of a sum."""
+        names = looked_at(call)
+        origins = tuple(self.draft.origins[name] for name in names if call.foreseen)
+        keys = [tuple(self.values.key("reference", name) for name in origin.values) for origin in origins]
+        read, *other = keys or [(self.values.key("draft", name),) for name in names]
+        wanted = tuple(self.values.key("reference", name) for name in call.target.origin.values)
+        return Look(read, wanted, other[0] if other else (), origins)
 
-    def _can_be_stated(self, norm: Node) -> bool:
-        return norm.name not in self.shared and {"weight", "bias"} <= norm.tensors.keys()
-
-    def _keys(self, job: Job) -> list[Activation]:
-        """The values that a job looks at: what the node reads, the reference's, and the other side of a sum."""
-        keys = [self.values.key("draft", job.node.source)]
-        if job.target is not None:
-            keys += [self.values.key("reference", name) for name in job.target.origin.values]
-            keys += [self.values.key("draft", job.target.other)] if job.target.other is not None else []
-        return keys
-
-    def _positions(self, job: Job) -> Positions:
-        images, at_once = self.values.images, self.values.at_once
-        if job.target is None:
-            return of_norm(job.node, images, at_once)
-        return of_layer(self.net, job.node, images, at_once)
-
-    def _chunks(
-        self, positions: Positions, keys: Sequence[Activation], later: Sequence[Activation]
-    ) -> Iterator[list[Tensor]]:
-        """The values of those keys for one chunk of images after another, telling of it."""
+    def _chunks(self, positions: Positions, look: Look, later: Sequence[Look]) -> Iterator[list[Tensor]]:
+        """What is looked at, of one chunk of images after another, telling of it."""
         names = [node.name for node in self.net.nodes]
         event = Event("solve", names.index(positions.node.name), len(names), self.net.paths[positions.node.name])
-        for values in self.values.walk(list(dict.fromkeys(keys)), later, positions.images):
-            yield [values[key] for key in keys]
+        waiting = list(dict.fromkeys(key for one in later for key in one.keys))
+        for values in self.values.walk(list(dict.fromkeys(look.keys)), waiting, positions.images):
+            yield look.of(values)
             self.tell(event)
 
     # one layer
 
-    def _solve(self, job: Job, target: LayerTarget, positions: Positions, chunks: Iterator[list[Tensor]]) -> None:
-        """Solve a layer, or one and the pointwise one behind it as one of limited rank."""
-        seen = look(self.net, positions, target.origin, chunks)
-        wish = Wish.of(self.net, target, seen.wanted, seen.other)
-        ridge = LayerRidge(seen.columns, positions.images)
+    def _solve(self, job: Job, looks: Sequence[Look], later: Sequence[Look]) -> None:
+        """Solve a layer at all its calls, or one and the pointwise one behind it as one of limited rank."""
+        images, at_once = self.values.images, self.values.at_once
+        columns: list[Tensor] = []
+        wishes: list[Wish] = []
+        for number, call in enumerate(job.calls):
+            positions = of_layer(self.net, call.node, images, at_once, calls=len(job.calls))
+            chunks = self._chunks(positions, looks[number], [*looks[number + 1 :], *later])
+            seen = look(self.net, positions, call.target.origin, chunks)
+            wishes.append(Wish.of(self.net, call.target, seen.wanted, seen.other))
+            columns.append(seen.columns)
+        wish = wishes[0] if len(wishes) == 1 else Wishes(tuple(wishes))
+        ridge = LayerRidge(columns[0] if len(columns) == 1 else torch.cat(columns, 2), positions.images)
         if job.behind is None:
-            self._solve_one(job.node, target.norm, ridge, wish)
+            self._solve_one(job, ridge, wish)
         else:
             self._solve_two(job.node, job.behind, ridge, wish)
 
-    def _solve_one(self, node: Node, norm: Node | None, ridge: LayerRidge, wish: Wish) -> None:
+    def _solve_one(self, job: Job, ridge: LayerRidge, wish: Wish | Wishes) -> None:
+        node, norm = job.node, job.calls[0].target.norm if len(job.calls) == 1 else None
         before, bias_before = self.net.tensors[node.tensors["weight"]], self.net.tensor(node, "bias")
         start = before.flatten(1)
         weight, mean = solution(ridge, start, wish)
@@ -196,20 +173,23 @@ class Solver:
         bias = mean - ridge.level(weight)
         bias = torch.where(wish.alive[:, 0], bias, torch.zeros_like(bias) if bias_before is None else bias_before)
         self._keep(node.tensors["weight"], weight.reshape(before.shape))
-        module = self.net.module_of(node)
-        given = ridge.level(weight)
-        if bias_before is None and norm is not None and norm.name not in self.shared:
-            # a batch norm follows: its mean takes the bias
+        given, own_bias = ridge.level(weight), bias_before is not None or norm is None or norm.name in self.shared
+        if own_bias:
+            self._keep(node.tensors.get("bias", f"{self.net.paths[node.name]}.bias"), bias)
+            given = given + bias
+        else:  # a batch norm follows: its mean takes the bias
+            assert norm is not None
             name = norm.tensors["running_mean"]
             self._keep(name, self.net.tensors[name] - bias)
-        else:
-            self._keep(node.tensors.get("bias", f"{self.net.paths[node.name]}.bias"), bias)
-            module.bias, given = nn.Parameter(bias), given + bias
-        self.values.place(node.name, module)
-        if norm is not None and norm.source == node.name and self._can_be_stated(norm):
+        for call in self.net.layers[node.name]:
+            module = self.net.module_of(self.net[call])
+            if own_bias:
+                module.bias = nn.Parameter(bias)
+            self.values.place(call, module)
+        if norm is not None and norm.source == node.name and can_be_stated(norm, self.shared):
             self._state(norm, given, ridge.variance(weight))
 
-    def _solve_two(self, node: Node, behind: Node, ridge: LayerRidge, wish: Wish) -> None:
+    def _solve_two(self, node: Node, behind: Node, ridge: LayerRidge, wish: Wish | Wishes) -> None:
         one, two = (self.net.tensors[each.tensors["weight"]] for each in (node, behind))
         scale = wish.scale.abs()[:, 0].expand(len(two))
 
@@ -224,8 +204,10 @@ class Solver:
         if "bias" in node.tensors:
             self._keep(node.tensors["bias"], torch.zeros(len(one)))
 
-    def _state_norm(self, norm: Node, positions: Positions, chunks: Iterator[list[Tensor]]) -> None:
+    def _state_norm(self, norm: Node, look: Look, later: Sequence[Look]) -> None:
         """Give a batch norm the statistics of what it reads, seen anew."""
+        positions = of_norm(norm, self.values.images, self.values.at_once)
+        chunks = self._chunks(positions, look, later)
         rows = torch.cat([values_at(x, positions.channel, positions.drawn(x)) for (x,) in chunks])
         variance, mean = torch.var_mean(rows, 0, correction=0)
         self._state(norm, mean, variance)
@@ -250,15 +232,16 @@ class Solver:
     def _with_biases(self) -> dict[str, Node]:
         """The layers that got a bias they did not have."""
         changed = {}
-        for node in self.net.weighted():
-            name = f"{self.net.paths[node.name]}.bias"
-            if name in self.tensors and "bias" not in node.tensors:
-                changed[node.name] = replace(node, tensors={**node.tensors, "bias": name})
+        for first, calls in self.net.layers.items():
+            name = f"{self.net.paths[first]}.bias"
+            for node in (self.net[call] for call in calls):
+                if name in self.tensors and "bias" not in node.tensors:
+                    changed[node.name] = replace(node, tensors={**node.tensors, "bias": name})
         return changed
 
 
 def solution(
-    ridge: LayerRidge, start: Tensor, wish: Wish, limited: Callable[[Tensor], Tensor] = lambda weight: weight
+    ridge: LayerRidge, start: Tensor, wish: Wish | Wishes, limited: Callable[[Tensor], Tensor] = lambda weight: weight
 ) -> tuple[Tensor, Tensor]:
     """Return weight [O, D] and mean output [O]; in rounds, what activations cut off of the wish is let go.
 
@@ -267,7 +250,7 @@ def solution(
     outputs = ridge.outputs(start)
     rest = wish.rest(outputs)
     weight, mean = start + ridge.change(rest), rest.mean(1)
-    for _ in range(RELU_ROUNDS if wish.bounds != FREE else 0):
+    for _ in range(RELU_ROUNDS if wish.is_bounded else 0):
         weight = limited(weight)
         rest = wish.rest(ridge.outputs(weight) + mean[:, None], eased=True)
         weight, mean = weight + ridge.change(rest), mean + rest.mean(1)
