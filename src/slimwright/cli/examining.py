@@ -11,12 +11,12 @@ from slimwright.cli.arguments import (
     InputOption,
     JsonOption,
     ModelArgument,
+    QuietOption,
     SeedOption,
     TaskOption,
     WeightsOption,
 )
-from slimwright.cli.consoles import err_console, out_console
-from slimwright.cli.progress_bars import progress
+from slimwright.cli.consoles import out_console, progress
 
 INSPECT = (
     "Examples:\n\n  slimwright inspect resnet20\n\n"
@@ -63,6 +63,7 @@ def inspect(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="write a page with tables and charts to this file")] = None,
     seed: SeedOption = 0,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a network costs, layer by layer, or compare several. Counts are exact, for one image."""
@@ -75,7 +76,7 @@ def inspect(
     from slimwright.report import write_inspection
 
     shape, fixed = image_shape(image) if image else None, input_sizes(sizes or ())
-    with progress(err_console) as tell:
+    with progress(quiet) as tell:
         found = load_data(data, seed) if data else None
         nets = subjects(models, data=found, image=shape, sizes=fixed, weights=weights, tell=tell)
         wanted = task_of(task, found, nets[0].original) if found and task else None
@@ -104,6 +105,7 @@ def doctor(
     ] = None,
     weights: WeightsOption = None,
     seed: SeedOption = 0,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Try a network in every runtime: does it convert, run, stay equal, what is slow, and what to change."""
@@ -112,7 +114,7 @@ def doctor(
     from slimwright.cli.subjects import image_shape, input_sizes, subjects
     from slimwright.jobs.doctor import examine
 
-    with progress(err_console) as tell:
+    with progress(quiet) as tell:
         found = load_data(data, seed) if data else None
         shape = image_shape(image) if image else None
         (subject,) = subjects([model], data=found, image=shape, sizes=input_sizes(sizes or ()), weights=weights)
@@ -142,6 +144,7 @@ def devices(
     sizes: InputOption = None,
     weights: WeightsOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="cores to count on; all by default")] = None,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List known devices, or what a network will at least take on each of them: predicted, not measured."""
@@ -156,7 +159,7 @@ def devices(
         else:
             out_console.print(device_tables.devices_table(chosen, out_console.width))
         return
-    with progress(err_console) as tell:
+    with progress(quiet) as tell:
         shape = image_shape(image) if image else None
         (subject,) = subjects([model], image=shape, sizes=input_sizes(sizes or ()), weights=weights, tell=tell)
     found = device_tables.predictions(subject.original.net, chosen, threads)

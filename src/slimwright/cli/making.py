@@ -13,10 +13,12 @@ from slimwright.cli.arguments import (
     CacheOption,
     ComputeOption,
     DataOption,
+    ForceOption,
     ImageOption,
     InputOption,
     JsonOption,
     ModelArgument,
+    QuietOption,
     RuntimesOption,
     SeedOption,
     TargetOption,
@@ -26,8 +28,7 @@ from slimwright.cli.arguments import (
     target_of,
     task_of,
 )
-from slimwright.cli.consoles import err_console, out_console
-from slimwright.cli.progress_bars import progress
+from slimwright.cli.consoles import out_console, progress
 from slimwright.errors import RequestError
 
 EXPORT = (
@@ -63,6 +64,8 @@ def export(
     token_file: TokenOption = None,
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a network for mobile runtimes. Artefacts that fail their proof are reported and not written."""
@@ -72,7 +75,7 @@ def export(
     from slimwright.jobs import export as exporting
 
     wanted = exporting.wanted(runtime or ["onnxruntime"], precision or ["fp32"])
-    with progress(err_console) as tell:
+    with progress(quiet) as tell:
         found = load_data(data, seed) if data else None
         if found:
             original = load_original(model, found, weights=weights, cache=cache, tell=tell)
@@ -83,7 +86,7 @@ def export(
         effort = dataclasses.replace(exporting.EFFORT.alone, threads=threads)
         result = exporting.export(
             original,
-            exporting.Request(wanted, name=model, effort=effort),
+            exporting.Request(wanted, name=model, effort=effort, force=force),
             data=found,
             out=out,
             task=task_of(task, found, original) if found else None,
@@ -108,18 +111,20 @@ def apply(
     compute: ComputeOption = "cpu",
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take the steps of a recipe, any techniques in any order, and save the net."""
-    from slimwright.atomic import kept_at
+    from slimwright.atomic import appearing, kept_at
     from slimwright.cli import tables
     from slimwright.cli.sources import load_data, load_original
-    from slimwright.graph import save_net
+    from slimwright.graph import FILES, save_net
     from slimwright.jobs.apply import applied_sides
     from slimwright.techniques import applied, load_recipe
 
     wanted = load_recipe(recipe)
-    with progress(err_console) as tell:
+    with appearing(out, FILES[0], ours=FILES, force=force) as folder, progress(quiet) as tell:
         found = load_data(data, seed)
         original = load_original(model, found, weights=weights, cache=cache, device=compute, tell=tell)
         net, judged = original.net, task_of(task, found, original)
@@ -127,7 +132,7 @@ def apply(
         checkpoint = kept_at(cache, "apply", f"{wanted.model_dump_json()} {net.digest} {found.name} {seed}")
         work = applied(wanted, net, found, task=judged, device=compute, checkpoint=checkpoint, tell=tell)
         sides = applied_sides(original, found, judged, work)
-    save_net(work.draft.net, out)
+        save_net(work.draft.net, folder)
     if as_json:
         print(json.dumps(sides, indent=1))
         return
@@ -143,19 +148,22 @@ def train(
     compute: ComputeOption = "cpu",
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train a network of the zoo and save it as a net; a run that was stopped goes on where it was."""
+    from slimwright.atomic import appearing
     from slimwright.cli.sources import load_data, load_original
-    from slimwright.graph import save_net
+    from slimwright.graph import FILES, save_net
     from slimwright.train import score
     from slimwright.zoo import ZOO, unknown
 
     if model not in ZOO:
         raise unknown(model, ZOO)
     found = load_data(data, seed)
-    with progress(err_console) as tell:
+    with appearing(out, FILES[0], ours=FILES, force=force) as folder, progress(quiet) as tell:
         original = load_original(model, found, cache=cache, device=compute, tell=tell)
-    save_net(original.net, out)
+        save_net(original.net, folder)
     task = task_of(None, found, original)
     shown = task.metric.shown(score(original.net.to_module(), found, "validation", task))
     said = f"{model} on {found.name}: {task.metric.name} {shown} on the validation part, saved in {out}"
