@@ -1,4 +1,4 @@
-"""`slimwright inspect`, `doctor` and `devices`: what a network costs, where it runs, and what it takes there."""
+"""`slimwright inspect`, `compare`, `doctor` and `devices`: what networks cost, and where they run."""
 
 import json
 from pathlib import Path
@@ -24,6 +24,10 @@ INSPECT = (
     "  slimwright inspect mynets:resnet --image 3x224x224 --depth 2\n\n"
     "  slimwright inspect mobilenet-v2 squeezenet1.1 customnet2 --image 3x96x96\n\n"
     "  slimwright inspect trained/ bundle/ --data digits --json"
+)
+COMPARE = (
+    "Examples:\n\n  slimwright compare model.onnx bundle/ --data images.safetensors\n\n"
+    "  slimwright compare mobilenet-v2 squeezenet1.1 --image 3x96x96 --json"
 )
 DOCTOR = (
     "Examples:\n\n  slimwright doctor mobilenet-v2\n\n"
@@ -90,6 +94,36 @@ def inspect(
         out_console.print(tables.comparison(seen))
     else:
         out_console.print(tables.layers(seen[0], depth, out_console.width))
+
+
+def compare(
+    first: ModelArgument,
+    second: ModelArgument,
+    data: Annotated[str | None, typer.Option(help="show both its test part; without, random images")] = None,
+    task: TaskOption = None,
+    image: ImageOption = None,
+    sizes: InputOption = None,
+    seed: SeedOption = 0,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two networks: counts, size, score, how far their outputs are apart, and latency measured in turn."""
+    from slimwright import jobs
+    from slimwright.cli import tables
+    from slimwright.cli.arguments import task_of
+    from slimwright.cli.sources import load_data
+    from slimwright.cli.subjects import image_shape, input_sizes, subjects
+
+    shape, fixed = image_shape(image) if image else None, input_sizes(sizes or ())
+    with progress(quiet) as tell:
+        found = load_data(data, seed) if data else None
+        one, other = subjects((first, second), data=found, image=shape, sizes=fixed, tell=tell)
+        wanted = task_of(task, found, one.original) if found and task else None
+        seen = jobs.compare(one, other, data=found, task=wanted, tell=tell)
+    if as_json:
+        print(json.dumps(tables.comparison_data(seen), indent=1))
+    else:
+        out_console.print(tables.side_by_side(seen))
 
 
 def doctor(

@@ -42,6 +42,7 @@ app = typer.Typer(
 COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (shrinking.shrink, shrinking.SHRINK),
     (examining.inspect, examining.INSPECT),
+    (examining.compare, examining.COMPARE),
     (making.apply, making.APPLY),
     (examining.devices, examining.DEVICES),
     (making.export, making.EXPORT),
