@@ -103,7 +103,7 @@ def test_the_table_tells_shares_and_differences() -> None:
     text = " ".join(console.export_text().replace("│", " ").split())
     assert "latency 1.00 ms 0.500 ms 0.50x" in text
     assert f"params {counted(count(net).params)} {counted(count(net).params)} 1.00x".replace(GAP, " ") in text
-    assert "outputs on 90 images of the test part of digits: the largest difference is 0.25, 0.012 of the" in text
+    assert "outputs on the test part of digits, 90 images: the largest difference is 0.25, 0.012 of the" in text
     assert "both mean the same on 98.8%" in text
 
 

@@ -12,9 +12,11 @@ import torch
 from typer.testing import CliRunner
 
 from slimwright.cli import app
+from slimwright.cli.schedules import schedule_of
 from slimwright.errors import RequestError
 from slimwright.graph import Net, load_net, save_net
 from slimwright.importers import capture
+from slimwright.train import Schedule
 from slimwright.zoo import build
 
 NOTHING = json.dumps({"original": None, "steps": []})
@@ -91,3 +93,24 @@ def test_force_does_not_replace_where_one_works(home: Path) -> None:
         with pytest.raises(RequestError, match="holds the working directory, which --force does not replace"):
             applied("--out", out, "--force")
     assert (home / "nothing.json").read_text() == NOTHING
+
+
+def test_training_takes_its_schedule_from_the_command_line(home: Path) -> None:
+    """The run is as long as asked for, and the same command does not train again."""
+    how = ("--epochs", "1", "--rate", "0.05", "--batch-size", "64", "--schedule", "momentum=0.5")
+    for number in (1, 2):
+        done = CliRunner().invoke(
+            app, ["train", "resnet8", "--data", "digits", *how, "--out", f"net{number}"], catch_exceptions=False
+        )
+        assert done.exit_code == 0, done.output
+        assert ("train: 1/1" in done.stderr) is (number == 1)
+    assert load_net(home / "net1").digest == load_net(home / "net2").digest
+
+
+def test_what_a_schedule_does_not_know_is_said() -> None:
+    assert schedule_of(3, None, 8, ["patience=2", "weight_decay=1e-4"]) == Schedule(
+        epochs=3, batch_size=8, patience=2, weight_decay=1e-4
+    )
+    for text, said in (("colour=1", "momentum"), ("patience=soon", "'soon' is not a number"), ("minutes=0", "0 min")):
+        with pytest.raises(RequestError, match=said):
+            schedule_of(None, None, None, [text])

@@ -42,7 +42,11 @@ APPLY = (
     "A recipe by hand, for any net that it fits:\n\n"
     '  {"original": null, "steps": [{"step": "merge", "streamlines": ["conv2d"]}, {"step": "solve"}]}'
 )
-TRAIN = "Example:\n\n  slimwright train resnet20 --data digits --out resnet20/"
+TRAIN = (
+    "Examples:\n\n  slimwright train resnet20 --data digits --out resnet20/\n\n"
+    "  slimwright train lenet5 --data mnist:mnist/ --epochs 4 --rate 0.02 --batch-size 64 --out lenet5/\n\n"
+    "  slimwright train resnet8 --data digits --epochs 60 --schedule patience=5 --schedule weight_decay=1e-4 --out r/"
+)
 AGENT = (
     "Examples:\n\n  slimwright agent --host 0.0.0.0\n\n  slimwright agent --write runner.pyz\n\n"
     "Jobs are then sent with --target agent:HOST:8765 and the token that is printed."
@@ -145,6 +149,16 @@ def train(
     model: Annotated[str, typer.Argument(help="zoo name")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="folder for the trained net")],
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over the train part")] = None,
+    rate: Annotated[float | None, typer.Option(help="peak learning rate; halved where the loss explodes")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="images in a step")] = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="patience=5: end when the validation loss stops falling, the rate being constant; minutes=30; "
+            "also momentum, weight_decay, average_over, longest_gradient, label_smoothing, seed; may be repeated"
+        ),
+    ] = None,
     compute: ComputeOption = "cpu",
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
@@ -153,6 +167,7 @@ def train(
 ) -> None:
     """Train a network of the zoo and save it as a net; a run that was stopped goes on where it was."""
     from slimwright.atomic import appearing
+    from slimwright.cli.schedules import schedule_of
     from slimwright.cli.sources import load_data, load_original
     from slimwright.graph import FILES, save_net
     from slimwright.train import score
@@ -160,9 +175,10 @@ def train(
 
     if model not in ZOO:
         raise unknown(model, ZOO)
+    plan = schedule_of(epochs, rate, batch_size, schedule or ())
     found = load_data(data, seed)
     with appearing(out, FILES[0], ours=FILES, force=force) as folder, progress(quiet) as tell:
-        original = load_original(model, found, cache=cache, device=compute, tell=tell)
+        original = load_original(model, found, cache=cache, device=compute, schedule=plan, tell=tell)
         save_net(original.net, folder)
     task = task_of(None, found, original)
     shown = task.metric.shown(score(original.net.to_module(), found, "validation", task))
