@@ -124,3 +124,45 @@ def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match=r"cannot write to .*file/out: "):
         appearing(tmp_path / "file" / "out", MARK).__enter__()
+
+
+def test_a_folder_of_ours_that_holds_something_else_is_left_alone(out: Path) -> None:
+    ours = (MARK, "inner/*")
+    (out / ".DS_Store").write_text("left by a system")
+    with appearing(out, MARK, ours=ours) as folder:
+        write(folder, "now")
+    assert held(out) == holding("now")
+    (out / "deep").mkdir()
+    (out / "deep" / "thesis.txt").write_text("years of work")
+    with pytest.raises(RequestError, match=r"out holds deep/thesis\.txt, which this command did not write"):
+        appearing(out, MARK, ours=ours).__enter__()
+    assert held(out) == holding("now") | {"deep/thesis.txt": "years of work"}
+    with appearing(out, MARK, ours=ours, force=True) as folder:
+        write(folder, "later")
+    assert held(out) == holding("later")
+
+
+def test_with_force_a_file_or_a_strange_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("years of work")
+    for name in ("theirs", "file"):
+        with appearing(tmp_path / name, MARK, force=True) as folder:
+            write(folder, "now")
+        assert held(tmp_path / name) == holding("now")
+    assert {path.name for path in tmp_path.iterdir()} == {"theirs", "file"}
+
+
+@pytest.mark.parametrize("kind", ["the working directory", "the home directory"])
+def test_force_spares_the_folder_that_somebody_is_in(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    if kind == "the home directory":
+        monkeypatch.setenv("HOME", str(tmp_path / "outer" / "inner"))
+    else:
+        monkeypatch.chdir(tmp_path / "outer" / "inner")
+    for out in (tmp_path / "outer", tmp_path / "outer" / "inner"):
+        with pytest.raises(RequestError, match=f"holds {kind}, which --force does not replace"):
+            appearing(out, MARK, force=True).__enter__()
+    assert (tmp_path / "outer" / "inner").is_dir()

@@ -9,12 +9,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from slimwright.errors import RequestError
 
+LITTER = (".DS_Store", "Thumbs.db")  # that systems leave in folders which people look into
 PART = re.compile(r"\..+\.(\d+)-\w+\.part")
 
 
@@ -33,14 +35,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def appearing(out: Path, mark: str) -> Iterator[Path]:
+def appearing(out: Path, mark: str, *, ours: Sequence[str] = ("*",), force: bool = False) -> Iterator[Path]:
     """Give a hidden folder beside `out` that takes its place when the block ends well; else nothing is left.
 
-    Raises RequestError where `out` is there and is not ours to replace (it is not empty and holds no file named
-    `mark`), and where nothing can be written.
+    What is there is replaced where it was made by the same command: it holds a file named `mark`, and no file that
+    none of the patterns `ours` fits. With `force` anything is replaced but what this process works in, and the user's
+    home. Raises RequestError, naming what is in the way, and where nothing can be written.
     """
-    if out.exists() and not (out / mark).exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise RequestError(f"{out} exists and was not made by this command; name another folder with --out")
+    _check_replaced(out, mark, ours, force)
     place = out.resolve()  # a link stays, and the folder that it names is replaced
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +58,24 @@ def appearing(out: Path, mark: str) -> Iterator[Path]:
             raise _unwritable(out, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_replaced(out: Path, mark: str, ours: Sequence[str], force: bool) -> None:
+    """Raise RequestError where something would be lost that is not to be replaced."""
+    if force:
+        for here, what in ((Path.cwd(), "the working directory"), (Path.home(), "the home directory")):
+            if here.resolve().is_relative_to(out.resolve()):
+                raise RequestError(f"{out} holds {what}, which --force does not replace; name another folder")
+        return
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    way_out = "name another folder with --out, or replace it with --force"
+    if not (out / mark).exists():
+        raise RequestError(f"{out} exists and was not made by this command; {way_out}")
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if path.name not in LITTER and not path.is_dir() and not any(fnmatchcase(name, each) for each in ours):
+            raise RequestError(f"{out} holds {name}, which this command did not write; {way_out}")
 
 
 def _replace(place: Path, folder: Path) -> None:

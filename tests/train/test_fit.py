@@ -150,8 +150,55 @@ def test_a_damaged_checkpoint_is_not_used(data: bytes, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_is_told_with_the_rate() -> None:
-    with pytest.raises(DataError, match=r"training loss is (nan|inf) in epoch .*lower the rate \(1e\+20\)"):
+    with pytest.raises(DataError, match=r"training loss is \S+ in epoch .*lower the rate \(1e\+20\)"):
         fit_labels(small_net(), dots(), replace(TINY, rate=1e20))
+
+
+def bare_net() -> nn.Module:
+    """No batch norms: a high rate makes its loss explode."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 2)
+    )  # fmt: skip
+
+
+WILD = Schedule(epochs=6, batch_size=16, rate=16.0)
+
+
+def test_a_loss_that_explodes_is_trained_again_at_half_the_rate_and_it_says_so() -> None:
+    told: list[Event] = []
+    model = fit_labels(bare_net(), dots(), WILD, tell=told.append)
+    restarts = [event.note for event in told if event.stage == "restart"]
+    assert "in epoch 2; it starts over at half the rate, 8" in restarts[0]
+    assert "it goes on after epoch 1 at half the rate, 4" in restarts[1]
+    assert (told[-1].stage, told[-1].done) == ("train", 6)
+    assert score(model, dots(), "test", TASK) > 80
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values())
+
+
+def test_a_rate_that_is_not_too_high_is_left_as_it_is() -> None:
+    told: list[Event] = []
+    fit_labels(bare_net(), dots(), replace(WILD, rate=0.1), tell=told.append)
+    assert [event.stage for event in told] == ["train"] * 6
+
+
+@pytest.mark.parametrize("heard", [2, 4, 6, 9])
+def test_a_run_that_was_killed_after_its_rate_was_halved_goes_on_to_the_same_bits(heard: int, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    wanted = fit_labels(bare_net(), dots(), WILD)
+    with pytest.raises(Killed):
+        fit_labels(bare_net(), dots(), WILD, checkpoint=checkpoint, tell=killed_after(heard)[1])
+    assert same_bits(fit_labels(bare_net(), dots(), WILD, checkpoint=checkpoint), wanted)
+
+
+def test_images_that_make_no_sense_at_any_rate_are_an_error() -> None:
+    model = bare_net()
+    with torch.no_grad():
+        model.get_parameter("0.bias").fill_(torch.inf)
+    with pytest.raises(
+        DataError, match=r"training loss is nan in epoch 1; lower the rate \(0\.1\), which was halved 8"
+    ):
+        fit_labels(model, dots(), TINY)
 
 
 def test_a_teacher_is_followed_and_left_as_it_is() -> None:

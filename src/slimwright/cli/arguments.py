@@ -45,6 +45,10 @@ InputOption = Annotated[
     typer.Option("--input", help="size of an input that an .onnx file leaves open: x=1x3x48x192; may be repeated"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="show no progress")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="replace what is at --out, even if this command did not write it")
+]
 SeedOption = Annotated[int, typer.Option(help="of the data's split")]
 CacheOption = Annotated[
     Path,

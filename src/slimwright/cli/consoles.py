@@ -1,5 +1,20 @@
 """Where commands print: results to standard output, progress and errors to standard error."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 
+from slimwright.progress import Tell, shown, silent
+
 out_console, err_console = Console(), Console(stderr=True)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Tell]:
+    """Give what listens to a job and shows how far it is, on standard error; if `quiet`, what listens to nothing."""
+    if quiet:
+        yield silent
+        return
+    with shown(err_console) as tell:
+        yield tell

@@ -1,4 +1,4 @@
-"""`slimwright inspect`, `doctor` and `devices`: what a network costs, where it runs, and what it takes there."""
+"""`slimwright inspect`, `compare`, `doctor` and `devices`: what networks cost, and where they run."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ from slimwright.cli.arguments import (
     InputOption,
     JsonOption,
     ModelArgument,
+    QuietOption,
     SeedOption,
     TaskOption,
     WeightsOption,
 )
-from slimwright.cli.consoles import err_console, out_console
-from slimwright.cli.progress_bars import progress
+from slimwright.cli.consoles import out_console, progress
 
 INSPECT = (
     "Examples:\n\n  slimwright inspect resnet20\n\n"
@@ -24,6 +24,10 @@ INSPECT = (
     "  slimwright inspect mynets:resnet --image 3x224x224 --depth 2\n\n"
     "  slimwright inspect mobilenet-v2 squeezenet1.1 customnet2 --image 3x96x96\n\n"
     "  slimwright inspect trained/ bundle/ --data digits --json"
+)
+COMPARE = (
+    "Examples:\n\n  slimwright compare model.onnx bundle/ --data images.safetensors\n\n"
+    "  slimwright compare mobilenet-v2 squeezenet1.1 --image 3x96x96 --json"
 )
 DOCTOR = (
     "Examples:\n\n  slimwright doctor mobilenet-v2\n\n"
@@ -63,6 +67,7 @@ def inspect(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="write a page with tables and charts to this file")] = None,
     seed: SeedOption = 0,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a network costs, layer by layer, or compare several. Counts are exact, for one image."""
@@ -75,7 +80,7 @@ def inspect(
     from slimwright.report import write_inspection
 
     shape, fixed = image_shape(image) if image else None, input_sizes(sizes or ())
-    with progress(err_console) as tell:
+    with progress(quiet) as tell:
         found = load_data(data, seed) if data else None
         nets = subjects(models, data=found, image=shape, sizes=fixed, weights=weights, tell=tell)
         wanted = task_of(task, found, nets[0].original) if found and task else None
@@ -91,6 +96,36 @@ def inspect(
         out_console.print(tables.layers(seen[0], depth, out_console.width))
 
 
+def compare(
+    first: ModelArgument,
+    second: ModelArgument,
+    data: Annotated[str | None, typer.Option(help="show both its test part; without, random images")] = None,
+    task: TaskOption = None,
+    image: ImageOption = None,
+    sizes: InputOption = None,
+    seed: SeedOption = 0,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two networks: counts, size, score, how far their outputs are apart, and latency measured in turn."""
+    from slimwright import jobs
+    from slimwright.cli import tables
+    from slimwright.cli.arguments import task_of
+    from slimwright.cli.sources import load_data
+    from slimwright.cli.subjects import image_shape, input_sizes, subjects
+
+    shape, fixed = image_shape(image) if image else None, input_sizes(sizes or ())
+    with progress(quiet) as tell:
+        found = load_data(data, seed) if data else None
+        one, other = subjects((first, second), data=found, image=shape, sizes=fixed, tell=tell)
+        wanted = task_of(task, found, one.original) if found and task else None
+        seen = jobs.compare(one, other, data=found, task=wanted, tell=tell)
+    if as_json:
+        print(json.dumps(tables.comparison_data(seen), indent=1))
+    else:
+        out_console.print(tables.side_by_side(seen))
+
+
 def doctor(
     model: ModelArgument,
     runtime: Annotated[
@@ -104,6 +139,7 @@ def doctor(
     ] = None,
     weights: WeightsOption = None,
     seed: SeedOption = 0,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Try a network in every runtime: does it convert, run, stay equal, what is slow, and what to change."""
@@ -112,7 +148,7 @@ def doctor(
     from slimwright.cli.subjects import image_shape, input_sizes, subjects
     from slimwright.jobs.doctor import examine
 
-    with progress(err_console) as tell:
+    with progress(quiet) as tell:
         found = load_data(data, seed) if data else None
         shape = image_shape(image) if image else None
         (subject,) = subjects([model], data=found, image=shape, sizes=input_sizes(sizes or ()), weights=weights)
@@ -142,6 +178,7 @@ def devices(
     sizes: InputOption = None,
     weights: WeightsOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="cores to count on; all by default")] = None,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List known devices, or what a network will at least take on each of them: predicted, not measured."""
@@ -156,7 +193,7 @@ def devices(
         else:
             out_console.print(device_tables.devices_table(chosen, out_console.width))
         return
-    with progress(err_console) as tell:
+    with progress(quiet) as tell:
         shape = image_shape(image) if image else None
         (subject,) = subjects([model], image=shape, sizes=input_sizes(sizes or ()), weights=weights, tell=tell)
     found = device_tables.predictions(subject.original.net, chosen, threads)

@@ -12,13 +12,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime from 1.29 on reports its use to its maker
 
 import logging
+import platform
 import shutil
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -27,17 +30,19 @@ from slimwright.atomic import stamped, swept
 from slimwright.cli import examining, making, shrinking
 from slimwright.cli.consoles import err_console
 from slimwright.errors import RequestError, SlimwrightError
+from slimwright.runner.machine import runtimes
 
+HELP = "A trained CNN and a device budget in, a smaller, faster model out, proven on the runtime that will run it."
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="A trained CNN and a device budget in, a smaller, faster model out, proven on the runtime that will run it.",
+    help=HELP,
 )
 COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (shrinking.shrink, shrinking.SHRINK),
     (examining.inspect, examining.INSPECT),
+    (examining.compare, examining.COMPARE),
     (making.apply, making.APPLY),
     (examining.devices, examining.DEVICES),
     (making.export, making.EXPORT),
@@ -47,6 +52,27 @@ COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (making.train, making.TRAIN),
     (making.agent, making.AGENT),
 )
+
+
+def _version(asked: bool) -> None:
+    """Say which slimwright this is, and on what it runs; torch is not loaded for that."""
+    if asked:
+        found = {"slimwright": version("slimwright"), "Python": platform.python_version(), "torch": version("torch")}
+        for name, number in (found | runtimes()).items():
+            print(f"{name} {number}")
+        raise typer.Exit
+
+
+@app.callback(help=HELP)
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="of slimwright, and of what it runs on"),
+    ] = False,
+) -> None:
+    """Take what goes before a command's name."""
+
+
 for _command, _examples in COMMANDS:
     app.command(epilog=_examples)(_command)
 

@@ -13,10 +13,12 @@ from slimwright.cli.arguments import (
     CacheOption,
     ComputeOption,
     DataOption,
+    ForceOption,
     ImageOption,
     InputOption,
     JsonOption,
     ModelArgument,
+    QuietOption,
     RuntimesOption,
     SeedOption,
     TargetOption,
@@ -26,8 +28,7 @@ from slimwright.cli.arguments import (
     target_of,
     task_of,
 )
-from slimwright.cli.consoles import err_console, out_console
-from slimwright.cli.progress_bars import progress
+from slimwright.cli.consoles import out_console, progress
 from slimwright.errors import RequestError
 
 EXPORT = (
@@ -41,7 +42,11 @@ APPLY = (
     "A recipe by hand, for any net that it fits:\n\n"
     '  {"original": null, "steps": [{"step": "merge", "streamlines": ["conv2d"]}, {"step": "solve"}]}'
 )
-TRAIN = "Example:\n\n  slimwright train resnet20 --data digits --out resnet20/"
+TRAIN = (
+    "Examples:\n\n  slimwright train resnet20 --data digits --out resnet20/\n\n"
+    "  slimwright train lenet5 --data mnist:mnist/ --epochs 4 --rate 0.02 --batch-size 64 --out lenet5/\n\n"
+    "  slimwright train resnet8 --data digits --epochs 60 --schedule patience=5 --schedule weight_decay=1e-4 --out r/"
+)
 AGENT = (
     "Examples:\n\n  slimwright agent --host 0.0.0.0\n\n  slimwright agent --write runner.pyz\n\n"
     "Jobs are then sent with --target agent:HOST:8765 and the token that is printed."
@@ -63,6 +68,8 @@ def export(
     token_file: TokenOption = None,
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a network for mobile runtimes. Artefacts that fail their proof are reported and not written."""
@@ -72,7 +79,7 @@ def export(
     from slimwright.jobs import export as exporting
 
     wanted = exporting.wanted(runtime or ["onnxruntime"], precision or ["fp32"])
-    with progress(err_console) as tell:
+    with progress(quiet) as tell:
         found = load_data(data, seed) if data else None
         if found:
             original = load_original(model, found, weights=weights, cache=cache, tell=tell)
@@ -83,7 +90,7 @@ def export(
         effort = dataclasses.replace(exporting.EFFORT.alone, threads=threads)
         result = exporting.export(
             original,
-            exporting.Request(wanted, name=model, effort=effort),
+            exporting.Request(wanted, name=model, effort=effort, force=force),
             data=found,
             out=out,
             task=task_of(task, found, original) if found else None,
@@ -108,18 +115,20 @@ def apply(
     compute: ComputeOption = "cpu",
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take the steps of a recipe, any techniques in any order, and save the net."""
-    from slimwright.atomic import kept_at
+    from slimwright.atomic import appearing, kept_at
     from slimwright.cli import tables
     from slimwright.cli.sources import load_data, load_original
-    from slimwright.graph import save_net
+    from slimwright.graph import FILES, save_net
     from slimwright.jobs.apply import applied_sides
     from slimwright.techniques import applied, load_recipe
 
     wanted = load_recipe(recipe)
-    with progress(err_console) as tell:
+    with appearing(out, FILES[0], ours=FILES, force=force) as folder, progress(quiet) as tell:
         found = load_data(data, seed)
         original = load_original(model, found, weights=weights, cache=cache, device=compute, tell=tell)
         net, judged = original.net, task_of(task, found, original)
@@ -127,7 +136,7 @@ def apply(
         checkpoint = kept_at(cache, "apply", f"{wanted.model_dump_json()} {net.digest} {found.name} {seed}")
         work = applied(wanted, net, found, task=judged, device=compute, checkpoint=checkpoint, tell=tell)
         sides = applied_sides(original, found, judged, work)
-    save_net(work.draft.net, out)
+        save_net(work.draft.net, folder)
     if as_json:
         print(json.dumps(sides, indent=1))
         return
@@ -140,22 +149,37 @@ def train(
     model: Annotated[str, typer.Argument(help="zoo name")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="folder for the trained net")],
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over the train part")] = None,
+    rate: Annotated[float | None, typer.Option(help="peak learning rate; halved where the loss explodes")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="images in a step")] = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="patience=5: end when the validation loss stops falling, the rate being constant; minutes=30; "
+            "also momentum, weight_decay, average_over, longest_gradient, label_smoothing, seed; may be repeated"
+        ),
+    ] = None,
     compute: ComputeOption = "cpu",
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train a network of the zoo and save it as a net; a run that was stopped goes on where it was."""
+    from slimwright.atomic import appearing
+    from slimwright.cli.schedules import schedule_of
     from slimwright.cli.sources import load_data, load_original
-    from slimwright.graph import save_net
+    from slimwright.graph import FILES, save_net
     from slimwright.train import score
     from slimwright.zoo import ZOO, unknown
 
     if model not in ZOO:
         raise unknown(model, ZOO)
+    plan = schedule_of(epochs, rate, batch_size, schedule or ())
     found = load_data(data, seed)
-    with progress(err_console) as tell:
-        original = load_original(model, found, cache=cache, device=compute, tell=tell)
-    save_net(original.net, out)
+    with appearing(out, FILES[0], ours=FILES, force=force) as folder, progress(quiet) as tell:
+        original = load_original(model, found, cache=cache, device=compute, schedule=plan, tell=tell)
+        save_net(original.net, folder)
     task = task_of(None, found, original)
     shown = task.metric.shown(score(original.net.to_module(), found, "validation", task))
     said = f"{model} on {found.name}: {task.metric.name} {shown} on the validation part, saved in {out}"

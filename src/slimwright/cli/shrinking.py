@@ -12,8 +12,10 @@ from slimwright.cli.arguments import (
     CacheOption,
     ComputeOption,
     DataOption,
+    ForceOption,
     JsonOption,
     ModelArgument,
+    QuietOption,
     TargetOption,
     TaskOption,
     TokenOption,
@@ -21,8 +23,7 @@ from slimwright.cli.arguments import (
     target_of,
     task_of,
 )
-from slimwright.cli.consoles import err_console, out_console
-from slimwright.cli.progress_bars import progress
+from slimwright.cli.consoles import out_console, progress
 from slimwright.errors import RequestError
 
 SHRINK = (
@@ -64,6 +65,8 @@ def shrink(
     seed: Annotated[int, typer.Option(help="of the data's split and of every choice")] = 0,
     cache: CacheOption = DEFAULT_CACHE,
     fresh: Annotated[bool, typer.Option("--fresh", help="start over; without, a job that was stopped goes on")] = False,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find the best model within a budget, and prove it on the runtime."""
@@ -90,8 +93,9 @@ def shrink(
         cache=cache,
         name=model,
         fresh=fresh,
+        force=force,
     )
-    with progress(err_console) as tell:
+    with progress(quiet) as tell:
         found = load_data(data, seed)
         original = load_original(model, found, weights=weights, cache=cache, device=compute, tell=tell)
         wanted = task_of(task, found, original)
@@ -109,6 +113,7 @@ def verify(
     task: TaskOption = None,
     target: TargetOption = "local",
     token_file: TokenOption = None,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a bundle's proof again, here or on a device: parity, metric, latency, memory, budget."""
@@ -122,7 +127,7 @@ def verify(
     if data is None and name != "digits":  # a bundle must not be able to name code that is then run
         raise RequestError(f"this bundle was proven on '{name}'; name that data with --data")
     wanted = load_task(task) if task and ":" in task else None
-    with progress(err_console) as tell:
+    with progress(quiet) as tell:
         loaded = load_data(name, found.manifest.seed)
         checks = verified(found, loaded, target_of(target, token_file), task=wanted, tell=tell)
     passed = all(check.passed for check in checks)

@@ -127,16 +127,21 @@ def load_original(
     weights: Path | None = None,
     cache: Path | None = None,
     device: str = "cpu",
+    schedule: Schedule | None = None,
     tell: Tell = silent,
 ) -> Original:
     """Return the model that `spec` names. A zoo network without `weights` is trained on `data`, once per cache.
+
+    It is trained by `schedule`, or as most networks want it.
 
     Raises ModelError, naming the file and the way out, and RequestError where there is no such device to train on.
     """
     path = Path(spec)
     if spec in ZOO:
         if weights is None:
-            return original_of(_trained(spec, data, cache, usable(device), tell), shapes_of(data))
+            return original_of(
+                _trained(spec, data, schedule or Schedule(), cache, device=usable(device), tell=tell), shapes_of(data)
+            )
         return original_of(_weighted(_zoo(spec, data), weights, tell), shapes_of(data))
     if ":" in spec and not path.exists():
         model = _called(spec, ModelError)
@@ -175,11 +180,11 @@ def read_original(path: Path, sizes: Sizes = ()) -> Original:
     )
 
 
-def _trained(name: str, data: Dataset, cache: Path | None, device: str, tell: Tell) -> nn.Module:
+def _trained(name: str, data: Dataset, schedule: Schedule, cache: Path | None, *, device: str, tell: Tell) -> nn.Module:
     """A zoo network trained on `data`; the weights are kept under a key of all that made them."""
     if not data.labels:
         raise ModelError(f"'{data.name}' has no labels to train {name} on; give its weights with --weights")
-    schedule, model = Schedule(), _zoo(name, data)
+    model = _zoo(name, data)
     said = json.dumps([name, data.name, part_fingerprint(data, "train"), asdict(schedule)])
     path = kept_at(cache, name, said) if cache else None
     if path and path.exists():

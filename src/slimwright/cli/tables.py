@@ -1,6 +1,7 @@
 """What commands print, as tables for a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from operator import attrgetter
 
 from rich.box import SIMPLE, SIMPLE_HEAD
@@ -8,9 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from slimwright.jobs.compare import Comparison, Likeness
 from slimwright.jobs.export import Export, Exported
 from slimwright.jobs.verify import Check
-from slimwright.measure import Bundle, Inspection, Row
+from slimwright.measure import Bundle, Inspection, Row, as_data
 from slimwright.report import (
     NONE,
     columns,
@@ -70,6 +72,50 @@ def comparison(found: Sequence[Inspection]) -> RenderableType:
         cells = compared(each)
         table.add_row(Text(each.name), *(cells[name] for name in columns(found)))
     return Group(table, *(Text(f"{name}: {why}") for name, why in reasons(found)), Text(notes(found), style="dim"))
+
+
+def side_by_side(found: Comparison) -> RenderableType:
+    """Return two networks as columns, with the second as a share of the first, and how far their outputs are apart."""
+    table = _plain("", "", *(each.name for each in found.sides), "")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    cells = [compared(each) for each in found.sides]
+    for name in columns(found.sides):
+        old, new = (SHARED[name](each) if name in SHARED else None for each in found.sides)
+        share = f"{new / old:.2f}x" if old and new is not None else ""
+        table.add_row(name, *(Text(side[name]) for side in cells), share)
+    remarks = (Text(f"{name}: {why}") for name, why in reasons(found.sides))
+    return Group(table, Text(_apart(found.outputs)), *remarks, Text(notes(found.sides), style="dim"))
+
+
+SHARED: Mapping[str, Callable[[Inspection], float | None]] = {  # of what a share is told
+    "params": lambda each: each.total.params,
+    "MACs": lambda each: each.total.macs,
+    "memory": lambda each: each.total.peak_activation_bytes,
+    "file": lambda each: each.measured.size_bytes,
+    "latency": lambda each: each.measured.latency.median_ms if each.measured.latency else None,
+}
+
+
+def _apart(outputs: Likeness) -> str:
+    on = (
+        f"the test part of {outputs.data}, {outputs.images:,} images"
+        if outputs.data
+        else f"{outputs.images} random images"
+    )
+    if outputs.max_relative_error is None or outputs.max_abs_error is None:
+        return f"outputs on {on}: {outputs.why}"
+    said = f"outputs on {on}: the largest difference is {outputs.max_abs_error:.2g}, "
+    said += f"{outputs.max_relative_error:.2g} of the largest value"
+    alike = f"; both mean the same on {outputs.agreement:.1%}" if outputs.agreement is not None else f"; {outputs.why}"
+    return said + alike
+
+
+def comparison_data(found: Comparison) -> dict[str, object]:
+    """Return a comparison as JSON-ready data, without the layers: `inspect` tells of those."""
+    every = (as_data([each]) for each in found.sides)
+    kept = ("model", "inputs", "outputs", "total", "measured")
+    return {"models": [{name: one[name] for name in kept} for one in every], "outputs": asdict(found.outputs)}
 
 
 def summary(bundle: Bundle) -> RenderableType:

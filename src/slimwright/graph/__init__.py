@@ -2,9 +2,10 @@
 
 from slimwright.graph.liveness import MemoryPlan, plan_memory
 from slimwright.graph.net import Net, Node, Ref, images_at_once, random_inputs, structure, zero_inputs
-from slimwright.graph.store import load_net, save_net
+from slimwright.graph.store import FILES, load_net, save_net
 
 __all__ = [
+    "FILES",
     "MemoryPlan",
     "Net",
     "Node",

@@ -22,6 +22,7 @@ from slimwright.graph.node import Node, Ref, Value
 from slimwright.graph.ops import op_of
 
 FORMAT, VERSION = "slimwright-net", 1
+FILES = ("net.json", "net.safetensors")
 
 
 def save_net(net: Net, folder: Path) -> None:

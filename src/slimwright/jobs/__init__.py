@@ -1,6 +1,7 @@
 """What slimwright does for people: one file a job."""
 
+from slimwright.jobs.compare import Comparison, compare
 from slimwright.jobs.inspect import Subject, inspect
 from slimwright.jobs.shrink import Settings, shrink
 
-__all__ = ["Settings", "Subject", "inspect", "shrink"]
+__all__ = ["Comparison", "Settings", "Subject", "compare", "inspect", "shrink"]

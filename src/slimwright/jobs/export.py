@@ -34,7 +34,7 @@ from slimwright.measure import (
     prove,
     sha256_of,
 )
-from slimwright.progress import Event, Tell, silent
+from slimwright.progress import Event, Tell, told
 from slimwright.runner.machine import Described, loaded_by
 from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop
 from slimwright.runtimes.known import installed, pairs
@@ -43,6 +43,7 @@ from slimwright.tasks import Imitation, Task, task_for
 from slimwright.techniques import fold_batch_norm
 
 EXPORT = "export.json"
+EXPORTED = (EXPORT, *(f"*-{precision}/*" for precision in PRECISIONS))  # all that the folder holds
 EFFORT = EFFORTS["export"]
 RANDOM_IMAGES = 16  # where there is no data, parity is looked at on these
 Wanted = tuple[str, Precision]
@@ -94,6 +95,7 @@ class Request:
     name: str = "model"
     effort: Effort = EFFORT.alone
     rounds: int = EFFORT.rounds
+    force: bool = False  # replace what is at `out`, even if it holds what no export wrote
 
 
 def wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> tuple[Wanted, ...]:
@@ -116,7 +118,7 @@ def export(
     out: Path,
     task: Task | None = None,
     target: Target | None = None,
-    tell: Tell = silent,
+    tell: Tell | None = None,
 ) -> Export:
     """Convert, prove and measure; return what `out` holds, which appears whole or not at all.
 
@@ -131,7 +133,7 @@ def export(
         raise RequestError("INT8 is calibrated on images, and proven by them: name them with --data")
     exam = _exam(original, data, task)
     expected = expected_of(original, exam.inputs)
-    with appearing(out, EXPORT) as folder:
+    with told(tell) as tell, appearing(out, EXPORT, ours=EXPORTED, force=request.force) as folder:
         entries, artefacts = _converted(net, request, data, folder, tell)
         effort = ProofEffort(request.effort, rounds=request.rounds)
         seen = prove(place, artefacts, effort, exam=exam, expected=dict.fromkeys(artefacts, expected), tell=tell)

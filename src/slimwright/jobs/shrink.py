@@ -20,8 +20,8 @@ from slimwright.jobs.given import check_place, context_of, given_of, shapes_of
 from slimwright.jobs.handed_over import handed_over
 from slimwright.jobs.searched import searched
 from slimwright.jobs.stages import Stages
-from slimwright.measure import MANIFEST, Bundle, Original, original_of
-from slimwright.progress import Tell, silent
+from slimwright.measure import BUNDLED, MANIFEST, Bundle, Original, original_of
+from slimwright.progress import Tell, told
 from slimwright.report import write_report
 from slimwright.runtimes import Workshop
 from slimwright.search import Policy, Tuning, key_of, measured_plan, open_journal
@@ -45,6 +45,7 @@ class Settings:
     policy: Policy = measured_plan
     techniques: tuple[Technique, ...] = TECHNIQUES
     fresh: bool = False  # start over, whatever the cache holds of this job
+    force: bool = False  # replace what is at `out`, even if it holds what no job wrote
 
 
 def shrink(
@@ -55,11 +56,13 @@ def shrink(
     out: Path | str,
     task: Task | Making | None = None,
     settings: Settings | None = None,
-    tell: Tell = silent,
+    tell: Tell | None = None,
 ) -> Bundle:
     """Return a bundle in `out` with the best model found within `budget`, proven on the runtime.
 
     Without a `task`, it follows from the data: classification where there are labels, else imitation of the original.
+    Progress goes to `tell`; without, it is shown where standard error is a terminal, and in notebooks.
+
     If no model fits, the bundle holds the nearest one, and its summary says what was missed. `out` appears whole or
     not at all. Raises RequestError for what cannot be done and ProofError where the runtime disagrees with the net.
     """
@@ -70,8 +73,13 @@ def shrink(
     task = task_for(data, original.output_shapes, original.forward, task)
     method = Method(settings.techniques, recipe_type(settings.techniques), settings.device)
     tune = Tuning(settings.tune_epochs, settings.tune_rate, settings.seed)
-    stages = Stages(tell)
-    with appearing(out, MANIFEST) as folder, Workshop() as workshop, keeping(settings.cache) as cache:
+    with (
+        told(tell) as tell,
+        appearing(out, MANIFEST, ours=BUNDLED, force=settings.force) as folder,
+        Workshop() as workshop,
+        keeping(settings.cache) as cache,
+    ):
+        stages = Stages(tell)
         with stages("measure the original"):
             place = Place(settings.runtime, settings.target, workshop)
             given = given_of(original, task, data)

@@ -8,7 +8,7 @@ from slimwright.data import Dataset, Inputs, tensors_of, whole
 from slimwright.errors import DataError, ProofError
 from slimwright.graph import Net, load_net
 from slimwright.measure import EFFORTS, NET, Bundle, Exam, Proven, misses, outputs_of, prove
-from slimwright.progress import Tell, silent
+from slimwright.progress import Tell, told
 from slimwright.targets import Effort, Target, measure
 from slimwright.tasks import Forward, Making, Outputs, Task, task_for
 
@@ -27,7 +27,7 @@ class Check:
 
 
 def verify(
-    bundle: Bundle, data: Dataset, target: Target, *, task: Task | Making | None = None, tell: Tell = silent
+    bundle: Bundle, data: Dataset, target: Target, *, task: Task | Making | None = None, tell: Tell | None = None
 ) -> list[Check]:
     """Return what a bundle promised beside what was found now, on a target, with its data set.
 
@@ -52,7 +52,8 @@ def verify(
     sides = {"original": bundle.artefact("original"), "result": bundle.artefact("result")}
     expected = {"result": outputs_of(net, inputs)}
     exam = Exam(task, inputs, targets)
-    found = prove(target, sides, EFFORTS["final"], exam=exam, expected=expected, tell=tell)
+    with told(tell) as tell:
+        found = prove(target, sides, EFFORTS["final"], exam=exam, expected=expected, tell=tell)
     for name, one in found.items():
         if not one.rounds or one.latency is None:
             raise ProofError(f"the {name} cannot be run: {one.why}")

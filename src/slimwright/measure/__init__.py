@@ -1,6 +1,7 @@
 """Prove artefacts: run, compare, score, time; and the records of what was measured."""
 
 from slimwright.measure.bundle import (
+    BUNDLED,
     HASHED,
     MANIFEST,
     NET,
@@ -36,6 +37,7 @@ from slimwright.measure.records import (
 )
 
 __all__ = [
+    "BUNDLED",
     "EFFORTS",
     "HASHED",
     "MANIFEST",

@@ -19,6 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 
 from slimwright.errors import BundleError
+from slimwright.measure.notebook import html_of
 from slimwright.measure.records import DataCard, Decision, Parity, Record, TaskCard, Timing
 from slimwright.runtimes import Artefact, Precision
 from slimwright.tasks import Metric
@@ -28,6 +29,7 @@ from slimwright.techniques.recipe import FILE, fault
 RECIPE, MANIFEST, REPORT, NET = FILE, "manifest.json", "report.html", "net"
 STEMS = {"original": "original", "result": "model"}  # of the artefacts' files
 HASHED = (RECIPE, "net/net.json", "net/net.safetensors")  # and the artefacts' files
+BUNDLED = (*HASHED, MANIFEST, REPORT, "plots/*.png", *(f"{stem}.*" for stem in STEMS.values()))  # all that it holds
 VERSION = 2
 
 
@@ -158,6 +160,10 @@ class Bundle:
     def summary(self) -> Summary:
         """Score, latency and size of original and result, and whether the budget was met."""
         return self.manifest.summary
+
+    def _repr_html_(self) -> str:
+        """Both sides as a table, in a notebook."""
+        return html_of(self.manifest)
 
 
 def load_bundle(path: Path, techniques: Sequence[Technique] = TECHNIQUES) -> Bundle:

@@ -46,8 +46,13 @@ def about() -> Described:
         "system": platform.platform(),
         "python": platform.python_version(),
         "byteorder": sys.byteorder,
-        "runtimes": {name: found for name in PACKAGES if (found := runtime_version(name))},
+        "runtimes": runtimes(),
     }
+
+
+def runtimes() -> dict[str, str]:
+    """Return the version of each runtime that is installed."""
+    return {name: found for name in PACKAGES if (found := runtime_version(name))}
 
 
 def runtime_version(name: str) -> str:

@@ -1,8 +1,8 @@
 """How a training run survives a kill.
 
-A checkpoint holds all that the run carries: the weights, the momenta, the moving average, the best weights so far and
-the time spent. It belongs to the run whose key it bears, which covers the weights that the run began with, the task
-and the teacher's weights.
+A checkpoint holds all that the run carries: the weights, the momenta, the moving average, the best weights so far, the
+last good ones and the time spent. It belongs to the run whose key it bears, which covers the weights that the run began
+with, the task and the teacher's weights.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from slimwright.atomic import replacing
 from slimwright.data import Dataset
 from slimwright.tasks import Task
-from slimwright.train.run import Best, Run
+from slimwright.train.run import Best, Good, Run
 from slimwright.train.schedule import Schedule
 
 
@@ -41,6 +41,8 @@ def save(run: Run, path: Path, key: str) -> None:
     tensors = {f"model.{name}": t for name, t in run.model.state_dict().items()}
     tensors |= {f"best.{name}": t for name, t in run.best.weights.items()}
     tensors |= {f"average.{name}": t for name, t in (run.average.state_dict() if run.average else {}).items()}
+    if run.good.epoch != run.epoch:  # else they are the model's
+        tensors |= {f"good.{name}": t for name, t in run.good.weights.items()}
     for name, parameter in run.model.named_parameters():
         momentum = run.optimizer.state[parameter].get("momentum_buffer")
         if momentum is not None:
@@ -50,6 +52,9 @@ def save(run: Run, path: Path, key: str) -> None:
         "spent_s": run.clock.spent_s,
         "best_loss": run.best.loss,
         "best_epoch": run.best.epoch,
+        "good_epoch": run.good.epoch,
+        "first_loss": run.first_loss,
+        "halvings": run.halvings,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -75,6 +80,9 @@ def restore(run: Run, path: Path, key: str) -> None:
         if name in momenta:
             run.optimizer.state[parameter]["momentum_buffer"] = momenta[name].to(parameter.device)
     run.epoch, run.clock.spent_s = int(said["epoch"]), float(said["spent_s"])
+    run.first_loss, run.halvings = float(said["first_loss"]), int(said["halvings"])
+    good = _under("good.", tensors)
+    run.good = Good(good, int(said["good_epoch"])) if good else Good.of(run.model, run.epoch)
     run.best = Best(_under("best.", tensors), float(said["best_loss"]), int(said["best_epoch"]))
 
 

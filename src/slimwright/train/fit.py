@@ -44,7 +44,8 @@ def fit(
     it is removed at the end. Time that went into an epoch that was never finished is not counted; all other is, so a
     run that was killed gets no more minutes than one that was not.
 
-    A run with patience whose loss stops being a number ends there with its best weights. Raises DataError where there
+    A run whose loss stops being a number goes on from its last good epoch, or starts over, at half the rate, and says
+    so in an event. Where that does not help, one with patience ends with its best weights; raises DataError where there
     are none, and RequestError where schedule and model do not fit.
     """
     if teacher is not None:
@@ -57,7 +58,10 @@ def fit(
         restore(run, checkpoint, key)
     while not run.over:
         _epoch(run, data, task, teacher)
-        if schedule.patience:
+        if run.lost and (said := run.go_back()):
+            tell(Event("restart", 1, 1, said))
+            continue
+        if schedule.patience and not run.lost:
             run.judge(data, task)
         run.clock.look()
         tell(_event(run))
@@ -87,7 +91,7 @@ def _epoch(run: Run, data: Dataset, task: Task, teacher: nn.Module | None) -> No
         with placed(device):
             inputs, targets = (moved(value, device) for value in batch)
             run.descend(loss_of(model, (inputs, targets), schedule, task=task, teacher=teacher), done)
-    run.epoch += 1
+    run.end_epoch()
 
 
 def _event(run: Run) -> Event:

@@ -1,10 +1,11 @@
-"""What a training run carries from step to step."""
+"""What a training run carries from step to step, and what it goes back to where its loss stops being a number."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
+import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel
@@ -14,6 +15,9 @@ from slimwright.errors import DataError, RequestError
 from slimwright.tasks import Task
 from slimwright.train.schedule import Schedule, leads_to
 from slimwright.train.scoring import mean_loss
+
+MOST_HALVINGS = 8  # of the rate: a 256th
+EXPLODED = 1e3  # of the first loss, or nats: no run came back from there, and its rectifiers may all be dead
 
 
 class Clock:
@@ -43,6 +47,19 @@ class Best:
         return Best({name: tensor.clone() for name, tensor in model.state_dict().items()}, loss, epoch)
 
 
+@dataclass(frozen=True)
+class Good:
+    """Weights to go back to: those of the end of an epoch that left the loss no higher than it began, or the first."""
+
+    weights: Mapping[str, Tensor]
+    epoch: int = 0
+
+    @classmethod
+    def of(cls, model: nn.Module, epoch: int) -> "Good":
+        """Keep a model's weights."""
+        return cls({name: tensor.clone() for name, tensor in model.state_dict().items()}, epoch)
+
+
 @dataclass
 class Run:
     """A model in training: `epoch` epochs of `steps` steps are over. `Run.of` starts one."""
@@ -53,16 +70,20 @@ class Run:
     optimizer: SGD
     average: AveragedModel | None
     clock: Clock
+    good: Good
     epoch: int = 0
     loss: float = math.nan  # of the last batch
-    lost: bool = False  # the loss is not a number any more
+    first_loss: float = math.nan  # of the first batch
+    halvings: int = 0  # of the rate, since the loss was lost so often
+    lost: bool = False  # the loss exploded, or it or a weight is not a number any more
     best: Best = field(default_factory=Best)
 
     @classmethod
     def of(cls, model: nn.Module, data: Dataset, schedule: Schedule) -> "Run":
         """Start a run on the train part of `data`. Raises RequestError where the schedule names no such layer."""
         steps = math.ceil(data.size("train") / schedule.batch_size)
-        return cls(model, schedule, steps, _optimizer(model, schedule), _average(model, schedule, steps), Clock())
+        optimizer, average = _optimizer(model, schedule), _average(model, schedule, steps)
+        return cls(model, schedule, steps, optimizer, average, Clock(), Good.of(model, 0))
 
     @property
     def over(self) -> bool:
@@ -82,15 +103,16 @@ class Run:
     def descend(self, loss: Tensor, done: float) -> None:
         """Take one step down the gradient of `loss`, at the rate for the share of the run that is done.
 
-        Where the loss is not a number the run is over; raises DataError where it has no best weights to go back to.
+        Where the loss is not a number, or exploded, nothing is changed, and the run is lost.
         """
         self.loss = loss.item()
-        if not math.isfinite(self.loss):
+        if not self._sound:
             self.lost = True
-            self._expect_best(f"the training loss is {self.loss} in epoch {self.epoch + 1}")
             return
+        self.first_loss = self.loss if math.isnan(self.first_loss) else self.first_loss
+        rate = self.schedule.rate_at(done) * self.share
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate_at(done) * group["factor"]
+            group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad()
         loss.backward()
         if self.schedule.longest_gradient is not None:
@@ -98,6 +120,46 @@ class Run:
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.model)
+
+    @property
+    def _sound(self) -> bool:
+        """True where the loss is a number that a run can come down from."""
+        highest = math.inf if math.isnan(self.first_loss) else EXPLODED * max(self.first_loss, 1.0)
+        return math.isfinite(self.loss) and self.loss <= highest
+
+    @property
+    def share(self) -> float:
+        """The share of the schedule's rate that is taken."""
+        return 0.5**self.halvings
+
+    def end_epoch(self) -> None:
+        """Count an epoch; its weights are good where they are numbers and the loss is no higher than it began."""
+        self.epoch += 1
+        state = self.model.state_dict().values()
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in state if tensor.is_floating_point()):
+            self.lost = True
+        if not self.lost and self.loss <= self.first_loss:
+            self.good = Good.of(self.model, self.epoch)
+
+    def go_back(self) -> str:
+        """Take up the last good weights at half the rate, without momentum, and say so.
+
+        Raises DataError where the rate was halved often enough and no best weights are known; else "" where the run
+        ends with those.
+        """
+        lost = f"the training loss is {self.loss:g} in epoch {self.epoch}"
+        if self._sound:
+            lost = f"weights are not numbers any more after epoch {self.epoch}"
+        if self.halvings == MOST_HALVINGS:
+            self._expect_best(lost)
+            return ""
+        self.halvings += 1
+        self.model.load_state_dict(self.good.weights)
+        self.optimizer.state.clear()
+        self.average = _average(self.model, self.schedule, self.steps)
+        self.epoch, self.lost = self.good.epoch, False
+        on = f"it goes on after epoch {self.epoch}" if self.epoch else "it starts over"
+        return f"{lost}; {on} at half the rate, {self.schedule.rate * self.share:.2g}"
 
     def judge(self, data: Dataset, task: Task) -> None:
         """Keep what is best on the validation part so far: the weights as they are, or their average.
@@ -113,7 +175,8 @@ class Run:
 
     def _expect_best(self, otherwise: str) -> None:
         if not self.best.weights:
-            raise DataError(f"{otherwise}; lower the rate ({self.schedule.rate}) or check the data")
+            halved = f", which was halved {self.halvings} times," if self.halvings else ""
+            raise DataError(f"{otherwise}; lower the rate ({self.schedule.rate}){halved} or check the data")
 
 
 def _optimizer(model: nn.Module, schedule: Schedule) -> SGD:

@@ -20,7 +20,7 @@ from slimwright.graph import Net, random_inputs
 from slimwright.jobs.doctor.swaps import Swap, swaps_of
 from slimwright.jobs.doctor.widths import shapes_to_time
 from slimwright.measure import EFFORTS, TOLERANCE, Exam, outputs_of, prove, times
-from slimwright.progress import Event, Tell, silent
+from slimwright.progress import Event, Tell, told
 from slimwright.runner.sessions.session import Kernel
 from slimwright.runner.timing import Latency
 from slimwright.runtimes import RUNTIMES, Artefact, Precision, Workshop
@@ -120,7 +120,7 @@ def examine(
     precisions: Sequence[str] = ("fp32",),
     data: Dataset | None = None,
     task: Task | None = None,
-    tell: Tell = silent,
+    tell: Tell | None = None,
 ) -> Diagnosis:
     """Return what was seen of a network in `runtimes`, or in all there are.
 
@@ -130,7 +130,11 @@ def examine(
     net, place = fold_batch_norm(net), Local()
     wanted = pairs(runtimes or tuple(RUNTIMES), precisions)
     exam, calibration = _exam(net, data, task)
-    with Workshop() as workshop, tempfile.TemporaryDirectory(prefix="slimwright-") as scratch:
+    with (
+        told(tell) as tell,
+        Workshop() as workshop,
+        tempfile.TemporaryDirectory(prefix="slimwright-") as scratch,
+    ):
         ward = _Ward(workshop, place, Path(scratch), exam, calibration)
         visits = []
         for number, (runtime, precision) in enumerate(wanted):
@@ -140,13 +144,13 @@ def examine(
         if all(visit.missing for visit in visits):
             raise RequestError("; ".join(dict.fromkeys(visit.why for visit in visits)))
         trials = tuple(ward.trials(net, visits, tell))
-    well = [visit.runtime for visit in visits if visit.well]
-    layers = {}
-    for runtime in (r for r in LAYERS_IN if r in well):
-        tell(Event("layers", 0, 1, runtime))
-        shapes = shapes_to_time(net)
-        layers[runtime] = dict(zip(shapes, layer_timer(place, runtime)(shapes, 0), strict=True))
-        tell(Event("layers", 1, 1, runtime))
+        well = [visit.runtime for visit in visits if visit.well]
+        layers = {}
+        for runtime in (r for r in LAYERS_IN if r in well):
+            tell(Event("layers", 0, 1, runtime))
+            shapes = shapes_to_time(net)
+            layers[runtime] = dict(zip(shapes, layer_timer(place, runtime)(shapes, 0), strict=True))
+            tell(Event("layers", 1, 1, runtime))
     largest = largest_values(net, tensors_of(exam.inputs))
     return Diagnosis(name, net, data.name if data else None, tuple(visits), trials, layers, largest)
 

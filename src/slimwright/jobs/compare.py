@@ -1,0 +1,100 @@
+"""Compare two networks: what each costs, measured in turn in one run, and how far apart their outputs are.
+
+Costs and scores are those of `inspect`. Outputs are of the models as they were given: a file runs in its own framework,
+a bundle's model in its runtime. Both see the same images, those of the test part or random ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slimwright.data import Dataset, Inputs, as_inputs, count_of, tensors_of, whole
+from slimwright.errors import DataError, ProofError
+from slimwright.graph import random_inputs
+from slimwright.jobs.inspect import Subject, inspect
+from slimwright.measure import Inspection, parity
+from slimwright.progress import Event, Tell, told
+from slimwright.targets import Effort, Local, measure
+from slimwright.tasks import Imitation, Outputs, Task, task_for
+
+RANDOM_IMAGES = 16  # where there is no data
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Outputs of two networks on the same images. None, and a reason in `why`, for what cannot be said."""
+
+    images: int
+    data: str | None  # whose test part they are; None: random images
+    agreement: float | None = None  # share of images on which both mean the same, by the task
+    max_abs_error: float | None = None
+    max_relative_error: float | None = None  # of the largest value of the first network's output
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two networks side by side."""
+
+    sides: tuple[Inspection, Inspection]
+    outputs: Likeness
+
+
+def compare(
+    first: Subject,
+    second: Subject,
+    *,
+    data: Dataset | None = None,
+    task: Task | None = None,
+    tell: Tell | None = None,
+) -> Comparison:
+    """Return what two networks cost and how their outputs differ; with `data` their scores on its test part, too.
+
+    Raises DataError where they take other inputs, so that nothing can be shown to both.
+    """
+    takes = [[list(node.shape[1:]) for node in each.original.net.inputs] for each in (first, second)]
+    if takes[0] != takes[1]:
+        said = [" and ".join(map(str, shapes)) for shapes in takes]
+        raise DataError(f"{first.name} takes images of {said[0]}, {second.name} of {said[1]}; give --image, or --data")
+    with told(tell) as tell:
+        sides = inspect((first, second), data=data, task=task, timed=True, tell=tell)
+        tell(Event("outputs", 0, 1))
+        outputs = likeness(first, second, data, task)
+        tell(Event("outputs", 1, 1))
+    return Comparison((sides[0], sides[1]), outputs)
+
+
+def likeness(first: Subject, second: Subject, data: Dataset | None, task: Task | None) -> Likeness:
+    """Return how far the outputs of two networks, which take the same inputs, are apart on the same images."""
+    original = first.original
+    if data is None:
+        inputs = as_inputs(random_inputs(original.net, RANDOM_IMAGES, seed=0))
+        task = task or Imitation((1.0,) * len(original.net.outputs))
+    else:
+        inputs, _ = whole(data, "test")
+        task = task or task_for(data, original.output_shapes, original.forward)
+    said = Likeness(count_of(inputs), data.name if data else None)
+    shapes = [_shapes(each) for each in (first, second)]
+    if shapes[0] != shapes[1]:
+        why = f"their outputs have other shapes: {shapes[0]} and {shapes[1]}"
+        return Likeness(said.images, said.data, why=why)
+    try:
+        found = parity(task, _outputs(second, inputs), _outputs(first, inputs), "fp32", random=data is None)
+    except ProofError as error:
+        return Likeness(said.images, said.data, why=str(error))
+    agreement = None if data is None else found.agreement
+    why = "random images lie between classes, so agreement is not told" if data is None else ""
+    return Likeness(said.images, said.data, agreement, found.max_abs_error, found.max_relative_error, why)
+
+
+def _shapes(subject: Subject) -> Sequence[Sequence[int]]:
+    net = subject.original.net
+    return [list(net[name].shape[1:]) for name in net.outputs]
+
+
+def _outputs(subject: Subject, inputs: Inputs) -> Outputs:
+    """What a network gives: a bundle's model in its runtime, any other as it was given."""
+    if subject.artefact is None:
+        return subject.original.forward(inputs)
+    seen = measure(Local(), {"model": subject.artefact}, Effort(), inputs=tensors_of(inputs))["model"]
+    assert seen.outputs is not None
+    return seen.outputs
