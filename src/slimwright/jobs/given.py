@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -88,4 +88,4 @@ def versions() -> dict[str, str]:
 def _said(task: Task) -> Sequence[str]:
     """What tells one task from another."""
     kind = f"{type(task).__module__}.{type(task).__qualname__}"
-    return [kind, task.name, str(asdict(task)) if is_dataclass(task) and not isinstance(task, type) else ""]
+    return [kind, task.name, repr(task) if is_dataclass(task) else ""]

@@ -2,6 +2,7 @@
 
 from slimwright.tasks.choosing import NAMED, Named, task_for
 from slimwright.tasks.classification import Classification
+from slimwright.tasks.detection import Detection, Yolo, detecting, form_of
 from slimwright.tasks.imitation import Imitated, Imitation, imitating
 from slimwright.tasks.multi_label import MultiLabel
 from slimwright.tasks.task import Forward, Metric, Outputs, Task, forward_of, returned
@@ -9,6 +10,7 @@ from slimwright.tasks.task import Forward, Metric, Outputs, Task, forward_of, re
 __all__ = [
     "NAMED",
     "Classification",
+    "Detection",
     "Forward",
     "Imitated",
     "Imitation",
@@ -17,6 +19,9 @@ __all__ = [
     "Named",
     "Outputs",
     "Task",
+    "Yolo",
+    "detecting",
+    "form_of",
     "forward_of",
     "imitating",
     "returned",

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from slimwright.data import Dataset, Part, is_labels, no_images, tensors_of
 from slimwright.errors import DataError, RequestError
 from slimwright.tasks.classification import Classification
+from slimwright.tasks.detection import detecting
 from slimwright.tasks.imitation import imitating
 from slimwright.tasks.multi_label import MultiLabel
 from slimwright.tasks.task import Forward, Task
@@ -16,6 +18,7 @@ NONE = "no labels"
 LABELS = "a label for each image"
 FLAGS = "a 0 or 1 for each image and class"
 OWN = "targets of its own kind"  # of a data set whose attribute `task` names it
+BOXES = "targets for detection"  # likewise; more than one task reads them
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ NAMED: Mapping[str, Named] = {
     "classification": Named(lambda data, _: Classification(data.labels), LABELS),
     "top-5": Named(lambda data, _: Classification(data.labels, top=5), LABELS),
     "multi-label": Named(lambda data, _: MultiLabel(data.labels), FLAGS),
+    "detection": Named(detecting, BOXES),
+    "detection-50": Named(partial(detecting, half=True), BOXES),
     "imitation": Named(imitating),
 }
 GUESSED = {NONE: "imitation", LABELS: "classification", FLAGS: "multi-label"}
