@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slimwright.cli.consoles import err_console
 from slimwright.errors import RequestError
 
 if TYPE_CHECKING:
@@ -20,12 +21,15 @@ DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) /
 ModelArgument = Annotated[str, typer.Argument(help="zoo name, .onnx or .pt2 file, saved net, bundle, module:callable")]
 DataOption = Annotated[
     str,
-    typer.Option(help="digits, glyphs, mnist:FOLDER, cifar10:FOLDER, folder:PATH@SIZE, x.safetensors, module:callable"),
+    typer.Option(
+        help="digits, glyphs, scenes:boxes, mnist:FOLDER, cifar10:FOLDER, folder:PATH@SIZE, coco:FILE@SIZE, "
+        "yolo:PATH@SIZE, voc:PATH@SIZE, x.safetensors, module:callable"
+    ),
 ]
 TaskOption = Annotated[
     str | None,
     typer.Option(
-        help="what the outputs mean: classification, top-5, multi-label, imitation (give what the original gave, no "
+        help="what the outputs mean: classification, top-5, multi-label, detection, detection-50, imitation (give what the original gave, no "
         "labels needed), or module:callable; by default what the data suggests"
     ),
 ]
@@ -76,5 +80,9 @@ def task_of(spec: str | None, data: "Dataset", original: "Original") -> "Task":
     from slimwright.tasks import task_for
 
     if spec is not None and ":" in spec:
-        return load_task(spec)
-    return task_for(data, original.output_shapes, original.forward, spec)
+        task = load_task(spec)
+    else:
+        task = task_for(data, original.output_shapes, original.forward, spec)
+    if said := getattr(task, "said", ""):  # what was guessed shall be seen
+        err_console.print(said, soft_wrap=True)
+    return task
