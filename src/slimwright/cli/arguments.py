@@ -29,8 +29,8 @@ DataOption = Annotated[
 TaskOption = Annotated[
     str | None,
     typer.Option(
-        help="what the outputs mean: classification, top-5, multi-label, detection, detection-50, imitation (give what the original gave, no "
-        "labels needed), or module:callable; by default what the data suggests"
+        help="what the outputs mean: classification, top-5, multi-label, detection, detection-50, imitation (give what "
+        "the original gave, no labels needed), or module:callable; by default what the data suggests"
     ),
 ]
 WeightsOption = Annotated[

@@ -30,7 +30,7 @@ from slimwright.errors import DataError
 
 Kind = Literal["boxes", "masks", "double"]
 TASKS: Mapping[Kind, str] = {"boxes": "detection", "masks": "segmentation", "double": "restoration"}
-SIZES: Mapping[Part, int] = {"train": 2_000, "calibration": 300, "validation": 300, "test": 500}
+SIZES: Mapping[Part, int] = {"train": 1_000, "calibration": 200, "validation": 300, "test": 400}
 MOST_IMAGES, MOST_GLYPHS = 1_000_000, 25
 FILLED = 0.75  # chance that there is a character in a cell
 SMALLEST, LARGEST, MOVED = 0.7, 1.05, 0.12  # of a cell: a character's height, and how far its centre moves either way

@@ -47,9 +47,9 @@ def _fitting(outputs: Outputs, classes: int, size: Unit) -> Iterator[Form]:
         if len(shapes[at]) == 2 and shapes[at][1] == 6 and _chosen(output, classes):
             yield EndToEnd(_unit(output[..., :4][output[..., 4] > 0], size), at)
     if len(outputs) == 2:
-        for boxes, scores in ((0, 1), (1, 0)):
-            if _a_pair(shapes[boxes], shapes[scores], classes):
-                yield _pair(outputs, (boxes, scores), classes, size)
+        pairs = [at for at in ((0, 1), (1, 0)) if _a_pair(shapes[at[0]], shapes[at[1]], classes)]
+        if pairs:  # of three or four classes both may be boxes
+            yield _pair(outputs, max(pairs, key=lambda at: _extents(outputs[at[0]])), classes, size)
     for at, output in enumerate(outputs):
         if len(shapes[at]) == 2:
             yield from _yolos(output, at, classes, size)
@@ -83,6 +83,13 @@ def _pair(outputs: Outputs, at: tuple[int, int], classes: int, size: Unit) -> Bo
     ordered = ((boxes[..., 2] >= boxes[..., 0] - SLACK) & (boxes[..., 3] >= boxes[..., 1] - SLACK)).double().mean()
     unit = _unit(boxes, size)
     return BoxesAndScores(classes, *at, float(ordered) < ORDERED, background, scale, unit)  # type: ignore[arg-type]
+
+
+def _extents(boxes: Tensor) -> float:
+    """The share of the boxes that have an area, as corners or else as centre and size."""
+    areas = [((high > low) & (boxes[..., 2:] > 0)).all(2).double().mean()
+             for low, high in ((boxes[..., :2], boxes[..., 2:]), (torch.zeros(()), boxes[..., 2:]))]  # fmt: skip
+    return float(max(areas))
 
 
 def _chosen(rows: Tensor, classes: int) -> bool:
