@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slimwright.cli.consoles import err_console
 from slimwright.errors import RequestError
 
 if TYPE_CHECKING:
@@ -21,16 +22,16 @@ ModelArgument = Annotated[str, typer.Argument(help="zoo name, .onnx or .pt2 file
 DataOption = Annotated[
     str,
     typer.Option(
-        help="digits, glyphs, mnist:FOLDER, cifar10:FOLDER, folder:PATH@SIZE, identities:PATH@SIZE, lines:PATH@SIZE, "
-        "x.safetensors, module:callable"
+        help="digits, glyphs, scenes:boxes, mnist:FOLDER, cifar10:FOLDER, folder:PATH@SIZE (or identities:, lines:, "
+        "coco:, yolo:, voc:), x.safetensors, module:callable"
     ),
 ]
 TaskOption = Annotated[
     str | None,
     typer.Option(
-        help="what the outputs mean: classification, top-5, multi-label, embedding, recall, ctc, character-error, "
-        "imitation (give what the original gave, no labels needed), or module:callable; by default what the data "
-        "suggests"
+        help="what the outputs mean: classification, top-5, multi-label, detection, detection-50, embedding, recall, "
+        "ctc, character-error, imitation (give what the original gave, no labels needed), or module:callable; by "
+        "default what the data suggests"
     ),
 ]
 WeightsOption = Annotated[
@@ -84,4 +85,7 @@ def task_of(spec: str | None, data: "Dataset", original: "Original") -> "Task":
     from slimwright.tasks import task_for
 
     wanted = load_task(spec) if spec is not None and ":" in spec else spec
-    return task_for(data, original.output_shapes, original.forward, wanted)
+    task = task_for(data, original.output_shapes, original.forward, wanted)
+    if said := getattr(task, "said", ""):  # what was guessed shall be seen
+        err_console.print(said, soft_wrap=True)
+    return task

@@ -1,7 +1,7 @@
 """Find the model and the data that a command line names.
 
 A model is a zoo name, a `.pt2` or `.onnx` file, a folder with a saved net or a bundle, or `module:callable` that
-returns an `nn.Module`. Data is `digits`, `glyphs`, one of `STORED` with its folder, a `.safetensors` file, or
+returns an `nn.Module`. Data is `digits`, `glyphs`, `scenes`, one of `STORED` with its folder, a `.safetensors` file, or
 `module:callable` that returns a `Dataset`. Only `module:callable` runs code, and that code is the user's own; files are
 read as data, and pickles are refused.
 """
@@ -28,17 +28,21 @@ from slimwright.data import (
     Preprocessing,
     cifar10,
     cifar100,
+    coco,
     digits,
     glyphs,
     identities,
     image_folder,
     mnist,
     part_fingerprint,
+    scenes,
     tensor_file,
     text_lines,
     tiny_imagenet,
+    voc,
+    yolo,
 )
-from slimwright.data.glyphs import parsed
+from slimwright.data.glyphs import parsed, parsed_scenes
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import load_net
 from slimwright.importers import Sizes, read_pt2, weights_for
@@ -47,7 +51,7 @@ from slimwright.measure import Original, original_file, original_of
 from slimwright.progress import Event, Tell, silent
 from slimwright.tasks import Making, Task, forward_of, task_for
 from slimwright.train import Schedule, fit
-from slimwright.zoo import ZOO, build, unknown
+from slimwright.zoo import CLASSIFICATION, ZOO, build, unknown
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 
@@ -55,6 +59,9 @@ PICTURED: dict[str, Callable[[Path, Preprocessing, int], Dataset]] = {  # named 
     "folder": image_folder,
     "identities": identities,
     "lines": text_lines,
+    "coco": coco,  # of a JSON file
+    "yolo": yolo,
+    "voc": voc,
 }
 STORED: dict[str, Callable[[Path, int], Dataset]] = {  # data sets that lie in a folder, named as `mnist:FOLDER`
     "mnist": mnist,
@@ -69,6 +76,8 @@ def load_data(spec: str, seed: int = 0) -> Dataset:
     kind, colon, rest = spec.partition(":")
     if kind == "glyphs":
         return glyphs(parsed(rest), seed)
+    if kind == "scenes" and colon:
+        return scenes(parsed_scenes(rest), seed)
     if kind in STORED:
         if not rest:
             raise DataError(f"{kind} is read from a folder; name it as {kind}:FOLDER")
@@ -90,9 +99,9 @@ def load_data(spec: str, seed: int = 0) -> Dataset:
             raise DataError(f"what {spec} returned is not a data set: it has no {', '.join(missing)}")
         return data
     raise DataError(
-        f"there is no data set '{spec}'; use digits, glyphs, {', '.join(f'{name}:FOLDER' for name in STORED)}, "
-        f"{', '.join(f'{name}:PATH@SIZE' for name in PICTURED)}, a .safetensors file, or module:callable that returns "
-        "one"
+        f"there is no data set '{spec}'; use digits, glyphs, scenes:boxes, "
+        f"{', '.join(f'{name}:FOLDER' for name in STORED)}, {', '.join(f'{name}:PATH@SIZE' for name in PICTURED)}, a "
+        ".safetensors file, or module:callable that returns one"
     )
 
 
@@ -182,6 +191,9 @@ def read_original(path: Path, sizes: Sizes = ()) -> Original:
 
 def _trained(name: str, data: Dataset, schedule: Schedule, cache: Path | None, *, device: str, tell: Tell) -> nn.Module:
     """A zoo network trained on `data`; the weights are kept under a key of all that made them."""
+    meant, made_for = getattr(data, "task", "") or CLASSIFICATION, ZOO[name].task
+    if meant != made_for:
+        raise ModelError(f"{name} is a network for {made_for}, and '{data.name}' is data for {meant}; choose others")
     if not data.labels:
         raise ModelError(f"'{data.name}' has no labels to train {name} on; give its weights with --weights")
     model = _zoo(name, data)
@@ -189,7 +201,9 @@ def _trained(name: str, data: Dataset, schedule: Schedule, cache: Path | None, *
     path = kept_at(cache, name, said) if cache else None
     if path and path.exists():
         return _weighted(model, path)
-    task = task_for(data, [(1, len(data.labels))], forward_of(model))
+    forward = forward_of(model)
+    shapes = [tuple(output.shape) for output in forward(torch.zeros(1, *data.image_shape, device="cpu"))]
+    task = task_for(data, shapes, forward)
     partial = path.with_suffix(".partial") if path else None
     fit(model.to(device), data, schedule, task=task, checkpoint=partial, tell=tell).cpu()
     if path:

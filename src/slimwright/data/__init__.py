@@ -17,6 +17,7 @@ from slimwright.data.batch import (
     taken,
     tensors_of,
 )
+from slimwright.data.boxes import coco, voc, yolo
 from slimwright.data.cifar import cifar10, cifar100
 from slimwright.data.dataset import (
     PARTS,
@@ -31,7 +32,7 @@ from slimwright.data.dataset import (
 )
 from slimwright.data.digits import digits
 from slimwright.data.folders import identities, image_folder, tiny_imagenet
-from slimwright.data.glyphs import Glyphs, glyphs
+from slimwright.data.glyphs import Glyphs, SceneData, Scenes, glyphs, scenes
 from slimwright.data.idx import mnist
 from slimwright.data.lines import text_lines
 from slimwright.data.preprocessing import Placement, Preprocessing, square
@@ -51,11 +52,14 @@ __all__ = [
     "Part",
     "Placement",
     "Preprocessing",
+    "SceneData",
+    "Scenes",
     "StreamedData",
     "Targets",
     "as_inputs",
     "cifar10",
     "cifar100",
+    "coco",
     "count_of",
     "digits",
     "fingerprint",
@@ -73,6 +77,7 @@ __all__ = [
     "no_images",
     "of_classes",
     "part_fingerprint",
+    "scenes",
     "split",
     "square",
     "taken",
@@ -80,5 +85,7 @@ __all__ = [
     "tensors_of",
     "text_lines",
     "tiny_imagenet",
+    "voc",
     "whole",
+    "yolo",
 ]

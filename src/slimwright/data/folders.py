@@ -118,7 +118,7 @@ def _labelled(root: Path, home: Path, names: Sequence[str], how: Preprocessing) 
 
 def _unlabelled(root: Path, home: Path, how: Preprocessing) -> Share:
     """All pictures under a folder, at any depth."""
-    paths = _pictures_below(root, home)
+    paths = pictures_below(root, home)
     if not paths:
         raise DataError(
             f"{home} holds {len(_folders(root, home))} folders; it needs one for each of at least two classes, with "
@@ -165,8 +165,8 @@ def _named_pictures(home: Path) -> list[str]:
     )
 
 
-def _pictures_below(root: Path, home: Path) -> list[str]:
-    """The pictures in a folder and in those in it, as sorted paths from `root`; links to folders are not followed."""
+def pictures_below(root: Path, home: Path) -> list[str]:
+    """Return the pictures below a folder, as sorted paths from `root`; links to folders are not followed."""
     found = []
     for folder, inner, _ in os.walk(home):
         inner[:] = _folders(root, Path(folder))

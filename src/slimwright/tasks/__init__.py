@@ -3,6 +3,7 @@
 from slimwright.tasks.choosing import NAMED, Named, task_for
 from slimwright.tasks.classification import Classification
 from slimwright.tasks.ctc import Ctc
+from slimwright.tasks.detection import Detection, Yolo, detecting, form_of
 from slimwright.tasks.embedding import Embedding, embedding_of
 from slimwright.tasks.imitation import Imitated, Imitation, imitating
 from slimwright.tasks.multi_label import MultiLabel
@@ -13,6 +14,7 @@ __all__ = [
     "NAMED",
     "Classification",
     "Ctc",
+    "Detection",
     "Embedding",
     "Forward",
     "Imitated",
@@ -24,7 +26,10 @@ __all__ = [
     "Outputs",
     "Scored",
     "Task",
+    "Yolo",
+    "detecting",
     "embedding_of",
+    "form_of",
     "forward_of",
     "imitating",
     "returned",

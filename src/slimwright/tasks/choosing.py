@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from slimwright.data import Dataset, Part, is_labels, no_images, tensors_of
 from slimwright.errors import DataError, RequestError
 from slimwright.tasks.classification import Classification
 from slimwright.tasks.ctc import Ctc
+from slimwright.tasks.detection import detecting
 from slimwright.tasks.embedding import embedding_of
 from slimwright.tasks.imitation import imitating
 from slimwright.tasks.multi_label import MultiLabel
@@ -18,7 +20,7 @@ NONE = "no labels"
 LABELS = "a label for each image"
 FLAGS = "a 0 or 1 for each image and class"
 OWN = "targets of its own kind"  # of a data set whose attribute `task` names it
-TEXTS = "targets for ctc"
+TEXTS, BOXES = "targets for ctc", "targets for detection"  # likewise; more than one task reads them
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ NAMED: Mapping[str, Named] = {
     "classification": Named(lambda data, _: Classification(data.labels), LABELS),
     "top-5": Named(lambda data, _: Classification(data.labels, top=5), LABELS),
     "multi-label": Named(lambda data, _: MultiLabel(data.labels), FLAGS),
+    "detection": Named(detecting, BOXES),
+    "detection-50": Named(partial(detecting, half=True), BOXES),
     "imitation": Named(imitating),
     "embedding": Named(embedding_of, LABELS),
     "recall": Named(lambda data, original: embedding_of(data, original, "recall"), LABELS),

@@ -9,11 +9,12 @@ from slimwright.zoo import customnet, dropnet
 from slimwright.zoo.alexnet import alexnet, bvlc_alexnet
 from slimwright.zoo.customnet import CustomNet, IntendedGamma
 from slimwright.zoo.densenet import densenet121
+from slimwright.zoo.glyph_nets import GlyphDetector, GlyphUnet
 from slimwright.zoo.googlenet import googlenet, googlenet_bn
 from slimwright.zoo.lenet import lenet5, lenet_300_100
 from slimwright.zoo.mobilenet import MobileNetV1, MobileNetV2
 from slimwright.zoo.nasnet import nasnet_mobile
-from slimwright.zoo.network import CIFAR, MNIST, PHOTOGRAPH, Network, unknown
+from slimwright.zoo.network import CIFAR, CLASSIFICATION, MNIST, PHOTOGRAPH, SCENE, Network, unknown
 from slimwright.zoo.resnet import ResNet, resnet18, resnet50, small_resnet18
 from slimwright.zoo.shufflenet import STEM, WIDTHS, ShuffleNet
 from slimwright.zoo.squeezenet import squeezenet1_0, squeezenet1_1
@@ -89,6 +90,8 @@ ZOO: dict[str, Network] = {
     "dropnet-c": Network(dropnet.model_c, CIFAR, 10, f"{TAN}, model C"),
     "dropnet-resnet18": Network(dropnet.resnet18, CIFAR, 10, f"{TAN}, the authors' code"),
     "dropnet-vgg19": Network(dropnet.vgg19, CIFAR, 10, f"{TAN}, the authors' code"),
+    "glyph-detector": Network(GlyphDetector, SCENE, 10, "ours, for trials: CenterNet's head", "detection"),
+    "glyph-unet": Network(GlyphUnet, SCENE, 11, "ours, for trials: after Ronneberger et al. 2015", "segmentation"),
     **_shufflenets(),
 }
 
@@ -114,4 +117,4 @@ def build(name: str, *, classes: int | None = None, in_channels: int | None = No
         )
 
 
-__all__ = ["ZOO", "Network", "build", "network", "unknown"]
+__all__ = ["CLASSIFICATION", "ZOO", "Network", "build", "network", "unknown"]

@@ -12,6 +12,8 @@ from slimwright.errors import ModelError
 PHOTOGRAPH = (3, 224, 224)  # ImageNet, centre crop
 CIFAR = (3, 32, 32)
 MNIST = (1, 28, 28)
+SCENE = (3, 64, 64)  # rendered
+CLASSIFICATION = "classification"
 
 
 class Factory(Protocol):
@@ -29,6 +31,7 @@ class Network:
     image_shape: tuple[int, int, int]  # [channels, height, width]
     classes: int
     source: str  # paper, and the form where there are several
+    task: str = CLASSIFICATION  # what its outputs are for
 
 
 def unknown(name: str, names: Iterable[str]) -> ModelError:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 STEPS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 LAST = np.uint64(31)
+BRANCHES = 1 << 32  # more words than any picture draws
 
 Words = NDArray[np.uint64]
 
@@ -33,3 +34,8 @@ def uniform(keyed: Words, count: int, *, first: int = 0) -> NDArray[np.float32]:
     counter = (np.arange(first, first + words, dtype=np.uint64) + np.uint64(1)) * GOLDEN
     drawn = mixed(keyed[:, None] + counter).view(np.uint16)[:, :count]
     return (drawn.astype(np.float32) + np.float32(0.5)) * np.float32(2**-16)
+
+
+def branched(keyed: Words, branch: int) -> Words:
+    """Return other words [N], for a part of what each stands for; the numbers drawn from both are independent."""
+    return mixed(keyed + np.array([BRANCHES + branch], np.uint64) * GOLDEN)

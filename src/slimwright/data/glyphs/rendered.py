@@ -18,6 +18,7 @@ from slimwright.data.dataset import PARTS, Part
 from slimwright.data.glyphs.atlas import atlas
 from slimwright.data.glyphs.counter_rng import keys
 from slimwright.data.glyphs.distortions import distortions
+from slimwright.data.glyphs.options import numbers_of
 from slimwright.data.glyphs.scene import pictures
 from slimwright.data.glyphs.strokes import MOST, chosen
 from slimwright.data.streamed import Numbers, Share, StreamedData, cropped
@@ -89,15 +90,7 @@ def parsed(options: str) -> Glyphs:
     plain = Glyphs()
     known: dict[str, int | float] = {"classes": plain.classes, "size": plain.size, "difficulty": plain.difficulty}
     known.update({part: plain.sizes[part] for part in PARTS})
-    given = dict(known)
-    for option in filter(None, options.split(",")):
-        name, _, text = option.partition("=")
-        if name not in known:
-            raise DataError(f"glyphs knows no option '{option}'; give NAME=NUMBER with a name of {', '.join(known)}")
-        try:
-            given[name] = type(known[name])(text)
-        except ValueError as error:
-            raise DataError(f"glyphs: {text!r} in '{option}' is no number; write {name}={known[name]}, say") from error
+    given = numbers_of(options, known, "glyphs")
     sizes = {part: int(given[part]) for part in PARTS}
     return Glyphs(int(given["classes"]), int(given["size"]), float(given["difficulty"]), sizes)
 

@@ -91,26 +91,32 @@ def _draw(
     font = (draws.take() * len(FONTS)).long().flatten()
     width = distortions.thinnest + draws.take() * (THICKEST - distortions.thinnest)
     view = replace(view, sharpness=view.sharpness / (1 + draws.take() * distortions.blur))
-    light, dark = _colours(draws, distortions)  # [N, 3, 1, 1]
+    light, dark = colours(draws, distortions)  # [N, 3, 1, 1]
     swap = (draws.take(1) < 0.5).float()
     pen = Pen(maps, font, width, colour=dark + (light - dark) * swap)
-    canvas = _background(draws, light + (dark - light) * swap, size, distortions)
+    canvas = background(draws, light + (dark - light) * swap, size, distortions)
     canvas = _neighbours(draws, canvas, view, pen, distortions)
-    canvas = _painted(canvas, pen.written(view, torch.from_numpy(classes)), pen.colour)
+    canvas = painted(canvas, pen.written(view, torch.from_numpy(classes)), pen.colour)
     canvas = _lines(draws, canvas, view, distortions)
-    return _exposed(draws, canvas, distortions)
+    return exposed(draws, canvas, distortions)
 
 
-def _painted(canvas: Tensor, covered: Tensor, colour: Tensor) -> Tensor:
+def painted(canvas: Tensor, covered: Tensor, colour: Tensor) -> Tensor:
+    """Return a picture [N, 3, H, W] painted over with a colour [N, 3, 1, 1] where pixels are covered [N, H, W]."""
     return canvas + covered[:, None] * (colour - canvas)
 
 
 def _view(draws: Draws, size: int, distortions: Distortions) -> View:
-    """Look at the page from an angle, and bend it."""
-    at = (torch.arange(size) + 0.5) / size * 2 - 1
-    shift_x, shift_y = draws.either(distortions.shift), draws.either(distortions.shift)
-    u, v = at[None, None, :] - shift_x, at[None, :, None] - shift_y
+    """Look at the page from an angle, and bend it; the character stands somewhere about the middle."""
+    shift = draws.either(distortions.shift), draws.either(distortions.shift)
     height = distortions.smallest + draws.take() * (LARGEST - distortions.smallest)
+    return view_at(draws, shift, height, size, distortions)
+
+
+def view_at(draws: Draws, centre: tuple[Tensor, Tensor], height: Tensor, size: int, distortions: Distortions) -> View:
+    """Return the view of characters of this height, as a share of the picture, whose centres are at x, y in -1..1."""
+    at = (torch.arange(size) + 0.5) / size * 2 - 1
+    u, v = at[None, None, :] - centre[0], at[None, :, None] - centre[1]
     depth = 1 + draws.either(distortions.tilt) * u + draws.either(distortions.tilt) * v
     turn = draws.either(np.pi / 180 * distortions.turn)
     aspect, slant = torch.exp(draws.either(0.2)), draws.either(distortions.slant)
@@ -125,7 +131,7 @@ def _view(draws: Draws, size: int, distortions: Distortions) -> View:
     return View(x, y, size / 2 / scale)
 
 
-def _colours(draws: Draws, distortions: Distortions) -> tuple[Tensor, Tensor]:
+def colours(draws: Draws, distortions: Distortions) -> tuple[Tensor, Tensor]:
     """Return a light and a dark colour [N, 3, 1, 1] that differ in grey by at least the contrast."""
     contrast = distortions.contrast + draws.take(1) * (0.95 - distortions.contrast) * 0.7
     middle = contrast / 2 + draws.take(1) * (1 - contrast)
@@ -134,7 +140,7 @@ def _colours(draws: Draws, distortions: Distortions) -> tuple[Tensor, Tensor]:
     return middle + contrast / 2 + tints[:, 0], middle - contrast / 2 + tints[:, 1]
 
 
-def _background(draws: Draws, paper: Tensor, size: int, distortions: Distortions) -> Tensor:
+def background(draws: Draws, paper: Tensor, size: int, distortions: Distortions) -> Tensor:
     """Return paper [N, 3, H, W] with patches and stripes."""
     patches = draws.either(distortions.texture / 2, PATCHES, PATCHES)[..., 0, 0]
     patches = F.interpolate(patches[:, None], size=(size, size), mode="bilinear", align_corners=True)
@@ -154,7 +160,7 @@ def _neighbours(draws: Draws, canvas: Tensor, view: View, pen: Pen, distortions:
         angle = side + np.pi * place
         there = (draws.take() < distortions.clutter).float()
         covered = pen.written(view, classes, right=apart * torch.cos(angle), down=apart * torch.sin(angle))
-        canvas = _painted(canvas, covered * there, pen.colour)
+        canvas = painted(canvas, covered * there, pen.colour)
     return canvas
 
 
@@ -165,11 +171,11 @@ def _lines(draws: Draws, canvas: Tensor, view: View, distortions: Distortions) -
         distance = (torch.cos(angle) * view.x + torch.sin(angle) * view.y - offset).abs()
         there = (draws.take() < distortions.clutter).float()
         covered = view.covered(distance, 0.1 + 0.25 * draws.take()) * there
-        canvas = _painted(canvas, covered, draws.take(3))
+        canvas = painted(canvas, covered, draws.take(3))
     return canvas
 
 
-def _exposed(draws: Draws, canvas: Tensor, distortions: Distortions) -> NDArray[np.uint8]:
+def exposed(draws: Draws, canvas: Tensor, distortions: Distortions) -> NDArray[np.uint8]:
     """Light the picture from one side, add noise, and round to 8 bits."""
     count, channels, height, width = canvas.shape
     down, along = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None, :]

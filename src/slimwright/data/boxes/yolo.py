@@ -1,0 +1,137 @@
+"""Boxes in YOLO's text files: beside `images/a.jpg` a file `labels/a.txt`, a line a box.
+
+    class cx cy width height      centre and size, as shares of the picture's sides
+    class x1 y1 x2 y2 x3 y3 ...   an outline instead: its box counts
+
+A picture without a file, or with an empty one, has no boxes. Classes are named in `classes.txt`, a line each, or under
+`names` in `data.yaml`, as a list or numbered; else they are called by their numbers. There may be folders `train`, and
+`test` or `val`, in `images` and `labels`, or these two in each of `train`, and `test`, `val` or `valid`; what is not
+`train` is the test part. Source: docs.ultralytics.com/datasets/detect.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slimwright.data import files
+from slimwright.data.boxes.annotated import Annotated, Rows, boxed, check_count, no_boxes, size_of
+from slimwright.data.folders import pictures_below
+from slimwright.data.preprocessing import Preprocessing
+from slimwright.data.streamed import StreamedData
+from slimwright.errors import DataError
+
+TESTS = ("test", "val", "valid")
+SLACK = 0.01  # of a side, by which a coordinate may lie outside
+MOST_CLASSES = 10_000
+Pair = tuple[Path, Path]  # a folder of pictures, and one of their texts
+
+
+def yolo(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
+    """Return the pictures in `path/images` with the boxes in `path/labels`; `seed` deals what is not given.
+
+    Raises DataError, naming file and line.
+    """
+    files.folder(path, "images and labels")
+    names = _names(path)
+    found = {part: _pictures(path, pair, how) for part, pair in _pairs(path).items()}
+    largest = max((int(one.boxes[:, 0].max()) for some in found.values() for one in some if len(one.boxes)), default=0)
+    if names and largest >= len(names):
+        raise DataError(f"{path} names {len(names)} classes, and a box is of class {largest}; add its name")
+    return boxed(path, names or [str(number) for number in range(largest + 1)], found, how, seed)
+
+
+def _pairs(path: Path) -> dict[str, Pair]:
+    """The folders of the training pictures, and of the test part where there is one."""
+    inner = {part: (path / "images" / part, path / "labels" / part) for part in ("train", *TESTS)}
+    outer = {part: (path / part / "images", path / part / "labels") for part in ("train", *TESTS)}
+    for layout in (inner, outer):
+        if layout["train"][0].is_dir():
+            test = [layout[part] for part in TESTS if layout[part][0].is_dir()]
+            return {"train": layout["train"], **({"test": test[0]} if test else {})}
+    if not (path / "images").is_dir():
+        raise DataError(f"{path} holds no folder images; put the pictures there, and their boxes into labels beside it")
+    return {"train": (path / "images", path / "labels")}
+
+
+def _pictures(root: Path, pair: Pair, how: Preprocessing) -> list[Annotated]:
+    images, labels = pair
+    found = []
+    for name in pictures_below(root, images):
+        size = size_of(root, root / name, how)
+        text = labels / (root / name).relative_to(images).with_suffix(".txt")
+        boxes = _boxes(root, text, size) if text.exists() or text.is_symlink() else no_boxes()
+        found.append(Annotated(name, size, boxes))
+    return found
+
+
+def _boxes(root: Path, path: Path, size: tuple[int, int]) -> Rows:
+    """The boxes [B, 5] in pixels of the picture."""
+    rows = [_row(f"line {number} of {path}", line) for number, line in enumerate(files.lines(root, path), 1) if line]
+    if not rows:
+        return no_boxes()
+    return check_count(str(path), np.array(rows) * [1, *size, *size])
+
+
+def _row(where: str, line: str) -> list[float]:
+    """Class and corners, as shares of the picture's sides."""
+    try:
+        kind, *numbers = map(float, line.split())
+    except ValueError:
+        kind, numbers = -1, []
+    sides = np.array(numbers)
+    if len(sides) < 4 or len(sides) % 2 or kind != round(kind) or not 0 <= kind < MOST_CLASSES:
+        raise DataError(f"{where} is not a class and four numbers, cx cy width height: {line[:60]!r}; correct it")
+    if not ((sides >= -SLACK) & (sides <= 1 + SLACK)).all():
+        raise DataError(
+            f"{where} has numbers beyond 0..1, the shares of the picture's sides: {line[:60]!r}; correct it"
+        )
+    if len(sides) == 4:
+        corners = [*(sides[:2] - sides[2:] / 2), *(sides[:2] + sides[2:] / 2)]
+    else:
+        points = sides.reshape(-1, 2)
+        corners = [*points.min(0), *points.max(0)]
+    return [kind, *map(float, corners)]
+
+
+def _names(path: Path) -> list[str]:
+    """The names of the classes; none where there are none."""
+    if (path / "classes.txt").exists():
+        return [line.strip() for line in files.lines(path, path / "classes.txt")]
+    for name in ("data.yaml", "dataset.yaml", "data.yml"):
+        if (path / name).exists():
+            return _named(path / name, files.lines(path, path / name))
+    return []
+
+
+def _named(path: Path, lines: Sequence[str]) -> list[str]:
+    """What stands under `names` in a YAML file: a list in brackets, a list of dashes, or numbers and names."""
+    starts = [place for place, line in enumerate(lines) if re.match(r"names\s*:", line)]
+    if not starts:
+        raise DataError(f"{path} has no names; list them there under 'names:', or write classes.txt, a name a line")
+    first = lines[starts[0]].partition(":")[2].partition(" #")[0].strip()
+    rest = [line for line in lines[starts[0] + 1 :] if line.strip() and not line.lstrip().startswith("#")]
+    block: list[str] = []
+    for line in rest:
+        if not re.match(r"\s+\S|-\s", line):
+            break
+        block.append(line.partition(" #")[0].strip())
+    if first.startswith(("[", "{")):
+        whole = " ".join([first, *block]).partition("]" if first[0] == "[" else "}")[0][1:]
+        block = [f"- {item}" if first[0] == "[" else item for item in map(str.strip, whole.split(",")) if item]
+    return _listed(path, block)
+
+
+def _listed(path: Path, block: Sequence[str]) -> list[str]:
+    """Lines "- name", or "number: name", which need not be in order."""
+    dashed = [_bare(line[1:]) for line in block if line.startswith("-")]
+    numbered: Mapping[int, str] = {int(m[1]): _bare(m[2]) for line in block if (m := re.match(r"(\d+)\s*:(.*)", line))}
+    names = dashed or [numbered[number] for number in sorted(numbered)]
+    if not names or len(names) != len(block) or (numbered and sorted(numbered) != list(range(len(numbered)))):
+        raise DataError(f"the names in {path} cannot be read; write classes.txt beside it, a name a line")
+    return names
+
+
+def _bare(text: str) -> str:
+    return text.strip().strip("'\"")
