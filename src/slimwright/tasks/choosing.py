@@ -20,10 +20,14 @@ OWN = "targets of its own kind"  # of a data set whose attribute `task` names it
 
 @dataclass(frozen=True)
 class Named:
-    """A task that can be named: how it is made from a data set and the original, and what labels it needs."""
+    """A task that can be named: how it is made from a data set and the original, and what labels it needs.
+
+    `reads` names tasks whose targets are good for this one, too.
+    """
 
     make: Callable[[Dataset, Forward], Task]
     needs: str = NONE
+    reads: tuple[str, ...] = ()
 
 
 NAMED: Mapping[str, Named] = {
@@ -56,7 +60,7 @@ def task_for(
     chosen = name or meant or GUESSED.get(has)
     if chosen is None:
         raise DataError(f"data set '{data.name}' has {has}, which no task reads; choose the task 'imitation'")
-    if chosen != meant and NAMED[chosen].needs not in (has, NONE):
+    if chosen != meant and not _serves(NAMED[chosen], meant, has):
         raise DataError(
             f"the task '{chosen}' needs {NAMED[chosen].needs}, and data set '{data.name}' has {has}; choose the task "
             f"'{meant or GUESSED.get(has, GUESSED[NONE])}'"
@@ -64,6 +68,13 @@ def task_for(
     task = NAMED[chosen].make(data, original)
     task.check(shapes)
     return task
+
+
+def _serves(task: Named, meant: str, has: str) -> bool:
+    """Whether a task can read targets that are for the task `meant`, or, where they say nothing, have a form `has`."""
+    if task.needs == OWN and not meant:
+        return has not in GUESSED  # the task itself looks at them
+    return meant in task.reads or task.needs in (has, NONE)
 
 
 def _labels_in(data: Dataset, part: Part) -> str:
