@@ -13,6 +13,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,12 @@ from slimwright.data import (
     digits,
     glyphs,
     image_folder,
+    mask_folder,
     mnist,
+    pair_folder,
     part_fingerprint,
+    point_file,
+    table_file,
     tensor_file,
     tiny_imagenet,
 )
@@ -51,6 +56,13 @@ PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 
 PICTURED: dict[str, Callable[[Path, Preprocessing, int], Dataset]] = {  # named as `folder:PATH@SIZE`
     "folder": image_folder,
+    "masks": mask_folder,
+    "pairs": pair_folder,
+    "table": table_file,
+    "points": point_file,
+}
+PLAIN = {  # what is done to pictures, where that is not what classifiers of photographs want
+    "pairs": partial(Preprocessing, fit="cut", mean=(0.0,), std=(1.0,)),  # resizing would take noise and blur away
 }
 STORED: dict[str, Callable[[Path, int], Dataset]] = {  # data sets that lie in a folder, named as `mnist:FOLDER`
     "mnist": mnist,
@@ -111,7 +123,8 @@ def _pictured(kind: str, rest: str, seed: int) -> Dataset:
             f"width, {kind}:PATH@48x192"
         )
     height = int(found[1])
-    return PICTURED[kind](Path(path), Preprocessing(height, int(found[2] or height)), seed)
+    how = PLAIN.get(kind, Preprocessing)
+    return PICTURED[kind](Path(path), how(height, int(found[2] or height)), seed)
 
 
 def load_original(

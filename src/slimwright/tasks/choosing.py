@@ -9,7 +9,11 @@ from slimwright.data import Dataset, Part, is_labels, no_images, tensors_of
 from slimwright.errors import DataError, RequestError
 from slimwright.tasks.classification import Classification
 from slimwright.tasks.imitation import imitating
+from slimwright.tasks.keypoints import locating
 from slimwright.tasks.multi_label import MultiLabel
+from slimwright.tasks.regression import regressing
+from slimwright.tasks.restoration import restoring
+from slimwright.tasks.segmentation import segmenting
 from slimwright.tasks.task import Forward, Task
 
 NONE = "no labels"
@@ -32,8 +36,14 @@ class Named:
 
 NAMED: Mapping[str, Named] = {
     "classification": Named(lambda data, _: Classification(data.labels), LABELS),
-    "top-5": Named(lambda data, _: Classification(data.labels, top=5), LABELS),
+    "top-5": Named(lambda data, _: Classification(data.labels, top=5, name="top-5"), LABELS),
     "multi-label": Named(lambda data, _: MultiLabel(data.labels), FLAGS),
+    "segmentation": Named(segmenting, OWN),
+    "restoration": Named(restoring, OWN),
+    "ssim": Named(lambda data, original: restoring(data, original, "SSIM"), OWN, ("restoration",)),
+    "depth": Named(lambda data, original: restoring(data, original, "MAE"), OWN, ("restoration",)),
+    "regression": Named(regressing, OWN, ("restoration",)),
+    "keypoints": Named(locating, OWN),
     "imitation": Named(imitating),
 }
 GUESSED = {NONE: "imitation", LABELS: "classification", FLAGS: "multi-label"}

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+LEAST_DEVIATION = 1e-6
+"""Of a root mean square: what varies less is as good as constant."""
 LEAST = 1e-30  # of a deviation that divides
 
 

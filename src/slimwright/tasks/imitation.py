@@ -14,13 +14,11 @@ from torch import Tensor
 
 from slimwright.data import Batch, Dataset, Part, Targets, count_of, no_images, taken, tensors_of
 from slimwright.errors import DataError
-from slimwright.tasks.gaussian import projected, squares
+from slimwright.tasks.gaussian import LEAST_DEVIATION, projected, squares
 from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of
 
 HELD_BYTES = 1e8  # of a part's outputs, which are not computed again
 DEVIATION_IMAGES = 64  # at least, if there are as many: the original runs on these whenever a job starts
-LEAST_DEVIATION = 1e-6
-"""Of an output's root mean square: an output that varies less is as good as constant, and is measured by its size."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +177,7 @@ def imitating(data: Dataset, original: Forward) -> Imitation:
     counts = counts.clamp_min(1)
     square = second / counts
     variance = square - (first / counts).square()
+    # An output that is as good as constant is measured by its size.
     deviation = torch.where(variance > LEAST_DEVIATION**2 * square, variance, square).sqrt()
     return Imitation(tuple(float(d) or 1.0 for d in deviation))
 

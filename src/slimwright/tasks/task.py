@@ -115,6 +115,11 @@ def _run(model: nn.Module, inputs: Inputs) -> Outputs:
         return returned(model, moved(inputs, device))
 
 
+def shapes_said(shapes: Sequence[Sequence[int]]) -> str:
+    """Return shapes as an error says them, such as "[1, 10] and [1, 2]"."""
+    return " and ".join(str(list(shape)) for shape in shapes)
+
+
 def seeds_of(numbers: Tensor) -> list[torch.Generator]:
     """Return a generator for each of `numbers` [N], float64 from 0 to below 1; other numbers give other draws."""
     return [torch.Generator("cpu").manual_seed(int(number * 2**53)) for number in numbers.tolist()]
