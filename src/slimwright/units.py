@@ -1,6 +1,7 @@
 """Numbers as people read them: three significant digits, MB = 10^6 bytes, drops in steps of the metric."""
 
 import math
+from dataclasses import replace
 
 from slimwright.tasks import Metric
 
@@ -62,7 +63,9 @@ def change(before: float, after: float) -> str:
 
 def stepped(metric: Metric, before: float, after: float) -> str:
     """The change of a metric in its steps, signed: 98.0, 97.5 -> "−0.50 points"."""
-    return "unchanged" if before == after else true_minus(f"{after - before:+.2f}{GAP}{metric.step}")
+    if before == after:
+        return "unchanged"
+    return true_minus(f"{'+' if after > before else ''}{metric.number(after - before)}{GAP}{metric.step}")
 
 
 def faster(ratio: float) -> str:
@@ -75,11 +78,11 @@ def faster(ratio: float) -> str:
 
 def lost(metric: Metric, drop: float) -> str:
     """A drop of a metric as a phrase: 0.5 -> "0.5 points of accuracy lost"."""
-    if abs(drop) < SAME:
+    if abs(drop) < metric.finest:
         return f"no {metric.name} lost" if metric.higher_is_better else f"no {metric.name} added"
-    digits = 1 if abs(drop) >= 0.1 else 2
+    coarser = replace(metric, finest=10 * metric.finest) if abs(drop) >= 20 * metric.finest else metric
     verbs = ("lost", "gained") if metric.higher_is_better else ("added", "taken away")
-    return f"{abs(drop):.{digits}f}{GAP}{metric.step} of {metric.name} {verbs[0] if drop > 0 else verbs[1]}"
+    return f"{coarser.number(abs(drop))}{GAP}{metric.step} of {metric.name} {verbs[0] if drop > 0 else verbs[1]}"
 
 
 def smaller(before: float, after: float) -> str:

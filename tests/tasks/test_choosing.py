@@ -26,7 +26,7 @@ def test_the_labels_call_for_a_task() -> None:
 
 
 def test_a_name_chooses_another_task() -> None:
-    assert task_for(data(), [(1, 6)], original, "top-5") == Classification(NAMES, top=5)
+    assert task_for(data(), [(1, 6)], original, "top-5") == Classification(NAMES, top=5, name="top-5")
     assert isinstance(task_for(data(), [(1, 16)], original, "imitation"), Imitation)
     assert isinstance(task_for(data(FLAGS), [(1, 16)], original, "imitation"), Imitation)
     assert {"classification", "top-5", "multi-label", "imitation"} <= set(NAMED)
@@ -66,5 +66,7 @@ def test_targets_that_no_task_reads_are_told() -> None:
 
 
 def test_a_name_that_is_none_is_told() -> None:
-    with pytest.raises(RequestError, match="no task 'detection'; the tasks are classification, top-5, multi-label, im"):
+    with pytest.raises(
+        RequestError, match="no task 'detection'; the tasks are classification, top-5, multi-label, seg"
+    ):
         task_for(data(), [(1, 6)], original, "detection")

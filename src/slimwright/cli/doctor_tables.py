@@ -25,7 +25,7 @@ def diagnosed(found: Diagnosis, width: int) -> RenderableType:
     title = f"{found.model}: image {size(found.net.input.shape[1:])}, {images}, one thread"
     missing = [Text(each.why) for each in _first_of_each([v for v in found.visits if v.missing])]
     said = _said(findings(found), SHOWN_WIDE if width >= WIDE else SHOWN)
-    legend = "error: largest, of the largest score; other: share of the time outside convolutions and products"
+    legend = "error: largest, of the largest output; other: share of the time outside convolutions and products"
     return Group(Text(title, style="bold"), _visits(found.visits, width), said, *missing, Text(legend, style="dim"))
 
 

@@ -13,6 +13,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,13 @@ from slimwright.data import (
     glyphs,
     identities,
     image_folder,
+    mask_folder,
     mnist,
+    pair_folder,
     part_fingerprint,
+    point_file,
     scenes,
+    table_file,
     tensor_file,
     text_lines,
     tiny_imagenet,
@@ -59,9 +64,16 @@ PICTURED: dict[str, Callable[[Path, Preprocessing, int], Dataset]] = {  # named 
     "folder": image_folder,
     "identities": identities,
     "lines": text_lines,
+    "masks": mask_folder,
+    "pairs": pair_folder,
+    "table": table_file,  # of a CSV file
+    "points": point_file,  # of a JSON or CSV file
     "coco": coco,  # of a JSON file
     "yolo": yolo,
     "voc": voc,
+}
+PLAIN = {  # what is done to pictures, where that is not what classifiers of photographs want
+    "pairs": partial(Preprocessing, fit="cut", mean=(0.0,), std=(1.0,)),  # resizing would take noise and blur away
 }
 STORED: dict[str, Callable[[Path, int], Dataset]] = {  # data sets that lie in a folder, named as `mnist:FOLDER`
     "mnist": mnist,
@@ -126,7 +138,8 @@ def _pictured(kind: str, rest: str, seed: int) -> Dataset:
             f"width, {kind}:PATH@48x192"
         )
     height = int(found[1])
-    return PICTURED[kind](Path(path), Preprocessing(height, int(found[2] or height)), seed)
+    how = PLAIN.get(kind, Preprocessing)
+    return PICTURED[kind](Path(path), how(height, int(found[2] or height)), seed)
 
 
 def load_original(

@@ -126,7 +126,7 @@ def summary(bundle: Bundle) -> RenderableType:
     for column in table.columns[1:]:
         column.justify = "right"
     metric = manifest.task.metric.metric
-    change = f"{after.score - before.score:+.2f} {metric.step}"
+    change = f"{'+' if after.score >= before.score else ''}{metric.number(after.score - before.score)} {metric.step}"
     table.add_row(f"{metric.name} (test)", metric.shown(before.score), metric.shown(after.score), change)
     for what, key, form, unit in (
         ("latency, median", "latency.median_ms", "{:.3f} ms", 1.0),
@@ -173,20 +173,20 @@ def _plain(title: str, *columns: str) -> Table:
 def exported(found: Export, width: int) -> RenderableType:
     """Return one line for each artefact, for a terminal of `width` columns, and below why those that failed did."""
     threads = "one thread" if found.threads == 1 else f"{found.threads} threads"
+    metric = found.metric.metric if found.metric else None
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("artefact", no_wrap=True)
     heads = [name for name in EXPORTED if width >= WIDE or name not in ROOMY]
     for name in heads:
         table.add_column(name, justify="right", no_wrap=True)
     for each in found.artefacts:
-        cells = _run(each)
+        cells = _run(each, metric)
         table.add_row(f"{each.runtime} {each.precision}", *(cells[name] for name in heads))
-    metric = found.metric.metric if found.metric else None
     own = (
         f" (the original: {metric.shown(found.original_score)})" if metric and found.original_score is not None else ""
     )
     images = f"the test part of {found.data}{own}" if found.data else "random images: no score"
-    legend = f"On {images}. error: the largest, of the largest score; ms: median of a run; start: load and first "
+    legend = f"On {images}. error: the largest, of the largest output; ms: median of a run; start: load and first "
     legend += "run, ms; memory: over the empty runtime's"
     return Group(
         Text(f"{found.model} on {found.target}, {threads}", style="bold"),
@@ -200,13 +200,13 @@ EXPORTED = ("proof", "error", "score", "file", "ms", "p10", "p90", "CPU ms", "st
 ROOMY = ("p10", "p90", "CPU ms")
 
 
-def _run(each: Exported) -> dict[str, str]:
+def _run(each: Exported, metric: Metric | None) -> dict[str, str]:
     """What was measured of an artefact, as cells; a dash for what was not reached."""
     timing = each.latency
     cells = {
         "proof": "[green]passed[/]" if each.passed else "[red]failed[/]",
         "error": f"{each.proof.max_relative_error:.0e}" if each.proof else None,
-        "score": f"{each.score:.2f}" if each.score is not None else None,
+        "score": metric.number(each.score) if metric and each.score is not None else None,
         "file": megabytes(each.size_bytes) if each.size_bytes else None,
         "ms": f"{timing.median_ms:.3g}" if timing else None,
         "p10": f"{timing.p10_ms:.3g}" if timing else None,

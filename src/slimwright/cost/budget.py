@@ -1,5 +1,6 @@
 """What the user is willing to spend: limits, absolute or relative to the original, and what shall be least."""
 
+import math
 import re
 from dataclasses import dataclass, fields
 from typing import TypeAlias
@@ -48,8 +49,8 @@ class Budget:
         for name in UNITS:
             if (limit := getattr(self, name)) is not None:
                 _parsed(name, limit)
-        if not 0 <= self.max_drop <= 100:
-            raise BudgetError(f"max_drop is {self.max_drop}; it must be 0 to 100 of the metric's steps")
+        if not 0 <= self.max_drop < math.inf:
+            raise BudgetError(f"max_drop is {self.max_drop}; it must be a number of the metric's steps, at least 0")
         if self.minimise is not None and self.minimise not in OPTIONS:
             raise BudgetError(f"minimise is {self.minimise!r}; it must be one of {', '.join(OPTIONS)}")
         if not self.limited() and self.minimise is None:

@@ -35,9 +35,13 @@ from slimwright.data.folders import identities, image_folder, tiny_imagenet
 from slimwright.data.glyphs import Glyphs, SceneData, Scenes, glyphs, scenes
 from slimwright.data.idx import mnist
 from slimwright.data.lines import text_lines
+from slimwright.data.masks import mask_folder
+from slimwright.data.pairs import pair_folder
+from slimwright.data.points import point_file
 from slimwright.data.preprocessing import Placement, Preprocessing, square
 from slimwright.data.streamed import StreamedData
 from slimwright.data.subset import ClassSubset, of_classes
+from slimwright.data.table import table_file
 from slimwright.data.tensors import tensor_file
 
 __all__ = [
@@ -72,14 +76,18 @@ __all__ = [
     "labelled",
     "labels_of",
     "like",
+    "mask_folder",
     "mnist",
     "moved",
     "no_images",
     "of_classes",
+    "pair_folder",
     "part_fingerprint",
+    "point_file",
     "scenes",
     "split",
     "square",
+    "table_file",
     "taken",
     "tensor_file",
     "tensors_of",

@@ -42,11 +42,11 @@ def lines(root: Path, path: Path) -> list[str]:
     return text(root, path).rstrip().splitlines()
 
 
-def text(root: Path, path: Path) -> str:
-    """Return what a text file holds. Raises DataError for what is no text."""
+def text(root: Path, path: Path, most: int = TEXT_BYTES) -> str:
+    """Return what a text file in `root` says. Raises DataError for what is no text, or has over `most` bytes."""
     real = held(root, path)
-    if real.stat().st_size > TEXT_BYTES:
-        raise DataError(f"{path} has {real.stat().st_size} bytes, too many for a list of names; get it again")
+    if real.stat().st_size > most:
+        raise DataError(f"{path} has {real.stat().st_size} bytes, over the limit of {most}; get it again, or split it")
     try:
         return real.read_text("utf-8")
     except UnicodeDecodeError as error:

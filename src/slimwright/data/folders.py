@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from slimwright.data import files
-from slimwright.data.batch import joined, labels_of
+from slimwright.data.batch import labels_of
 from slimwright.data.dataset import PARTS, SHARES, Part
-from slimwright.data.pictures import SUFFIXES, picture
+from slimwright.data.pictures import SUFFIXES, pictures
 from slimwright.data.preprocessing import Preprocessing, square
-from slimwright.data.streamed import Numbers, Share, StreamedData, cropped, dealt
+from slimwright.data.streamed import Share, StreamedData, cropped, dealt, parted
 from slimwright.errors import DataError
 
 TINY = square(64)
@@ -39,9 +38,7 @@ def image_folder(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     names = _classes(path, home)
     given = [path / name for name in TESTS if home != path and (path / name).is_dir()]
     shares = [_labelled(path, at, names, how) if names else _unlabelled(path, at, how) for at in (home, *given)]
-    parts = dealt(shares[0], shares[1] if given else None, names=names, image_shape=how.shape, seed=seed)
-    if len(given) == len(TESTS):
-        parts["train"], parts["validation"] = _joined(parts["train"], parts["validation"]), shares[2]
+    parts = parted(shares, names=names, image_shape=how.shape, seed=seed)
     return _data(path.resolve().name, names, how, parts)
 
 
@@ -94,8 +91,8 @@ def _classes(root: Path, home: Path) -> list[str]:
     Classes are two folders or more, at least one with pictures in it. Pictures beside them belong to no class, so they
     are refused.
     """
-    names, beside = _folders(root, home), _named_pictures(home)
-    if len(names) < 2 or not any(_named_pictures(home / name) for name in names):
+    names, beside = _folders(root, home), named_pictures(home)
+    if len(names) < 2 or not any(named_pictures(home / name) for name in names):
         return []
     if beside:
         raise DataError(
@@ -124,24 +121,20 @@ def _unlabelled(root: Path, home: Path, how: Preprocessing) -> Share:
             f"{home} holds {len(_folders(root, home))} folders; it needs one for each of at least two classes, with "
             f"pictures in it, or {', '.join(SUFFIXES)} files without labels"
         )
-    return Share(partial(_read, root, paths, how), np.arange(len(paths)), torch.zeros(len(paths), 0))
+    return Share(partial(pictures, root, paths, how), np.arange(len(paths)), torch.zeros(len(paths), 0))
 
 
 def _share(root: Path, found: Sequence[Sequence[str]], how: Preprocessing) -> Share:
     paths = [path for members in found for path in members]
     labels = torch.repeat_interleave(torch.tensor([len(members) for members in found]))
-    return Share(partial(_read, root, paths, how), np.arange(len(paths)), labels)
-
-
-def _read(root: Path, paths: Sequence[str], how: Preprocessing, numbers: Numbers) -> NDArray[np.uint8]:
-    return np.stack([picture(root, root / paths[number], how) for number in numbers])
+    return Share(partial(pictures, root, paths, how), np.arange(len(paths)), labels)
 
 
 def _folders(root: Path, home: Path) -> list[str]:
     """The names of the folders in `home`, hidden ones left out, none of which may lead out of `root`."""
     names = sorted(entry.name for entry in os.scandir(home) if entry.is_dir() and not entry.name.startswith("."))
     for name in names:
-        _within(root, home / name)
+        within(root, home / name)
     return names
 
 
@@ -149,15 +142,15 @@ def _pictures(root: Path, home: Path) -> list[str]:
     """The pictures in a folder, as paths from `root`, in the order of their names."""
     if not home.is_dir():
         raise DataError(f"{home} is missing; get the data set again, or leave its class out")
-    _within(root, home)
-    found = _named_pictures(home)
+    within(root, home)
+    found = named_pictures(home)
     if not found:
         raise DataError(f"{home} holds no {', '.join(SUFFIXES)} file; add pictures, or remove the folder of this class")
     return [str((home / name).relative_to(root)) for name in found]
 
 
-def _named_pictures(home: Path) -> list[str]:
-    """The names of the pictures in a folder, hidden ones left out."""
+def named_pictures(home: Path) -> list[str]:
+    """Return the names of the pictures in a folder, hidden ones left out, in order."""
     return sorted(
         entry.name
         for entry in os.scandir(home)
@@ -170,19 +163,14 @@ def pictures_below(root: Path, home: Path) -> list[str]:
     found = []
     for folder, inner, _ in os.walk(home):
         inner[:] = _folders(root, Path(folder))
-        found += [str((Path(folder) / name).relative_to(root)) for name in _named_pictures(Path(folder))]
+        found += [str((Path(folder) / name).relative_to(root)) for name in named_pictures(Path(folder))]
     return sorted(found)
 
 
-def _within(root: Path, folder: Path) -> None:
+def within(root: Path, folder: Path) -> None:
+    """Raise DataError where a folder is a link that leads out of `root`."""
     if not folder.resolve().is_relative_to(root.resolve()):
         raise DataError(f"{folder} leads out of {root}; copy the folder into it instead of linking to it")
-
-
-def _joined(one: Share, other: Share) -> Share:
-    """Two shares of the same source as one."""
-    both = Share(one.read, np.concatenate([one.numbers, other.numbers]), joined([one.targets, other.targets]))
-    return both.only(np.argsort(both.numbers))
 
 
 def _annotated(path: Path, ids: Sequence[str]) -> Share:
@@ -196,7 +184,7 @@ def _annotated(path: Path, ids: Sequence[str]) -> Share:
             raise DataError(f"line {number} of {at} is no picture with a class of wnids.txt: {line[:60]!r}")
         paths.append(f"val/images/{name}")
         labels.append(places[label])
-    return Share(partial(_read, path, paths, TINY), np.arange(len(paths)), torch.tensor(labels, dtype=torch.int64))
+    return Share(partial(pictures, path, paths, TINY), np.arange(len(paths)), torch.tensor(labels, dtype=torch.int64))
 
 
 def _words(path: Path, ids: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from slimwright.data import files
 from slimwright.data.preprocessing import Preprocessing
 from slimwright.errors import DataError
 
+ORIENTATION = 0x0112  # the tag in the EXIF standard; from 5 on, rows and columns change places
 T = TypeVar("T")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MOST_PIXELS = 64_000_000  # of one picture: 192 MB when it is decoded
@@ -30,8 +31,13 @@ def picture(root: Path, path: Path, how: Preprocessing) -> NDArray[np.uint8]:
     return opened(root, path, how.levels)
 
 
-def opened(root: Path, path: Path, use: Callable[[Image.Image], T]) -> T:
-    """Return what `use` makes of the picture in a file within `root`.
+def pictures(root: Path, paths: Sequence[str], how: Preprocessing, numbers: Sequence[int]) -> NDArray[np.uint8]:
+    """Return the levels [N, C, H, W] of the pictures of these numbers in `paths`, which are paths from `root`."""
+    return np.stack([picture(root, root / paths[number], how) for number in numbers])
+
+
+def opened(root: Path, path: Path, use: Callable[[Image.Image], T], *, deep: bool = False) -> T:
+    """Return what `use` makes of the picture in a file within `root`; if `deep`, of more than 8 bits a channel, too.
 
     Raises DataError, naming the file, where it is missing, damaged, of another kind, or absurdly large.
     """
@@ -42,7 +48,7 @@ def opened(root: Path, path: Path, use: Callable[[Image.Image], T]) -> T:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(real, formats=("JPEG", "PNG")) as image:
-                _check(path, image)
+                _check(path, image, deep)
                 return use(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path} claims more pixels than the limit of {MOST_PIXELS}; make it smaller") from error
@@ -50,10 +56,20 @@ def opened(root: Path, path: Path, use: Callable[[Image.Image], T]) -> T:
         raise DataError(f"{path} cannot be read as JPEG or PNG: {error}; replace or remove it") from error
 
 
-def _check(path: Path, image: Image.Image) -> None:
+def size(root: Path, path: Path, how: Preprocessing) -> tuple[int, int]:
+    """Return the width and height of a picture as it is looked at. Its pixels are not decoded."""
+
+    def use(image: Image.Image) -> tuple[int, int]:
+        turned = how.upright and image.getexif().get(ORIENTATION, 1) >= 5
+        return (image.height, image.width) if turned else image.size
+
+    return opened(root, path, use, deep=True)
+
+
+def _check(path: Path, image: Image.Image, deep: bool) -> None:
     """Refuse before any pixel is decoded."""
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise DataError(f"{path} claims {width}x{height} pixels, more than the limit of {MOST_PIXELS}; make it smaller")
-    if image.mode in DEEP:
+    if image.mode in DEEP and not deep:
         raise DataError(f"{path} has more than 8 bits per channel; save it with 8")

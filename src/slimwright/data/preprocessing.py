@@ -7,6 +7,7 @@
 - "crop": resized so that it covers the wanted size divided by `crop_share`, then its middle is cut out. For squares
   this is what torchvision's `Resize` and `CenterCrop` do, and timm with `crop_pct`.
 - "stretch": resized to the wanted size, whatever that does to its proportions.
+- "cut": not resized; its middle is cut out, in a frame of the level `fill` where it is smaller.
 - "letterbox": resized so that it fits into the wanted size, in the middle of a frame of the level `fill`.
 - "line": resized to the wanted height, and as wide as its proportions make it, but at most as wide as wanted; it begins
   at the left, and what is right of it is zero once the picture is normalized. This is how PaddleOCR's recognisers are
@@ -32,7 +33,7 @@ from slimwright.errors import DataError
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALLEST, LARGEST = 8, 4096  # pixels of a side
 
-Fit = Literal["crop", "stretch", "letterbox", "line"]
+Fit = Literal["crop", "stretch", "letterbox", "cut", "line"]
 Channels = Literal["RGB", "BGR", "grey"]
 Values: TypeAlias = tuple[float, ...]
 FILTERS: Mapping[str, Image.Resampling] = {
@@ -56,6 +57,11 @@ class Placement:
     width: int
     height: int
 
+    def times(self, factor: int) -> "Placement":
+        """Return where a picture goes that is larger by a whole factor, in a result that is."""
+        sides = (factor * side for side in (self.left, self.top, self.width, self.height))
+        return Placement(self.scale_x, self.scale_y, *sides)
+
     def moved(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return points [..., 2] (x, y) of the picture in pixels of the result; some may lie outside of it."""
         return points * [self.scale_x, self.scale_y] + [self.left, self.top]
@@ -73,7 +79,7 @@ class Preprocessing:
     channels: Channels = "RGB"
     mean: Values = MEAN  # of levels as 0..1, one for each channel or one for all
     std: Values = STD
-    fill: int = 0  # level of a letterbox's frame
+    fill: int = 0  # level of a frame
     upright: bool = False  # turned as the orientation in its metadata says
 
     def __post_init__(self) -> None:
@@ -100,17 +106,19 @@ class Preprocessing:
     @property
     def said(self) -> Mapping[str, object]:
         """What a device must do to do the same, but for the normalization."""
-        size = {"crop": "covering", "stretch": "stretched", "letterbox": "fitting", "line": "as high as, fitting"}[
-            self.fit
-        ]
+        size = {
+            "crop": "covering", "stretch": "stretched", "letterbox": "fitting", "cut": "none",
+            "line": "as high as, fitting",
+        }[self.fit]  # fmt: skip
+        bounds = "" if self.fit == "cut" else f", bounds {'/'.join(map(str, self._covered()))} (height/width)"
         return {
             "input": f"{self.channels} levels 0..255",
             "orientation": "as its metadata says" if self.upright else "as stored",
             "fit": self.fit,
-            "resize": f"{size}, bounds {'/'.join(map(str, self._covered()))} (height/width)",
+            "resize": f"{size}{bounds}",
             "size": [self.height, self.width],
             "interpolation": self.interpolation,
-            **({"fill": self.fill} if self.fit == "letterbox" else {}),
+            **({"fill": self.fill} if self.fit in ("letterbox", "cut") else {}),
             **({"fill": [255 * mean for mean in self.mean]} if self.fit == "line" else {}),
         }
 
@@ -118,7 +126,9 @@ class Preprocessing:
         """Return where a picture of this size goes."""
         (tall, wide), boxed = self._covered(), self.fit == "letterbox"
         whole = round if boxed else int  # as Ultralytics does the one, and torchvision the other
-        if self.fit == "stretch":
+        if self.fit == "cut":
+            new_width, new_height = width, height
+        elif self.fit == "stretch":
             new_width, new_height = wide, tall
         elif self.fit == "line":
             new_width, new_height = min(math.ceil(tall * width / height), wide), tall
@@ -130,15 +140,21 @@ class Preprocessing:
         left, top = map(int, spare // 2 if boxed else np.round(spare / 2) * (self.fit != "line"))
         return Placement(new_width / width, new_height / height, left, top, new_width, new_height)
 
-    def placed(self, image: Image.Image, *, interpolation: str | None = None, fill: int | None = None) -> Image.Image:
-        """Return an upright picture of the wanted size; a mask takes the interpolation "nearest" and its own fill."""
-        where = self.placement(*image.size)
+    def placed(
+        self, image: Image.Image, *, interpolation: str | None = None, fill: float | None = None, factor: int = 1
+    ) -> Image.Image:
+        """Return an upright picture of the wanted size; a mask takes the interpolation "nearest" and its own fill.
+
+        A picture and a result that are larger by a whole `factor` are placed as the smaller ones are.
+        """
+        where = self.placement(image.width // factor, image.height // factor).times(factor)
+        across, down = factor * self.width, factor * self.height
         if image.size != (where.width, where.height):
             image = image.resize((where.width, where.height), FILTERS[interpolation or self.interpolation])
-        if (where.left, where.top, *image.size) == (0, 0, self.width, self.height):
+        if (where.left, where.top, *image.size) == (0, 0, across, down):
             return image
         level = self.fill if fill is None else fill
-        frame = Image.new(image.mode, (self.width, self.height), (level,) * 3 if image.mode == "RGB" else level)
+        frame = Image.new(image.mode, (across, down), (level,) * 3 if image.mode == "RGB" else level)
         frame.paste(image, (where.left, where.top))
         return frame
 

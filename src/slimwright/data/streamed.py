@@ -5,7 +5,7 @@ training images, each class alike; there are at most as many as are held in memo
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from slimwright.data.batch import Batch, Targets, images_of, is_labels, taken
+from slimwright.data.batch import Batch, Targets, images_of, is_labels, joined, taken
 from slimwright.data.dataset import PARTS, SHARES, Augment, Part, check_targets, no_images
 from slimwright.errors import DataError
 
@@ -25,6 +25,7 @@ MOST_BYTES = 2**30  # of a held-out part as float32
 Numbers: TypeAlias = NDArray[np.int64]
 Raw: TypeAlias = NDArray[Any] | tuple[NDArray[Any], ...]  # images [N, C, H, W] uint8, or several inputs
 Read: TypeAlias = Callable[[Numbers], Raw]  # numbers [N] -> what is read for each
+ReadTargets: TypeAlias = Callable[[Numbers], Targets]  # numbers [N] -> targets, each [N, ...]
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,24 @@ class Share:
     read: Read
     numbers: Numbers
     targets: Targets  # labels [N] int64; [N, 0] where there are none; or what the task wants
+    read_targets: ReadTargets | None = None  # where they are too large to be held; `targets` are [N, 0] then
 
     def only(self, chosen: Numbers) -> "Share":
         """Return the share of the chosen places."""
-        return Share(self.read, self.numbers[chosen], taken(self.targets, torch.from_numpy(chosen)))
+        return replace(self, numbers=self.numbers[chosen], targets=taken(self.targets, torch.from_numpy(chosen)))
+
+    def wanted(self) -> Targets:
+        """Return the targets of every image, read if need be."""
+        return self.targets if self.read_targets is None else self.read_targets(self.numbers)
+
+    def with_more(self, other: "Share") -> "Share":
+        """Return this share and another of what is read in the same way as one, in the order of the numbers."""
+        both = replace(
+            self,
+            numbers=np.concatenate([self.numbers, other.numbers]),
+            targets=joined([self.targets, other.targets]),
+        )
+        return both.only(np.argsort(both.numbers))
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,8 @@ class StreamedData:
         for part in PARTS:
             if not len(self.shares[part].numbers):
                 raise no_images(self.name, part)
-            check_targets(f"{part} labels of '{self.name}'", self.shares[part].targets, self.labels)
+            if not self.task:
+                check_targets(f"{part} labels of '{self.name}'", self.shares[part].targets, self.labels)
 
     @property
     def preprocessing(self) -> Mapping[str, object]:
@@ -90,13 +106,29 @@ class StreamedData:
             inputs = tuple(map(self._normalized, raw)) if isinstance(raw, tuple) else self._normalized(raw)
             if seed is not None and self.augment:
                 inputs = self.augment(images_of(inputs), generator)
-            yield inputs, picked.targets
+            yield inputs, picked.wanted()
 
     def _normalized(self, raw: NDArray[Any]) -> Tensor:
         if raw.dtype != np.uint8:
             return torch.from_numpy(raw)
         mean, std = (torch.tensor(value).reshape(-1, 1, 1) for value in (self.mean, self.std))
         return (torch.from_numpy(raw).float() / 255 - mean) / std
+
+
+def parted(
+    given: Sequence[Share], *, names: Sequence[str], image_shape: tuple[int, int, int], seed: int
+) -> dict[Part, Share]:
+    """Return the four parts of training images alone, or of those and test images, or those and validation images.
+
+    Each of them stays the part that it is; what is not given is dealt from the training images. Raises DataError as
+    `dealt` does.
+    """
+    train, test, validation = (*given, None, None)[:3]
+    assert train is not None
+    parts = dealt(train, test, names=names, image_shape=image_shape, seed=seed)
+    if validation is not None:
+        parts["train"], parts["validation"] = parts["train"].with_more(parts["validation"]), validation
+    return parts
 
 
 def dealt(
@@ -108,9 +140,10 @@ def dealt(
     a class, or the whole, has too few images for every part.
     """
     rng = np.random.default_rng(seed)
-    wanted = _wanted(max(len(names), 1), test is None, image_shape)
+    kinds = _kinds(train, names)
+    wanted = _wanted(len(kinds), test is None, image_shape)
     chosen: dict[Part, list[Numbers]] = {part: [] for part in PARTS}
-    for what, members in _kinds(train, names):
+    for what, members in kinds:
         order, start = rng.permutation(members), 0
         for part, count in wanted(len(order)).items():
             chosen[part].append(order[start : start + count])

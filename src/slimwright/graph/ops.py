@@ -18,7 +18,7 @@ function they were), and how channels pass through it:
     convolve    like `mix`, carried: its weights are parameters beside it (transposed convolutions, 1-D and 3-D ones)
     scale       like `each`, carried: its weights are parameters beside it (instance norm, 3-D batch norm)
     shuffle     makes pixels of channels, or channels of pixels
-    recurrent   carried: reads every channel of each step by the weights of its first layer (LSTM, GRU); makes fixed ones
+    recurrent   carried: the weights of its first layer read every channel of each step (LSTM, GRU); makes fixed ones
     fixed       anything else: the channels it reads cannot be cut
     scalar      a size, not a tensor
 

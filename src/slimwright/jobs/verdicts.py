@@ -12,7 +12,8 @@ def verdicts(
 ) -> list[Decision]:
     """Return the decisions of a job: the chosen candidate's first, then what the policy noted, then all others."""
     why = f"{space.time_share(best):.2f}x the original's time, measured; "
-    why += f"{space.drop(best):.2f} {space.metric.step} of {space.metric.name} lost on the validation part"
+    lost = space.metric.number(space.drop(best))
+    why += f"{lost} {space.metric.step} of {space.metric.name} lost on the validation part"
     chosen = Decision(what=f"candidate '{best.name}'", outcome="kept", why=why)
     others = [_of_candidate(space, best, one) for one in made if one.key not in (best.key, space.original.key)]
     return [chosen, *noted, *others, *(_of_network(space, best, menu) if menu else ())]

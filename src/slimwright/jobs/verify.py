@@ -13,7 +13,9 @@ from slimwright.targets import Effort, Target, measure
 from slimwright.tasks import Forward, Making, Outputs, Task, task_for
 
 SLACK = 1.15  # latency and memory may be this much above what was promised
-SCORE_SLACK = 0.3  # of the metric's unit: another processor may round a borderline image the other way
+SCORE_SLACK = (
+    60  # of a metric's finest differences: 0.3 points; another processor may round a borderline image otherwise
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def _checks(bundle: Bundle, net: Net, original: Proven, result: Proven) -> Itera
     scores = {"original": (promised.score_original, original.score), "result": (promised.score, result.score)}
     for name, (before, now) in scores.items():
         assert now is not None
-        holds = metric.drop(before, now) <= SCORE_SLACK
+        holds = metric.drop(before, now) <= SCORE_SLACK * metric.finest
         yield Check(f"{metric.name}, {name}", metric.shown(before), metric.shown(now), holds)
     ratio = result.latency.median_ms / original.latency.median_ms
     allowed = max(promised.latency_ratio * SLACK, manifest.limits.get("latency_ms", 0) / promised.latency_ms_original)

@@ -226,7 +226,7 @@ def misses(
             )
     if drop > max_drop + 1e-9:
         verb = "drops" if metric.higher_is_better else "rises"
-        said.append(f"{metric.name} {verb} by {drop:.2f} {metric.step}, limit {max_drop:g}")
+        said.append(f"{metric.name} {verb} by {metric.number(drop)} {metric.step}, limit {max_drop:g}")
     return said
 
 

@@ -21,7 +21,7 @@ from slimwright.targets import Effort, Measurement, Target, measure
 from slimwright.tasks import Outputs, Task
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.5}  # of the largest error over the largest value of an output
-LEAST_AGREEMENT = {"fp32": 0.995, "fp16": 0.99, "int8": 0.95}  # share of images on which both mean the same
+LEAST_AGREEMENT = {"fp32": 0.995, "fp16": 0.99, "int8": 0.95}  # share of answers on which both mean the same
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ def fault(found: Parity) -> str:
     """Say how outputs differ from what they should be."""
     return (
         f"its outputs differ from the network's: relative error {found.max_relative_error:.2g} (at most "
-        f"{found.tolerance:g}), {found.agreement:.1%} of {found.images} images agree (at least "
-        f"{found.least_agreement:.1%})"
+        f"{found.tolerance:g}), {found.agreement:.1%} of the answers on {found.images} images agree (at "
+        f"least {found.least_agreement:.1%})"
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from slimwright.data import PARTS, Dataset
 from slimwright.runner.timing import Latency
@@ -46,7 +46,7 @@ class Parity(Record):
     max_abs_error: float
     max_relative_error: float  # of the largest value of the output
     tolerance: float  # on max_relative_error
-    agreement: float  # share of images on which both mean the same, by the task
+    agreement: float  # share of answers on which both mean the same, by the task
     least_agreement: float
     passed: bool
 
@@ -58,6 +58,7 @@ class MetricCard(Record):
     unit: str
     step: str
     higher_is_better: bool
+    finest: float = Field(0.005, gt=0, allow_inf_nan=False)
 
     @classmethod
     def of(cls, metric: Metric) -> "MetricCard":
@@ -67,7 +68,7 @@ class MetricCard(Record):
     @property
     def metric(self) -> Metric:
         """The metric itself."""
-        return Metric(self.name, self.unit, self.step, self.higher_is_better)
+        return Metric(**self.model_dump())
 
 
 class TaskCard(Record):

@@ -41,7 +41,7 @@ def _tradeoff(manifest: Manifest) -> Chart:
     limit = manifest.limits.get("latency_ms")
     return Chart(
         "tradeoff",
-        f"{metric.name.capitalize()} against latency",
+        f"{metric.title} against latency",
         f"Every candidate that was built and run. Latency is measured; {metric.name} is measured on the validation "
         f"part, which decides between candidates. The {metric.name} on the test part is in the tiles above.",
         f"Validation {metric.name} against measured latency. {said}."

@@ -73,7 +73,7 @@ def tiles(manifest: Manifest) -> list[Tile]:
     return [
         Tile(
             "score",
-            metric.name.capitalize(),
+            metric.title,
             metric.shown(summary.score_original),
             metric.shown(summary.score),
             stepped(metric, summary.score_original, summary.score),
@@ -132,6 +132,6 @@ def limits(manifest: Manifest) -> Iterator[LimitRow]:
         came_to = show(result[name]) if name in result else "–"
         yield LimitRow(label, manifest.budget.get(name, "–"), show(limit), came_to)
     metric = manifest.task.metric.metric
-    most, drop = (true_minus(f"{value:.2f}") for value in (manifest.max_drop, manifest.summary.drop))
-    name = f"{metric.name.capitalize()} lost, {metric.step}"
+    most, drop = (true_minus(metric.number(value)) for value in (manifest.max_drop, manifest.summary.drop))
+    name = f"{metric.title} {'lost' if metric.higher_is_better else 'added'}, {metric.step}"
     yield LimitRow(name, manifest.budget.get("max_drop", "–"), most, drop)

@@ -36,7 +36,7 @@ def tradeoff(
     x = alt.X("latency_ms:Q", title="measured latency, ms", axis=alt.Axis(tickCount=6), scale=alt.Scale(zero=True))
     y = alt.Y(
         "validation_score:Q",
-        title=f"{metric.name} on the validation part, {metric.unit}",
+        title=", ".join(filter(None, (f"{metric.name} on the validation part", metric.unit))),
         axis=alt.Axis(format=".4~", tickCount=5, domain=False),
         scale=alt.Scale(zero=False, padding=24, reverse=not metric.higher_is_better),
     )

@@ -202,7 +202,10 @@ def _tuned(space: Space, evaluate: Evaluate, best: Evaluation) -> Iterator[Evalu
     name = f"{best.name.removesuffix(', solved in full')}, tuned"
     made = evaluate(replace(best.candidate, name=name, recipe=best.candidate.recipe.with_steps(step)))
     kept = space.best([space.original, best, made]) is made
-    why = f"{tune.epochs} epochs with the original as teacher: {space.drop(best):.2f} {space.metric.step} lost before, "
-    why += f"{space.drop(made):.2f} after, on the validation part"
+    before, after = (space.metric.number(space.drop(one)) for one in (best, made))
+    why = (
+        f"{tune.epochs} epochs with the original as teacher: {before} {space.metric.step} lost before, {after} after, "
+    )
+    why += "on the validation part"
     space.note("fine-tuning", "kept" if kept else "taken back", why)
     yield made

@@ -160,9 +160,10 @@ class Space:
             return "; ".join(over)
         behind = self.metric.drop(best.score, one.score)
         if behind > 0 and self.budget.objective is None:
-            return f"{behind:.2f} {self.metric.step} worse on the validation part than '{best.name}'"
+            return f"{self.metric.number(behind)} {self.metric.step} worse on the validation part than '{best.name}'"
         if self.drop(one) > self.budget.max_drop and self.budget.objective is not None:
-            return f"it loses {self.drop(one):.2f} {self.metric.step}, more than {self.budget.max_drop:g}"
+            lost = self.metric.number(self.drop(one))
+            return f"it loses {lost} {self.metric.step}, more than {self.budget.max_drop:g}"
         return f"not better than '{best.name}', at {self.time_share(one, best):.2f}x its time"
 
 

@@ -6,8 +6,12 @@ from slimwright.tasks.ctc import Ctc
 from slimwright.tasks.detection import Detection, Yolo, detecting, form_of
 from slimwright.tasks.embedding import Embedding, embedding_of
 from slimwright.tasks.imitation import Imitated, Imitation, imitating
+from slimwright.tasks.keypoints import Keypoints
 from slimwright.tasks.multi_label import MultiLabel
+from slimwright.tasks.regression import Regression
+from slimwright.tasks.restoration import Restoration
 from slimwright.tasks.scored import Scored, scored
+from slimwright.tasks.segmentation import Segmentation
 from slimwright.tasks.task import Forward, Making, Metric, Outputs, Task, forward_of, returned
 
 __all__ = [
@@ -19,12 +23,16 @@ __all__ = [
     "Forward",
     "Imitated",
     "Imitation",
+    "Keypoints",
     "Making",
     "Metric",
     "MultiLabel",
     "Named",
     "Outputs",
+    "Regression",
+    "Restoration",
     "Scored",
+    "Segmentation",
     "Task",
     "Yolo",
     "detecting",

@@ -13,35 +13,48 @@ from slimwright.tasks.ctc import Ctc
 from slimwright.tasks.detection import detecting
 from slimwright.tasks.embedding import embedding_of
 from slimwright.tasks.imitation import imitating
+from slimwright.tasks.keypoints import locating
 from slimwright.tasks.multi_label import MultiLabel
+from slimwright.tasks.regression import regressing
+from slimwright.tasks.restoration import restoring
+from slimwright.tasks.segmentation import segmenting
 from slimwright.tasks.task import Forward, Making, Task
 
 NONE = "no labels"
 LABELS = "a label for each image"
 FLAGS = "a 0 or 1 for each image and class"
 OWN = "targets of its own kind"  # of a data set whose attribute `task` names it
-TEXTS, BOXES = "targets for ctc", "targets for detection"  # likewise; more than one task reads them
 
 
 @dataclass(frozen=True)
 class Named:
-    """A task that can be named: how it is made from a data set and the original, and what labels it needs."""
+    """A task that can be named: how it is made from a data set and the original, and what labels it needs.
+
+    `reads` names tasks whose targets are good for this one, too.
+    """
 
     make: Making
     needs: str = NONE
+    reads: tuple[str, ...] = ()
 
 
 NAMED: Mapping[str, Named] = {
     "classification": Named(lambda data, _: Classification(data.labels), LABELS),
-    "top-5": Named(lambda data, _: Classification(data.labels, top=5), LABELS),
+    "top-5": Named(lambda data, _: Classification(data.labels, top=5, name="top-5"), LABELS),
     "multi-label": Named(lambda data, _: MultiLabel(data.labels), FLAGS),
-    "detection": Named(detecting, BOXES),
-    "detection-50": Named(partial(detecting, half=True), BOXES),
+    "detection": Named(detecting, OWN),
+    "detection-50": Named(partial(detecting, half=True), OWN, ("detection",)),
+    "segmentation": Named(segmenting, OWN),
+    "restoration": Named(restoring, OWN),
+    "ssim": Named(lambda data, original: restoring(data, original, "SSIM"), OWN, ("restoration",)),
+    "depth": Named(lambda data, original: restoring(data, original, "MAE"), OWN, ("restoration",)),
+    "regression": Named(regressing, OWN, ("restoration",)),
+    "keypoints": Named(locating, OWN),
     "imitation": Named(imitating),
     "embedding": Named(embedding_of, LABELS),
     "recall": Named(lambda data, original: embedding_of(data, original, "recall"), LABELS),
-    "ctc": Named(lambda data, _: Ctc(data.labels), TEXTS),
-    "character-error": Named(lambda data, _: Ctc(data.labels, "character-error"), TEXTS),
+    "ctc": Named(lambda data, _: Ctc(data.labels), OWN),
+    "character-error": Named(lambda data, _: Ctc(data.labels, "character-error"), OWN, ("ctc",)),
 }
 GUESSED = {NONE: "imitation", LABELS: "classification", FLAGS: "multi-label"}
 
@@ -78,12 +91,19 @@ def _chosen(name: str | None, data: Dataset, part: Part) -> str:
     chosen = name or meant or GUESSED.get(has)
     if chosen not in NAMED:
         raise DataError(f"data set '{data.name}' has {has}, which no task reads; choose the task 'imitation'")
-    if chosen != meant and NAMED[chosen].needs not in (has, inner, NONE):
+    if chosen != meant and not _serves(NAMED[chosen], meant, inner):
         raise DataError(
             f"the task '{chosen}' needs {NAMED[chosen].needs}, and data set '{data.name}' has {has}; choose the task "
             f"'{meant or GUESSED.get(has, GUESSED[NONE])}'"
         )
     return chosen
+
+
+def _serves(task: Named, meant: str, form: str) -> bool:
+    """Whether a task can read targets that are for the task `meant`, or, where they say nothing, have this form."""
+    if task.needs == OWN:
+        return meant in task.reads if meant else form not in GUESSED  # the task itself looks at them
+    return task.needs in (form, NONE)
 
 
 def _labels_in(data: Dataset, part: Part) -> str:

@@ -1,13 +1,8 @@
 """Imitation: give what the original gave. It needs no labels, and takes any number of outputs of any shape.
 
-For each output y with deviation s over the calibration images, and t of the original, the loss of an image is
-
-    1/2 mean((y - t)^2) / s^2
-
-which is the negative log-likelihood of a Gaussian around y, per element; of several outputs it is the mean. The Fisher
-information of its outputs is estimated by a random projection: the gradient of z . y / (s sqrt(elements outputs)), z
-normal, has in expectation the square of the Gauss-Newton matrix of that loss (Martens 2020, arXiv 1412.1193, sec. 6).
-Outputs that are whole numbers count in the loss and the metric, and have no gradient.
+An output is the mean of a Gaussian (`gaussian.py`) around what the original gave, its deviation that of the output over
+the calibration images; of several outputs the loss is the mean. Outputs that are whole numbers count in the loss and
+the metric, and have no gradient.
 """
 
 import math
@@ -19,12 +14,11 @@ from torch import Tensor
 
 from slimwright.data import Batch, Dataset, Part, Targets, count_of, no_images, taken, tensors_of
 from slimwright.errors import DataError
+from slimwright.tasks.gaussian import LEAST_DEVIATION, projected, squares
 from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of
 
 HELD_BYTES = 1e8  # of a part's outputs, which are not computed again
 DEVIATION_IMAGES = 64  # at least, if there are as many: the original runs on these whenever a job starts
-LEAST_DEVIATION = 1e-6
-"""Of an output's root mean square: an output that varies less is as good as constant, and is measured by its size."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +69,7 @@ class Imitation:
         total = torch.zeros((), device=outputs[0].device)
         for output, deviation in zip(outputs, self.deviations, strict=True):
             if output.is_floating_point():
-                drawn = [torch.randn(output.shape[1:], generator=seed, device="cpu") for seed in seeds]
-                direction = torch.stack(drawn).to(output)
-                size = deviation * math.sqrt(output[0].numel() * self.outputs)
-                total = total + (direction * output).sum() / max(size, 1e-30)
+                total = total + projected(output, deviation * math.sqrt(self.outputs), seeds)
         return total
 
     def distance(self, outputs: Outputs, wanted: Outputs, temperature: float) -> Tensor:
@@ -104,12 +95,9 @@ class Imitation:
 
     def _squares(self, outputs: Outputs, wanted: Outputs) -> Tensor:
         """The mean squared error over the squared deviation: [outputs, N]."""
-        squares = []
-        for mine, its, deviation in zip(outputs, wanted, self.deviations, strict=True):
-            real = mine if mine.dtype in (torch.float32, torch.float64) else mine.float()
-            error = (real - its.to(real)).square().reshape(len(mine), mine[0].numel())  # [N, elements]
-            squares.append(error.sum(1) / (max(error.shape[1], 1) * deviation**2))
-        return torch.stack(squares)
+        return torch.stack(
+            [squares(mine, its, size) for mine, its, size in zip(outputs, wanted, self.deviations, strict=True)]
+        )
 
 
 @dataclass(frozen=True)
@@ -189,6 +177,7 @@ def imitating(data: Dataset, original: Forward) -> Imitation:
     counts = counts.clamp_min(1)
     square = second / counts
     variance = square - (first / counts).square()
+    # An output that is as good as constant is measured by its size.
     deviation = torch.where(variance > LEAST_DEVIATION**2 * square, variance, square).sqrt()
     return Imitation(tuple(float(d) or 1.0 for d in deviation))
 

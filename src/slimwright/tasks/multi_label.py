@@ -23,7 +23,7 @@ class MultiLabel:
 
     labels: tuple[str, ...]
     outputs: int = 1
-    name: str = "multi-label classification"
+    name: str = "multi-label"
 
     @property
     def metric(self) -> Metric:

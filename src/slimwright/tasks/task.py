@@ -4,6 +4,7 @@ A task owns the loss that evidence and training differentiate, the metric that b
 two sets of outputs agree. Every other part of the house handles outputs as tensors.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,13 @@ class Metric:
     unit: str = "%"  # of a value
     step: str = "points"  # what a difference of 1 is called
     higher_is_better: bool = True
+    finest: float = 0.005  # a smaller difference is none; it says how many decimals are shown
+
+    @property
+    def title(self) -> str:
+        """The name as a sentence begins; an abbreviation, such as "PSNR" or "mIoU", stays as it is."""
+        first, *rest = self.name.split(" ", 1)
+        return self.name if first != first.lower() else " ".join([first.capitalize(), *rest])
 
     def drop(self, before: float, after: float) -> float:
         """Return by how much `after` is worse than `before`; negative where it is better."""
@@ -34,7 +42,11 @@ class Metric:
 
     def shown(self, value: float) -> str:
         """Return a value with its unit, such as "99.72 %"."""
-        return f"{value:.2f} {self.unit}".rstrip()
+        return f"{self.number(value)} {self.unit}".rstrip()
+
+    def number(self, value: float) -> str:
+        """Return a value, or a difference of two, in the decimals that tell values apart, such as "99.72"."""
+        return f"{value:.{max(math.floor(-math.log10(self.finest)), 0)}f}"
 
 
 class Task(Protocol):
@@ -104,6 +116,11 @@ def _run(model: nn.Module, inputs: Inputs) -> Outputs:
     device = device_of(model)
     with placed(device):
         return returned(model, moved(inputs, device))
+
+
+def shapes_said(shapes: Sequence[Sequence[int]]) -> str:
+    """Return shapes as an error says them, such as "[1, 10] and [1, 2]"."""
+    return " and ".join(str(list(shape)) for shape in shapes)
 
 
 def seeds_of(numbers: Tensor) -> list[torch.Generator]:

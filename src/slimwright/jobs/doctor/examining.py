@@ -49,7 +49,7 @@ class Visit:
     missing: bool = False  # the runtime; then `why` says how to install it
     converted: bool = False
     ran: bool = False
-    error: float | None = None  # largest difference to the net's scores, over the largest score
+    error: float | None = None  # largest difference to the net's outputs, over the largest
     conversion_s: float | None = None
     size_bytes: int | None = None
     latency: Latency | None = None

@@ -112,7 +112,7 @@ def _off(visit: Visit) -> str:
         return visit.why
     if not math.isfinite(visit.error):
         return "They are no numbers"
-    return f"The largest error is {visit.error:.2g} of the largest score; at most {visit.tolerance:g} is rounding"
+    return f"The largest error is {visit.error:.2g} of the largest output; at most {visit.tolerance:g} is rounding"
 
 
 def _blame(net: Net, visit: Visit) -> tuple[tuple[str, ...], str]:
