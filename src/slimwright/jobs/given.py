@@ -4,6 +4,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib.metadata import version
+from types import FunctionType
 from typing import Any
 
 from slimwright.data import Dataset, as_inputs, fingerprint, tensors_of, whole
@@ -88,10 +89,12 @@ def versions() -> dict[str, str]:
 def _said(task: Task) -> Sequence[str]:
     """What tells one task from another."""
     kind = f"{type(task).__module__}.{type(task).__qualname__}"
-    own = {field.name: getattr(task, field.name) for field in fields(task)} if is_dataclass(task) else {}
+    own: Mapping[str, object] = {}
+    if is_dataclass(task):
+        own = {field.name: getattr(task, field.name) for field in fields(task)}
     return [kind, task.name, str({name: _named(value) for name, value in own.items()})]
 
 
 def _named(value: object) -> object:
     """A function by its name: what Python prints of it changes from run to run."""
-    return f"{value.__module__}.{value.__qualname__}" if callable(value) else value
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, FunctionType) else value

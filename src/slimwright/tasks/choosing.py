@@ -85,10 +85,10 @@ def _chosen(name: str | None, data: Dataset, part: Part) -> str:
     """The name of a task that reads the labels of `data`."""
     if name is not None and name not in NAMED:
         raise RequestError(f"there is no task '{name}'; the tasks are {', '.join(NAMED)}")
-    meant = getattr(data, "task", "")
+    meant: str = getattr(data, "task", "")
     inner = _labels_in(data, part)
     has = f"targets for {meant}" if meant else inner
-    chosen = name or meant or GUESSED.get(has)
+    chosen = name or meant or GUESSED.get(has, "")
     if chosen not in NAMED:
         raise DataError(f"data set '{data.name}' has {has}, which no task reads; choose the task 'imitation'")
     if chosen != meant and not _serves(NAMED[chosen], meant, inner):
