@@ -16,6 +16,7 @@ from slimwright.cli.arguments import (
     ImageOption,
     InputOption,
     JsonOption,
+    LicenceOption,
     ModelArgument,
     RuntimesOption,
     SeedOption,
@@ -58,6 +59,7 @@ def export(
     image: ImageOption = None,
     sizes: InputOption = None,
     weights: WeightsOption = None,
+    licence: LicenceOption = "",
     threads: Annotated[int, typer.Option(min=1, help="of the runtime")] = 1,
     target: TargetOption = "local",
     token_file: TokenOption = None,
@@ -83,7 +85,7 @@ def export(
         effort = dataclasses.replace(exporting.EFFORT.alone, threads=threads)
         result = exporting.export(
             original,
-            exporting.Request(wanted, name=model, effort=effort),
+            exporting.Request(wanted, name=model, licence=licence, effort=effort),
             data=found,
             out=out,
             task=task_of(task, found, original) if found else None,

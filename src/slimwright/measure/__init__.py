@@ -1,5 +1,6 @@
 """Prove artefacts: run, compare, score, time; and the records of what was measured."""
 
+from slimwright.measure.about import ABOUT, About
 from slimwright.measure.bundle import (
     HASHED,
     MANIFEST,
@@ -36,6 +37,7 @@ from slimwright.measure.records import (
 )
 
 __all__ = [
+    "ABOUT",
     "EFFORTS",
     "HASHED",
     "MANIFEST",
@@ -44,6 +46,7 @@ __all__ = [
     "REPORT",
     "STEMS",
     "TOLERANCE",
+    "About",
     "Bundle",
     "CandidateRecord",
     "DataCard",
