@@ -45,6 +45,9 @@ InputOption = Annotated[
     list[str] | None,
     typer.Option("--input", help="size of an input that an .onnx file leaves open: x=1x3x48x192; may be repeated"),
 ]
+LicenceOption = Annotated[
+    str, typer.Option("--license", help="of the model: a name or a text, written into what is handed back")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="show no progress")]
 ForceOption = Annotated[

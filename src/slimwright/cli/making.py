@@ -17,6 +17,7 @@ from slimwright.cli.arguments import (
     ImageOption,
     InputOption,
     JsonOption,
+    LicenceOption,
     ModelArgument,
     QuietOption,
     RuntimesOption,
@@ -63,6 +64,7 @@ def export(
     image: ImageOption = None,
     sizes: InputOption = None,
     weights: WeightsOption = None,
+    licence: LicenceOption = "",
     threads: Annotated[int, typer.Option(min=1, help="of the runtime")] = 1,
     target: TargetOption = "local",
     token_file: TokenOption = None,
@@ -90,7 +92,7 @@ def export(
         effort = dataclasses.replace(exporting.EFFORT.alone, threads=threads)
         result = exporting.export(
             original,
-            exporting.Request(wanted, name=model, effort=effort, force=force),
+            exporting.Request(wanted, name=model, licence=licence, effort=effort, force=force),
             data=found,
             out=out,
             task=task_of(task, found, original) if found else None,

@@ -14,6 +14,7 @@ from slimwright.cli.arguments import (
     DataOption,
     ForceOption,
     JsonOption,
+    LicenceOption,
     ModelArgument,
     QuietOption,
     TargetOption,
@@ -60,6 +61,7 @@ def shrink(
     target: TargetOption = "local",
     token_file: TokenOption = None,
     weights: WeightsOption = None,
+    licence: LicenceOption = "",
     tune_epochs: Annotated[int, typer.Option(min=0, help="fine-tuning, only if the metric drops too far")] = 3,
     compute: ComputeOption = "cpu",
     seed: Annotated[int, typer.Option(help="of the data's split and of every choice")] = 0,
@@ -92,6 +94,7 @@ def shrink(
         device=compute,
         cache=cache,
         name=model,
+        licence=licence,
         fresh=fresh,
         force=force,
     )

@@ -49,7 +49,7 @@ class _Surgery:
     def done(self) -> Net:
         for node in self.net.nodes:
             self._cut(node)
-        return checked(without_dead_ends(Net(tuple(self.nodes), self.tensors, self.net.outputs)))
+        return checked(without_dead_ends(Net(tuple(self.nodes), self.tensors, self.net.outputs, ends=self.net.ends)))
 
     def _cut(self, node: Node) -> None:
         passage = op_of(node.op).channels

@@ -8,7 +8,7 @@ output is a batch of 1, although the graph runs at any batch size.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import prod
 
@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from slimwright.errors import ModelError
 from slimwright.graph.editing import edited, in_order
 from slimwright.graph.encoding import ENCODED, ENCODINGS, FLOAT32, Encoding, Precision, precision_of
+from slimwright.graph.ends import BATCH_FIRST, Ends
 from slimwright.graph.inference import INPUT_DTYPES, inferred, result_of
 from slimwright.graph.modules import graph_module, layer_of, paths_of
 from slimwright.graph.node import Node, Ref, Value, plain
@@ -50,6 +51,7 @@ class Net:
     tensors: Mapping[str, Tensor]
     outputs: tuple[str, ...]
     encodings: Mapping[str, Encoding] = field(default_factory=dict)  # of tensors that are not stored as they are
+    ends: Ends | None = None  # how the file that it was read from holds its inputs and outputs
 
     def __getitem__(self, name: str) -> Node:
         return self._by_name[name]
@@ -180,7 +182,8 @@ class Net:
         every = {**self.tensors, **(tensors or {})}
         owned = {name for node in nodes for name in node.tensors.values()}
         kept = {k: v for k, v in every.items() if k in owned}
-        return checked(Net(nodes, kept, outputs, {k: v for k, v in self.encodings.items() if k in owned}))
+        encodings = {k: v for k, v in self.encodings.items() if k in owned}
+        return checked(Net(nodes, kept, outputs, encodings, self.ends))
 
     def replaced(
         self, region: Iterable[str], by: Sequence[Node], *, tensors: Mapping[str, Tensor] | None = None
@@ -211,6 +214,26 @@ class Net:
         if old.shape != net[result].shape:
             raise ModelError(_misfit(old, net[result]))
         return net
+
+    def in_file_layout(self) -> "Net":
+        """Return the net with its outputs as its file has them: their batch perhaps not at the first dimension.
+
+        It is there to be exported; nothing else takes such a net.
+        """
+        taken, added, outputs = {node.name for node in self.nodes}, list[Node](), []
+
+        def free(name: str) -> str:
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            return name
+
+        layouts = self.ends.layouts if self.ends else (BATCH_FIRST,) * len(self.outputs)
+        for output, layout in zip(self.outputs, layouts, strict=True):
+            made = layout.nodes(self[output], free)
+            added += made
+            outputs.append(made[-1].name if made else output)
+        return checked(replace(self, nodes=(*self.nodes, *added), outputs=tuple(outputs))) if added else self
 
     def to_module(self) -> fx.GraphModule:
         """Return a plain `nn.Module` in eval mode, with its own copy of the weights under their own names.
@@ -294,7 +317,7 @@ def without_dead_ends(net: Net) -> Net:
     owned = {name for n in nodes for name in n.tensors.values()}
     tensors = {k: v for k, v in net.tensors.items() if k in owned}
     encodings = {k: v for k, v in net.encodings.items() if k in owned}
-    return Net(nodes, tensors, net.outputs, encodings)
+    return Net(nodes, tensors, net.outputs, encodings, net.ends)
 
 
 def structure(net: Net) -> dict[str, object]:
@@ -314,6 +337,7 @@ def structure(net: Net) -> dict[str, object]:
         ],
         "outputs": list(net.outputs),
         **({"encodings": {name: one.name for name, one in sorted(net.encodings.items())}} if net.encodings else {}),
+        **({"ends": asdict(net.ends)} if net.ends else {}),
     }
 
 

@@ -8,6 +8,7 @@ follow from the weights.
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import safetensors.torch
 from slimwright.atomic import replacing
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.encoding import ENCODINGS, Encoding
+from slimwright.graph.ends import Ends, ends_of
 from slimwright.graph.net import Net, checked, structure
 from slimwright.graph.node import Node, Ref, Value
 from slimwright.graph.ops import op_of
@@ -64,7 +66,17 @@ def net_of(found: Mapping[str, Any], tensors: Mapping[str, Any]) -> Net:
         raise ModelError("a saved net must return something, and no two of its nodes may share a name")
     used = {name for node in nodes for name in node.tensors.values()}
     net = checked(Net(nodes, {name: tensors[name] for name in used}, tuple(found["outputs"])))
-    return net.encoded(_encodings(found.get("encodings", {})))
+    return replace(net.encoded(_encodings(found.get("encodings", {}))), ends=_ends(found, net))
+
+
+def _ends(found: Mapping[str, Any], net: Net) -> Ends | None:
+    """How the file held the net's inputs and outputs; None where that is not known."""
+    if found.get("ends") is None:
+        return None
+    ends = ends_of(found["ends"])
+    if (len(ends.inputs), len(ends.outputs)) != (len(net.inputs), len(net.outputs)):
+        raise ModelError(f"its ends name {len(ends.inputs)} inputs and {len(ends.outputs)} outputs; it has others")
+    return ends
 
 
 def _encodings(found: Mapping[str, Any]) -> dict[str, Encoding]:

@@ -1,6 +1,6 @@
 """A net as artefacts for several runtimes, each proven in a fresh process before it is handed over.
 
-    NAME-PRECISION/     an artefact's files, only if it passed          export.json     every measurement, and why not
+    NAME-PRECISION/     an artefact's files and about.json, if it passed      export.json     every measurement, and why not
 
 Latencies come from rounds in which every artefact has its turn, each time in a process of its own.
 """
@@ -20,6 +20,7 @@ from slimwright.errors import ConversionError, RequestError
 from slimwright.graph import Net, random_inputs
 from slimwright.measure import (
     EFFORTS,
+    About,
     Exam,
     MetricCard,
     Original,
@@ -93,6 +94,7 @@ class Request:
 
     wanted: tuple[Wanted, ...]
     name: str = "model"
+    licence: str = ""  # of the model, written into what is handed back
     effort: Effort = EFFORT.alone
     rounds: int = EFFORT.rounds
     force: bool = False  # replace what is at `out`, even if it holds what no export wrote
@@ -132,9 +134,9 @@ def export(
     if data is None and any(precision == "int8" for _, precision in request.wanted):
         raise RequestError("INT8 is calibrated on images, and proven by them: name them with --data")
     exam = _exam(original, data, task)
-    expected = expected_of(original, exam.inputs)
+    expected = expected_of(original, exam.inputs, random=exam.random)
     with told(tell) as tell, appearing(out, EXPORT, ours=EXPORTED, force=request.force) as folder:
-        entries, artefacts = _converted(net, request, data, folder, tell)
+        entries, artefacts = _converted(net, request, exam.task, data, folder, tell)
         effort = ProofEffort(request.effort, rounds=request.rounds)
         seen = prove(place, artefacts, effort, exam=exam, expected=dict.fromkeys(artefacts, expected), tell=tell)
         about = place.about()
@@ -168,7 +170,7 @@ def _exam(original: Original, data: Dataset | None, task: Task | None) -> Exam:
 
 
 def _converted(
-    net: Net, request: Request, data: Dataset | None, folder: Path, tell: Tell
+    net: Net, request: Request, task: Task, data: Dataset | None, folder: Path, tell: Tell
 ) -> tuple[dict[str, Exported], dict[str, Artefact]]:
     """Every artefact that is wanted, by name, and the files of those whose converters did not fail."""
     calibration = tensors_of(whole(data, "calibration")[0]) if data else None
@@ -182,6 +184,7 @@ def _converted(
                 made = artefacts[name] = workshop.convert(
                     net, runtime, precision, folder / name, calibration=calibration
                 )
+                About.of(data, task, request.licence).write(net, made, folder / name)
                 entries[name] = entry.model_copy(
                     update={
                         "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in made.files},

@@ -1,5 +1,6 @@
 """The end of a job: the proof on the test part, which nothing has seen so far, and the bundle's files."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from slimwright.measure import (
     NET,
     RECIPE,
     STEMS,
+    About,
     Bundle,
     DataCard,
     Exam,
@@ -42,8 +44,16 @@ from slimwright.progress import Event
 from slimwright.tasks import Metric
 
 
+@dataclass(frozen=True)
+class Named:
+    """What the user calls the model, and under which licence it may be used."""
+
+    model: str = "model"
+    licence: str = ""
+
+
 def handed_over(
-    bench: Bench, found: Found, budget: Budget, original: Original, folder: Path, name: str, stages: Stages
+    bench: Bench, found: Found, budget: Budget, original: Original, folder: Path, named: Named, stages: Stages
 ) -> Bundle:
     """Prove the result on the test part and write the bundle's files, all but the report.
 
@@ -56,6 +66,9 @@ def handed_over(
         "result": bench.artefact(found.key).copied(folder, STEMS["result"]),
     }
     net = bench.network(found.key)
+    about = About.of(given.data, given.task, named.licence)
+    about.write(given.net, sides["original"], folder)
+    about.write(net, sides["result"], folder)
     save_net(net, folder / NET)
     (folder / RECIPE).write_text(as_json(found.recipe))
     bench.tell(Event("prove", 0, len(sides) + 1, "read the test part"))
@@ -68,17 +81,17 @@ def handed_over(
     assert seen["result"].score is not None
     after = record_of(net, seen["result"], seen["result"].score)
     limits, summary = summed_up(budget, before, after, given.task.metric)
-    named = (*budget.limited(), "max_drop", *(("minimise",) if budget.minimise else ()))
+    budgeted = (*budget.limited(), "max_drop", *(("minimise",) if budget.minimise else ()))
     manifest = Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=stages.seconds,
-        model=name,
+        model=named.model,
         runtime=place.runtime,
         seed=int(bench.context["seed"]),
         versions=versions(),
         target=place.target.name,
         machine=dict(place.target.about()),
-        budget={key: str(getattr(budget, key)) for key in named},
+        budget={key: str(getattr(budget, key)) for key in budgeted},
         limits=limits,
         max_drop=budget.max_drop,
         channel_step=found.channel_step,

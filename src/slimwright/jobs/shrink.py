@@ -17,7 +17,7 @@ from slimwright.data import Dataset
 from slimwright.graph import Net
 from slimwright.jobs.bench import Bench, Method, Place
 from slimwright.jobs.given import check_place, context_of, given_of, shapes_of
-from slimwright.jobs.handed_over import handed_over
+from slimwright.jobs.handed_over import Named, handed_over
 from slimwright.jobs.searched import searched
 from slimwright.jobs.stages import Stages
 from slimwright.measure import BUNDLED, MANIFEST, Bundle, Original, original_of
@@ -42,6 +42,7 @@ class Settings:
     device: str = "cpu"  # of torch, that observes, solves and trains here
     cache: Path | None = None  # for everything that is not to be computed again; None keeps nothing
     name: str = "model"  # how reports call the model
+    licence: str = ""  # of the model, written into what is handed back
     policy: Policy = measured_plan
     techniques: tuple[Technique, ...] = TECHNIQUES
     fresh: bool = False  # start over, whatever the cache holds of this job
@@ -91,7 +92,7 @@ def shrink(
         with stages("search"):
             found = searched(bench, settings.policy, budget, tune, stages=stages, cache=cache)
         with stages("prove"):
-            bundle = handed_over(bench, found, budget, original, folder, settings.name, stages)
+            bundle = handed_over(bench, found, budget, original, folder, Named(settings.name, settings.licence), stages)
         write_report(folder, bundle.manifest, bundle.recipe, settings.techniques)
         journal.keep_files_of([bench.original().key, found.key])
     return replace(bundle, path=out)

@@ -1,5 +1,6 @@
 """Prove artefacts: run, compare, score, time; and the records of what was measured."""
 
+from slimwright.measure.about import ABOUT, About
 from slimwright.measure.bundle import (
     BUNDLED,
     HASHED,
@@ -37,6 +38,7 @@ from slimwright.measure.records import (
 )
 
 __all__ = [
+    "ABOUT",
     "BUNDLED",
     "EFFORTS",
     "HASHED",
@@ -46,6 +48,7 @@ __all__ = [
     "REPORT",
     "STEMS",
     "TOLERANCE",
+    "About",
     "Bundle",
     "CandidateRecord",
     "DataCard",

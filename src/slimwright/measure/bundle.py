@@ -3,6 +3,7 @@
     model.*          the result                    net/           its graph: JSON + safetensors
     original.*       what it came from             recipe.json    what was done, in order
     manifest.json    every measurement             report.html    the manifest for people, with plots/*.png
+    about.json       what an app needs: names of inputs and outputs, labels, preprocessing, task, licence
 
 The manifest is read back as untrusted input: its fields are validated, its file names must be those above, and the
 hashes must agree before anything is loaded.

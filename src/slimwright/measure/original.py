@@ -23,17 +23,24 @@ from slimwright.tasks import Forward, Outputs
 
 READING_TOLERANCE = 1e-4  # of the largest value of an output: float32 in another order of sums
 HALF_TOLERANCE = 0.02  # where the file computes in float16 or bfloat16, and our reading in float32
+GRID_TOLERANCE = 0.05  # where the file computes with integers, and our reading rounds as it does: a few steps of 1/255
+QUANTIZED_TOLERANCE = 0.5  # the same without rounding, on images: as far as INT8 may be from float in a proof
 IMAGES = 2  # random ones, on which a reading is compared
 
 
 @dataclass(frozen=True)
 class Original:
-    """A model as the user gave it: `forward` runs it in its own `framework`; `net` is our reading of it."""
+    """A model as the user gave it: `forward` runs it in its own `framework`; `net` is our reading of it.
+
+    A quantized model is read as the float model that it stands for. What that computes differs from the original by
+    rounding; `on_grid` is the same reading with the file's own rounding.
+    """
 
     net: Net
     forward: Forward
     framework: str
     tolerance: float = READING_TOLERANCE  # of the largest value of an output, between both
+    on_grid: Net | None = None  # None where the model is not quantized
 
     @property
     def output_shapes(self) -> list[tuple[int, ...]]:
@@ -59,17 +66,24 @@ def original_file(path: Path, sizes: Sizes = ()) -> Original:
     """
     file = read_file(path)
     net = net_of_file(file, sizes=sizes)
-    tolerance = HALF_TOLERANCE if file.in_half else READING_TOLERANCE
-    return compared(Original(net, _in_onnx_runtime(path, net, apart=file.apart), "ONNX Runtime", tolerance))
+    forward = _in_onnx_runtime(path, net, apart=file.apart)
+    if file.quantized:
+        rounded = net_of_file(file, sizes=sizes, keeps_grids=True)
+        return compared(Original(net, forward, "ONNX Runtime", QUANTIZED_TOLERANCE, rounded))
+    return compared(Original(net, forward, "ONNX Runtime", HALF_TOLERANCE if file.in_half else READING_TOLERANCE))
 
 
 def compared(original: Original, inputs: Inputs | None = None) -> Original:
     """Return the original; raise ModelError, naming the output, where the net differs from it on some inputs.
 
-    Without `inputs`, on random ones.
+    Without `inputs`, on random ones; there a quantized model is compared with the reading that rounds as it does,
+    because random values leave the ranges that it was made for.
     """
+    net, tolerance = original.net, original.tolerance
+    if inputs is None and original.on_grid is not None:
+        net, tolerance = original.on_grid, GRID_TOLERANCE
     inputs = as_inputs(random_inputs(original.net, IMAGES, seed=0)) if inputs is None else inputs
-    expected, found = original.forward(inputs), original.net.run(tensors_of(inputs))
+    expected, found = original.forward(inputs), net.run(tensors_of(inputs))
     if len(expected) != len(found):
         raise ModelError(f"the model returns {len(expected)} outputs, as it was read {len(found)}: please report this")
     for name, mine, its in zip(original.net.outputs, found, expected, strict=True):
@@ -77,22 +91,31 @@ def compared(original: Original, inputs: Inputs | None = None) -> Original:
             raise ModelError(f"output '{name}' has shape {list(its.shape)}, as it was read {list(mine.shape)}")
         error = float((mine.double() - its.double()).abs().max()) if mine.numel() else 0.0
         largest = max(float(its.double().abs().max()) if its.numel() else 0.0, 1e-12)
-        if not error <= original.tolerance * largest:
+        if not error <= tolerance * largest:
             raise ModelError(
                 f"output '{name}' differs from {original.framework}'s by {error / largest:.2g} of its largest value, "
-                f"more than {original.tolerance:g}: the model was not read rightly, and nothing is done with it"
+                f"more than {tolerance:g}: {_why(original, net)}"
             )
     return original
 
 
-def expected_of(original: Original, inputs: Inputs) -> Outputs:
+def expected_of(original: Original, inputs: Inputs, *, random: bool = False) -> Outputs:
     """Return what a float32 artefact must give: the original's own outputs.
 
-    Where those are computed in half precision it is our reading's outputs, once they are compared with the original's.
+    Where those are computed in half precision or with integers it is our reading's outputs, once they are compared
+    with the original's; those of integers not on `random` inputs.
     """
     if original.tolerance <= READING_TOLERANCE:
         return original.forward(inputs)
+    if random and original.on_grid is not None:
+        return original.net.run(tensors_of(inputs))
     return compared(original, inputs).net.run(tensors_of(inputs))
+
+
+def _why(original: Original, net: Net) -> str:
+    if original.on_grid is None or net is original.on_grid:
+        return "the model was not read rightly, and nothing is done with it"
+    return "the file is quantized too coarsely for these images; give the float model that it was made from"
 
 
 def _in_batches(module: nn.Module, at_once: int) -> Forward:
@@ -111,15 +134,24 @@ def _in_batches(module: nn.Module, at_once: int) -> Forward:
 
 def _in_onnx_runtime(path: Path, net: Net, *, apart: bool) -> Callable[[Inputs], Outputs]:
     """Run a file in ONNX Runtime, in a process of its own; weights that lie `apart` are put into it."""
-    shapes = tuple(node.shape for node in net.inputs)
-    outputs = tuple(net[name].shape for name in net.outputs)
+    outputs = [net[name] for name in net.outputs]
 
     def forward(inputs: Inputs) -> Outputs:
         with tempfile.TemporaryDirectory(prefix="slimwright-") as folder:
             whole = Path(folder) / "model.onnx" if apart else path
             if apart:
                 write_in_one_file(path, whole)
-            artefact = Artefact("onnxruntime", "fp32", (whole,), shapes=shapes, output_shapes=outputs)
+            artefact = Artefact(
+                "onnxruntime",
+                "fp32",
+                (whole,),
+                shapes=tuple(node.shape for node in net.inputs),
+                output_shapes=tuple(node.shape for node in outputs),
+                dtypes=tuple(node.dtype for node in net.inputs),
+                output_dtypes=tuple(node.dtype for node in outputs),
+                input_names=net.ends.inputs if net.ends else (),
+                output_names=net.ends.outputs if net.ends else (),
+            )
             try:
                 seen = measure(Local(), {"file": artefact}, Effort(), inputs=tensors_of(inputs))["file"]
             except ProofError as error:

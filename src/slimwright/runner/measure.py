@@ -129,6 +129,12 @@ def _input(side: Side, place: int, folder: Path) -> Array:
     return given
 
 
+def _as_row(output: Array, shape: tuple[int, ...]) -> Array:
+    """An output whose batch of one stands at another dimension, or at none, with the batch first."""
+    same = [size for size in output.shape if size != 1] == [size for size in shape if size != 1]
+    return output.reshape(shape) if same else output
+
+
 def run(session: Session, side: Side, inputs: Sequence[Array]) -> list[Array]:
     """Run a side once; return each output as float32, or as int64 where it is integers.
 
@@ -141,6 +147,8 @@ def run(session: Session, side: Side, inputs: Sequence[Array]) -> list[Array]:
             raise JobError("run", f"{told}: input {k} is {list(given.shape)}; it takes {list(shape)}")
     try:
         outputs = [_plain(output) for output in session.run(inputs)]
+        if len(outputs) == len(side.output_shapes):
+            outputs = [_as_row(output, shape) for output, shape in zip(outputs, side.output_shapes, strict=True)]
     except Exception as error:  # the runtimes' errors share no base class
         raise JobError("run", f"{told}: {first_line(error)}") from error
     shapes = tuple(output.shape for output in outputs)

@@ -16,6 +16,7 @@ import onnx
 from slimwright.graph import Net
 from slimwright.runtimes import onnxruntime
 from slimwright.runtimes.artefact import Array, Written
+from slimwright.runtimes.onnxruntime import with_names_alone
 
 # The converter itself: MNN.tools around it would install a package that reports every conversion to its maker.
 CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
@@ -26,7 +27,7 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
     """Write `model.mnn`."""
     if net.float_layers:
         raise RuntimeError("single layers cannot stay in float in MNN here; quantize all of them, or none")
-    written = onnxruntime.export(net, folder, "fp32", None)
+    written = onnxruntime.export(with_names_alone(net), folder, "fp32", None)
     path = folder / written.files[0]
     onnx.save(with_outputs_apart(onnx.load(path)), path)
     made = converted(path, folder, precision)

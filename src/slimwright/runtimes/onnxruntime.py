@@ -1,8 +1,9 @@
 """ONNX Runtime: an .onnx file.
 
 FP32 models come from `torch.onnx`, INT8 ones from ONNX Runtime's own static quantizer (per-channel weights,
-activations calibrated on given inputs, QDQ format). A file calls a single picture "image" and a single row of numbers
-"scores"; all else has the name that it has in the net.
+activations calibrated on given inputs, QDQ format). A net that was read from an `.onnx` file keeps what its `ends` say:
+names, layouts, an open batch, and an opset that is no newer, where torch and onnx can write it. Of another net a file
+calls a single picture "image" and a single row of numbers "scores"; all else has the name that it has in the net.
 """
 
 import logging
@@ -10,10 +11,13 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx.version_converter
+import onnxruntime as ort
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -24,7 +28,9 @@ from slimwright.graph.net import Net, zero_inputs
 from slimwright.lowering.decompositions import with_attention_spelled_out
 from slimwright.runtimes.artefact import Array, Written
 
-OPSET = 18
+OPSET = 18  # the oldest that torch.onnx writes
+OLDEST = 13  # below, weights of INT8 have no scales of their own for each channel
+BATCH = "batch"
 INPUT, OUTPUT = "image", "scores"
 GIVEN, FOUND = "slimwright_input_", "slimwright_output_"  # until the graph is written: no model has such names
 
@@ -44,29 +50,85 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
 
 
 def write_onnx(net: Net, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Write a net as an FP32 ONNX model for one image; return what the file calls its inputs and outputs.
+    """Write a net as an FP32 ONNX model, for one image or for any number; return what it calls its inputs and outputs.
 
     Raises ProofError where the exporter fails.
     """
-    module, examples = with_attention_spelled_out(net).to_module(), zero_inputs(net)
     inputs, outputs = end_names(net)
+    program = _program(with_attention_spelled_out(net).in_file_layout(), outputs, any_batch=_has_open_batch(net))
+    _name_ends(program.model.graph, inputs, outputs)
+    program.save(str(path), external_data=False)
+    wanted = net.ends.opset if net.ends else None
+    if _has_open_batch(net) or (wanted or OPSET) < OPSET:
+        onnx.save(_in_opset(_with_batch_named(onnx.load(path)), wanted or OPSET), path)
+    return inputs, outputs
+
+
+def with_names_alone(net: Net) -> Net:
+    """Return the net as a converter that reads the file shall have it: for one image, its batch first.
+
+    Names that are not plain words may mean something else to it; they are not kept.
+    """
+    if net.ends is None:
+        return net
+    plain = all(name.isidentifier() for name in (*net.ends.inputs, *net.ends.outputs))
+    return replace(net, ends=net.ends.names_alone if plain else None)
+
+
+def _has_open_batch(net: Net) -> bool:
+    return net.ends is not None and net.ends.open_batch
+
+
+def _program(net: Net, outputs: Sequence[str], *, any_batch: bool) -> Any:
+    """The exporter's program; for one image where it cannot have an open batch."""
+    module, examples = net.to_module(), zero_inputs(net)
+    shapes = None
+    if any_batch:  # two images, as a batch of one is taken for a number
+        examples = tuple(tensor.expand(2, *tensor.shape[1:]).contiguous() for tensor in examples)
+        shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in examples)
     try:
         with _quiet():
             program = torch.onnx.export(
-                module, examples, dynamo=True, opset_version=OPSET, verbose=False,
-                input_names=[f"{GIVEN}{k}" for k in range(len(inputs))],
+                module, examples, dynamo=True, opset_version=OPSET, verbose=False, dynamic_shapes=shapes,
+                input_names=[f"{GIVEN}{k}" for k in range(len(examples))],
                 output_names=[f"{FOUND}{k}" for k in range(len(outputs))],
             )  # fmt: skip
     except Exception as error:  # torch.onnx raises errors of many unrelated kinds
+        if any_batch:
+            return _program(net, outputs, any_batch=False)
         raise ProofError(f"torch.onnx cannot export the net: {_first_cause(error)}") from error
     assert program is not None
-    _name_ends(program.model.graph, inputs, outputs)
-    program.save(str(path), external_data=False)
-    return inputs, outputs
+    return program
+
+
+def _with_batch_named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose open dimensions are called "batch", as far as they are the batch alone."""
+    batch = next(
+        (dim.dim_param for i in model.graph.input for dim in i.type.tensor_type.shape.dim if dim.dim_param), ""
+    )
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if batch and dim.dim_param == batch:
+                dim.dim_param = BATCH
+    return model
+
+
+def _in_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Return a model in the oldest opset, from `opset` on, into which onnx can convert it and that loads."""
+    for version in range(max(opset, OLDEST), OPSET):
+        try:
+            converted = onnx.version_converter.convert_version(model, version)
+            ort.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"])
+        except Exception:  # noqa: S112 - the converter's and the runtime's errors share no base class
+            continue
+        return converted
+    return model
 
 
 def end_names(net: Net) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what a file calls a net's inputs and outputs, each name once."""
+    if net.ends is not None:
+        return net.ends.inputs, net.ends.outputs
     inputs = [node.name for node in net.inputs]
     outputs = list(net.outputs)
     if len(inputs) == 1 and len(net.inputs[0].shape) == 4:

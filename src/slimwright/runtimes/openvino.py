@@ -9,11 +9,12 @@ import openvino
 from slimwright.graph import Net
 from slimwright.runtimes import onnxruntime
 from slimwright.runtimes.artefact import Array, Written
+from slimwright.runtimes.onnxruntime import with_names_alone
 
 
 def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
     """Write `model.xml` and `model.bin`; FP16 stores weights in half precision."""
-    written = onnxruntime.export(net, folder, "int8" if precision == "int8" else "fp32", calibration)
+    written = onnxruntime.export(with_names_alone(net), folder, "int8" if precision == "int8" else "fp32", calibration)
     made = converted(folder / written.files[0], folder, half=precision == "fp16")
     return replace(written, files=tuple(path.name for path in made))
 

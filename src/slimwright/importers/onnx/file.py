@@ -19,8 +19,9 @@ from slimwright.importers.onnx.tensors import DTYPES, EXTERNAL, FLOAT, HALVES, e
 Attribute: TypeAlias = int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 OPSETS = range(7, 26)  # below 7 elementwise operators broadcast differently; above 25 nothing was checked
 OWN_DOMAINS = ("", "ai.onnx")
-QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger",
-             "MatMulNBits", "QGemm", "QAttention")  # fmt: skip
+INTEGERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger",
+            "DynamicQuantizeMatMul", "MatMulIntegerToFloat")  # fmt: skip
+CONTRIBUTED = "com.microsoft"  # ONNX Runtime's own operators, of which those on integers are read
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class OnnxFile:
     held_bytes: int
     in_half: bool = False  # whether some of it is computed in float16 or bfloat16
     apart: bool = False  # whether some of its weights lie in files beside it
+    quantized: bool = False  # whether some of it is computed with integers
 
 
 def read_file(path: Path) -> OnnxFile:
@@ -95,7 +97,8 @@ def read_file(path: Path) -> OnnxFile:
     constants = {name: t.float() if t.dtype in HALVES else t for name, t in constants.items()}
     held_bytes = sum(t.numel() * t.element_size() for t in constants.values())
     apart = any(tensor.data_location == EXTERNAL for tensor in graph.initializer)
-    return OnnxFile(path, opset, used, outputs, rest, constants, held_bytes, in_half, apart)
+    quantized = any(_is_on_integers(node.op.rpartition(".")[2]) for node in live)
+    return OnnxFile(path, opset, used, outputs, rest, constants, held_bytes, in_half, apart, quantized)
 
 
 def write_in_one_file(path: Path, to: Path) -> None:
@@ -169,18 +172,18 @@ def _opset(path: Path, model: Any) -> int:
 
 def _check_domains(path: Path, nodes: Iterable[Any]) -> None:
     for node in nodes:
-        if node.op_type in QUANTIZED or str(node.op_type).startswith("QLinear"):
-            raise ModelError(
-                f"{path} is quantized already (node '{node.name}' is {node.op_type}); a quantized model cannot be "
-                "compressed again: give the float model that it was made from"
-            )
-    for node in nodes:
+        if node.domain == CONTRIBUTED and _is_on_integers(str(node.op_type)):
+            continue
         if node.domain not in OWN_DOMAINS:
             raise UnsupportedOp(
                 f"node '{node.name}' of {path} is {node.op_type} of domain '{node.domain}'; slimwright reads the "
                 "standard operators only: export without runtime-specific optimisation, and inline the model's own "
                 "functions with onnx.inliner.inline_local_functions"
             )
+
+
+def _is_on_integers(op: str) -> bool:
+    return op in INTEGERS or op.startswith(("QLinear", "QGemm", "QAttention", "MatMulNBits", "DynamicQuantize"))
 
 
 def _once(path: Path, names: Iterable[Any], what: str) -> set[str]:
@@ -211,6 +214,8 @@ def _node(path: Path, node: Any) -> OnnxNode:
     reads, makes = (
         [_text(v, f"a name in node '{name}' of {path}") for v in ends] for ends in (node.input, node.output)
     )
+    if node.domain not in OWN_DOMAINS:
+        op = f"{_text(node.domain, f'the domain of a node of {path}')}.{op}"
     where = f"node '{name or '/'.join(makes)}' ({op}) of {path}"
     attributes = {_text(a.name, where): _attribute(path, a, where) for a in node.attribute}
     return OnnxNode(name, op, tuple(reads), tuple(makes), attributes)

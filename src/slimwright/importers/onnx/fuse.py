@@ -11,6 +11,7 @@ from slimwright.importers.onnx import chains
 from slimwright.importers.onnx.step import Step
 from slimwright.importers.onnx.values import Flow, Known, Made, Operand
 
+INTEGER_LAYERS = ("conv1d.default", "conv2d.default", "conv3d.default", "linear.default")
 CHANNEL_LAYERS = ("conv1d.default", "conv2d.default", "conv3d.default", "batch_norm.default")
 
 
@@ -34,7 +35,9 @@ def biased(step: Step, one: Operand, other: Operand) -> Flow | None:
 
 
 def scaled(step: Step, one: Operand, other: Operand) -> Flow | None:
-    """`one * other` as the normalisation of `one` with another weight, or the last factor of a written-out GELU."""
+    """`one * other` as the layer of `one` with another weight, or the last factor of a written-out GELU."""
+    if (layer := _of_integers(step, one, other)) is not None:
+        return layer
     if (number := _number(other)) is not None:
         return _halved(step, one, number) or _sixth(step, one, 1 / number if number else 0.0)
     made = _layer(step, one, other)
@@ -51,6 +54,27 @@ def scaled(step: Step, one: Operand, other: Operand) -> Flow | None:
         for role, tensor in (("weight", weight), ("bias", bias))
     }
     return _again(step, made, own)
+
+
+def _of_integers(step: Step, one: Operand, other: Operand) -> Flow | None:
+    """A layer whose weight is integers, and the scale that makes it that of the model."""
+    made = step.trace.made(one)
+    if made is None or not isinstance(one, Flow) or not isinstance(other, Known) or not other.fixed:
+        return None
+    weight = made.arguments.get("weight")
+    if made.overload not in INTEGER_LAYERS or not isinstance(weight, Known) or weight.learned or made.arguments["bias"]:
+        return None
+    if other.at[0].numel() != 1 and _layer(step, one, other) is None:
+        return None
+    if not weight.fixed or _read_by(step, one) != [1]:
+        return None
+    rows = (-1, *(1 for _ in weight.shape[1:]))
+    own = step.trace.derived(
+        Known(weight.at, weight.wish, learned=True),
+        f"times {id(other.at[0])}",
+        lambda: weight.at[0] * other.at[0].reshape(rows),
+    )
+    return _again(step, made, {"weight": own})
 
 
 def activation(step: Step, x: Operand, gate: Operand) -> Flow | None:
@@ -88,8 +112,7 @@ def _layer(step: Step, one: Operand, other: Operand) -> Made | None:
     made = step.trace.made(one)
     if made is None or not isinstance(one, Flow) or not isinstance(other, Known) or not other.fixed:
         return None
-    names = [name for name, operand in zip(step.node.inputs, step.operands, strict=True) if operand is one]
-    if [step.readers[name] for name in names] != [1]:
+    if _read_by(step, one) != [1]:
         return None
     rank = len(one.shape)
     shape = (1,) * (rank - other.at[0].ndim) + other.shape
@@ -100,6 +123,12 @@ def _layer(step: Step, one: Operand, other: Operand) -> Made | None:
     else:
         fits = made.overload == "layer_norm.default" and other.shape == tuple(made.arguments["normalized_shape"])
     return made if fits else None
+
+
+def _read_by(step: Step, one: Operand) -> list[int]:
+    """How many nodes read an operand, for each of the node's inputs that it is."""
+    names = [name for name, operand in zip(step.node.inputs, step.operands, strict=True) if operand is one]
+    return [step.readers[name] for name in names]
 
 
 def _again(step: Step, made: Made, changed: dict[str, Known]) -> Flow:

@@ -7,6 +7,7 @@ from slimwright.importers.onnx import (
     arithmetic,
     layers,
     picking,
+    quantized,
     recurrent,
     reductions,
     reshape,
@@ -20,6 +21,11 @@ from slimwright.importers.onnx.values import Operand
 Translate = Callable[[Step], Operand | tuple[Operand, ...]]
 
 OPERATORS: Mapping[str, Translate] = {
+    "DynamicQuantizeLinear": quantized.dynamic_quantize,
+    "DequantizeLinear": quantized.dequantize,
+    "QuantizeLinear": quantized.quantize,
+    "MatMulInteger": quantized.matmul_integer,
+    "ConvInteger": quantized.conv_integer,
     **dict.fromkeys(arithmetic.UNARY, arithmetic.unary),
     **dict.fromkeys(arithmetic.BINARY, arithmetic.binary),
     "Add": arithmetic.add,

@@ -23,11 +23,12 @@ def concat(step: Step) -> Operand:
         (batch,) = batches
         assert batch is not None
         if batch != axis:
-            parts = [_for_every_image(step, part, batch) for part in parts]
+            parts = [for_every_image(step, part, batch) for part in parts]
     return step.call("cat.default", tuple(parts), axis)
 
 
-def _for_every_image(step: Step, part: Operand, batch: int) -> Operand:
+def for_every_image(step: Step, part: Operand, batch: int) -> Operand:
+    """A constant that a file for one batch repeats along its dimension, repeated for any batch; others as they are."""
     if isinstance(part, Flow) or not part.fixed or part.shape[batch : batch + 1] != (step.trace.batch,):
         return part
     row = part.at[0].narrow(batch, 0, 1)

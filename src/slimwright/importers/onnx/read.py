@@ -11,12 +11,15 @@ from pathlib import Path
 from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
+from slimwright.graph.ends import Ends, Layout
 from slimwright.graph.inference import INPUT_DTYPES
 from slimwright.graph.net import Net
 from slimwright.importers.build import net_of_program
 from slimwright.importers.onnx.file import OnnxFile, OnnxInput, OnnxNode, read_file
 from slimwright.importers.onnx.fill import fillings
 from slimwright.importers.onnx.operators import OPERATORS
+from slimwright.importers.onnx.qlinear import taken_apart
+from slimwright.importers.onnx.quantized import FLOAT_MODEL, unmarked
 from slimwright.importers.onnx.step import Step
 from slimwright.importers.onnx.trace import FACTOR, MOST_MADE_BYTES, Trace
 from slimwright.importers.onnx.values import Flow, Operand, constant
@@ -38,10 +41,18 @@ def read_onnx(path: Path, *, seed: int | None = None, sizes: Sizes = ()) -> Net:
     return net_of_file(file if seed is None else filled(file, fillings(file, seed)), sizes=sizes)
 
 
-def net_of_file(file: OnnxFile, *, sizes: Sizes = ()) -> Net:
-    """Return the net in a file that is parsed, as `read_onnx` does."""
+def net_of_file(file: OnnxFile, *, sizes: Sizes = (), keeps_grids: bool = False) -> Net:
+    """Return the net in a file that is parsed, as `read_onnx` does.
+
+    A quantized file is read as the float model that it stands for (see `quantized.py`); with `keeps_grids` the net
+    rounds every value as the file does.
+    """
     file = sized(file, sizes)
     _check_inputs(file)
+    file = replace(file, nodes=taken_apart(file.nodes))
+    quantized = next((node for node in file.nodes if node.op not in OPERATORS and "." in node.op), None)
+    if quantized is not None:
+        raise UnsupportedOp(f"{quantized.label} of {file.path} computes with integers and is not read; {FLOAT_MODEL}")
     unknown = {node.op: node for node in reversed(file.nodes) if node.op not in OPERATORS}
     if unknown:
         first = next(iter(unknown.values()))
@@ -49,10 +60,13 @@ def net_of_file(file: OnnxFile, *, sizes: Sizes = ()) -> Net:
             f"ONNX operator{'s' * (len(unknown) > 1)} {', '.join(sorted(unknown))} ({first.label} of {file.path}) "
             f"cannot be read; those that can are {', '.join(sorted(OPERATORS))}"
         )
-    graph = _Graph(file)
+    graph = _Graph(file, keeps_grids=keeps_grids)
     for node in file.nodes:
         graph.take(node)
-    return net_of_program(graph.program())
+    program, layouts = graph.program()
+    inputs = tuple(entry.name for entry in file.inputs)
+    ends = Ends(inputs, file.outputs, layouts, graph.trace.open_batch, file.opset)
+    return replace(net_of_program(program), ends=ends)
 
 
 def filled(file: OnnxFile, tensors: Mapping[str, Tensor]) -> OnnxFile:
@@ -137,10 +151,11 @@ def _other_batches(file: OnnxFile) -> ModelError:
 class _Graph:
     """The values of a file's graph, by their ONNX names."""
 
-    def __init__(self, file: OnnxFile) -> None:
+    def __init__(self, file: OnnxFile, *, keeps_grids: bool) -> None:
         self.file = file
         fixed = [entry.shape[0] for entry in file.inputs if isinstance(entry.shape[0], int)]
-        self.trace = Trace(fixed[0] if fixed else 1, not fixed, MOST_MADE_BYTES + 8 * file.held_bytes)
+        most_bytes = MOST_MADE_BYTES + 8 * file.held_bytes
+        self.trace = Trace(fixed[0] if fixed else 1, not fixed, most_bytes, keeps_grids)
         self.values: dict[str, Operand] = {
             name: constant(tensor, name, learned=tensor.is_floating_point()) for name, tensor in file.constants.items()
         }
@@ -155,9 +170,9 @@ class _Graph:
         self.trace.about = _wish(node, 0)
         since = len(self.trace.calls)
         operands = tuple(self.values[name] if name else None for name in node.inputs)
-        step = Step(node, operands, self.trace, self.file.opset, self.readers)
         try:
-            made = OPERATORS[node.op](step)
+            floats, grid = unmarked(node, operands)
+            made = OPERATORS[node.op](Step(node, floats, self.trace, self.file.opset, self.readers))
         except ModelError as error:
             raise type(error)(f"{node.label} of {self.file.path}: {error}") from error
         except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError) as error:
@@ -165,6 +180,8 @@ class _Graph:
             shapes = ", ".join(str(list(operand.shape)) for operand in operands if operand is not None)
             raise ModelError(f"{node.label} of {self.file.path} cannot take {shapes or 'nothing'}: {detail}") from error
         results = made if isinstance(made, tuple) else (made,)
+        if grid is not None:
+            results = tuple(replace(result, grid=grid) if isinstance(result, Flow) else result for result in results)
         for place, name in enumerate(node.outputs):
             if place < len(results):
                 result = results[place]
@@ -175,27 +192,46 @@ class _Graph:
                 raise UnsupportedOp(f"output {place} of {node.label} of {self.file.path} ('{name}') is read; only the "
                                     f"first {len(results)} can be")  # fmt: skip
 
-    def program(self) -> Program:
-        """Return the whole. Raises ModelError where an output is not one row per image."""
+    def program(self) -> tuple[Program, tuple[Layout, ...]]:
+        """Return the whole, and how the file has the batch of each output.
+
+        Raises ModelError where an output is not as much for every image.
+        """
         outputs = [self._output(name) for name in self.file.outputs]
         try:
-            return self.trace.program(outputs, self.file.outputs)
+            program = self.trace.program([output for output, _ in outputs], self.file.outputs)
         except ModelError as error:
             raise type(error)(f"{self.file.path}: {error}") from error
+        return program, tuple(layout for _, layout in outputs)
 
-    def _output(self, name: str) -> Flow:
+    def _output(self, name: str) -> tuple[Flow, Layout]:
+        """An output with the batch as its first dimension."""
         output = self.values[name]
         where = f"the output '{name}' of {self.file.path}"
         if not isinstance(output, Flow):
             raise ModelError(f"{where} does not depend on the images; the file is no model")
-        counts = self.trace.batch, FACTOR * self.trace.batch
-        if not output.shape or tuple(value.shape[0] for value in output.at) != counts:
+        if output.grid is not None:
+            raise UnsupportedOp(f"{where} holds quantized integers; {FLOAT_MODEL}")
+        layout = _layout(output, self.trace.batch)
+        if layout is None:
+            counts = self.trace.batch, FACTOR * self.trace.batch
             sizes = " and ".join(str(list(value.shape)) for value in output.at)
             raise ModelError(
-                f"{where} has the shape {sizes} for {counts[0]} and {counts[1]} images; its first dimension must be "
+                f"{where} has the shape {sizes} for {counts[0]} and {counts[1]} images; one dimension must grow with "
                 "the batch: export the model with a dynamic batch"
             )
-        return output
+        self.trace.about = name
+        return self.trace.batch_first(output, layout), layout
+
+
+def _layout(output: Flow, batch: int) -> Layout | None:
+    """Where an output has its batch; None where it has none."""
+    axis = output.batch_axis
+    if axis is None or output.shape[axis] % (batch * output.outer):
+        return None
+    inner = output.shape[axis] // (batch * output.outer)
+    grows = output.at[1].shape[axis] == output.outer * FACTOR * batch * inner
+    return Layout(axis, output.outer, inner) if grows else None
 
 
 def _wish(node: OnnxNode, place: int) -> str:

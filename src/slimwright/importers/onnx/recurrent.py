@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
+from slimwright.importers.onnx.picking import for_every_image
 from slimwright.importers.onnx.step import Step
 from slimwright.importers.onnx.values import Flow, Known, Operand, constant
 
@@ -123,6 +124,8 @@ def _weights(step: Step, kind: _Kind, ways: int) -> tuple[tuple[Known, ...], int
 def _start(step: Step, place: int, ways: int, hidden: int, x: Flow, batch_first: bool) -> Operand:
     """A first state [directions, N, H]: zeros, unless one is given."""
     given = step.optional(place)
+    if isinstance(given, Known):
+        given = for_every_image(step, given, int(not batch_first))
     if given is not None:
         return step.call("transpose.int", given, 0, 1) if batch_first else given
     if x.batch_axis != int(not batch_first):

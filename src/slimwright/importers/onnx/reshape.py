@@ -127,6 +127,8 @@ def squeeze(step: Step) -> Operand:
     given = step.axes(1)
     axes = tuple(a for a, sizes in enumerate(both) if sizes == (1, 1)) if given is None else given
     axes = tuple(axis_of(axis, len(x.shape)) for axis in axes)
+    if isinstance(x, Flow) and _is_one_image(step, x) and x.batch_axis in axes and all(x.shape[a] == 1 for a in axes):
+        return reshaped(step, x, [size for at, size in enumerate(x.shape) if at not in axes], None)
     if any(x.at[1].shape[axis] != 1 for axis in axes):
         raise ModelError(
             f"it drops axes {list(axes)} of {list(x.at[1].shape)}, of which not all are one, or are the batch"
@@ -140,9 +142,17 @@ def unsqueeze(step: Step) -> Operand:
     if axes is None:
         raise ModelError("it has no axes")
     rank = len(x.shape) + len(axes)
+    if isinstance(x, Flow) and _is_one_image(step, x) and x.batch_axis is not None and x.shape[x.batch_axis] > 1:
+        sizes, new = list(x.shape), {axis_of(axis, rank) for axis in axes}
+        return reshaped(step, x, [1 if at in new else sizes.pop(0) for at in range(rank)], None)
     for axis in sorted(axis_of(axis, rank) for axis in axes):
         x = step.call("unsqueeze.default", x, axis)
     return x
+
+
+def _is_one_image(step: Step, x: Flow) -> bool:
+    """True in a file for one image, which may drop the batch and have its dimension hold other things."""
+    return step.trace.batch == 1 and not step.trace.open_batch and x.batch_axis is not None
 
 
 def transpose(step: Step) -> Operand:

@@ -18,6 +18,8 @@ DTYPES = {
     FLOAT: torch.float32,
     2: torch.uint8,
     3: torch.int8,
+    4: torch.uint16,
+    5: torch.int16,
     6: torch.int32,
     7: torch.int64,
     9: torch.bool,
@@ -26,6 +28,7 @@ DTYPES = {
     16: torch.bfloat16,
 }
 FIELDS = {torch.float32: "float_data", torch.float64: "double_data", torch.int64: "int64_data"}  # else int32_data
+PACKED = (*range(17, 27),)  # numbers of 4 and 2 bits, and floats of 8: what quantizers store weights in
 HALVES = (torch.float16, torch.bfloat16)  # int32_data holds their bits
 EXTERNAL = 1  # TensorProto.DataLocation
 
@@ -36,6 +39,11 @@ def tensor_of(found: Any, where: str, folder: Path) -> Tensor:
     Raises ModelError where its size does not fit its bytes, and UnsupportedOp for a kind of number torch lacks.
     """
     dtype = DTYPES.get(found.data_type)
+    if found.data_type in PACKED:
+        raise UnsupportedOp(
+            f"{where} holds weights of 2, 4 or 8 bits as data type {found.data_type}, which are not read; give the "
+            "float model that it was made from"
+        )
     if dtype is None:
         raise UnsupportedOp(f"{where} is of data type {found.data_type}, which is not supported; convert it to float32")
     shape = tuple(int(d) for d in found.dims)

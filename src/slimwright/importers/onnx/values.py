@@ -34,6 +34,16 @@ class Known:
         return tuple(self.at[0].shape)
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Where a file rounds a value: to `scale * (q - zero_point)`, for an integer q from `least` to `most`."""
+
+    scale: float
+    zero_point: int
+    least: int
+    most: int
+
+
 @dataclass(frozen=True, eq=False)
 class Flow:
     """A value computed from the images: the name of its call, and what it is at both batch sizes."""
@@ -41,6 +51,7 @@ class Flow:
     name: str
     at: tuple[Any, Any]  # meta tensors, or integers for a size
     outer: int = 1  # the batch's dimension may hold other things too: this many of them stand outside of the batch
+    grid: Grid | None = None  # where the file holds integers; the value is what they stand for
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented  # noqa: A004 - its own name for it
 
 from slimwright.runner.job import Side
 from slimwright.runner.sessions.session import Array, Kernel
@@ -23,7 +24,7 @@ class Session:
 
     def __init__(self, files: Sequence[Path], side: Side) -> None:
         self._path, self._threads = files[0], side.threads
-        self._session = self._opened(_options(side.threads))
+        self._session = self._opened(_options(side.threads)) if side.precision != "fp32" else self._exact()
         self._inputs = side.inputs or tuple(entry.name for entry in self._session.get_inputs())
         self._outputs = side.outputs or tuple(entry.name for entry in self._session.get_outputs())
 
@@ -42,6 +43,19 @@ class Session:
                 before()
                 session.run(self._outputs, dict(zip(self._inputs, inputs, strict=True)))
             return profiled_kernels(Path(session.end_profiling()), runs)
+
+    def _exact(self) -> Any:
+        """A session that computes what the file says, also where a model given as it is holds integers.
+
+        On x86 without VNNI, sums of products of bytes saturate unless this is asked for; QGemm of int8 by int8 does
+        not saturate, and then cannot be loaded (ONNX Runtime 1.31.1, 2026-11-29).
+        """
+        options = _options(self._threads)
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        try:
+            return self._opened(options)
+        except NotImplemented:
+            return self._opened(_options(self._threads))
 
     def _opened(self, options: Any) -> Any:
         return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,89 @@
+"""What an app needs to know of a model besides its weights, written beside it and, for ONNX, into it.
+
+    about.json       names, shapes and dtypes of inputs and outputs; labels, preprocessing, task, licence
+
+An `.onnx` file holds labels, preprocessing, task and licence among its metadata_props, as JSON or text, under
+`slimwright.labels`, `slimwright.preprocessing`, `slimwright.task` and `slimwright.license`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slimwright.data import Dataset
+from slimwright.graph import Net
+from slimwright.measure.bundle import as_json
+from slimwright.measure.records import Record
+from slimwright.runtimes import Artefact
+from slimwright.tasks import Task
+
+ABOUT = "about.json"
+
+
+class End(Record):
+    """An input or output, as the model's file calls it; its shape is that for one image, batch first."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+
+
+class Card(Record):
+    """What `about.json` holds."""
+
+    inputs: list[End]
+    outputs: list[End]
+    labels: list[str]
+    preprocessing: dict[str, object]
+    task: str
+    license: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What is said of a model whatever its files are."""
+
+    labels: tuple[str, ...] = ()
+    preprocessing: Mapping[str, object] = field(default_factory=dict)
+    task: str = ""
+    licence: str = ""
+
+    @classmethod
+    def of(cls, data: Dataset | None, task: Task, licence: str) -> "About":
+        """Return what data and task say."""
+        if data is None:
+            return cls(task=task.name, licence=licence)
+        return cls(tuple(data.labels), dict(data.preprocessing), task.name, licence)
+
+    def write(self, net: Net, artefact: Artefact, folder: Path) -> None:
+        """Write `about.json` into `folder`, and into the artefact itself what its format has a place for."""
+        outputs = [net[name] for name in net.outputs]
+        names = [artefact.input_names or [n.name for n in net.inputs], artefact.output_names or net.outputs]
+        inputs, found = (
+            [End(name=name, shape=list(node.shape), dtype=node.dtype) for name, node in zip(called, nodes, strict=True)]
+            for called, nodes in zip(names, (net.inputs, outputs), strict=True)
+        )
+        card = Card(
+            inputs=inputs, outputs=found, labels=list(self.labels), preprocessing=dict(self.preprocessing),
+            task=self.task, license=self.licence,
+        )  # fmt: skip
+        (folder / ABOUT).write_text(as_json(card))
+        for path in artefact.files:
+            if path.suffix == ".onnx":
+                self._write_into(path)
+
+    def _write_into(self, path: Path) -> None:
+        import onnx
+
+        model = onnx.load(path)
+        said = {
+            "labels": json.dumps(self.labels) if self.labels else "",
+            "preprocessing": json.dumps(self.preprocessing) if self.preprocessing else "",
+            "task": self.task,
+            "license": self.licence,
+        }
+        kept = {entry.key: entry.value for entry in model.metadata_props}
+        kept |= {f"slimwright.{key}": value for key, value in said.items() if value}
+        onnx.helper.set_model_props(model, kept)
+        onnx.save(model, path)
