@@ -11,7 +11,7 @@ from example_nets import SHAPE
 from onnx_files import onnx_scores
 from proofs import net_scores
 from slimwright.errors import ProofError
-from slimwright.graph import Net
+from slimwright.graph import Net, zero_inputs
 from slimwright.importers import capture
 from slimwright.runtimes import onnxruntime
 from slimwright.runtimes.artefact import Written
@@ -54,6 +54,18 @@ def test_an_exported_model_is_one_file_for_one_image_without_batch_norms(exporte
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
     assert [file.name for file in exported.parent.iterdir()] == ["net.onnx"]
     assert stored_as(exported) == {onnx.TensorProto.FLOAT}
+
+
+def test_a_file_is_what_torch_writes(residual: Net, exported: Path) -> None:
+    """Its operators are gathered once for all files."""
+    net = fold_batch_norm(residual)
+    written = torch.onnx.export(net.to_module(), zero_inputs(net), dynamo=True, opset_version=18, verbose=False)
+    assert written is not None
+    expected, found = written.model_proto.graph, onnx.load(exported).graph
+    operators = [[(node.op_type, list(node.attribute)) for node in graph.node] for graph in (found, expected)]
+    assert operators[0] == operators[1]
+    weights = [[held.SerializeToString() for held in graph.initializer] for graph in (found, expected)]
+    assert weights[0] == weights[1]
 
 
 def test_int8_has_eight_bit_weights_and_follows_the_net(

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -240,6 +239,8 @@ class _Program:
 
     def solved(self) -> list[int] | None:
         """The counts, or None where the demands cannot be met."""
+        from scipy.optimize import Bounds, LinearConstraint, milp  # it takes half a second to import
+
         n = len(self.cells)
         others = self.levels + len(self.groups)
         sizes = [len(members) for _, members in self.cells]

@@ -1,7 +1,7 @@
 """Where the candidates of a job are built, converted, run and compared; each once, since results are journaled."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ class Given:
     task: Task
     data: Dataset  # with the task's targets
     calibration: Inputs
-    calibration_digest: str  # of images and labels as they were given
-    exam: Exam  # the validation part
+    digests: Mapping[str, Any]  # of all of this, targets that only say what the original gives left out
+    exam: Callable[[], Exam]  # the validation part; a job that has ended judges no candidate by it
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Bench:
 
     def _proven(self, name: str, net: Net, artefact: Artefact, alike: str) -> Mapping[str, Any]:
         """Run a candidate over the validation part, and time it beside the original."""
-        exam = self.given.exam
+        exam = self.given.exam()
         sides, expected = {name: artefact}, {name: outputs_of(net, exam.inputs)}
         one = prove(self.place.target, sides, EFFORTS["outputs"], exam=exam, expected=expected)[name]
         if not one.rounds or one.score is None:

@@ -1,8 +1,9 @@
 """What a job is given, checked before anything is done: model, data and task fit, and the place can do the work."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache, partial
 from importlib.metadata import version
 from types import FunctionType
 from typing import Any
@@ -16,10 +17,10 @@ from slimwright.runner.machine import PACKAGES, loaded_by
 from slimwright.runtimes.known import converter_python
 from slimwright.runtimes.layers import timed_by
 from slimwright.targets import Target
-from slimwright.tasks import Task
+from slimwright.tasks import Task, untaught
 
 VERSIONED = ("slimwright", "torch", "onnx")
-FORMAT = 2  # of what a journal keeps; results in another form are not used
+FORMAT = 3  # of what a journal keeps; results in another form are not used
 LOOKED_AT = 4  # calibration images on which a reading is compared
 
 
@@ -54,12 +55,25 @@ def given_of(original: Original, task: Task, data: Dataset) -> Given:
     check_inputs(net, data)
     task.check([net[name].shape for name in net.outputs])
     taught = task.data(data, original.forward)
+    judged = untaught(taught, original.forward)
     calibration, labels = whole(data, "calibration")
     first = tuple(tensor[:LOOKED_AT] for tensor in tensors_of(calibration))
     compared(original, as_inputs(first))
-    inputs, targets = whole(taught, "validation")
-    digest = fingerprint((calibration, labels))
-    return Given(net, task, taught, calibration, digest, Exam(task, inputs, targets))
+    validation = whole(judged, "validation")
+    digests = {
+        "net": net.digest,
+        "original": [original.framework, original.tolerance],
+        "calibration": fingerprint((calibration, labels)),
+        "validation": fingerprint(validation),
+    }
+    exam: Callable[[], Exam] = (
+        partial(Exam, task, *validation) if judged is taught else cache(partial(_exam, task, taught))
+    )
+    return Given(net, task, taught, calibration, digests, exam)
+
+
+def _exam(task: Task, taught: Dataset) -> Exam:
+    return Exam(task, *whole(taught, "validation"))
 
 
 def context_of(given: Given, place: Place, method: Method, seed: int) -> Mapping[str, Any]:
@@ -67,9 +81,7 @@ def context_of(given: Given, place: Place, method: Method, seed: int) -> Mapping
     about = place.target.about()
     return {
         "format": FORMAT,
-        "net": given.net.digest,
-        "calibration": given.calibration_digest,
-        "validation": fingerprint((given.exam.inputs, given.exam.targets if given.exam.targets is not None else ())),
+        **given.digests,
         "task": _said(given.task),
         "runtime": place.runtime,
         "target": [place.target.name, about["cpu"], about["machine"], dict(about["runtimes"])],

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from slimwright import units
@@ -11,9 +10,6 @@ from slimwright.atomic import replacing
 from slimwright.errors import RequestError
 from slimwright.measure import Inspection
 from slimwright.report import figures
-from slimwright.report.layer_charts import charts, latencies
-from slimwright.report.script import chart_script, embedded, policy
-from slimwright.report.theme import PAGE, spec
 
 HERE = Path(__file__).parent
 
@@ -30,6 +26,12 @@ def write_inspection(path: Path, found: Sequence[Inspection], depth: int | None 
 
 def inspection_page(found: Sequence[Inspection], depth: int | None = None) -> str:
     """Return an inspection as HTML. Names come from models and are escaped; only our own style and script are not."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from slimwright.report.layer_charts import charts, latencies  # which takes half a second to import
+    from slimwright.report.script import chart_script, embedded, policy
+    from slimwright.report.theme import PAGE, spec
+
     pages = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,15 +1,17 @@
-"""Write a bundle's report: the page, and a copy of each chart as an image."""
+"""Write a bundle's report: the page, and a copy of each chart as an image.
+
+What draws is imported when it is asked to: that takes half a second, which whoever writes no report does not wait for.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import vl_convert
+from typing import TYPE_CHECKING
 
 from slimwright.measure import REPORT, Manifest
-from slimwright.report.charts import Chart, charts
-from slimwright.report.page import page
-from slimwright.report.theme import PAPER, spec
 from slimwright.techniques import TECHNIQUES, Recipe, Technique
+
+if TYPE_CHECKING:
+    from slimwright.report.charts import Chart
 
 PLOTS = "plots"
 
@@ -18,6 +20,9 @@ def write_report(
     bundle_path: Path, manifest: Manifest, recipe: Recipe, techniques: Sequence[Technique] = TECHNIQUES
 ) -> None:
     """Write `report.html` and `plots/*.png` into a bundle's folder; every number in them is the manifest's."""
+    from slimwright.report.charts import charts
+    from slimwright.report.page import page
+
     drawn = charts(manifest)
     plots = bundle_path / PLOTS
     plots.mkdir(exist_ok=True)
@@ -26,7 +31,11 @@ def write_report(
     (bundle_path / REPORT).write_text(page(manifest, recipe, drawn, techniques), encoding="utf-8", newline="\n")
 
 
-def _image(chart: Chart) -> bytes:
+def _image(chart: "Chart") -> bytes:
+    import vl_convert
+
+    from slimwright.report.theme import PAPER, spec
+
     image: bytes = vl_convert.vegalite_to_png(
         spec(chart.draw(PAPER), PAPER, chart.title), scale=2, allowed_base_urls=[]
     )

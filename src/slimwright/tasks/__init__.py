@@ -5,7 +5,7 @@ from slimwright.tasks.classification import Classification
 from slimwright.tasks.ctc import Ctc
 from slimwright.tasks.detection import Detection, Yolo, detecting, form_of
 from slimwright.tasks.embedding import Embedding, embedding_of
-from slimwright.tasks.imitation import Imitated, Imitation, imitating
+from slimwright.tasks.imitation import Imitated, Imitation, imitating, known_outputs, untaught
 from slimwright.tasks.keypoints import Keypoints
 from slimwright.tasks.multi_label import MultiLabel
 from slimwright.tasks.regression import Regression
@@ -40,7 +40,9 @@ __all__ = [
     "form_of",
     "forward_of",
     "imitating",
+    "known_outputs",
     "returned",
     "scored",
     "task_for",
+    "untaught",
 ]

@@ -156,6 +156,16 @@ class Imitated:
             self.kept[part] = tuple(torch.cat(parts) for parts in zip(*made, strict=True))
 
 
+def untaught(data: Dataset, original: Forward) -> Dataset:
+    """Return a data set without targets that only say what `original` gives."""
+    return data.inner if isinstance(data, Imitated) and data.original == original else data
+
+
+def known_outputs(data: Dataset, targets: Targets, original: Forward, count: int) -> Outputs | None:
+    """Return the last `count` targets of `data`, where those are what `original` gave; else None."""
+    return tensors_of(targets)[-count:] if isinstance(data, Imitated) and data.original == original else None
+
+
 def imitating(data: Dataset, original: Forward) -> Imitation:
     """Return the task of imitating a network, with its outputs' deviations over some of the calibration part.
 
