@@ -18,7 +18,7 @@ from slimwright.targets import Target
 from slimwright.tasks import Task
 
 VERSIONED = ("slimwright", "torch", "onnx")
-FORMAT = 2  # of what a journal keeps; results in another form are not used
+FORMAT = 3  # of what a journal keeps; results in another form are not used
 LOOKED_AT = 4  # calibration images on which a reading is compared
 
 
