@@ -68,6 +68,11 @@ def stepped(metric: Metric, before: float, after: float) -> str:
     return true_minus(f"{'+' if after > before else ''}{metric.number(after - before)}{GAP}{metric.step}")
 
 
+def times(ratio: float) -> str:
+    """A ratio: 0.5 -> "0.5×", 0.456 -> "0.46×"."""
+    return f"{round(ratio, 2):g}{TIMES}"
+
+
 def faster(ratio: float) -> str:
     """What a ratio of times, after over before, means: 0.5 -> "2.0x faster"."""
     if abs(ratio - 1) < SAME or ratio <= 0:

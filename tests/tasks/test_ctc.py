@@ -78,7 +78,8 @@ def test_squared_gradients_of_drawn_frames_are_the_fisher_information() -> None:
         return (torch.tanh(x) @ w.reshape(2, 3),)  # [N, 2, 3]
 
     def curvature(outputs: Outputs) -> Tensor:
-        return torch.block_diag(*[torch.diag(p) - torch.outer(p, p) for p in outputs[0][0].softmax(1)])
+        found: Tensor = torch.block_diag(*[torch.diag(p) - torch.outer(p, p) for p in outputs[0][0].softmax(1)])
+        return found
 
     found = mean_outer(TASK, net, weights, images, 4_000)
     assert_near(found, expected_hessian(net, weights, images, curvature), within=0.04)

@@ -90,7 +90,8 @@ def test_squared_gradients_of_the_drawn_loss_are_the_curvature() -> None:
     def curvature(outputs: Outputs) -> Tensor:
         y = outputs[0][0]
         on_sphere = torch.func.jacrev(lambda v: v / v.norm())(y)
-        return on_sphere.T @ on_sphere + torch.eye(3, dtype=torch.float64) / (3 * 2.0**2)
+        found: Tensor = on_sphere.T @ on_sphere + torch.eye(3, dtype=torch.float64) / (3 * 2.0**2)
+        return found
 
     found = mean_outer(TASK, net, weights, images, 4_000)
     assert_near(found, expected_hessian(net, weights, images, curvature), within=0.05)

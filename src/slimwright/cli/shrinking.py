@@ -32,7 +32,8 @@ SHRINK = (
     "  slimwright shrink resnet8-wide --data digits --latency 0.5x --out bundle/\n\n"
     "  slimwright shrink model.onnx --data images.safetensors --latency 4ms --size 2MB --max-drop 0.5 --out bundle/\n\n"
     "  slimwright shrink unet.pt2 --data folder:photos@64 --task imitation --latency 0.5x --max-drop 5 --out b/\n\n"
-    "  slimwright shrink model.onnx --data mydata:load --minimise latency --max-drop 1 --out bundle/"
+    "  slimwright shrink model.onnx --data mydata:load --minimise latency --max-drop 1 --out bundle/\n\n"
+    "  slimwright shrink model.onnx --data images.safetensors --pareto --out front/"
 )
 VERIFY = "Example:\n\n  slimwright verify bundle/ --data digits"
 REPORT = "Example:\n\n  slimwright report bundle/"
@@ -63,6 +64,14 @@ def shrink(
     weights: WeightsOption = None,
     licence: LicenceOption = "",
     tune_epochs: Annotated[int, typer.Option(min=0, help="fine-tuning, only if the metric drops too far")] = 3,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="fine-tune on and on, as many epochs at a time, while that helps and this time is left"),
+    ] = None,
+    pareto: Annotated[
+        bool,
+        typer.Option("--pareto", help="no budget: the best network for each of 0.9x to 0.2x of the latency, as a page"),
+    ] = False,
     compute: ComputeOption = "cpu",
     seed: Annotated[int, typer.Option(help="of the data's split and of every choice")] = 0,
     cache: CacheOption = DEFAULT_CACHE,
@@ -77,20 +86,29 @@ def shrink(
     from slimwright.cli.sources import load_data, load_original
     from slimwright.cost import Budget
 
-    budget = Budget(
-        latency_ms=latency,
-        size_bytes=size,
-        peak_activation_bytes=memory,
-        macs=macs,
-        energy_mj=energy,
-        max_drop=max_drop,
-        minimise=minimise,
+    limits = {"latency": latency, "size": size, "memory": memory, "macs": macs, "energy": energy, "minimise": minimise}
+    given = [f"--{name}" for name, value in limits.items() if value is not None]
+    if pareto and given:
+        raise RequestError(f"--pareto goes through limits on latency by itself; leave out {' and '.join(given)}")
+    budget = (
+        None
+        if pareto
+        else Budget(
+            latency_ms=latency,
+            size_bytes=size,
+            peak_activation_bytes=memory,
+            macs=macs,
+            energy_mj=energy,
+            max_drop=max_drop,
+            minimise=minimise,
+        )
     )
     settings = jobs.Settings(
         runtime=runtime,
         target=target_of(target, token_file),
         seed=seed,
         tune_epochs=tune_epochs,
+        tune_minutes=minutes,
         device=compute,
         cache=cache,
         name=model,
@@ -102,7 +120,18 @@ def shrink(
         found = load_data(data, seed)
         original = load_original(model, found, weights=weights, cache=cache, device=compute, tell=tell)
         wanted = task_of(task, found, original)
-        bundle = jobs.shrink(original, data=found, budget=budget, out=out, task=wanted, settings=settings, tell=tell)
+        if budget is None:
+            front = jobs.front(original, data=found, out=out, task=wanted, settings=settings, tell=tell)
+        else:
+            bundle = jobs.shrink(
+                original, data=found, budget=budget, out=out, task=wanted, settings=settings, tell=tell
+            )
+    if budget is None:
+        if as_json:
+            print(front.model_dump_json(indent=1))
+        else:
+            out_console.print(tables.front(front, out), soft_wrap=True)
+        return
     if as_json:
         print(bundle.summary.model_dump_json(indent=1))
     else:

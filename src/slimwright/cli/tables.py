@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from operator import attrgetter
+from pathlib import Path
 
 from rich.box import SIMPLE, SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -12,7 +13,7 @@ from rich.text import Text
 from slimwright.jobs.compare import Comparison, Likeness
 from slimwright.jobs.export import Export, Exported
 from slimwright.jobs.verify import Check
-from slimwright.measure import Bundle, Inspection, Row, as_data
+from slimwright.measure import FRONT_PAGE, Bundle, Front, FrontPoint, Inspection, Row, as_data
 from slimwright.report import (
     NONE,
     columns,
@@ -27,7 +28,7 @@ from slimwright.report import (
     size,
 )
 from slimwright.tasks import Metric
-from slimwright.units import counted, megabytes
+from slimwright.units import counted, megabytes, nats, times
 
 LEGEND = {
     "work": "operations that are no MACs",
@@ -144,7 +145,29 @@ def summary(bundle: Bundle) -> RenderableType:
     else:
         verdict = [Text.assemble(("budget missed", "red"), f": {'; '.join(bundle.summary.misses)}")]
         verdict.append(Text(f"the nearest model found is {model}"))
+        verdict += [Text(f"reachable, on the validation part: {said}") for said in bundle.summary.reachable]
     return Group(table, *verdict, Text(f"open {bundle.path / 'report.html'}"))
+
+
+def front(found: Front, out: Path) -> RenderableType:
+    """Return one line for each limit of a front; what was predicted stands apart from what was measured."""
+    metric = found.task.metric.metric
+    title = f"{found.model} on {found.runtime}, one thread"
+    table = _plain(title, "limit", "network", "predicted ms", "predicted nats", "measured ms", metric.name, "file", "")
+    for column in table.columns[2:7]:
+        column.justify = "right"
+    sides = [("", found.original, ""), *((times(p.share), p.candidate, _remark(p)) for p in found.points)]
+    for limit, one, remark in sides:
+        ms = "" if one.predicted_latency_ms is None else f"{one.predicted_latency_ms:.3f}"
+        damage = "" if one.predicted_damage is None else nats(one.predicted_damage)
+        score, size_ = metric.shown(one.validation_score), megabytes(one.size_bytes)
+        table.add_row(limit, Text(one.name), ms, damage, f"{one.latency_ms:.3f}", score, size_, remark)
+    said = f"{metric.name} is on the validation part; shrink with a point's limit makes the model to ship"
+    return Group(table, Text(said, style="dim"), Text(f"open {out / FRONT_PAGE}"))
+
+
+def _remark(point: FrontPoint) -> str:
+    return "missed" if not point.fits else "dominated" if point.dominated else ""
 
 
 def applied(title: str, sides: Mapping[str, Mapping[str, float]], metric: Metric) -> RenderableType:

@@ -26,6 +26,11 @@ OPTIONS = {  # what the command line calls each cost
 }
 
 
+def called(cost: str) -> str:
+    """Return what the command line calls a cost: "latency_ms" -> "latency"."""
+    return next(option for option, name in OPTIONS.items() if name == cost)
+
+
 @dataclass(frozen=True)
 class Budget:
     """Limits on the result. None means no limit; strings may carry a unit, or "x" for a share of the original.

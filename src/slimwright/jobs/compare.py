@@ -71,7 +71,7 @@ def likeness(first: Subject, second: Subject, data: Dataset | None, task: Task |
         task = task or Imitation((1.0,) * len(original.net.outputs))
     else:
         inputs, _ = whole(data, "test")
-        task = task or task_for(data, original.output_shapes, original.forward)
+        task = task_for(data, original.output_shapes, original.forward, task)
     said = Likeness(count_of(inputs), data.name if data else None)
     shapes = [_shapes(each) for each in (first, second)]
     if shapes[0] != shapes[1]:

@@ -82,6 +82,8 @@ def handed_over(
     assert seen["result"].score is not None
     after = record_of(net, seen["result"], seen["result"].score)
     limits, summary = summed_up(budget, before, after, given.task.metric)
+    if summary.misses:
+        summary = summary.model_copy(update={"reachable": found.reachable})
     budgeted = (*budget.limited(), "max_drop", *(("minimise",) if budget.minimise else ()))
     manifest = Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),

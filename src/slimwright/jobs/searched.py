@@ -12,7 +12,7 @@ from slimwright.cost import Budget
 from slimwright.jobs.bench import Bench
 from slimwright.jobs.proposed import proposed
 from slimwright.jobs.stages import Stages
-from slimwright.jobs.verdicts import candidate_of, verdicts
+from slimwright.jobs.verdicts import candidate_of, reachable, verdicts
 from slimwright.measure import CandidateRecord, Decision
 from slimwright.search import Candidate, Evaluation, Policy, Tuning
 from slimwright.techniques import Recipe
@@ -29,6 +29,7 @@ class Found:
     candidates: list[CandidateRecord]
     decisions: list[Decision]
     channel_step: int
+    reachable: list[str]  # in place of a budget that is missed
 
 
 def searched(bench: Bench, policy: Policy, budget: Budget, tune: Tuning, *, stages: Stages, cache: Path) -> Found:
@@ -40,6 +41,7 @@ def searched(bench: Bench, policy: Policy, budget: Budget, tune: Tuning, *, stag
         candidates=[CandidateRecord.model_validate(entry) for entry in ended["candidates"]],
         decisions=[Decision.model_validate(entry) for entry in ended["decisions"]],
         channel_step=ended["channel_step"],
+        reachable=ended["reachable"],
     )
 
 
@@ -64,4 +66,5 @@ def _search(
         "candidates": [candidate_of(one, chosen=one.key == best.key).model_dump() for one in made.values()],
         "decisions": [d.model_dump() for d in verdicts(what.space, best, [*made.values()], what.decisions, menu)],
         "channel_step": menu.predictor.step if menu else 1,
+        "reachable": reachable(what.space, [*made.values()]),
     }

@@ -5,6 +5,7 @@ it, so a job that was killed goes on from there, and one that has ended runs its
 is read once, at the very end, by the proof.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class Settings:
     seed: int = 0
     tune_epochs: int = 3  # fine-tuning with distillation, only if the metric drops too far without
     tune_rate: float = 0.02
+    tune_minutes: float | None = None  # then as many epochs again and again, while they help and time is left
     device: str = "cpu"  # of torch, that observes, solves and trains here
     cache: Path | None = None  # for everything that is not to be computed again; None keeps nothing
     name: str = "model"  # how reports call the model
@@ -47,6 +49,11 @@ class Settings:
     techniques: tuple[Technique, ...] = TECHNIQUES
     fresh: bool = False  # start over, whatever the cache holds of this job
     force: bool = False  # replace what is at `out`, even if it holds what no job wrote
+
+    @property
+    def tuning(self) -> Tuning:
+        """How fine-tuning goes about it."""
+        return Tuning(self.tune_epochs, self.tune_rate, self.seed, self.tune_minutes)
 
 
 def shrink(
@@ -72,8 +79,6 @@ def shrink(
     check_place(settings.runtime, settings.target)
     original = model if isinstance(model, Original) else original_of(model, shapes_of(data))
     task = task_for(data, original.output_shapes, original.forward, task)
-    method = Method(settings.techniques, recipe_type(settings.techniques), settings.device)
-    tune = Tuning(settings.tune_epochs, settings.tune_rate, settings.seed)
     with (
         told(tell) as tell,
         appearing(out, MANIFEST, ours=BUNDLED, force=settings.force) as folder,
@@ -82,17 +87,36 @@ def shrink(
     ):
         stages = Stages(tell)
         with stages("measure the original"):
-            place = Place(settings.runtime, settings.target, workshop)
-            given = given_of(original, task, data)
-            context = context_of(given, place, method, settings.seed)
-            job = key_of(context, repr(budget), repr(tune), settings.policy.__qualname__)
-            journal = open_journal(cache / "jobs" / job, fresh=settings.fresh)
-            bench = Bench(given, place, method, journal, context, tell)
+            asked = [repr(budget), repr(settings.tuning), settings.policy.__qualname__]
+            bench = opened(original, task, data, settings, asked=asked, workshop=workshop, cache=cache, tell=tell)
             bench.original()
         with stages("search"):
-            found = searched(bench, settings.policy, budget, tune, stages=stages, cache=cache)
+            found = searched(bench, settings.policy, budget, settings.tuning, stages=stages, cache=cache)
         with stages("prove"):
             bundle = handed_over(bench, found, budget, original, folder, Named(settings.name, settings.licence), stages)
         write_report(folder, bundle.manifest, bundle.recipe, settings.techniques)
-        journal.keep_files_of([bench.original().key, found.key])
+        bench.journal.keep_files_of([bench.original().key, found.key])
     return replace(bundle, path=out)
+
+
+def opened(
+    original: Original,
+    task: Task,
+    data: Dataset,
+    settings: Settings,
+    *,
+    asked: Sequence[str],
+    workshop: Workshop,
+    cache: Path,
+    tell: Tell,
+) -> Bench:
+    """Return the bench of a job, with what an earlier run of the same job left in its journal.
+
+    The same job is the same model, data, task, place and settings, and the same `asked` of them.
+    """
+    method = Method(settings.techniques, recipe_type(settings.techniques), settings.device)
+    place = Place(settings.runtime, settings.target, workshop)
+    given = given_of(original, task, data)
+    context = context_of(given, place, method, settings.seed)
+    journal = open_journal(cache / "jobs" / key_of(context, *asked), fresh=settings.fresh)
+    return Bench(given, place, method, journal, context, tell)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from slimwright.cost.budget import called
 from slimwright.measure import CandidateRecord, Decision, Outcome
 from slimwright.search import Evaluation, Menu, Space
 from slimwright.techniques import Solve
@@ -17,6 +18,31 @@ def verdicts(
     chosen = Decision(what=f"candidate '{best.name}'", outcome="kept", why=why)
     others = [_of_candidate(space, best, one) for one in made if one.key not in (best.key, space.original.key)]
     return [chosen, *noted, *others, *(_of_network(space, best, menu) if menu else ())]
+
+
+def reachable(space: Space, made: Sequence[Evaluation]) -> list[str]:
+    """Say what can be had in place of the budget: the least loss within the limits, and the least cost within the drop.
+
+    Both were measured, on the validation part.
+    """
+    metric, most, said = space.metric, space.budget.max_drop, []
+    ships = [one for one in made if one.key == space.original.key or space.ships(one)]
+    fits = [one for one in ships if all(share <= 1 for share in space.shares(one).values())]
+    if fits and space.limits:
+        best = min(fits, key=space.drop)
+        said.append(
+            f"within the limits {space.drop(best):.2f} {metric.step} of {metric.name} are lost, by '{best.name}'"
+        )
+    holds = [one for one in ships if space.drop(one) <= most]
+    if holds and space.limits:
+        best = min(holds, key=lambda one: sum(max(share - 1, 0.0) for share in space.shares(one).values()))
+        costs = " and ".join(f"{_of_original(space, best, name)} of {called(name)}" for name in space.limits)
+        said.append(f"with at most {most:g} {metric.step} lost there are {costs}, by '{best.name}'")
+    return said
+
+
+def _of_original(space: Space, one: Evaluation, name: str) -> str:
+    return f"{float(getattr(one.cost, name)) / float(getattr(space.original.cost, name)):.2f}x"
 
 
 def _of_candidate(space: Space, best: Evaluation, one: Evaluation) -> Decision:

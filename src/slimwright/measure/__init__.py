@@ -20,6 +20,7 @@ from slimwright.measure.bundle import (
     misses,
     sha256_of,
 )
+from slimwright.measure.front import FRONT, FRONT_FILES, FRONT_PAGE, Front, FrontPoint
 from slimwright.measure.inspection import Inspection, Measured, Row, as_data, grouped, inspection_of
 from slimwright.measure.layers import layers_of, memory_of
 from slimwright.measure.original import Original, compared, expected_of, original_file, original_of
@@ -41,6 +42,9 @@ __all__ = [
     "ABOUT",
     "BUNDLED",
     "EFFORTS",
+    "FRONT",
+    "FRONT_FILES",
+    "FRONT_PAGE",
     "HASHED",
     "MANIFEST",
     "NET",
@@ -54,6 +58,8 @@ __all__ = [
     "DataCard",
     "Decision",
     "Exam",
+    "Front",
+    "FrontPoint",
     "Inspection",
     "Manifest",
     "Measured",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from slimwright.errors import BundleError
 from slimwright.measure.notebook import html_of
@@ -107,6 +107,7 @@ class Summary(Record):
     size_bytes: int
     within_budget: bool
     misses: list[str]  # each limit that was missed, and by how much
+    reachable: list[str] = Field(default_factory=list)  # in place of a budget that is missed; on the validation part
 
 
 class Manifest(Record):

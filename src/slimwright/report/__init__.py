@@ -13,6 +13,7 @@ from slimwright.report.figures import (
     shown,
     size,
 )
+from slimwright.report.front import write_front
 from slimwright.report.inspected import write_inspection
 from slimwright.report.write import write_report
 
@@ -28,6 +29,7 @@ __all__ = [
     "reasons",
     "shown",
     "size",
+    "write_front",
     "write_inspection",
     "write_report",
 ]

@@ -24,11 +24,16 @@ def write_report(
     from slimwright.report.page import page
 
     drawn = charts(manifest)
-    plots = bundle_path / PLOTS
+    write_plots(bundle_path, drawn)
+    (bundle_path / REPORT).write_text(page(manifest, recipe, drawn, techniques), encoding="utf-8", newline="\n")
+
+
+def write_plots(folder: Path, drawn: Sequence[Chart]) -> None:
+    """Write each chart as an image into `plots`."""
+    plots = folder / PLOTS
     plots.mkdir(exist_ok=True)
     for chart in drawn:
         (plots / f"{chart.name}.png").write_bytes(_image(chart))
-    (bundle_path / REPORT).write_text(page(manifest, recipe, drawn, techniques), encoding="utf-8", newline="\n")
 
 
 def _image(chart: "Chart") -> bytes:

@@ -3,7 +3,7 @@
 from slimwright.search.journal import Journal, key_of, open_journal
 from slimwright.search.knapsack import Plan, Problem, problem, solve
 from slimwright.search.measured import MOST, MeasuredPlan, plan_by_measuring
-from slimwright.search.measured_plan import measured_plan
+from slimwright.search.measured_plan import measured_plan, plan_once
 from slimwright.search.menu import Menu
 from slimwright.search.predictor import Predictor, factorisable
 from slimwright.search.space import Candidate, Evaluate, Evaluation, Goal, Policy, Space, Tuning
@@ -28,6 +28,7 @@ __all__ = [
     "measured_plan",
     "open_journal",
     "plan_by_measuring",
+    "plan_once",
     "problem",
     "solve",
 ]

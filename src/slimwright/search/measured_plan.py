@@ -11,7 +11,8 @@ from slimwright.search.knapsack import Plan
 from slimwright.search.measured import MOST, MeasuredPlan, plan_by_measuring
 from slimwright.search.menu import Menu, predicted_ms
 from slimwright.search.space import PAYS, Candidate, Evaluate, Evaluation, Space
-from slimwright.techniques import Factorise, Quantize, Recipe, Solve, Step, Tune
+from slimwright.search.tuning import tuned
+from slimwright.techniques import Factorise, Quantize, Recipe, Solve, Step
 
 CHANNEL_WEIGHT = 10.0
 """Of a removed channel beside a lost rank: its errors add up worse in some nets (ten times in a ResNet-20, not at all
@@ -46,7 +47,20 @@ def measured_plan(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluat
     plans = _least_cost(space, evaluate, wholes) if space.budget.objective else _within(space, evaluate, wholes)
     made += plans
     made = _with_best_in_full(space, evaluate, made)
-    made += _tuned(space, evaluate, space.best(made))
+    made += tuned(space, evaluate, journal, space.best(made))
+    return space.best(made)
+
+
+def plan_once(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluation:
+    """Return the best of the whole networks and of one plan for each precision, by all knobs: a point of a front."""
+    wholes = [_Whole("fp32", space.original), *_quantized(space, evaluate)]
+    made = [whole.seen for whole in wholes]
+    for whole in wholes:
+        best = space.best(made)
+        if _fits(space, best) and space.drop(best) <= 0:
+            break  # a plan can only lose
+        found = _planned(space, evaluate, whole, None, space.limits)
+        made += [] if found is None else _solved(space, evaluate, whole, found)
     return space.best(made)
 
 
@@ -191,21 +205,3 @@ def _with_best_in_full(space: Space, evaluate: Evaluate, made: Sequence[Evaluati
     full = evaluate(replace(best.candidate, name=f"{best.name}, solved in full", recipe=recipe))
     place = made.index(best)
     return [*made[:place], full, *made[place:]]
-
-
-def _tuned(space: Space, evaluate: Evaluate, best: Evaluation) -> Iterator[Evaluation]:
-    """The best candidate fine-tuned, if it loses too much."""
-    tune = space.tune
-    if space.drop(best) <= space.budget.max_drop or not tune.epochs:
-        return
-    step = Tune(epochs=tune.epochs, rate=tune.rate, seed=tune.seed)
-    name = f"{best.name.removesuffix(', solved in full')}, tuned"
-    made = evaluate(replace(best.candidate, name=name, recipe=best.candidate.recipe.with_steps(step)))
-    kept = space.best([space.original, best, made]) is made
-    before, after = (space.metric.number(space.drop(one)) for one in (best, made))
-    why = (
-        f"{tune.epochs} epochs with the original as teacher: {before} {space.metric.step} lost before, {after} after, "
-    )
-    why += "on the validation part"
-    space.note("fine-tuning", "kept" if kept else "taken back", why)
-    yield made

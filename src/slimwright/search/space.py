@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from slimwright.cost import Budget, Cost
+from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.measure import Outcome
 from slimwright.search.journal import Journal
@@ -62,11 +63,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Fine-tuning with the original as teacher, where the metric drops too far without."""
+    """Fine-tuning with the original as teacher, where the metric drops too far without: once, or for `minutes`."""
 
     epochs: int = 3
     rate: float = 0.02
     seed: int = 0
+    minutes: float | None = None  # then rounds of `epochs` follow one another while they help
+
+    def __post_init__(self) -> None:
+        if self.minutes is not None and not 0 < self.minutes < float("inf"):
+            raise RequestError(f"fine-tuning takes more than 0 minutes, not {self.minutes:g}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""Fine-tuning a candidate that loses too much, with the original as teacher: once, or on and on while it helps.
+
+Given minutes, rounds of as many epochs follow one another. Each goes on from the best one so far, and is a candidate of
+its own: its recipe gives its net again, and a job that was killed keeps it. A round that does not help is repeated at
+half the rate; after two of those, or where no time is left for another round, tuning ends. The first round is always
+run.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from time import monotonic
+
+from slimwright.search.journal import Journal, key_of
+from slimwright.search.space import Candidate, Evaluate, Evaluation, Space
+from slimwright.techniques import Tune
+
+PATIENCE = 2  # rounds in a row that do not help
+
+
+def tuned(space: Space, evaluate: Evaluate, journal: Journal, best: Evaluation) -> Iterator[Evaluation]:
+    """Yield the best candidate fine-tuned, if it loses too much; where there are minutes, each round of it."""
+    tune = space.tune
+    if space.drop(best) <= space.budget.max_drop or not tune.epochs:
+        return
+    if tune.minutes is not None:
+        yield from _rounds(space, evaluate, journal, best, tune.minutes)
+        return
+    made = evaluate(_further(best, f"{_base(best)}, tuned", space, tune.rate, tune.seed))
+    kept = space.best([space.original, best, made]) is made
+    _note(space, f"{tune.epochs} epochs", best, made, kept)
+    yield made
+
+
+def _rounds(
+    space: Space, evaluate: Evaluate, journal: Journal, first: Evaluation, minutes: float
+) -> Iterator[Evaluation]:
+    """Tune in rounds; what each took is journaled, so that a job that goes on gets no more time."""
+    best, rate, spent_s, took_s, failed, rounds = first, space.tune.rate, 0.0, 0.0, 0, 0
+    made = first
+    while spent_s + took_s <= 60 * minutes and failed < PATIENCE and (space.drop(best) > 0 or not rounds):
+        rounds += 1
+        name = f"{_base(first)}, tuned for {rounds * space.tune.epochs} epochs"
+        began = monotonic()
+        made = evaluate(_further(best, name, space, rate, space.tune.seed + rounds - 1))
+        took_s = float(_taken(journal, made.key, began))
+        spent_s += took_s
+        yield made
+        if space.ships(made) and space.drop(made) < space.drop(best):
+            best, failed = made, 0
+        else:
+            failed, rate = failed + 1, rate / 2
+    length = f"{rounds * space.tune.epochs} epochs in {rounds} rounds"
+    _note(space, length, first, best if best is not first else made, best is not first)
+
+
+def _taken(journal: Journal, key: str, began: float) -> float:
+    """Seconds of a round: as journaled, or since it began."""
+    found: float = journal.once(key_of("seconds", key), lambda: {"seconds": monotonic() - began})["seconds"]
+    return found
+
+
+def _further(best: Evaluation, name: str, space: Space, rate: float, seed: int) -> Candidate:
+    step = Tune(epochs=space.tune.epochs, rate=rate, seed=seed)
+    return replace(best.candidate, name=name, recipe=best.candidate.recipe.with_steps(step))
+
+
+def _base(best: Evaluation) -> str:
+    return best.name.removesuffix(", solved in full")
+
+
+def _note(space: Space, length: str, before: Evaluation, after: Evaluation, kept: bool) -> None:
+    lost, left = (space.metric.number(space.drop(one)) for one in (before, after))
+    why = f"{length} with the original as teacher: {lost} {space.metric.step} lost before, {left} after, on the "
+    why += "validation part"
+    space.note("fine-tuning", "kept" if kept else "taken back", why)
