@@ -45,7 +45,7 @@ def test_pictures_without_labels_train_no_network_of_the_zoo(tmp_path: Path) -> 
     assert net.input.shape == (1, 3, 32, 32) and net[net.outputs[0]].shape == (1, 10)
 
 
-@pytest.mark.parametrize("spec", ["folder:/pets", "folder:@64", "folder:/pets@", "folder:/pets@-4", "folder:/pets@9x9"])
+@pytest.mark.parametrize("spec", ["folder:/pets", "folder:@64", "folder:/pets@", "folder:/pets@-4", "folder:/pets@9x"])
 def test_a_folder_without_a_size_is_told(spec: str) -> None:
     with pytest.raises(DataError, match=r"does not say how large its pictures shall be; write folder:PATH@64"):
         load_data(spec)
@@ -78,5 +78,5 @@ def test_a_callable_of_a_module_is_still_called(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_unknown_name_is_answered_with_what_there_is() -> None:
-    with pytest.raises(DataError, match=r"use digits, glyphs, mnist:FOLDER, cifar10:FOLDER, .* folder:PATH@SIZE"):
+    with pytest.raises(DataError, match=r"use digits, glyphs, scenes:boxes, mnist:FOLDER, .* folder:PATH@SIZE"):
         load_data("imagenet")

@@ -66,7 +66,5 @@ def test_targets_that_no_task_reads_are_told() -> None:
 
 
 def test_a_name_that_is_none_is_told() -> None:
-    with pytest.raises(
-        RequestError, match="no task 'detection'; the tasks are classification, top-5, multi-label, seg"
-    ):
-        task_for(data(), [(1, 6)], original, "detection")
+    with pytest.raises(RequestError, match="no task 'divination'; the tasks are classification, top-5, multi-label"):
+        task_for(data(), [(1, 6)], original, "divination")

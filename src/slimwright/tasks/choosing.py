@@ -92,8 +92,10 @@ def _chosen(name: str | None, data: Dataset, part: Part) -> str:
     if chosen not in NAMED:
         raise DataError(f"data set '{data.name}' has {has}, which no task reads; choose the task 'imitation'")
     if chosen != meant and not _serves(NAMED[chosen], meant, inner):
+        needs = NAMED[chosen].needs
+        needed = f"targets for {' or '.join(NAMED[chosen].reads or (chosen,))}" if needs == OWN else needs
         raise DataError(
-            f"the task '{chosen}' needs {NAMED[chosen].needs}, and data set '{data.name}' has {has}; choose the task "
+            f"the task '{chosen}' needs {needed}, and data set '{data.name}' has {has}; choose the task "
             f"'{meant or GUESSED.get(has, GUESSED[NONE])}'"
         )
     return chosen
