@@ -22,12 +22,14 @@ from slimwright.measure.bundle import (
 )
 from slimwright.measure.front import FRONT, FRONT_FILES, FRONT_PAGE, Front, FrontPoint
 from slimwright.measure.inspection import Inspection, Measured, Row, as_data, grouped, inspection_of
+from slimwright.measure.interval import drop_interval, least_drop
 from slimwright.measure.layers import layers_of, memory_of
 from slimwright.measure.original import Original, compared, expected_of, original_file, original_of
 from slimwright.measure.prove import EFFORTS, TOLERANCE, Exam, ProofEffort, Proven, outputs_of, parity, prove, times
 from slimwright.measure.records import (
     DataCard,
     Decision,
+    DropInterval,
     MetricCard,
     Outcome,
     Parity,
@@ -57,6 +59,7 @@ __all__ = [
     "CandidateRecord",
     "DataCard",
     "Decision",
+    "DropInterval",
     "Exam",
     "Front",
     "FrontPoint",
@@ -80,10 +83,12 @@ __all__ = [
     "as_data",
     "as_json",
     "compared",
+    "drop_interval",
     "expected_of",
     "grouped",
     "inspection_of",
     "layers_of",
+    "least_drop",
     "load_bundle",
     "memory_of",
     "misses",

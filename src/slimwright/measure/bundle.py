@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from slimwright.errors import BundleError
 from slimwright.measure.notebook import html_of
-from slimwright.measure.records import DataCard, Decision, Parity, Record, TaskCard, Timing
+from slimwright.measure.records import DataCard, Decision, DropInterval, Parity, Record, TaskCard, Timing
 from slimwright.runtimes import Artefact, Precision
 from slimwright.tasks import Metric
 from slimwright.techniques import TECHNIQUES, Recipe, Technique, recipe_type
@@ -107,6 +107,8 @@ class Summary(Record):
     size_bytes: int
     within_budget: bool
     misses: list[str]  # each limit that was missed, and by how much
+    interval: DropInterval | None = None  # of the drop, on the test part
+    doubts: list[str] = Field(default_factory=list)  # what the data cannot judge
     reachable: list[str] = Field(default_factory=list)  # in place of a budget that is missed; on the validation part
 
 
