@@ -73,7 +73,7 @@ def within(metric: Metric, low: float, high: float, images: int) -> str:
     if low <= 0 <= high:
         return f"unchanged within what {images:,} images can show"
     far, near = sorted((abs(low), abs(high)), reverse=True)
-    return f"95{GAP}%: {near:.2f} to {far:.2f} {metric.step} {'worse' if low > 0 else 'better'}"
+    return f"95{GAP}%: {metric.number(near)} to {metric.number(far)} {metric.step} {'worse' if low > 0 else 'better'}"
 
 
 def times(ratio: float) -> str:

@@ -42,7 +42,7 @@ def test_images_that_all_come_out_the_same_do_not_show_that_nothing_changed() ->
     one = scores([True] * 58 + [False] * 2)
     found = drop_interval(TASK, one, one, labels(60))
     assert found.drop == 0 and not found.shows
-    assert found.high == -found.low == pytest.approx(least_drop(TASK.metric, 60)) == pytest.approx(196 / 62)
+    assert found.high == -found.low == pytest.approx(196 / 62)
 
 
 @pytest.mark.parametrize(("lost", "shows"), [(1, False), (30, True)])
@@ -91,10 +91,15 @@ def test_a_metric_that_makes_no_sense_for_one_image_is_resampled() -> None:
 
 
 def test_few_images_judge_no_small_drop() -> None:
-    assert least_drop(TASK.metric, 6) == pytest.approx(24.5)
-    assert least_drop(TASK.metric, 10_000) == pytest.approx(0.0196, rel=1e-3)
-    assert least_drop(Metric("relative error", higher_is_better=False), 6) is None
-    assert least_drop(Metric("PSNR", unit="dB", step="dB"), 6) is None
+    right = scores([True, False, True])
+    assert least_drop(TASK, right, labels(3), 6) == pytest.approx(24.5)
+    assert least_drop(TASK, right, labels(3), 10_000) == pytest.approx(0.0196, rel=1e-3)
+
+
+def test_of_metrics_that_do_not_count_images_nothing_is_said() -> None:
+    values = torch.arange(50.0)
+    assert least_drop(Imitation((1.0,)), (values[:, None],), (values[:, None],), 6) is None
+    assert least_drop(Median(), (values,), labels(50), 6) is None  # type: ignore[arg-type]
 
 
 def test_limits_are_told_in_words() -> None:

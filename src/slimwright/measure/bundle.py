@@ -27,10 +27,11 @@ from slimwright.tasks import Metric
 from slimwright.techniques import TECHNIQUES, Recipe, Technique, recipe_type
 from slimwright.techniques.recipe import FILE, fault
 
-RECIPE, MANIFEST, REPORT, NET = FILE, "manifest.json", "report.html", "net"
+RECIPE, MANIFEST, REPORT, NET, ABOUT = FILE, "manifest.json", "report.html", "net", "about.json"
 STEMS = {"original": "original", "result": "model"}  # of the artefacts' files
 HASHED = (RECIPE, "net/net.json", "net/net.safetensors")  # and the artefacts' files
-BUNDLED = (*HASHED, MANIFEST, REPORT, "plots/*.png", *(f"{stem}.*" for stem in STEMS.values()))  # all that it holds
+PLOTS = "plots/*.png"
+BUNDLED = (*HASHED, MANIFEST, ABOUT, REPORT, PLOTS, *(f"{stem}.*" for stem in STEMS.values()))  # all that it holds
 VERSION = 2
 
 

@@ -9,6 +9,7 @@ metric images are drawn again, RESAMPLES times by a fixed seed, and the middle 9
 """
 
 import math
+from time import monotonic
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from slimwright.measure.records import DropInterval
 from slimwright.tasks import Metric, Outputs, Task
 
 Z = 1.96  # of a normal distribution: 95 % lie within
-RESAMPLES = 200
+RESAMPLES, LEAST_RESAMPLES = 200, 40
+LONGEST_S = 20.0  # after which a metric that is slow is resampled no more than LEAST_RESAMPLES times
 PROBED = 8  # images by which a metric shows whether it is a mean over images
 WHOLE = 100.0  # an image that is right, in a share given in percent
 
@@ -29,22 +31,34 @@ def drop_interval(task: Task, before: Outputs, after: Outputs, targets: Targets,
     drop = metric.drop(task.score(before, targets), task.score(after, targets))
     if _is_mean(task, before, targets) and _is_mean(task, after, targets):
         low, high = _of_mean(metric, _scores(task, before, targets), _scores(task, after, targets))
-        return DropInterval(drop=drop, low=low, high=high, images=count, method="paired")
+        return DropInterval(drop=drop, low=low, high=high, images=count, method="paired", resamples=0)
     generator = torch.Generator().manual_seed(seed)
-    drops = []
-    for _ in range(RESAMPLES):
+    drops, began = list[float](), monotonic()
+    while len(drops) < RESAMPLES and (len(drops) < LEAST_RESAMPLES or monotonic() - began < LONGEST_S):
         chosen = torch.randint(count, (count,), generator=generator)
         of = taken(targets, chosen)
         drops.append(metric.drop(task.score(_some(before, chosen), of), task.score(_some(after, chosen), of)))
     known = torch.tensor([each for each in drops if math.isfinite(each)] or [drop], dtype=torch.float64)
     low, high = torch.quantile(known, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return DropInterval(drop=drop, low=min(low, drop), high=max(high, drop), images=count, method="bootstrap")
+    return DropInterval(
+        drop=drop, low=min(low, drop), high=max(high, drop), images=count, method="bootstrap", resamples=len(drops)
+    )
 
 
-def least_drop(metric: Metric, images: int) -> float | None:
-    """Return the drop that so many images can tell from none where hardly any image changes; None if not a share."""
-    if metric.unit != "%" or not metric.higher_is_better:
+def least_drop(task: Task, outputs: Outputs, targets: Targets, images: int) -> float | None:
+    """Return the drop that so many images can tell from none where hardly any image changes.
+
+    None where the metric is not a share of images that are right; some outputs and targets show that.
+    """
+    if task.metric.unit != "%" or not task.metric.higher_is_better or not _is_mean(task, outputs, targets):
         return None
+    first = torch.arange(min(PROBED, count_of(targets)))
+    right = _scores(task, _some(outputs, first), taken(targets, first))
+    return least_share(images) if _is_share(right) else None
+
+
+def least_share(images: int) -> float:
+    """Return half the width of the interval, in percent, where no image of so many differs."""
     return Z * WHOLE / (images + 2)
 
 

@@ -59,6 +59,7 @@ class DropInterval(Record):
     high: float
     images: int
     method: Literal["paired", "bootstrap"]  # a mean over images, or any metric
+    resamples: int  # of a bootstrap
 
     @property
     def shows(self) -> bool:
