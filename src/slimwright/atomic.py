@@ -72,10 +72,16 @@ def _check_replaced(out: Path, mark: str, ours: Sequence[str], force: bool) -> N
     way_out = "name another folder with --out, or replace it with --force"
     if not (out / mark).exists():
         raise RequestError(f"{out} exists and was not made by this command; {way_out}")
-    for path in sorted(out.rglob("*")):
-        name = path.relative_to(out).as_posix()
-        if path.name not in LITTER and not path.is_dir() and not any(fnmatchcase(name, each) for each in ours):
-            raise RequestError(f"{out} holds {name}, which this command did not write; {way_out}")
+    for name in _strange(out, ours):
+        raise RequestError(f"{out} holds {name}, which this command did not write; {way_out}")
+
+
+def _strange(folder: Path, ours: Sequence[str]) -> list[str]:
+    """The files in a folder that none of the patterns fits."""
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    return [
+        name for name in names if Path(name).name not in LITTER and not any(fnmatchcase(name, each) for each in ours)
+    ]
 
 
 def _replace(place: Path, folder: Path) -> None:

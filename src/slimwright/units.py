@@ -68,6 +68,14 @@ def stepped(metric: Metric, before: float, after: float) -> str:
     return true_minus(f"{'+' if after > before else ''}{metric.number(after - before)}{GAP}{metric.step}")
 
 
+def within(metric: Metric, low: float, high: float, images: int) -> str:
+    """What 95 % limits of a drop say: "95 %: 0.20 to 1.40 points worse", or that so many images cannot show it."""
+    if low <= 0 <= high:
+        return f"unchanged within what {images:,} images can show"
+    far, near = sorted((abs(low), abs(high)), reverse=True)
+    return f"95{GAP}%: {metric.number(near)} to {metric.number(far)} {metric.step} {'worse' if low > 0 else 'better'}"
+
+
 def times(ratio: float) -> str:
     """A ratio: 0.5 -> "0.5×", 0.456 -> "0.46×"."""
     return f"{round(ratio, 2):g}{TIMES}"

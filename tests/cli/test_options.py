@@ -114,3 +114,9 @@ def test_what_a_schedule_does_not_know_is_said() -> None:
     for text, said in (("colour=1", "momentum"), ("patience=soon", "'soon' is not a number"), ("minutes=0", "0 min")):
         with pytest.raises(RequestError, match=said):
             schedule_of(None, None, None, [text])
+
+
+def test_a_front_takes_no_limits(home: Path) -> None:
+    with pytest.raises(RequestError, match="leave out --latency and --minimise"):
+        run("shrink", "model", "--data", "digits", "--pareto", "--latency", "0.5x", "--minimise", "size", "--out", "f")
+    assert not (home / "f").exists()

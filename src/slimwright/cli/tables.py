@@ -28,7 +28,7 @@ from slimwright.report import (
     size,
 )
 from slimwright.tasks import Metric
-from slimwright.units import counted, megabytes, nats, times
+from slimwright.units import counted, megabytes, nats, times, within
 
 LEGEND = {
     "work": "operations that are no MACs",
@@ -146,6 +146,10 @@ def summary(bundle: Bundle) -> RenderableType:
         verdict = [Text.assemble(("budget missed", "red"), f": {'; '.join(bundle.summary.misses)}")]
         verdict.append(Text(f"the nearest model found is {model}"))
         verdict += [Text(f"reachable, on the validation part: {said}") for said in bundle.summary.reachable]
+    found = bundle.summary.interval
+    if found is not None:
+        verdict.append(Text(f"{metric.name}: {within(metric, found.low, found.high, found.images)}"))
+    verdict += [Text(doubt, style="yellow") for doubt in bundle.summary.doubts]
     return Group(table, *verdict, Text(f"open {bundle.path / 'report.html'}"))
 
 

@@ -8,11 +8,11 @@ from importlib.metadata import version
 from types import FunctionType
 from typing import Any
 
-from slimwright.data import Dataset, as_inputs, fingerprint, tensors_of, whole
+from slimwright.data import Dataset, Part, as_inputs, fingerprint, taken, tensors_of, whole
 from slimwright.errors import DataError, RequestError
 from slimwright.graph import Net
 from slimwright.jobs.bench import Given, Method, Place
-from slimwright.measure import Exam, Original, compared
+from slimwright.measure import Exam, Original, compared, least_drop, least_share
 from slimwright.runner.machine import PACKAGES, loaded_by
 from slimwright.runtimes.known import converter_python
 from slimwright.runtimes.layers import timed_by
@@ -21,6 +21,8 @@ from slimwright.tasks import Task, untaught
 
 VERSIONED = ("slimwright", "torch", "onnx")
 FORMAT = 3  # of what a journal keeps; results in another form are not used
+JUDGES: tuple[Part, ...] = ("validation", "test")  # the parts by which a drop is judged
+PROBED = 8  # validation images by which a metric shows whether it is a share of images that are right
 LOOKED_AT = 4  # calibration images on which a reading is compared
 
 
@@ -74,6 +76,25 @@ def given_of(original: Original, task: Task, data: Dataset) -> Given:
 
 def _exam(task: Task, taught: Dataset) -> Exam:
     return Exam(task, *whole(taught, "validation"))
+
+
+def doubts(given: Given, max_drop: float) -> list[str]:
+    """Say where too few images judge the drop that is asked for: those of the validation part, and of the test part."""
+    metric, sizes = given.task.metric, {part: given.data.size(part) for part in JUDGES}
+    if not 0 < max_drop < least_share(min(sizes.values())):
+        return []
+    exam = given.exam()
+    assert exam.targets is not None
+    some, targets = (taken(value, slice(0, PROBED)) for value in (exam.inputs, exam.targets))
+    outputs, said = given.net.run(tensors_of(some)), []
+    for part, images in sizes.items():
+        least = least_drop(given.task, outputs, targets, images)
+        if least is not None and max_drop < least:
+            said.append(
+                f"{images} {part} images cannot judge {max_drop:g} {metric.step} of {metric.name}: they tell a drop "
+                f"from none only from {metric.number(least)} {metric.step} on"
+            )
+    return said
 
 
 def context_of(given: Given, place: Place, method: Method, seed: int) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from slimwright.data import whole
 from slimwright.errors import ProofError
 from slimwright.graph import Net, plan_memory, save_net
 from slimwright.jobs.bench import ORIGINAL, Bench
-from slimwright.jobs.given import versions
+from slimwright.jobs.given import doubts, versions
 from slimwright.jobs.searched import Found
 from slimwright.jobs.stages import Stages
 from slimwright.measure import (
@@ -32,6 +32,7 @@ from slimwright.measure import (
     TaskCard,
     Timing,
     as_json,
+    drop_interval,
     expected_of,
     layers_of,
     memory_of,
@@ -82,8 +83,14 @@ def handed_over(
     assert seen["result"].score is not None
     after = record_of(net, seen["result"], seen["result"].score)
     limits, summary = summed_up(budget, before, after, given.task.metric)
-    if summary.misses:
-        summary = summary.model_copy(update={"reachable": found.reachable})
+    outputs = seen["result"].first.outputs
+    assert outputs is not None
+    told = {
+        "interval": drop_interval(given.task, expected["original"], outputs, targets),
+        "doubts": doubts(given, budget.max_drop),
+        "reachable": found.reachable if summary.misses else [],
+    }
+    summary = summary.model_copy(update=told)
     budgeted = (*budget.limited(), "max_drop", *(("minimise",) if budget.minimise else ()))
     manifest = Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),

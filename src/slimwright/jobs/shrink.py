@@ -17,12 +17,12 @@ from slimwright.cost import Budget
 from slimwright.data import Dataset
 from slimwright.graph import Net
 from slimwright.jobs.bench import Bench, Method, Place
-from slimwright.jobs.given import check_place, context_of, given_of, shapes_of
+from slimwright.jobs.given import check_place, context_of, doubts, given_of, shapes_of
 from slimwright.jobs.handed_over import Named, handed_over
 from slimwright.jobs.searched import searched
 from slimwright.jobs.stages import Stages
 from slimwright.measure import BUNDLED, MANIFEST, Bundle, Original, original_of
-from slimwright.progress import Tell, told
+from slimwright.progress import Event, Tell, told
 from slimwright.report import write_report
 from slimwright.runtimes import Workshop
 from slimwright.search import Policy, Tuning, key_of, measured_plan, open_journal
@@ -89,6 +89,8 @@ def shrink(
         with stages("measure the original"):
             asked = [repr(budget), repr(settings.tuning), settings.policy.__qualname__]
             bench = opened(original, task, data, settings, asked=asked, workshop=workshop, cache=cache, tell=tell)
+            for doubt in doubts(bench.given, budget.max_drop):
+                tell(Event("doubt", 1, 1, doubt))
             bench.original()
         with stages("search"):
             found = searched(bench, settings.policy, budget, settings.tuning, stages=stages, cache=cache)

@@ -1,7 +1,8 @@
 """Prove artefacts: run, compare, score, time; and the records of what was measured."""
 
-from slimwright.measure.about import ABOUT, About
+from slimwright.measure.about import About
 from slimwright.measure.bundle import (
+    ABOUT,
     BUNDLED,
     HASHED,
     MANIFEST,
@@ -22,12 +23,14 @@ from slimwright.measure.bundle import (
 )
 from slimwright.measure.front import FRONT, FRONT_FILES, FRONT_PAGE, Front, FrontPoint
 from slimwright.measure.inspection import Inspection, Measured, Row, as_data, grouped, inspection_of
+from slimwright.measure.interval import drop_interval, least_drop, least_share
 from slimwright.measure.layers import layers_of, memory_of
 from slimwright.measure.original import Original, compared, expected_of, original_file, original_of
 from slimwright.measure.prove import EFFORTS, TOLERANCE, Exam, ProofEffort, Proven, outputs_of, parity, prove, times
 from slimwright.measure.records import (
     DataCard,
     Decision,
+    DropInterval,
     MetricCard,
     Outcome,
     Parity,
@@ -57,6 +60,7 @@ __all__ = [
     "CandidateRecord",
     "DataCard",
     "Decision",
+    "DropInterval",
     "Exam",
     "Front",
     "FrontPoint",
@@ -80,10 +84,13 @@ __all__ = [
     "as_data",
     "as_json",
     "compared",
+    "drop_interval",
     "expected_of",
     "grouped",
     "inspection_of",
     "layers_of",
+    "least_drop",
+    "least_share",
     "load_bundle",
     "memory_of",
     "misses",

@@ -13,12 +13,10 @@ from pathlib import Path
 
 from slimwright.data import Dataset
 from slimwright.graph import Net
-from slimwright.measure.bundle import as_json
+from slimwright.measure.bundle import ABOUT, as_json
 from slimwright.measure.records import Record
 from slimwright.runtimes import Artefact
 from slimwright.tasks import Task
-
-ABOUT = "about.json"
 
 
 class End(Record):

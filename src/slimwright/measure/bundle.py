@@ -21,16 +21,17 @@ from pydantic import BaseModel, Field, ValidationError
 
 from slimwright.errors import BundleError
 from slimwright.measure.notebook import html_of
-from slimwright.measure.records import DataCard, Decision, Parity, Record, TaskCard, Timing
+from slimwright.measure.records import DataCard, Decision, DropInterval, Parity, Record, TaskCard, Timing
 from slimwright.runtimes import Artefact, Precision
 from slimwright.tasks import Metric
 from slimwright.techniques import TECHNIQUES, Recipe, Technique, recipe_type
 from slimwright.techniques.recipe import FILE, fault
 
-RECIPE, MANIFEST, REPORT, NET = FILE, "manifest.json", "report.html", "net"
+RECIPE, MANIFEST, REPORT, NET, ABOUT = FILE, "manifest.json", "report.html", "net", "about.json"
 STEMS = {"original": "original", "result": "model"}  # of the artefacts' files
 HASHED = (RECIPE, "net/net.json", "net/net.safetensors")  # and the artefacts' files
-BUNDLED = (*HASHED, MANIFEST, REPORT, "plots/*.png", *(f"{stem}.*" for stem in STEMS.values()))  # all that it holds
+PLOTS = "plots/*.png"
+BUNDLED = (*HASHED, MANIFEST, ABOUT, REPORT, PLOTS, *(f"{stem}.*" for stem in STEMS.values()))  # all that it holds
 VERSION = 2
 
 
@@ -107,6 +108,8 @@ class Summary(Record):
     size_bytes: int
     within_budget: bool
     misses: list[str]  # each limit that was missed, and by how much
+    interval: DropInterval | None = None  # of the drop, on the test part
+    doubts: list[str] = Field(default_factory=list)  # what the data cannot judge
     reachable: list[str] = Field(default_factory=list)  # in place of a budget that is missed; on the validation part
 
 

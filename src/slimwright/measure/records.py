@@ -51,6 +51,22 @@ class Parity(Record):
     passed: bool
 
 
+class DropInterval(Record):
+    """How much worse one network scored than another on the same images, in the metric's steps, with 95 % limits."""
+
+    drop: float
+    low: float
+    high: float
+    images: int
+    method: Literal["paired", "bootstrap"]  # a mean over images, or any metric
+    resamples: int  # of a bootstrap
+
+    @property
+    def shows(self) -> bool:
+        """False where the images cannot tell the drop from none."""
+        return self.low > 0 or self.high < 0
+
+
 class MetricCard(Record):
     """The metric that scores and budgets count in."""
 

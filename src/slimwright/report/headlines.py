@@ -16,6 +16,7 @@ from slimwright.units import (
     smaller,
     stepped,
     true_minus,
+    within,
 )
 
 LIMITS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -78,7 +79,7 @@ def tiles(manifest: Manifest) -> list[Tile]:
             metric.shown(summary.score),
             stepped(metric, summary.score_original, summary.score),
             "measured",
-            f"on {tested}",
+            f"on {tested}{_interval(summary, metric)}",
         ),
         _tile(
             "latency", "Latency", milliseconds, (summary.latency_ms_original, summary.latency_ms), "measured", spread
@@ -110,6 +111,11 @@ def tiles(manifest: Manifest) -> list[Tile]:
             f"peak RSS over the {megabytes(empty)} of the runtime alone",
         ),
     ]
+
+
+def _interval(summary: Summary, metric: Metric) -> str:
+    found = summary.interval
+    return "" if found is None else f"; {within(metric, found.low, found.high, found.images)}"
 
 
 def _tile(
