@@ -1,6 +1,6 @@
 """A net as artefacts for several runtimes, each proven in a fresh process before it is handed over.
 
-    NAME-PRECISION/     an artefact's files and about.json, if it passed      export.json     every measurement, and why not
+    NAME-PRECISION/     its files and about.json, if it passed      export.json     every measurement, and why not
 
 Latencies come from rounds in which every artefact has its turn, each time in a process of its own.
 """
