@@ -72,7 +72,7 @@ def test_every_file_that_is_handed_over_is_named_with_its_hash(found: Export, ou
     named = {name: digest for one in passed for name, digest in one.files.items()}
     assert set(named) == {"onnxruntime-fp32/model.onnx", "ncnn-fp32/model.param", "ncnn-fp32/model.bin"}
     held = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert held == {*named, "export.json"}
+    assert held == {*named, "export.json", *(f"{Path(name).parent}/about.json" for name in named)}
     assert all(sha256_of(out / name) == digest for name, digest in named.items())
     for one in passed:
         assert one.size_bytes == sum((out / name).stat().st_size for name in one.files)
@@ -224,7 +224,8 @@ def test_the_command_line_exports_and_prints_what_it_wrote(tmp_path: Path) -> No
     save_net(NET, tmp_path / "net")
     environment = os.environ | {"SLIMWRIGHT_CACHE": str(tmp_path / "cache"), "NO_COLOR": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "slimwright", "export", "net", "--runtime", "ncnn", "--out", "out", "--json"],
+        [sys.executable, "-m", "slimwright", "export", "net", "--runtime", "ncnn", "--out", "out", "--json",
+         "--license", "CC BY 4.0"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -232,4 +233,6 @@ def test_the_command_line_exports_and_prints_what_it_wrote(tmp_path: Path) -> No
     assert found == Export.model_validate_json((tmp_path / "out" / "export.json").read_bytes())
     assert (found.model, found.input_shapes) == ("net", [[*SHAPE]])
     assert [(one.runtime, one.precision, one.passed) for one in found.artefacts] == [("ncnn", "fp32", True)]
+    about = json.loads((tmp_path / "out" / "ncnn-fp32" / "about.json").read_text())
+    assert about["license"] == "CC BY 4.0" and about["inputs"][0]["shape"] == [1, *SHAPE]
     assert {path.name for path in tmp_path.iterdir()} <= {"net", "out", "cache"}

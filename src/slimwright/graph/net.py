@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from slimwright.errors import ModelError
 from slimwright.graph.editing import edited, in_order
 from slimwright.graph.encoding import ENCODED, ENCODINGS, FLOAT32, Encoding, Precision, precision_of
-from slimwright.graph.ends import BATCH_FIRST, Ends
+from slimwright.graph.ends import Ends
 from slimwright.graph.inference import INPUT_DTYPES, inferred, result_of
 from slimwright.graph.modules import graph_module, layer_of, paths_of
 from slimwright.graph.node import Node, Ref, Value, plain
@@ -214,26 +214,6 @@ class Net:
         if old.shape != net[result].shape:
             raise ModelError(_misfit(old, net[result]))
         return net
-
-    def in_file_layout(self) -> "Net":
-        """Return the net with its outputs as its file has them: their batch perhaps not at the first dimension.
-
-        It is there to be exported; nothing else takes such a net.
-        """
-        taken, added, outputs = {node.name for node in self.nodes}, list[Node](), []
-
-        def free(name: str) -> str:
-            while name in taken:
-                name += "_"
-            taken.add(name)
-            return name
-
-        layouts = self.ends.layouts if self.ends else (BATCH_FIRST,) * len(self.outputs)
-        for output, layout in zip(self.outputs, layouts, strict=True):
-            made = layout.nodes(self[output], free)
-            added += made
-            outputs.append(made[-1].name if made else output)
-        return checked(replace(self, nodes=(*self.nodes, *added), outputs=tuple(outputs))) if added else self
 
     def to_module(self) -> fx.GraphModule:
         """Return a plain `nn.Module` in eval mode, with its own copy of the weights under their own names.

@@ -27,12 +27,13 @@ from torch.onnx._internal.exporter import _core as exporter
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from slimwright.errors import ProofError
-from slimwright.graph.net import Net, zero_inputs
+from slimwright.graph.ends import BATCH_FIRST
+from slimwright.graph.net import Net, Node, checked, zero_inputs
 from slimwright.lowering.decompositions import with_attention_spelled_out
 from slimwright.runtimes.artefact import Array, Written
 
 OPSET = 18  # the oldest that torch.onnx writes
-OLDEST = 13  # below, weights of INT8 have no scales of their own for each channel
+OLDEST, OLDEST_INT8 = 11, 13  # that are converted to; INT8 has scales for each channel from 13 on
 BATCH = "batch"
 INPUT, OUTPUT = "image", "scores"
 GIVEN, FOUND = "slimwright_input_", "slimwright_output_"  # until the graph is written: no model has such names
@@ -41,7 +42,7 @@ GIVEN, FOUND = "slimwright_input_", "slimwright_output_"  # until the graph is w
 def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
     """Write `model.onnx`; FP16 computes in half precision where the processor has kernels for it."""
     path = folder / "model.onnx"
-    inputs, outputs = write_onnx(net, path)
+    inputs, outputs = write_onnx(net, path, oldest=OLDEST_INT8 if precision == "int8" else OLDEST)
     if precision == "int8":
         assert calibration is not None
         given = dict(zip(inputs, calibration, strict=True))
@@ -52,19 +53,37 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
     return Written((path.name,), inputs, outputs)
 
 
-def write_onnx(net: Net, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def write_onnx(net: Net, path: Path, *, oldest: int = OLDEST) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Write a net as an FP32 ONNX model, for one image or for any number; return what it calls its inputs and outputs.
 
     Raises ProofError where the exporter fails.
     """
     inputs, outputs = end_names(net)
-    program = _program(with_attention_spelled_out(net).in_file_layout(), outputs, any_batch=_has_open_batch(net))
+    program = _program(in_file_layout(with_attention_spelled_out(net)), outputs, any_batch=_has_open_batch(net))
     _name_ends(program.model.graph, inputs, outputs)
     program.save(str(path), external_data=False)
-    wanted = net.ends.opset if net.ends else None
-    if _has_open_batch(net) or (wanted or OPSET) < OPSET:
-        onnx.save(_in_opset(_with_batch_named(onnx.load(path)), wanted or OPSET), path)
+    wanted = max(net.ends.opset, oldest) if net.ends and net.ends.opset else OPSET
+    if _has_open_batch(net) or wanted < OPSET:
+        onnx.save(_in_opset(_with_batch_named(onnx.load(path)), wanted), path)
     return inputs, outputs
+
+
+def in_file_layout(net: Net) -> Net:
+    """Return the net with its outputs as its file has them; it is there to be exported, and for nothing else."""
+    taken, added, outputs = {node.name for node in net.nodes}, list[Node](), list[str]()
+
+    def free(name: str) -> str:
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        return name
+
+    layouts = net.ends.layouts if net.ends else (BATCH_FIRST,) * len(net.outputs)
+    for output, layout in zip(net.outputs, layouts, strict=True):
+        made = layout.nodes(net[output], free)
+        added += made
+        outputs.append(made[-1].name if made else output)
+    return checked(replace(net, nodes=(*net.nodes, *added), outputs=tuple(outputs))) if added else net
 
 
 def with_names_alone(net: Net) -> Net:
@@ -118,7 +137,10 @@ def _with_batch_named(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _in_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Return a model in the oldest opset, from `opset` on, into which onnx can convert it and that loads."""
-    for version in range(max(opset, OLDEST), OPSET):
+    for node in model.graph.node:  # the default of an attribute that older opsets do not have
+        for attribute in [a for a in node.attribute if node.op_type == "Reshape" and a.name == "allowzero" and not a.i]:
+            node.attribute.remove(attribute)
+    for version in range(opset, OPSET):
         try:
             converted = onnx.version_converter.convert_version(model, version)
             ort.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"])

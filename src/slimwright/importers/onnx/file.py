@@ -18,6 +18,7 @@ from slimwright.importers.onnx.tensors import DTYPES, EXTERNAL, FLOAT, HALVES, e
 
 Attribute: TypeAlias = int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 OPSETS = range(7, 26)  # below 7 elementwise operators broadcast differently; above 25 nothing was checked
+OPEN = -1  # how older versions of Paddle2ONNX write a dimension of any size
 OWN_DOMAINS = ("", "ai.onnx")
 INTEGERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger",
             "DynamicQuantizeMatMul", "MatMulIntegerToFloat")  # fmt: skip
@@ -201,7 +202,7 @@ def _input(path: Path, entry: Any) -> OnnxInput:
         raise ModelError(f"input '{entry.name}' of {path} has no shape; give it one with onnx.tools.update_model_dims")
     dims: list[int | str] = [
         int(d.dim_value)
-        if d.HasField("dim_value")
+        if d.HasField("dim_value") and d.dim_value != OPEN
         else _text(d.dim_param, f"a dimension of input '{entry.name}'") or "?"
         for d in kind.shape.dim
     ]

@@ -49,8 +49,8 @@ def conv_transpose(step: Step) -> Operand:
             _overload(TRANSPOSED, x), x, weight, bias, window.stride, begin, extra, groups, window.dilation
         )
     none = (0,) * len(window.kernel)
-    whole = step.call(_overload(TRANSPOSED, x), x, weight, bias, window.stride, none, none, groups, window.dilation)
-    sides = [side for b, e, o in zip(begin, end, extra, strict=True) for side in (o - e, -b)]
+    whole = step.call(_overload(TRANSPOSED, x), x, weight, bias, window.stride, none, extra, groups, window.dilation)
+    sides = [side for b, e in zip(begin, end, strict=True) for side in (-e, -b)]
     return step.call("constant_pad_nd.default", whole, tuple(reversed(sides)), 0.0)
 
 

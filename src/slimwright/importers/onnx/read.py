@@ -17,6 +17,7 @@ from slimwright.graph.net import Net
 from slimwright.importers.build import net_of_program
 from slimwright.importers.onnx.file import OnnxFile, OnnxInput, OnnxNode, read_file
 from slimwright.importers.onnx.fill import fillings
+from slimwright.importers.onnx.layouts import batch_first, layout_of
 from slimwright.importers.onnx.operators import OPERATORS
 from slimwright.importers.onnx.qlinear import taken_apart
 from slimwright.importers.onnx.quantized import FLOAT_MODEL, unmarked
@@ -212,7 +213,7 @@ class _Graph:
             raise ModelError(f"{where} does not depend on the images; the file is no model")
         if output.grid is not None:
             raise UnsupportedOp(f"{where} holds quantized integers; {FLOAT_MODEL}")
-        layout = _layout(output, self.trace.batch)
+        layout = layout_of(output, self.trace.batch)
         if layout is None:
             counts = self.trace.batch, FACTOR * self.trace.batch
             sizes = " and ".join(str(list(value.shape)) for value in output.at)
@@ -221,17 +222,7 @@ class _Graph:
                 "the batch: export the model with a dynamic batch"
             )
         self.trace.about = name
-        return self.trace.batch_first(output, layout), layout
-
-
-def _layout(output: Flow, batch: int) -> Layout | None:
-    """Where an output has its batch; None where it has none."""
-    axis = output.batch_axis
-    if axis is None or output.shape[axis] % (batch * output.outer):
-        return None
-    inner = output.shape[axis] // (batch * output.outer)
-    grows = output.at[1].shape[axis] == output.outer * FACTOR * batch * inner
-    return Layout(axis, output.outer, inner) if grows else None
+        return batch_first(self.trace, output, layout), layout
 
 
 def _wish(node: OnnxNode, place: int) -> str:

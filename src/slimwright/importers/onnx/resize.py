@@ -1,8 +1,9 @@
 """ONNX's Resize and Upsample as torch's upsampling.
 
 Nearest neighbours are exact in every mode: the index of each output's source is worked out by ONNX's formula, and
-where torch's kernel would pick the same ones it is used, otherwise a selection by index. Linear and cubic resizing
-is supported where torch computes the same: half pixels (torch's `align_corners=False`) and aligned corners.
+where torch's kernel would pick the same ones it is used, otherwise a selection by index. So is linear resizing: with
+half pixels (torch's `align_corners=False`) and aligned corners by torch's kernel, otherwise as means of two picks.
+Cubic resizing is supported where torch computes the same.
 Source: the ONNX operator specifications of Resize (opsets 10 to 19) and Upsample (7 and 9).
 """
 
@@ -22,8 +23,12 @@ TRANSFORMS: dict[str, Callable[[Tensor, "Axis"], Tensor]] = {  # output place ->
     "half_pixel": lambda at, axis: (at + 0.5) / axis.scale - 0.5,
     "pytorch_half_pixel": lambda at, axis: (at + 0.5) / axis.scale - 0.5 if axis.out > 1 else at * 0,
     "asymmetric": lambda at, axis: at / axis.scale,
+    "half_pixel_symmetric": lambda at, axis: (
+        axis.size / 2 * (1 - axis.out / (axis.scale * axis.size)) + (at + 0.5) / axis.scale - 0.5
+    ),
     "align_corners": lambda at, axis: at * (axis.size - 1) / max(axis.out - 1, 1),
 }
+TORCH_HAS = ("half_pixel", "pytorch_half_pixel", "align_corners")
 ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "round_prefer_floor": lambda place: torch.ceil(place - 0.5),
     "round_prefer_ceil": lambda place: torch.floor(place + 0.5),
@@ -44,12 +49,11 @@ class Axis:
 def upsample(step: Step) -> Operand:
     """Nearest neighbours at given scales: the older operator."""
     x = step.flow()
-    if step.choice("mode", ("nearest", "linear", "bilinear")) != "nearest":
-        raise UnsupportedOp(
-            "it interpolates as no torch operator does; export with opset 11 or later, which has Resize"
-        )
-    scales = step.node.attributes.get("scales") or _numbers(step, 1)
-    return _nearest(step, x, _axes(x, scales, None), "asymmetric", "floor")
+    mode = step.choice("mode", ("nearest", "linear", "bilinear"))
+    between = _axes(x, step.node.attributes.get("scales") or _numbers(step, 1), None)
+    if mode == "nearest":
+        return _nearest(step, x, between, "asymmetric", "floor")
+    return _linear(step, x, between, "asymmetric")
 
 
 def resize(step: Step) -> Operand:
@@ -72,10 +76,10 @@ def resize(step: Step) -> Operand:
 
 
 def _axes(x: Flow, scales: object, sizes: object) -> list[Axis]:
-    """The two dimensions of space. Raises where others change too."""
+    """The dimensions of space. Raises where others change too."""
     rank = len(x.shape)
-    if rank != 4:
-        raise UnsupportedOp(f"it resizes a value of shape {list(x.shape)}; only images are supported")
+    if rank < 3:
+        raise UnsupportedOp(f"it resizes a value of shape {list(x.shape)}, which has no dimension of space")
     given = sizes if sizes else scales
     if not isinstance(given, tuple) or len(given) != rank:
         raise ModelError(f"its scales are {scales} and its sizes {sizes}; one of them must have {rank} numbers")
@@ -95,7 +99,7 @@ def _nearest(step: Step, x: Flow, axes: list[Axis], transform: str, rounding: st
         at = torch.arange(axis.out, dtype=torch.float32)  # as ONNX Runtime rounds
         picks.append(ROUNDINGS[rounding](TRANSFORMS[transform](at, axis)).clamp(0, axis.size - 1).to(torch.int64))
         torch_picks.append((at * (axis.size / axis.out)).floor().clamp(0, axis.size - 1).to(torch.int64))
-    if all(torch.equal(one, other) for one, other in zip(picks, torch_picks, strict=True)):
+    if len(axes) == 2 and all(torch.equal(one, other) for one, other in zip(picks, torch_picks, strict=True)):
         return step.call("upsample_nearest2d.vec", x, tuple(axis.out for axis in axes), None)
     result: Operand = x
     for place, pick in enumerate(picks, 2):
@@ -103,10 +107,37 @@ def _nearest(step: Step, x: Flow, axes: list[Axis], transform: str, rounding: st
     return result
 
 
+def _linear(step: Step, x: Flow, axes: list[Axis], transform: str) -> Operand:
+    """Between two neighbours along one axis after the other, each picked by index."""
+    if step.attr_int("exclude_outside", 0):
+        raise UnsupportedOp("it leaves out what lies outside (exclude_outside); that is not supported")
+    result: Operand = x
+    for place, axis in enumerate(axes, 2):
+        step.trace.afford(3 * axis.out, torch.float32)
+        at = TRANSFORMS[transform](torch.arange(axis.out, dtype=torch.float32), axis).clamp(0, axis.size - 1)
+        before = at.floor().clamp(max=max(axis.size - 2, 0))
+        share = (at - before).reshape([-1 if dim == place else 1 for dim in range(len(x.shape))])
+        ends = [before.long(), (before + 1).clamp(max=axis.size - 1).long()]
+        if not bool(share.any()):
+            result = step.call("index_select.default", result, place, constant(ends[0], f"{step.trace.about}.index"))
+            continue
+        one, other = (
+            step.call("index_select.default", result, place, constant(end, f"{step.trace.about}.index")) for end in ends
+        )
+        result = step.call(
+            "add.Tensor",
+            step.call("mul.Tensor", one, constant(1 - share, f"{step.trace.about}.share")),
+            step.call("mul.Tensor", other, constant(share, f"{step.trace.about}.share")),
+        )
+    return result
+
+
 def _smooth(step: Step, x: Flow, mode: str, axes: list[Axis], transform: str) -> Operand:
+    if mode == "linear" and (transform not in TORCH_HAS or len(axes) != 2):
+        return _linear(step, x, axes, transform)
     if mode == "cubic" and not math.isclose(step.attr_float("cubic_coeff_a", -0.75), -0.75):
         raise UnsupportedOp("its cubic_coeff_a is not torch's -0.75")
-    if transform == "asymmetric" or step.attr_int("exclude_outside", 0):
+    if transform not in TORCH_HAS or len(axes) != 2 or step.attr_int("exclude_outside", 0):
         raise UnsupportedOp(f"it interpolates with {transform} coordinates, as no torch operator does")
     if transform == "pytorch_half_pixel" and any(axis.out == 1 < axis.size for axis in axes):
         raise UnsupportedOp("it shrinks to a single row, which torch places otherwise")

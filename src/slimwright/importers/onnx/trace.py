@@ -6,7 +6,6 @@ that comes out differently becomes -1. What depends on weights and numbers alone
 many bytes out of nothing. Everything else is run on meta tensors for its shape and recorded as a `Call`.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
-from slimwright.graph.ends import Layout
 from slimwright.graph.ops import call_aten
 from slimwright.importers.onnx.names import Names, identifier
 from slimwright.importers.onnx.store import Store
@@ -120,25 +118,6 @@ class Trace:
             assert isinstance(count, Flow)
             self._count = count
         return self._count
-
-    def batch_first(self, flow: Flow, layout: Layout) -> Flow:
-        """Return an output [before, outer * N * inner, after] as [N, before, outer * inner, after]."""
-        axis, shape = layout.axis, flow.shape
-        before, after, each = shape[:axis], shape[axis + 1 :], layout.outer * layout.inner
-        if each > 1:
-            flow = self._flowing("reshape.default", flow, (*before, layout.outer, -1, layout.inner, *after))
-            axis += 1
-        if axis and math.prod(flow.shape[:axis]) > 1:
-            order = (axis, *(at for at in range(len(flow.shape)) if at != axis))
-            flow = self._flowing("permute.default", flow, order)
-        elif axis:
-            flow = self._flowing("reshape.default", flow, (-1, *flow.shape[:axis], *flow.shape[axis + 1 :]))
-        return self._flowing("reshape.default", flow, (-1, *before, each, *after)) if each > 1 else flow
-
-    def _flowing(self, overload: str, *args: Any) -> Flow:
-        result = self.call(overload, *args)
-        assert isinstance(result, Flow)
-        return result
 
     def program(self, outputs: Sequence[Flow], output_names: Sequence[str]) -> Program:
         """Return the whole, for a batch of one; the outputs are called so in the file."""
