@@ -27,7 +27,7 @@ def forked(home: Path, *arguments: str, environment: Mapping[str, str]) -> Compl
         streams = {1: Path(name) / "stdout", 2: Path(name) / "stderr"}
         for stream in streams.values():
             stream.touch()
-        process = context.Process(target=_run, args=(home, arguments, streams, dict(os.environ) | environment))
+        process = context.Process(target=_run, args=(home, arguments, streams, {**os.environ, **environment}))
         process.start()
         process.join(300)
         said = [stream.read_text() for stream in streams.values()]
