@@ -13,9 +13,8 @@ from slimwright.report.figures import (
     shown,
     size,
 )
-from slimwright.report.front import write_front
 from slimwright.report.inspected import write_inspection
-from slimwright.report.write import write_report
+from slimwright.report.write import write_front, write_report
 
 __all__ = [
     "NONE",

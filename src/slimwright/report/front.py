@@ -9,22 +9,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from slimwright import units
-from slimwright.measure import FRONT_PAGE, CandidateRecord, Front
+from slimwright.measure import CandidateRecord, Front
 from slimwright.report.charts import Chart
 from slimwright.report.points import tradeoff
 from slimwright.report.script import chart_script, embedded, policy
 from slimwright.report.theme import PAGE, Theme, spec
-from slimwright.report.write import write_plots
 from slimwright.units import milliseconds, nats, times
 
 HERE = Path(__file__).parent
-
-
-def write_front(folder: Path, found: Front) -> None:
-    """Write `front.html` and `plots/*.png` into a folder."""
-    drawn = list(_charts(found))
-    write_plots(folder, drawn)
-    (folder / FRONT_PAGE).write_text(front_page(found, drawn), encoding="utf-8", newline="\n")
 
 
 def front_page(found: Front, drawn: Sequence[Chart]) -> str:
@@ -45,7 +37,8 @@ def front_page(found: Front, drawn: Sequence[Chart]) -> str:
     )
 
 
-def _charts(found: Front) -> Iterator[Chart]:
+def front_charts(found: Front) -> Iterator[Chart]:
+    """Yield the charts of a front."""
     metric = found.task.metric.metric
     measured = [found.original, *_named(found)]
     said = "; ".join(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimwright.measure import REPORT, Manifest
+from slimwright.measure import FRONT_PAGE, REPORT, Front, Manifest
 from slimwright.techniques import TECHNIQUES, Recipe, Technique
 
 if TYPE_CHECKING:
@@ -28,7 +28,16 @@ def write_report(
     (bundle_path / REPORT).write_text(page(manifest, recipe, drawn, techniques), encoding="utf-8", newline="\n")
 
 
-def write_plots(folder: Path, drawn: Sequence[Chart]) -> None:
+def write_front(folder: Path, found: Front) -> None:
+    """Write `front.html` and `plots/*.png` into a folder."""
+    from slimwright.report.front import front_charts, front_page
+
+    drawn = list(front_charts(found))
+    write_plots(folder, drawn)
+    (folder / FRONT_PAGE).write_text(front_page(found, drawn), encoding="utf-8", newline="\n")
+
+
+def write_plots(folder: Path, drawn: "Sequence[Chart]") -> None:
     """Write each chart as an image into `plots`."""
     plots = folder / PLOTS
     plots.mkdir(exist_ok=True)
