@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 export SLIMWRIGHT_CACHE ?= out/cache
 export OMP_WAIT_POLICY ?= PASSIVE
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile  # many tests wait for other processes
+# Three processes for two cores, as many tests wait for other processes. Files in their order, or those with few tests
+# would come last, and they are the longest: whole jobs.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check bench bench-structured bench-coverage setup setup-runtimes setup-arm64 setup-bench clean
 

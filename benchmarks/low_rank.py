@@ -85,7 +85,7 @@ class Extent:
 
 
 FULL = Extent("glyphs:classes=10,train=2500", ("output", "tucker2", "cp", "cp4"), (0.7, 0.85), 100)
-QUICK = Extent("glyphs:classes=10,train=1000,calibration=300,validation=100,test=1000", ("output", "cp"), (0.85,), 20)
+QUICK = Extent("glyphs:classes=10,train=500,calibration=200,validation=100,test=500", ("output", "cp"), (0.85,), 20)
 
 
 def main() -> None:

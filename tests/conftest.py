@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from torch import nn
+from torch import Tensor, nn
 
 from example_nets import SHAPE, hand_made
+from made_once import made_once
 from slimwright.data import ArrayData, digits
 from slimwright.graph import Net
+from shared_workshop import shared_workshop
 from slimwright.importers import capture
+from slimwright.runtimes import Workshop
 from slimwright.tasks import Classification
 from slimwright.train import Schedule, fit
 from slimwright.zoo import build
@@ -47,22 +50,42 @@ def digit_data() -> ArrayData:
 
 
 @pytest.fixture(scope="session")
-def trained(digit_data: ArrayData) -> nn.Module:
-    """A small ResNet that knows the digits well enough to lose something."""
-    torch.set_num_threads(2)
-    task = Classification(digit_data.labels)
-    model = fit(build("resnet8", classes=10, in_channels=1), digit_data, Schedule(epochs=6), task=task)
-    torch.set_num_threads(1)
-    return model
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a test run, for all of its processes."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(digit_data: ArrayData, run_folder: Path) -> nn.Module:
+    """A small ResNet that knows the digits well enough to lose something."""
+
+    def made() -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        torch.set_num_threads(2)
+        task = Classification(digit_data.labels)
+        model = fit(build("resnet8", classes=10, in_channels=1), digit_data, Schedule(epochs=6), task=task)
+        torch.set_num_threads(1)
+        return model.state_dict()
+
+    weights = made_once(run_folder / "trained.safetensors", made)
+    model = build("resnet8", classes=10, in_channels=1)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def cache(run_folder: Path) -> Path:
     """What jobs keep for each other, in all processes of a test run: layer latencies above all."""
-    base = tmp_path_factory.getbasetemp()
-    found = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    found = run_folder / "cache"
     found.mkdir(exist_ok=True)
     return found
+
+
+@pytest.fixture(scope="session")
+def workshop() -> Iterator[Workshop]:
+    with shared_workshop() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

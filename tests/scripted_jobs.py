@@ -5,6 +5,7 @@ from pathlib import Path
 
 from guarded_data import Guarded
 from scripted_target import Scripted
+from shared_workshop import shared_workshop
 from slimwright import Budget, Bundle, Settings, shrink
 from slimwright.data import Dataset
 from slimwright.graph import Net
@@ -54,6 +55,6 @@ def done(
         told.append(event)
         guarded.proof_begins(event)
 
-    how = Settings(target=board, **settings)  # type: ignore[arg-type]
+    how = Settings(target=board, workshop=shared_workshop(), **settings)  # type: ignore[arg-type]
     bundle = shrink(net or small_digit_net(), data=guarded, budget=budget, out=out, settings=how, tell=tell)
     return Done(bundle, board, guarded, told)

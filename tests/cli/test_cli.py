@@ -1,7 +1,6 @@
 """The command line as a user runs it: a real subprocess, real files, its output and its exit status."""
 
 import json
-import multiprocessing
 import os
 import pickle
 import subprocess
@@ -13,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from slimwright import cli
+from forked import forked
 from slimwright.cost import count
 from slimwright.graph import load_net
 
@@ -79,13 +78,18 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def slimwright(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return forked(home, *arguments, environment=environment(home))
+
+
+def slimwright_alone(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """As a user starts it, which takes longer."""
     command, env = [sys.executable, "-m", "slimwright", *arguments], os.environ | environment(home)
     return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
 def shrunk(home: Path) -> subprocess.CompletedProcess[str]:
-    return slimwright(
+    return slimwright_alone(
         home, "shrink", "model.pt2", "--data", "digits", "--macs", "0.4x", "--max-drop", "10", "--out", "b"
     )
 
@@ -238,42 +242,20 @@ WRONG = {
 }
 
 
-def in_a_fork(home: Path, arguments: tuple[str, ...], streams: dict[int, Path]) -> None:
-    """The command line, in a process of its own."""
-    for number, path in streams.items():
-        os.dup2(os.open(path, os.O_WRONLY), number)
-    os.chdir(home)
-    sys.path.insert(0, str(home))
-    os.environ |= environment(home)
-    sys.argv = ["slimwright", *arguments]
-    cli.main()
-
-
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_request_ends_with_status_2_and_one_clear_error(home: Path, tmp_path: Path, case: str) -> None:
-    """Each in a fork of a process that has torch already, which takes seconds to import."""
+def test_a_wrong_request_ends_with_status_2_and_one_clear_error(home: Path, case: str) -> None:
     arguments, named = WRONG[case]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["slimwright.cli", "slimwright.jobs.shrink", "slimwright.cli.sources", "torch.export"]
-    )
-    stdout, stderr = tmp_path / "stdout", tmp_path / "stderr"
-    for stream in (stdout, stderr):
-        stream.touch()
-    process = context.Process(target=in_a_fork, args=(home, arguments, {1: stdout, 2: stderr}))
-    process.start()
-    process.join(300)
-    said = stderr.read_text()
-    assert process.exitcode == 2, stdout.read_text() + said
-    assert said.count("error:") == 1
-    assert named in said
-    assert "Traceback" not in said
+    done = slimwright(home, *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.count("error:") == 1
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (home / "never").exists()
     assert not [path for path in home.iterdir() if path.name.startswith(".never")]
 
 
 def test_help_shows_examples_and_needs_no_torch(home: Path) -> None:
-    done = slimwright(home, "shrink", "--help")
+    done = slimwright_alone(home, "shrink", "--help")
     assert done.returncode == 0
     assert "slimwright shrink resnet8-wide --data digits --latency 0.5x" in done.stdout
     probe = "import slimwright.cli, sys; sys.exit('torch' in sys.modules)"

@@ -22,6 +22,7 @@ from slimwright.jobs.doctor.swaps import swaps_of
 from slimwright.jobs.doctor.symptoms import findings
 from slimwright.jobs.doctor.widths import kinds, rounded_up, roundings, shapes_to_time
 from slimwright.runner.sessions.session import Kernel
+from slimwright.runtimes import Workshop
 from slimwright.runtimes.fallbacks import Fallback
 from slimwright.runtimes.known import installed
 from slimwright.units import GAP
@@ -53,8 +54,8 @@ def patient() -> Net:
 
 
 @pytest.fixture(scope="module")
-def diagnosis(patient: Net) -> Diagnosis:
-    return examine(patient, "patient", runtimes=[RUNTIME])
+def diagnosis(patient: Net, workshop: Workshop) -> Diagnosis:
+    return examine(patient, "patient", runtimes=[RUNTIME], workshop=workshop)
 
 
 def listed(found: Diagnosis, width: int) -> str:

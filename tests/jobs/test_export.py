@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from exact import small_net
 from example_nets import SHAPE
+from shared_workshop import shared_workshop
 from slimwright.data import ArrayData, labelled
 from slimwright.errors import RequestError
 from slimwright.graph import save_net
@@ -29,8 +30,8 @@ from slimwright.techniques.fold import fold_batch_norm
 pytestmark = pytest.mark.skipif(not installed("ncnn"), reason="ncnn or pnnx is not installed")
 NET = small_net("Residual")
 SHORT = Effort(runs=3, warm_up=1)
-BOTH = Request((("onnxruntime", "fp32"), ("ncnn", "fp32"), ("ncnn", "fp16")), name="residual", effort=SHORT, rounds=2)
-ONE = Request((("ncnn", "fp32"),), effort=SHORT, rounds=1)
+ONE = Request((("ncnn", "fp32"),), effort=SHORT, rounds=1, workshop=shared_workshop())
+BOTH = replace(ONE, wanted=(("onnxruntime", "fp32"), ("ncnn", "fp32"), ("ncnn", "fp16")), name="residual", rounds=2)
 
 
 class Interrupted(Exception):

@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -16,7 +17,7 @@ from scripted_jobs import Done, done
 from slimwright.graph import load_net, save_net
 from small_digits import SIZES, small_digit_net
 
-RUN = "import sys; from pathlib import Path; from killed_jobs import run; run(Path(sys.argv[1]), int(sys.argv[2]))"
+Power: TypeAlias = Callable[[Path, int], int]
 TORN = b'{"key": "half a li'
 
 
@@ -43,18 +44,30 @@ class Home:
         """Run the job in this process."""
         return done(board(), BUDGET, self.path / "b", cache=self.cache, fresh=fresh)
 
-    def killed(self, lines: int) -> None:
+    def killed(self, power: Power, lines: int) -> None:
         """Run the job in a process that is killed once the journal has so many lines."""
         save_net(small_digit_net(), self.path / "net")
         (self.path / "tmp").mkdir()
-        here = Path(__file__).parent.parent
-        paths = os.pathsep.join([str(here), str(here.parent / "src"), os.environ.get("PYTHONPATH", "")])
-        ended = subprocess.run(
-            [sys.executable, "-c", RUN, str(self.path), str(lines)],
-            env=os.environ | {"PYTHONPATH": paths, "TMPDIR": str(self.path / "tmp")},
-            capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
-        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        assert power(self.path, lines) == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def power() -> Iterator[Power]:
+    """Runs the job in a folder until it is killed, and returns its exit status."""
+    here = Path(__file__).parent.parent
+    paths = os.pathsep.join([str(here), str(here.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [sys.executable, "-c", "from killed_jobs import serve; serve()"],
+        env=os.environ | {"PYTHONPATH": paths}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as server:  # fmt: skip
+        assert server.stdin is not None and server.stdout is not None
+        told, said = server.stdin, server.stdout
+
+        def ended(home: Path, lines: int) -> int:
+            print(home, lines, file=told, flush=True)
+            return int(said.readline())
+
+        yield ended
 
 
 def judged(lines: Sequence[bytes]) -> int:
@@ -98,11 +111,11 @@ def journal(home: Home, undisturbed: Done) -> list[bytes]:
 
 @pytest.mark.parametrize("moment", ["at the first measurement", "after one", "in the middle", "in the final proof"])
 def test_a_job_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
-    moment: str, undisturbed: Done, journal: list[bytes], tmp_path: Path
+    moment: str, undisturbed: Done, journal: list[bytes], power: Power, tmp_path: Path
 ) -> None:
     moments = {"at the first measurement": 0, "after one": 1, "in the middle": len(journal) // 2}
     count, here = moments.get(moment, len(journal)), Home(tmp_path)
-    here.killed(count)
+    here.killed(power, count)
     assert not (tmp_path / "b").exists() and here.parts()
     before = here.lines()
     assert before == journal[:count]
@@ -113,9 +126,11 @@ def test_a_job_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     assert not here.parts()
 
 
-def test_a_line_that_was_being_written_is_not_missed(undisturbed: Done, journal: list[bytes], tmp_path: Path) -> None:
+def test_a_line_that_was_being_written_is_not_missed(
+    undisturbed: Done, journal: list[bytes], power: Power, tmp_path: Path
+) -> None:
     here = Home(tmp_path)
-    here.killed(2)
+    here.killed(power, 2)
     (path,) = here.cache.glob("jobs/*/journal.jsonl")
     with path.open("ab") as file:
         file.write(TORN)

@@ -11,6 +11,7 @@ from torch import nn
 from onnx_files import onnx_scores
 from policies import in_float
 from proofs import accuracy, net_scores
+from shared_workshop import shared_workshop
 from slimwright import Budget, Bundle, Net, Settings, capture, load_bundle, shrink
 from slimwright.data import ArrayData, Batch, digits, labelled, whole
 from slimwright.errors import BudgetError, DataError, RequestError
@@ -34,7 +35,13 @@ def net(trained: nn.Module, data: ArrayData) -> Net:
 def bundle(net: Net, data: ArrayData, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("bundles") / "half"
     budget = Budget(macs="0.5x", max_drop=5.0)
-    return shrink(net, data=data, budget=budget, out=out, settings=Settings(cache=cache, name="resnet8"))
+    return shrink(
+        net,
+        data=data,
+        budget=budget,
+        out=out,
+        settings=Settings(workshop=shared_workshop(), cache=cache, name="resnet8"),
+    )
 
 
 def test_a_bundle_holds_all_that_it_promises(bundle: Bundle) -> None:
@@ -89,7 +96,13 @@ class Sorted(nn.Module):
 
 def test_a_model_without_layers_comes_back_as_it_was(data: ArrayData, cache: Path, tmp_path: Path) -> None:
     budget = Budget(latency_ms="0.01x", max_drop=0.0)
-    found = shrink(Sorted(), data=data, budget=budget, out=tmp_path / "b", settings=Settings(cache=cache))
+    found = shrink(
+        Sorted(),
+        data=data,
+        budget=budget,
+        out=tmp_path / "b",
+        settings=Settings(workshop=shared_workshop(), cache=cache),
+    )
     assert not found.summary.within_budget and found.manifest.result.macs == 0
     assert load_net(found.path / "net").digest == capture(Sorted(), data.image_shape).digest
 
@@ -97,7 +110,10 @@ def test_a_model_without_layers_comes_back_as_it_was(data: ArrayData, cache: Pat
 def test_fine_tuning_helps_where_the_accuracy_budget_is_missed(
     net: Net, data: ArrayData, cache: Path, tmp_path: Path
 ) -> None:
-    budget, settings = Budget(macs="0.025x", max_drop=0.0), Settings(cache=cache, tune_epochs=6, policy=in_float)
+    budget, settings = (
+        Budget(macs="0.025x", max_drop=0.0),
+        Settings(workshop=shared_workshop(), cache=cache, tune_epochs=2, policy=in_float),
+    )
     found = shrink(net, data=data, budget=budget, out=tmp_path / "b", settings=settings)
     tuned = [c for c in found.manifest.candidates if c.name.endswith("tuned")]
     assert len(tuned) == 1
@@ -129,7 +145,12 @@ def test_a_job_that_is_stopped_leaves_nothing_behind(net: Net, data: ArrayData, 
 
     with pytest.raises(Stop):
         shrink(
-            net, data=data, budget=Budget(macs="0.5x"), out=tmp_path / "b", settings=Settings(cache=cache), tell=stop
+            net,
+            data=data,
+            budget=Budget(macs="0.5x"),
+            out=tmp_path / "b",
+            settings=Settings(workshop=shared_workshop(), cache=cache),
+            tell=stop,
         )
     assert list(tmp_path.iterdir()) == []
 

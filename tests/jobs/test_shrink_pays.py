@@ -1,5 +1,6 @@
 """The main job where something does not pay: INT8 that is slow or wrong, nets that are smaller and no faster."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,8 +129,9 @@ def test_int8_that_is_not_proven_is_neither_planned_for_nor_shipped(unproven: Do
 
 def test_what_fails_its_proof_is_taken_back(unproven: Done) -> None:
     assert unproven.outcomes()["candidate 'int8'"] == "taken back"
-    why = "it failed its proof: its outputs differ from the network's: relative error 10 (at most 0.5), "
-    assert unproven.reason("candidate 'int8'").startswith(why)
+    why = r"it failed its proof: its outputs differ from the network's: relative error ([\d.]+) \(at most 0\.5\), "
+    told = re.match(why, unproven.reason("candidate 'int8'"))
+    assert told is not None and float(told[1]) == pytest.approx(10, rel=0.05)  # of the net's largest, not INT8's
 
 
 def test_without_a_limit_on_time_no_layer_of_the_net_is_timed(unproven: Done) -> None:

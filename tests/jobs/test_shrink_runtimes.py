@@ -11,6 +11,7 @@ import pytest
 from torch import nn
 
 from policies import in_float
+from shared_workshop import shared_workshop
 from slimwright import Budget, Bundle, Settings, load_bundle, shrink
 from slimwright.data import ArrayData
 from slimwright.errors import BundleError
@@ -37,7 +38,7 @@ def halved(
     """The net with half its work."""
     if not installed(runtime):
         pytest.skip(f"{RUNTIMES[runtime].title} is not installed")
-    settings = Settings(runtime=runtime, tune_epochs=0, cache=cache, policy=policy)
+    settings = Settings(runtime=runtime, tune_epochs=0, cache=cache, policy=policy, workshop=shared_workshop())
     return shrink(net, data=data, budget=Budget(macs="0.5x", max_drop=100), out=out, settings=settings)
 
 

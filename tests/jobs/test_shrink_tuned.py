@@ -10,6 +10,7 @@ from guarded_data import Guarded
 from proofs import net_scores
 from scripted_jobs import Done
 from scripted_target import Runs, Scores, Scripted, Turn, in_blocks, with_wrong
+from shared_workshop import shared_workshop
 from slimwright import Budget, Settings, count, shrink
 from slimwright.data import ArrayData, labelled
 from slimwright.graph import load_net
@@ -72,7 +73,9 @@ def tuned(
         return with_wrong(scores, wanted, 3) if judged and untrained else scores
 
     board = Scripted(RUNS, in_blocks(16, least=32), whole_ms, scores)
-    settings = Settings(target=board, seed=seed, tune_epochs=EPOCHS, tune_rate=rate, cache=folder / "cache")
+    settings = Settings(
+        target=board, seed=seed, tune_epochs=EPOCHS, tune_rate=rate, cache=folder / "cache", workshop=shared_workshop()
+    )
     budget = Budget(macs="0.3x", max_drop=0)
     bundle = shrink(small_digit_net(), data=guarded, budget=budget, out=folder / name, settings=settings, tell=listener)
     return Done(bundle, board, guarded, listener.told)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scripted_target import Scripted
+from shared_workshop import shared_workshop
 from slimwright import Budget, Bundle, Settings, load_bundle, shrink
 from slimwright.data import Dataset, Targets, whole
 from slimwright.graph import load_net
@@ -208,5 +209,5 @@ def job(
     data = few_digits()
     original = original_of(model or small_digit_net(), [data.image_shape])
     wanted = task_for(data, original.output_shapes, original.forward, task or task_name)
-    how = Settings(target=Scripted(), tune_epochs=0, **settings)  # type: ignore[arg-type]
+    how = Settings(target=Scripted(), tune_epochs=0, workshop=shared_workshop(), **settings)  # type: ignore[arg-type]
     return shrink(original, data=data, budget=budget, out=folder / "b", task=wanted, settings=how)

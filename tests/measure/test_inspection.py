@@ -14,6 +14,7 @@ from slimwright.jobs import Subject, inspect
 from slimwright.measure.inspection import Inspection, as_data, grouped, inspection_of
 from slimwright.measure.original import original_of
 from slimwright.report.figures import columns, compared, figures_of, fixed, reasons, shown
+from slimwright.runtimes import Workshop
 from slimwright.runtimes.layers import is_tensor_kernel
 
 IMAGE = 4 * 36
@@ -103,8 +104,10 @@ def test_as_data_holds_what_the_table_shows(seen: Inspection) -> None:
     assert [model["model"] for model in both] == ["residual", "residual"]  # type: ignore[attr-defined]
 
 
-def test_networks_are_measured_in_turn_and_one_that_cannot_be_exported_is_told_of(residual_subject: Subject) -> None:
-    found = inspect([residual_subject, subject("bessel", Bessel())], timed=True)
+def test_networks_are_measured_in_turn_and_one_that_cannot_be_exported_is_told_of(
+    residual_subject: Subject, workshop: Workshop
+) -> None:
+    found = inspect([residual_subject, subject("bessel", Bessel())], timed=True, workshop=workshop)
     one, other = (each.measured for each in found)
     assert one.latency is not None and one.size_bytes is not None and one.non_tensor_time is not None
     assert 0 < one.latency.p10_ms <= one.latency.median_ms <= one.latency.p90_ms
@@ -118,7 +121,7 @@ def test_networks_are_measured_in_turn_and_one_that_cannot_be_exported_is_told_o
     assert "score" not in columns(found) and "latency" in columns(found)
 
 
-def test_accuracy_is_that_of_the_test_part(residual_subject: Subject) -> None:
+def test_accuracy_is_that_of_the_test_part(residual_subject: Subject, workshop: Workshop) -> None:
     module = residual_subject.original.net.to_module()
     images = torch.randn(20, *SHAPE, generator=torch.Generator().manual_seed(0))
     right = module(images).argmax(1)
@@ -129,7 +132,8 @@ def test_accuracy_is_that_of_the_test_part(residual_subject: Subject) -> None:
     )
     untrained = replace(residual_subject, trained=False)
     for timed in (False, True):
-        results = [one.measured for one in inspect([residual_subject, untrained], data=data, timed=timed)]
+        both = inspect([residual_subject, untrained], data=data, timed=timed, workshop=workshop)
+        results = [one.measured for one in both]
         assert [result.score for result in results] == [75.0, None]
         assert "--weights" in results[1].missing["score"]
     assert inspect([residual_subject])[0].measured.score is None

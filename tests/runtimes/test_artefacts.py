@@ -1,6 +1,5 @@
 """Every runtime at every precision: a net that knows digits is converted, run in a fresh process, and still knows."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,12 +70,6 @@ class Shelf:
         return self.workshop.convert(
             self.net, runtime, precision, self.folder / f"{runtime}-{precision}", calibration=given
         )
-
-
-@pytest.fixture(scope="module")
-def workshop() -> Iterator[Workshop]:
-    with Workshop() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from torch import nn
 from exact import small_net
 from slimwright.errors import ConversionError, RequestError
 from slimwright.importers import capture
-from slimwright.runtimes import RUNTIMES, Workshop, convert
+from slimwright.runtimes import RUNTIMES, Workshop, convert, lent
 from slimwright.runtimes.child import first_cause
 from slimwright.runtimes.known import converter_python, converters_home, installed
 
@@ -27,7 +27,13 @@ FILES = ["model.bin", "model.param"]
 
 
 @pytest.fixture(scope="module")
-def workshop() -> Iterator[Workshop]:
+def others() -> list[int]:
+    """The processes of workshops that other tests in this process have opened."""
+    return workshops()
+
+
+@pytest.fixture(scope="module")
+def workshop(others: list[int]) -> Iterator[Workshop]:
     with Workshop() as opened:
         yield opened
 
@@ -213,15 +219,15 @@ def test_a_workshop_that_is_killed_while_it_loads_is_told_of(tmp_path: Path) -> 
     assert names(tmp_path) == []
 
 
-def test_a_workshop_that_is_killed_at_work_is_replaced(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_workshop_that_is_killed_at_work_is_replaced(workshop: Workshop, others: list[int], tmp_path: Path) -> None:
     works(workshop, tmp_path)
     before = workshops()
-    for pid in before:
+    for pid in set(before) - set(others):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(ConversionError, match="killed by SIGKILL"):
         workshop.convert(NET, "ncnn", "fp32", tmp_path / "gone")
     works(workshop, tmp_path)
-    assert len(workshops()) == len(before) and not set(workshops()) & set(before)
+    assert len(workshops()) == len(before) and not set(workshops()) & set(before) - set(others)
 
 
 def test_a_conversion_that_is_interrupted_ends_and_leaves_nothing(tmp_path: Path) -> None:
@@ -244,6 +250,17 @@ def test_a_conversion_that_is_interrupted_ends_and_leaves_nothing(tmp_path: Path
     assert under_way and gone(under_way)
     assert workshops() == others
     assert names(tmp_path) == []
+
+
+def test_a_workshop_that_is_lent_goes_on(workshop: Workshop, tmp_path: Path) -> None:
+    works(workshop, tmp_path)
+    before = workshops()
+    with lent(workshop) as borrowed:
+        assert borrowed is workshop
+    assert workshops() == before
+    works(workshop, tmp_path)
+    with lent(None) as own:
+        assert own is not workshop
 
 
 @pytest.mark.parametrize(

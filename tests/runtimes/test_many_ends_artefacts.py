@@ -1,6 +1,5 @@
 """Every runtime takes several inputs and gives several outputs, each of its own shape, in the order of the net."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from slimwright.techniques.fold import fold_batch_norm
 
 PAIRS = [(runtime, precision) for runtime, known in RUNTIMES.items() for precision in known.precisions]
 TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.7}  # of the largest error over an output's largest value
-
-
-@pytest.fixture(scope="module")
-def workshop() -> Iterator[Workshop]:
-    with Workshop() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Nets that a runtime fails on as they are, and converts, loads and runs in the form that suits it: the real ones."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from slimwright.runtimes.known import installed
 from slimwright.runtimes.suited import FOR, suited
 from slimwright.targets import Effort, Local, measure
 from slimwright.techniques.fold import fold_batch_norm
-
-
-@pytest.fixture(scope="module")
-def workshop() -> Iterator[Workshop]:
-    with Workshop() as opened:
-        yield opened
 
 
 def error_in(made: Artefact, net: Net) -> float:

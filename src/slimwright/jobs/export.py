@@ -38,10 +38,10 @@ from slimwright.measure import (
 )
 from slimwright.progress import Event, Tell, told
 from slimwright.runner.machine import Described, loaded_by
-from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop
+from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop, lent
 from slimwright.runtimes.known import installed, pairs
 from slimwright.targets import Effort, Local, Target
-from slimwright.tasks import Imitation, Task, task_for
+from slimwright.tasks import Imitation, Outputs, Task, known_outputs, task_for
 from slimwright.techniques import fold_batch_norm
 
 EXPORT = "export.json"
@@ -99,6 +99,7 @@ class Request:
     effort: Effort = EFFORT.alone
     rounds: int = EFFORT.rounds
     force: bool = False  # replace what is at `out`, even if it holds what no export wrote
+    workshop: Workshop | None = None  # one that several jobs share; without it, the job opens its own
 
 
 def wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> tuple[Wanted, ...]:
@@ -134,8 +135,7 @@ def export(
     net = fold_batch_norm(original.net)
     if data is None and any(precision == "int8" for _, precision in request.wanted):
         raise RequestError("INT8 is calibrated on images, and proven by them: name them with --data")
-    exam = _exam(original, data, task)
-    expected = expected_of(original, exam.inputs, random=exam.random)
+    exam, expected = _exam(original, data, task)
     with told(tell) as tell, appearing(out, EXPORT, ours=EXPORTED, force=request.force) as folder:
         entries, artefacts = _converted(net, request, exam.task, data, folder, tell)
         effort = ProofEffort(request.effort, rounds=request.rounds)
@@ -160,14 +160,17 @@ def export(
     return found
 
 
-def _exam(original: Original, data: Dataset | None, task: Task | None) -> Exam:
-    """What artefacts are proven on: the test part, or random inputs."""
+def _exam(original: Original, data: Dataset | None, task: Task | None) -> tuple[Exam, Outputs]:
+    """What artefacts are proven on, the test part or random inputs, and what they must give."""
     if data is None:
         inputs = as_inputs(random_inputs(original.net, RANDOM_IMAGES, seed=0))
-        return Exam(task or Imitation((1.0,) * len(original.net.outputs)), inputs, random=True)
+        exam = Exam(task or Imitation((1.0,) * len(original.net.outputs)), inputs, random=True)
+        return exam, expected_of(original, inputs, random=True)
     task = task_for(data, original.output_shapes, original.forward, task)
-    inputs, targets = whole(task.data(data, original.forward), "test")
-    return Exam(task, inputs, targets)
+    taught = task.data(data, original.forward)
+    inputs, targets = whole(taught, "test")
+    known = known_outputs(taught, targets, original.forward, task.outputs)
+    return Exam(task, inputs, targets), expected_of(original, inputs, known=known)
 
 
 def _converted(
@@ -176,7 +179,7 @@ def _converted(
     """Every artefact that is wanted, by name, and the files of those whose converters did not fail."""
     calibration = tensors_of(whole(data, "calibration")[0]) if data else None
     entries, artefacts = {}, {}
-    with Workshop() as workshop:
+    with lent(request.workshop) as workshop:
         for number, (runtime, precision) in enumerate(request.wanted):
             entry, began = Exported(runtime=runtime, precision=precision, passed=False, why=""), time.perf_counter()
             name = _name(entry)

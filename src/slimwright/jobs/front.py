@@ -37,7 +37,7 @@ from slimwright.measure import (
 )
 from slimwright.progress import Event, Tell, told
 from slimwright.report import write_front
-from slimwright.runtimes import Workshop
+from slimwright.runtimes import lent
 from slimwright.search import Candidate, Evaluation, Goal, Space, plan_once
 from slimwright.tasks import Metric, Task, task_for
 
@@ -69,7 +69,7 @@ def front(
     with (
         told(tell) as tell,
         appearing(out, FRONT, ours=FRONT_FILES, force=settings.force) as folder,
-        Workshop() as workshop,
+        lent(settings.workshop) as workshop,
         keeping(settings.cache) as cache,
     ):
         stages = Stages(tell)

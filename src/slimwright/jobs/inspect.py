@@ -13,7 +13,7 @@ from slimwright.data import Dataset, whole
 from slimwright.errors import ConversionError, ModelError, ProofError
 from slimwright.measure import EFFORTS, Exam, Inspection, Measured, Original, ProofEffort, Proven, inspection_of, prove
 from slimwright.progress import Event, Tell, told
-from slimwright.runtimes import Artefact, Workshop
+from slimwright.runtimes import Artefact, Workshop, lent
 from slimwright.targets import Local
 from slimwright.tasks import Task, task_for
 from slimwright.techniques import fold_batch_norm
@@ -37,15 +37,17 @@ def inspect(
     data: Dataset | None = None,
     task: Task | None = None,
     timed: bool = False,
+    workshop: Workshop | None = None,
     tell: Tell | None = None,
 ) -> list[Inspection]:
     """Return what each network costs; with `data` its score, and if `timed` what its file does in the runtime.
 
-    A network that cannot be converted or run is reported as such; it does not raise.
+    A network that cannot be converted or run is reported as such; it does not raise. `workshop` is one that several
+    jobs share.
     """
     exams = [None if data is None else _exam(subject, data, task, subjects[0]) for subject in subjects]
     with told(tell) as tell:
-        seen = _measured(subjects, exams, tell) if timed else [Measured()] * len(subjects)
+        seen = _measured(subjects, exams, workshop, tell) if timed else [Measured()] * len(subjects)
     scored = (_scored(one, subject, exam) for one, subject, exam in zip(seen, subjects, exams, strict=True))
     return [
         inspection_of(subject.original.net, subject.name, one) for subject, one in zip(subjects, scored, strict=True)
@@ -62,12 +64,14 @@ def _exam(subject: Subject, data: Dataset, task: Task | None, first: Subject) ->
     return Exam(task, inputs, targets)
 
 
-def _measured(subjects: Sequence[Subject], exams: Sequence[Exam | None], tell: Tell) -> list[Measured]:
+def _measured(
+    subjects: Sequence[Subject], exams: Sequence[Exam | None], shared: Workshop | None, tell: Tell
+) -> list[Measured]:
     """Run every network on the runtime, one after the other in turn."""
     place, effort = Local(), EFFORTS["inspect"]
     found: list[Measured] = []
     running: dict[str, Artefact] = {}
-    with tempfile.TemporaryDirectory(prefix="slimwright-") as scratch, Workshop() as workshop:
+    with tempfile.TemporaryDirectory(prefix="slimwright-") as scratch, lent(shared) as workshop:
         for number, (subject, exam) in enumerate(zip(subjects, exams, strict=True)):
             tell(Event("export", number, len(subjects), subject.name))
             try:

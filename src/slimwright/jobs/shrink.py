@@ -24,7 +24,7 @@ from slimwright.jobs.stages import Stages
 from slimwright.measure import BUNDLED, MANIFEST, Bundle, Original, original_of
 from slimwright.progress import Event, Tell, told
 from slimwright.report import write_report
-from slimwright.runtimes import Workshop
+from slimwright.runtimes import Workshop, lent
 from slimwright.search import Policy, Tuning, key_of, measured_plan, open_journal
 from slimwright.targets import Local, Target
 from slimwright.tasks import Making, Task, task_for
@@ -49,6 +49,7 @@ class Settings:
     techniques: tuple[Technique, ...] = TECHNIQUES
     fresh: bool = False  # start over, whatever the cache holds of this job
     force: bool = False  # replace what is at `out`, even if it holds what no job wrote
+    workshop: Workshop | None = None  # one that several jobs share; without it, the job opens its own
 
     @property
     def tuning(self) -> Tuning:
@@ -82,7 +83,7 @@ def shrink(
     with (
         told(tell) as tell,
         appearing(out, MANIFEST, ours=BUNDLED, force=settings.force) as folder,
-        Workshop() as workshop,
+        lent(settings.workshop) as workshop,
         keeping(settings.cache) as cache,
     ):
         stages = Stages(tell)

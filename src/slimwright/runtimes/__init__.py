@@ -5,7 +5,7 @@ behind or crash. How artefacts are loaded and run is the runner's part, which tr
 """
 
 from slimwright.runtimes.artefact import PRECISIONS, Artefact, Precision
-from slimwright.runtimes.convert import Workshop, convert
+from slimwright.runtimes.convert import Workshop, convert, lent
 from slimwright.runtimes.known import RUNTIMES
 
-__all__ = ["PRECISIONS", "RUNTIMES", "Artefact", "Precision", "Workshop", "convert"]
+__all__ = ["PRECISIONS", "RUNTIMES", "Artefact", "Precision", "Workshop", "convert", "lent"]

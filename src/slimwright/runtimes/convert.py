@@ -11,8 +11,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -32,7 +32,7 @@ REQUEST, ANSWER, LOG = "request.json", "answer.json", "log"
 
 
 class Workshop:
-    """Converts nets, one at a time; a context that ends its processes."""
+    """Converts nets, one at a time; a context that ends its processes. Several jobs may share one, in turn."""
 
     def __init__(self) -> None:
         self._processes: dict[tuple[str, ...], _Process] = {}
@@ -111,6 +111,16 @@ class Workshop:
             found: dict[str, list[str] | str] = json.loads((scratch / ANSWER).read_text())
             return found
         return {"error": f"the converter {process.fate}: {_last_line(scratch / LOG)}"}
+
+
+@contextmanager
+def lent(workshop: Workshop | None) -> Iterator[Workshop]:
+    """Give a workshop that is somebody else's, and goes on; without one, one that ends with the block."""
+    if workshop is not None:
+        yield workshop
+        return
+    with Workshop() as own:
+        yield own
 
 
 def convert(

@@ -23,7 +23,7 @@ from slimwright.measure import EFFORTS, TOLERANCE, Exam, outputs_of, prove, time
 from slimwright.progress import Event, Tell, told
 from slimwright.runner.sessions.session import Kernel
 from slimwright.runner.timing import Latency
-from slimwright.runtimes import RUNTIMES, Artefact, Precision, Workshop
+from slimwright.runtimes import RUNTIMES, Artefact, Precision, Workshop, lent
 from slimwright.runtimes.fallbacks import Fallback
 from slimwright.runtimes.half import largest_values
 from slimwright.runtimes.known import converter_python, of, pairs
@@ -120,22 +120,23 @@ def examine(
     precisions: Sequence[str] = ("fp32",),
     data: Dataset | None = None,
     task: Task | None = None,
+    workshop: Workshop | None = None,
     tell: Tell | None = None,
 ) -> Diagnosis:
     """Return what was seen of a network in `runtimes`, or in all there are.
 
-    Images are the first of `data`'s calibration part, else random. Raises RequestError for a runtime or a precision
-    that there is not, and where none of the runtimes is installed.
+    Images are the first of `data`'s calibration part, else random. `workshop` is one that several jobs share. Raises
+    RequestError for a runtime or a precision that there is not, and where none of the runtimes is installed.
     """
     net, place = fold_batch_norm(net), Local()
     wanted = pairs(runtimes or tuple(RUNTIMES), precisions)
     exam, calibration = _exam(net, data, task)
     with (
         told(tell) as tell,
-        Workshop() as workshop,
+        lent(workshop) as at_work,
         tempfile.TemporaryDirectory(prefix="slimwright-") as scratch,
     ):
-        ward = _Ward(workshop, place, Path(scratch), exam, calibration)
+        ward = _Ward(at_work, place, Path(scratch), exam, calibration)
         visits = []
         for number, (runtime, precision) in enumerate(wanted):
             tell(Event("examine", number, len(wanted), f"{runtime} {precision}"))
