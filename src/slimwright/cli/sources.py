@@ -34,6 +34,7 @@ from slimwright.data import (
     glyphs,
     identities,
     image_folder,
+    letterbox,
     mask_folder,
     mnist,
     pair_folder,
@@ -74,6 +75,7 @@ PICTURED: dict[str, Callable[[Path, Preprocessing, int], Dataset]] = {  # named 
 }
 PLAIN = {  # what is done to pictures, where that is not what classifiers of photographs want
     "pairs": partial(Preprocessing, fit="cut", mean=(0.0,), std=(1.0,)),  # resizing would take noise and blur away
+    **dict.fromkeys(("coco", "yolo", "voc"), letterbox),
 }
 STORED: dict[str, Callable[[Path, int], Dataset]] = {  # data sets that lie in a folder, named as `mnist:FOLDER`
     "mnist": mnist,

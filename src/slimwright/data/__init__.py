@@ -17,7 +17,7 @@ from slimwright.data.batch import (
     taken,
     tensors_of,
 )
-from slimwright.data.boxes import coco, voc, yolo
+from slimwright.data.boxes import coco, letterbox, voc, yolo
 from slimwright.data.cifar import cifar10, cifar100
 from slimwright.data.dataset import (
     PARTS,
@@ -75,6 +75,7 @@ __all__ = [
     "joined",
     "labelled",
     "labels_of",
+    "letterbox",
     "like",
     "mask_folder",
     "mnist",

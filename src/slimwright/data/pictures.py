@@ -4,6 +4,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,12 +59,13 @@ def opened(root: Path, path: Path, use: Callable[[Image.Image], T], *, deep: boo
 
 def size(root: Path, path: Path, how: Preprocessing) -> tuple[int, int]:
     """Return the width and height of a picture as it is looked at. Its pixels are not decoded."""
+    return opened(root, path, partial(looked_at, how=how), deep=True)
 
-    def use(image: Image.Image) -> tuple[int, int]:
-        turned = how.upright and image.getexif().get(ORIENTATION, 1) >= 5
-        return (image.height, image.width) if turned else image.size
 
-    return opened(root, path, use, deep=True)
+def looked_at(image: Image.Image, how: Preprocessing) -> tuple[int, int]:
+    """Return the width and height of an open picture as it is looked at."""
+    turned = how.upright and image.getexif().get(ORIENTATION, 1) >= 5
+    return (image.height, image.width) if turned else image.size
 
 
 def _check(path: Path, image: Image.Image, deep: bool) -> None:

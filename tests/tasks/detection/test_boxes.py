@@ -14,10 +14,10 @@ def random_boxes(count: int, seed: int, side: float = 40.0) -> Tensor:
 
 def in_a_loop(rows: Tensor) -> list[int]:
     """Greedy suppression as it is written in every textbook."""
+    shared, kinds = overlaps(rows[:, :4], rows[:, :4]).tolist(), rows[:, 5].tolist()
     kept: list[int] = []
-    for i, row in enumerate(rows):
-        same = [k for k in kept if rows[k, 5] == row[5]]
-        if all(float(overlaps(row[None, :4], rows[k, None, :4])) <= MOST_OVERLAP for k in same):
+    for i in range(len(rows)):
+        if all(shared[i][k] <= MOST_OVERLAP for k in kept if kinds[k] == kinds[i]):
             kept.append(i)
     return kept
 

@@ -47,7 +47,9 @@ def test_boxes_call_for_detection_and_the_reading_is_said(task: Detection) -> No
 
 def test_data_without_boxes_are_refused() -> None:
     labelled = ArrayData("things", LABELS, {part: (IMAGES, torch.arange(12) % 3) for part in PARTS})
-    with pytest.raises(DataError, match=r"'detection' needs targets for detection, and .* has a label for each image"):
+    with pytest.raises(
+        DataError, match=r"'detection' needs targets of its own kind, and .* has a label for each image"
+    ):
         task_for(labelled, [(1, 7, 40)], detector, "detection")
 
 

@@ -1,11 +1,7 @@
-"""What every format of boxes has in common: pictures with boxes become a data set, each box where its picture went.
+"""What every format of boxes has in common: pictures with boxes become a data set, each box where its picture went."""
 
-Detectors are mostly trained on pictures that fit into a square of grey, their levels as 0..1. That is done here where
-nothing else was asked for: a `Preprocessing` of which only the size is given becomes Ultralytics' letterbox.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,16 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from slimwright.data.dataset import Part
-from slimwright.data.pictures import opened
+from slimwright.data.pictures import looked_at, opened
 from slimwright.data.preprocessing import Preprocessing
-from slimwright.data.streamed import Numbers, Share, StreamedData, dealt
+from slimwright.data.streamed import Numbers, Share, StreamedData, parted
 from slimwright.errors import DataError
 
 FILL = 114  # the grey of Ultralytics' letterbox
 MOST_BOXES = 2_000  # of one picture
 LEAST_SHOWN = 0.1  # of a box's area: where a crop leaves less, the box is left out
-ORIENTATION, ON_SIDE = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values where width and height change places
 
 Rows = NDArray[np.float64]  # [B, 5]: class, x1, y1, x2, y2
 
@@ -39,35 +33,25 @@ class Annotated:
 
 
 def boxed(
-    root: Path, labels: Sequence[str], pictures: Mapping[str, Sequence[Annotated]], how: Preprocessing, seed: int
+    root: Path, labels: Sequence[str], pictures: Sequence[Sequence[Annotated]], how: Preprocessing, seed: int
 ) -> StreamedData:
-    """Return pictures under "train", and under "test" if there are any, as a data set for detection.
+    """Return training pictures, and test and validation pictures where they are given, as a data set for detection.
 
     Raises DataError where there are no pictures, or no boxes at all.
     """
-    how = usual(how)
-    every = [one for some in pictures.values() for one in some]
+    every = [one for some in pictures for one in some]
     if not every or not any(len(one.boxes) for one in every):
         raise DataError(f"{root} holds {len(every)} pictures and no boxes; check what was named")
     most = max(len(one.boxes) for one in every)
-    shares = {part: _share(root, some, how, most) for part, some in pictures.items()}
-    parts: Mapping[Part, Share] = dealt(
-        shares["train"], shares.get("test"), names=labels, image_shape=how.shape, seed=seed
-    )
+    shares = [_share(root, some, how, most) for some in pictures]
+    parts = parted(shares, names=labels, image_shape=how.shape, seed=seed)
     name = root.resolve().name
     return StreamedData(name, tuple(labels), how.shape, parts, how.mean, how.std, how.said, task="detection")
 
 
-def usual(how: Preprocessing) -> Preprocessing:
-    """Return a preprocessing as it is, or a letterbox where nothing but the size was given."""
-    if how != Preprocessing(how.height, how.width):
-        return how
-    return replace(how, fit="letterbox", fill=FILL, mean=(0.0,) * 3, std=(1.0,) * 3)
-
-
-def size_of(root: Path, path: Path, how: Preprocessing) -> tuple[int, int]:
-    """Return the width and height of a picture, of which nothing but the head is read. Raises as `opened` does."""
-    return opened(root, path, partial(_size, upright=how.upright))
+def letterbox(height: int, width: int) -> Preprocessing:
+    """Return what is usual for detectors: pictures that fit into a grey frame, levels as 0..1, as Ultralytics does."""
+    return Preprocessing(height, width, fit="letterbox", fill=FILL, mean=(0.0,), std=(1.0,))
 
 
 def placed(one: Annotated, how: Preprocessing) -> Rows:
@@ -115,7 +99,7 @@ def _read(root: Path, pictures: Sequence[Annotated], how: Preprocessing, numbers
 
 def _levels(root: Path, one: Annotated, how: Preprocessing) -> NDArray[np.uint8]:
     def use(image: Image.Image) -> NDArray[np.uint8]:
-        found = _size(image, upright=how.upright)
+        found = looked_at(image, how)
         if found != one.size:
             raise DataError(
                 f"{root / one.path} has {found[0]}x{found[1]} pixels, and its boxes are for {one.size[0]}x"
@@ -124,9 +108,3 @@ def _levels(root: Path, one: Annotated, how: Preprocessing) -> NDArray[np.uint8]
         return how.levels(image)
 
     return opened(root, root / one.path, use)
-
-
-def _size(image: Image.Image, *, upright: bool) -> tuple[int, int]:
-    """Width and height as the picture is looked at."""
-    width, height = image.size
-    return (height, width) if upright and image.getexif().get(ORIENTATION) in ON_SIDE else (width, height)

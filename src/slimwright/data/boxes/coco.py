@@ -46,7 +46,7 @@ def coco(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     if not pictures:
         raise DataError(f"{path} lists no images; name the file of a data set")
     root = _root(path, pictures[0].path)
-    return boxed(root, [categories[number] for number in labels], {"train": pictures}, how, seed)
+    return boxed(root, [categories[number] for number in labels], [pictures], how, seed)
 
 
 def _parsed(path: Path) -> Entry:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from slimwright.data import files
-from slimwright.data.boxes.annotated import Annotated, boxed, check_count, no_boxes, size_of
-from slimwright.data.pictures import SUFFIXES
+from slimwright.data.boxes.annotated import Annotated, boxed, check_count, no_boxes
+from slimwright.data.pictures import SUFFIXES, size
 from slimwright.data.preprocessing import Preprocessing
 from slimwright.data.streamed import StreamedData
 from slimwright.errors import DataError
@@ -32,22 +32,22 @@ def voc(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     """
     files.folder(path, "JPEGImages and Annotations")
     files.folder(path / "Annotations", "an .xml file for each picture")
-    found = {part: [(stem, *_read(path, stem)) for stem in stems] for part, stems in _stems(path).items()}
-    labels = sorted({name for some in found.values() for _, boxes, _ in some for name, _ in boxes})
+    found = [[(stem, *_read(path, stem)) for stem in stems] for stems in _stems(path)]
+    labels = sorted({name for some in found for _, boxes, _ in some for name, _ in boxes})
     number = {name: place for place, name in enumerate(labels)}
-    pictures: dict[str, list[Annotated]] = {}
-    for part, some in found.items():
-        pictures[part] = []
-        for stem, boxes, size in some:
+    pictures: list[list[Annotated]] = []
+    for some in found:
+        pictures.append([])
+        for stem, boxes, claimed in some:
             at = _picture(path, stem)
             rows = np.array([[number[name], *corners] for name, corners in boxes]) if boxes else no_boxes()
-            known = size or size_of(path, path / at, how)
-            pictures[part].append(Annotated(at, known, check_count(f"{path / 'Annotations' / stem}.xml", rows)))
+            known = claimed or size(path, path / at, how)
+            pictures[-1].append(Annotated(at, known, check_count(f"{path / 'Annotations' / stem}.xml", rows)))
     return boxed(path, labels, pictures, how, seed)
 
 
-def _stems(path: Path) -> dict[str, list[str]]:
-    """The names of the annotations of the training and the test part."""
+def _stems(path: Path) -> list[list[str]]:
+    """The names of the annotations of the training part, and of the test part where both are listed."""
     home, there = path / "ImageSets" / "Main", {one.stem for one in (path / "Annotations").glob("*.xml")}
     listed = {}
     for part, names in SETS.items():
@@ -55,14 +55,12 @@ def _stems(path: Path) -> dict[str, list[str]]:
         if files_of:
             listed[part] = [line.split()[0] for line in files.lines(path, files_of[0]) if line.strip()]
     if set(listed) != set(SETS):
-        return {"train": sorted(there)}
-    for part, stems in listed.items():
+        return [sorted(there)]
+    for stems in listed.values():
         missing = [stem for stem in stems if stem not in there]
         if missing:
-            raise DataError(
-                f"{home} lists {missing[0]!r} for the {part} part, which Annotations lacks; add or remove it"
-            )
-    return listed
+            raise DataError(f"{home} lists {missing[0]!r}, which Annotations does not hold; add or remove it")
+    return [listed["train"], listed["test"]]
 
 
 def _read(path: Path, stem: str) -> tuple[list[Named], tuple[int, int] | None]:

@@ -4,9 +4,9 @@
     class x1 y1 x2 y2 x3 y3 ...   an outline instead: its box counts
 
 A picture without a file, or with an empty one, has no boxes. Classes are named in `classes.txt`, a line each, or under
-`names` in `data.yaml`, as a list or numbered; else they are called by their numbers. There may be folders `train`, and
-`test` or `val`, in `images` and `labels`, or these two in each of `train`, and `test`, `val` or `valid`; what is not
-`train` is the test part. Source: docs.ultralytics.com/datasets/detect.
+`names` in `data.yaml`, as a list or numbered; else they are called by their numbers. There may be folders `train`,
+`test` and `val` (or `valid`) in `images` and `labels`, or these two in each of those; `val` alone is the test part.
+Source: docs.ultralytics.com/datasets/detect.
 """
 
 import re
@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from slimwright.data import files
-from slimwright.data.boxes.annotated import Annotated, Rows, boxed, check_count, no_boxes, size_of
+from slimwright.data.boxes.annotated import Annotated, Rows, boxed, check_count, no_boxes
 from slimwright.data.folders import pictures_below
+from slimwright.data.pictures import size
 from slimwright.data.preprocessing import Preprocessing
 from slimwright.data.streamed import StreamedData
 from slimwright.errors import DataError
@@ -35,43 +36,42 @@ def yolo(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     """
     files.folder(path, "images and labels")
     names = _names(path)
-    found = {part: _pictures(path, pair, how) for part, pair in _pairs(path).items()}
-    largest = max((int(one.boxes[:, 0].max()) for some in found.values() for one in some if len(one.boxes)), default=0)
+    found = [_pictures(path, pair, how) for pair in _pairs(path)]
+    largest = max((int(one.boxes[:, 0].max()) for some in found for one in some if len(one.boxes)), default=0)
     if names and largest >= len(names):
         raise DataError(f"{path} names {len(names)} classes, and a box is of class {largest}; add its name")
     return boxed(path, names or [str(number) for number in range(largest + 1)], found, how, seed)
 
 
-def _pairs(path: Path) -> dict[str, Pair]:
-    """The folders of the training pictures, and of the test part where there is one."""
+def _pairs(path: Path) -> list[Pair]:
+    """The folders of the training pictures, then of the test and the validation part, where there are such."""
     inner = {part: (path / "images" / part, path / "labels" / part) for part in ("train", *TESTS)}
     outer = {part: (path / part / "images", path / part / "labels") for part in ("train", *TESTS)}
     for layout in (inner, outer):
         if layout["train"][0].is_dir():
-            test = [layout[part] for part in TESTS if layout[part][0].is_dir()]
-            return {"train": layout["train"], **({"test": test[0]} if test else {})}
+            return [layout["train"], *[layout[part] for part in TESTS if layout[part][0].is_dir()][:2]]
     if not (path / "images").is_dir():
         raise DataError(f"{path} holds no folder images; put the pictures there, and their boxes into labels beside it")
-    return {"train": (path / "images", path / "labels")}
+    return [(path / "images", path / "labels")]
 
 
 def _pictures(root: Path, pair: Pair, how: Preprocessing) -> list[Annotated]:
     images, labels = pair
     found = []
     for name in pictures_below(root, images):
-        size = size_of(root, root / name, how)
+        shown = size(root, root / name, how)
         text = labels / (root / name).relative_to(images).with_suffix(".txt")
-        boxes = _boxes(root, text, size) if text.exists() or text.is_symlink() else no_boxes()
-        found.append(Annotated(name, size, boxes))
+        boxes = _boxes(root, text, shown) if text.exists() or text.is_symlink() else no_boxes()
+        found.append(Annotated(name, shown, boxes))
     return found
 
 
-def _boxes(root: Path, path: Path, size: tuple[int, int]) -> Rows:
+def _boxes(root: Path, path: Path, shown: tuple[int, int]) -> Rows:
     """The boxes [B, 5] in pixels of the picture."""
     rows = [_row(f"line {number} of {path}", line) for number, line in enumerate(files.lines(root, path), 1) if line]
     if not rows:
         return no_boxes()
-    return check_count(str(path), np.array(rows) * [1, *size, *size])
+    return check_count(str(path), np.array(rows) * [1, *shown, *shown])
 
 
 def _row(where: str, line: str) -> list[float]:
@@ -79,9 +79,9 @@ def _row(where: str, line: str) -> list[float]:
     try:
         kind, *numbers = map(float, line.split())
     except ValueError:
-        kind, numbers = -1, []
+        kind, numbers = -1.0, []
     sides = np.array(numbers)
-    if len(sides) < 4 or len(sides) % 2 or kind != round(kind) or not 0 <= kind < MOST_CLASSES:
+    if len(sides) < 4 or len(sides) % 2 or not (0 <= kind < MOST_CLASSES and kind.is_integer()):
         raise DataError(f"{where} is not a class and four numbers, cx cy width height: {line[:60]!r}; correct it")
     if not ((sides >= -SLACK) & (sides <= 1 + SLACK)).all():
         raise DataError(

@@ -125,8 +125,10 @@ class Detection:
         return Imitation(self.deviations or (1.0,) * len(parts))
 
 
-def detecting(data: Dataset, original: Forward, *, half: bool = False) -> Detection:
-    """Return the task of detecting the classes of `data`, the form of the outputs told on some calibration images.
+def detecting(
+    data: Dataset, original: Forward, *, decode: Form | Decode | None = None, half: bool = False
+) -> Detection:
+    """Return the task of detecting the classes of `data`; without `decode` some calibration images tell the form.
 
     Raises DataError where there are no calibration images, or the outputs are of no known form.
     """
@@ -134,7 +136,7 @@ def detecting(data: Dataset, original: Forward, *, half: bool = False) -> Detect
     if first is None:
         raise no_images(data.name, "calibration")
     outputs = original(first[0])
-    form = form_of(outputs, len(data.labels), data.image_shape)
+    form = form_of_own(decode) if decode else form_of(outputs, len(data.labels), data.image_shape)
     spread = imitating(data, lambda inputs: _own_parts(form, original(inputs)))
     return Detection(data.labels, form, len(outputs), spread.deviations, half)
 
