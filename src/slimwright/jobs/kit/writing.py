@@ -48,17 +48,24 @@ def kit(bundle: Bundle, language: Language, data: Dataset, out: Path) -> Facts:
         names = [" ".join(name.split("\n")) for name in bundle.manifest.data.labels]
         (folder / LABELS).write_bytes("".join(f"{name}\n" for name in names).encode())
         pictured = write_samples(bundle, data, facts.how, folder / "samples", PICTURES[language])
-        templates = Environment(
-            loader=FileSystemLoader(HOME),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-            autoescape=False,  # noqa: S701 - it is code, and `Facts` tells no texts of the bundle's
-        )
-        told = facts.told(samples=min(SAMPLES, data.size("calibration")), pictured=pictured)
-        for name, template in {**FILES[language], "README.md": "README.md.j2"}.items():
-            (folder / name).write_text(templates.get_template(template).render(told), "utf-8")
+        samples = min(SAMPLES, data.size("calibration"))
+        for name, text in texts(facts, samples=samples, pictured=pictured).items():
+            (folder / name).write_text(text, "utf-8")
         made_of = {"format": "slimwright-kit", "language": language, "model": bundle.manifest.sha256}
         (folder / KIT).write_text(json.dumps(made_of, indent=1))
     return facts
+
+
+def texts(facts: Facts, *, samples: int, pictured: bool) -> dict[str, str]:
+    """Return the code and the README of a kit, by file name."""
+    templates = Environment(
+        loader=FileSystemLoader(HOME),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - it is code, and `Facts` tells no texts of the bundle's
+    )
+    told = facts.told(samples=samples, pictured=pictured)
+    files = {**FILES[facts.language], "README.md": "README.md.j2"}
+    return {name: templates.get_template(template).render(told) for name, template in files.items()}
