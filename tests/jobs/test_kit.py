@@ -49,6 +49,7 @@ HOWS = {
     "box": Preprocessing(40, 9, interpolation="box", upright=True),
     "hamming": Preprocessing(200, 300, fit="letterbox", interpolation="hamming"),
     "nearest": Preprocessing(33, 21, fit="stretch", interpolation="nearest"),
+    "cut": Preprocessing(40, 60, fit="cut", fill=9),
     "line": Preprocessing(16, 48),
 }
 

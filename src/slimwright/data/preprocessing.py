@@ -207,7 +207,7 @@ def preprocessing_of(said: Mapping[str, object]) -> Preprocessing | None:
                 **{name: said[name] for name in ("fit", "channels", "crop_share", "interpolation") if name in said},
                 **{name: said[name] for name in ("mean", "std")},
                 **dict(zip(("height", "width"), _SIZE.validate_python(said["size"]), strict=True)),
-                **({"fill": said["fill"]} if said["fit"] == "letterbox" and "fill" in said else {}),
+                **({"fill": said["fill"]} if said["fit"] in ("letterbox", "cut") and "fill" in said else {}),
                 "upright": said.get("orientation") == UPRIGHT,
             }
         )
