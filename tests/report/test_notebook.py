@@ -4,7 +4,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from manifest_example import example_manifest, example_recipe
-
 from slimwright.measure import Bundle
 
 

@@ -49,6 +49,7 @@ COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (examining.doctor, examining.DOCTOR),
     (shrinking.verify, shrinking.VERIFY),
     (shrinking.report, shrinking.REPORT),
+    (making.kit, making.KIT),
     (making.train, making.TRAIN),
     (making.agent, making.AGENT),
 )

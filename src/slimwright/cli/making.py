@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -32,6 +32,9 @@ from slimwright.cli.arguments import (
 from slimwright.cli.consoles import out_console, progress
 from slimwright.errors import RequestError
 
+if TYPE_CHECKING:
+    from slimwright.jobs.kit import Language
+
 EXPORT = (
     "Examples:\n\n  slimwright export bundle/ --runtime ncnn --precision int8 --data digits --out exported/\n\n"
     "  slimwright export model.pt2 --runtime all --precision fp32 --precision fp16 --out exported/\n\n"
@@ -47,6 +50,10 @@ TRAIN = (
     "Examples:\n\n  slimwright train resnet20 --data digits --out resnet20/\n\n"
     "  slimwright train lenet5 --data mnist:mnist/ --epochs 4 --rate 0.02 --batch-size 64 --out lenet5/\n\n"
     "  slimwright train resnet8 --data digits --epochs 60 --schedule patience=5 --schedule weight_decay=1e-4 --out r/"
+)
+KIT = (
+    "Examples:\n\n  slimwright kit bundle/ --for python --data folder:photos@64 --out kit/\n\n"
+    "  slimwright kit bundle/ --for android --data folder:photos@64 --out kit/"
 )
 AGENT = (
     "Examples:\n\n  slimwright agent --host 0.0.0.0\n\n  slimwright agent --write runner.pyz\n\n"
@@ -145,6 +152,26 @@ def apply(
     steps = ", ".join(step.step for step in wanted.steps)
     out_console.print(tables.applied(f"{model}: {steps}", sides, judged.metric))
     out_console.print(f"saved in {out}", soft_wrap=True)
+
+
+def kit(
+    bundle: Annotated[Path, typer.Argument(help="folder that shrink made")],
+    language: Annotated[str, typer.Option("--for", help="python, cpp, android (Kotlin) or ios (Swift)")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="folder for the code; it appears whole or not at all")],
+) -> None:
+    """Write code that runs a bundle's model in an app: preprocessing, inference, the answer, and a self-test."""
+    from slimwright.cli.sources import load_data
+    from slimwright.jobs.kit import LANGUAGES
+    from slimwright.jobs.kit import kit as written
+    from slimwright.measure import load_bundle
+
+    if language not in LANGUAGES:
+        raise RequestError(f"there is no kit for '{language}'; there is for {', '.join(LANGUAGES)}")
+    found = load_bundle(bundle)
+    facts = written(found, cast("Language", language), load_data(data, found.manifest.seed), out)
+    said = f"{LANGUAGES[language]} code for {facts.runtime} in {out}; README.md says how to build and test it"
+    out_console.print(said, soft_wrap=True)
 
 
 def train(

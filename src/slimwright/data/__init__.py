@@ -37,8 +37,9 @@ from slimwright.data.idx import mnist
 from slimwright.data.lines import text_lines
 from slimwright.data.masks import mask_folder
 from slimwright.data.pairs import pair_folder
+from slimwright.data.pictures import opened
 from slimwright.data.points import point_file
-from slimwright.data.preprocessing import Placement, Preprocessing, square
+from slimwright.data.preprocessing import Placement, Preprocessing, preprocessing_of, square
 from slimwright.data.streamed import StreamedData
 from slimwright.data.subset import ClassSubset, of_classes
 from slimwright.data.table import table_file
@@ -82,9 +83,11 @@ __all__ = [
     "moved",
     "no_images",
     "of_classes",
+    "opened",
     "pair_folder",
     "part_fingerprint",
     "point_file",
+    "preprocessing_of",
     "scenes",
     "split",
     "square",

@@ -121,13 +121,15 @@ def _unlabelled(root: Path, home: Path, how: Preprocessing) -> Share:
             f"{home} holds {len(_folders(root, home))} folders; it needs one for each of at least two classes, with "
             f"pictures in it, or {', '.join(SUFFIXES)} files without labels"
         )
-    return Share(partial(pictures, root, paths, how), np.arange(len(paths)), torch.zeros(len(paths), 0))
+    return Share(
+        partial(pictures, root, paths, how), np.arange(len(paths)), torch.zeros(len(paths), 0), pictures=(root, paths)
+    )
 
 
 def _share(root: Path, found: Sequence[Sequence[str]], how: Preprocessing) -> Share:
     paths = [path for members in found for path in members]
     labels = torch.repeat_interleave(torch.tensor([len(members) for members in found]))
-    return Share(partial(pictures, root, paths, how), np.arange(len(paths)), labels)
+    return Share(partial(pictures, root, paths, how), np.arange(len(paths)), labels, pictures=(root, paths))
 
 
 def _folders(root: Path, home: Path) -> list[str]:

@@ -90,7 +90,7 @@ def _share(root: Path, listed: Path, numbers: Mapping[str, int], how: Preprocess
         rows.append([numbers[letter] for letter in said])
     if not rows:
         raise DataError(f"{listed} lists no pictures; write a picture's file, a tab, and its text on each line")
-    return Share(partial(_read, root, paths, how), np.arange(len(paths)), (_padded(rows),))
+    return Share(partial(_read, root, paths, how), np.arange(len(paths)), (_padded(rows),), pictures=(root, paths))
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> Tensor:

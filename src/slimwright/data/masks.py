@@ -44,6 +44,7 @@ def mask_folder(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
             np.arange(len(pair.first)),
             torch.zeros(len(pair.first), 0),
             partial(_masks, pair, how, levels),
+            (path, pair.first),
         )
         for pair in found
     ]

@@ -41,6 +41,7 @@ def pair_folder(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
             np.arange(len(pair.first)),
             torch.zeros(len(pair.first), 0),
             partial(_targets, pair, target, factor),
+            (path, pair.first),
         )
         for pair in found
     ]

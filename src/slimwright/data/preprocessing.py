@@ -20,17 +20,19 @@ follow their picture.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from pydantic import TypeAdapter, ValidationError
 
 from slimwright.errors import DataError
 
 # Means and standard deviations over ImageNet: what torchvision's pretrained models expect (its documentation, "Models
 # and pre-trained weights"), and so most networks that were trained on photographs.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+UPRIGHT = "as its metadata says"
 SMALLEST, LARGEST = 8, 4096  # pixels of a side
 
 Fit = Literal["crop", "stretch", "letterbox", "cut", "line"]
@@ -110,13 +112,15 @@ class Preprocessing:
             "crop": "covering", "stretch": "stretched", "letterbox": "fitting", "cut": "none",
             "line": "as high as, fitting",
         }[self.fit]  # fmt: skip
-        bounds = "" if self.fit == "cut" else f", bounds {'/'.join(map(str, self._covered()))} (height/width)"
+        bounds = "" if self.fit == "cut" else f", bounds {'/'.join(map(str, self.covered))} (height/width)"
         return {
             "input": f"{self.channels} levels 0..255",
-            "orientation": "as its metadata says" if self.upright else "as stored",
+            "channels": self.channels,
+            "orientation": UPRIGHT if self.upright else "as stored",
             "fit": self.fit,
             "resize": f"{size}{bounds}",
             "size": [self.height, self.width],
+            "crop_share": self.crop_share,
             "interpolation": self.interpolation,
             **({"fill": self.fill} if self.fit in ("letterbox", "cut") else {}),
             **({"fill": [255 * mean for mean in self.mean]} if self.fit == "line" else {}),
@@ -124,7 +128,7 @@ class Preprocessing:
 
     def placement(self, width: int, height: int) -> Placement:
         """Return where a picture of this size goes."""
-        (tall, wide), boxed = self._covered(), self.fit == "letterbox"
+        (tall, wide), boxed = self.covered, self.fit == "letterbox"
         whole = round if boxed else int  # as Ultralytics does the one, and torchvision the other
         if self.fit == "cut":
             new_width, new_height = width, height
@@ -177,7 +181,8 @@ class Preprocessing:
             values[:, :, self.placement(*self.turned(image).size).width :] = 0
         return values
 
-    def _covered(self) -> tuple[int, int]:
+    @property
+    def covered(self) -> tuple[int, int]:
         """The height and width that a picture is resized to, at least, at most or exactly."""
         if self.fit != "crop":
             return self.height, self.width
@@ -187,3 +192,29 @@ class Preprocessing:
 def square(side: int) -> Preprocessing:
     """Return the usual preprocessing of photographs: the middle square, ImageNet's mean and deviation."""
     return Preprocessing(side, side)
+
+
+def preprocessing_of(said: Mapping[str, object]) -> Preprocessing | None:
+    """Return the preprocessing that a record `said`, with the mean and std beside it; None where it says none.
+
+    Raises DataError for a record that makes no sense.
+    """
+    if said.get("fit") not in get_args(Fit) or not {"size", "channels", "mean", "std"} <= said.keys():
+        return None
+    try:
+        return _RECORD.validate_python(
+            {
+                **{name: said[name] for name in ("fit", "channels", "crop_share", "interpolation") if name in said},
+                **{name: said[name] for name in ("mean", "std")},
+                **dict(zip(("height", "width"), _SIZE.validate_python(said["size"]), strict=True)),
+                **({"fill": said["fill"]} if said["fit"] in ("letterbox", "cut") and "fill" in said else {}),
+                "upright": said.get("orientation") == UPRIGHT,
+            }
+        )
+    except ValidationError as error:
+        raise DataError(
+            f"the preprocessing that is written there makes no sense: {error.errors()[0]['msg']}"
+        ) from error
+
+
+_RECORD, _SIZE = TypeAdapter(Preprocessing), TypeAdapter(tuple[int, int])

@@ -6,6 +6,7 @@ training images, each class alike; there are at most as many as are held in memo
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,6 +37,7 @@ class Share:
     numbers: Numbers
     targets: Targets  # labels [N] int64; [N, 0] where there are none; or what the task wants
     read_targets: ReadTargets | None = None  # where they are too large to be held; `targets` are [N, 0] then
+    pictures: tuple[Path, Sequence[str]] | None = None  # a folder, and the files in it by number, if they are pictures
 
     def only(self, chosen: Numbers) -> "Share":
         """Return the share of the chosen places."""
@@ -89,6 +91,12 @@ class StreamedData:
     def size(self, part: Part) -> int:
         """Number of images in a part."""
         return len(self.shares[part].numbers)
+
+    def pictures(self, part: Part, most: int) -> list[tuple[Path, Path]]:
+        """Return the files of a part's first pictures, each beside the folder that it must lie in; of others, none."""
+        share = self.shares[part]
+        root, names = share.pictures or (Path(), ())
+        return [(root, root / names[number]) for number in share.numbers[:most].tolist()] if names else []
 
     def batches(self, part: Part, batch_size: int, *, seed: int | None = None) -> Iterator[Batch]:
         """Yield a part once: in order and plain without a seed, shuffled and augmented with one.

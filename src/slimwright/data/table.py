@@ -127,7 +127,9 @@ def _data(
     table: Table, how: Preprocessing, seed: int, targets: Tensor, names: Sequence[str], task: str = ""
 ) -> StreamedData:
     root = table.at.parent
-    share = Share(partial(pictures, root, table.paths, how), np.arange(len(table.paths)), targets)
+    share = Share(
+        partial(pictures, root, table.paths, how), np.arange(len(table.paths)), targets, pictures=(root, table.paths)
+    )
     parts = parted([share], names=names, image_shape=how.shape, seed=seed)
     return StreamedData(table.at.stem, tuple(names), how.shape, parts, how.mean, how.std, how.said, task=task)
 
