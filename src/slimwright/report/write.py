@@ -28,7 +28,7 @@ def write_report(
     (bundle_path / REPORT).write_text(page(manifest, recipe, drawn, techniques), encoding="utf-8", newline="\n")
 
 
-def write_plots(folder: Path, drawn: Sequence[Chart]) -> None:
+def write_plots(folder: Path, drawn: Sequence["Chart"]) -> None:
     """Write each chart as an image into `plots`."""
     plots = folder / PLOTS
     plots.mkdir(exist_ok=True)
