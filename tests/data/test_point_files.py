@@ -61,7 +61,8 @@ def test_empty_cells_are_points_that_are_not_marked(tmp_path: Path) -> None:
 def coco(home: Path, count: int = 24, boxed: bool = True) -> Path:
     """Two squares to a picture, side by side, each an annotation."""
     found = squares(2 * count)
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for number in range(count):
         pair = found[2 * number : 2 * number + 2]
         save(home / "images" / f"{number}.png", np.concatenate([one.picture for one in pair], 1))

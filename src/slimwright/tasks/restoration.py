@@ -12,7 +12,7 @@ metric they are clamped to 0 to 1.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -162,9 +162,8 @@ def _ssim(made: Tensor, wanted: Tensor) -> float:
 
     if min(made.shape[1:]) < WINDOW:
         raise DataError(f"SSIM needs pictures of at least {WINDOW}x{WINDOW}; use PSNR (the task 'restoration')")
-    found: Any = structural_similarity
     return float(
-        found(
+        structural_similarity(
             made.numpy(),
             wanted.numpy(),
             data_range=1.0,
