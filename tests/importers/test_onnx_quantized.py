@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,7 +57,7 @@ class Images(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self) -> None:
         self._rest = iter(np.random.default_rng(0).random((16, 1, *SHAPE), dtype=np.float32))
 
-    def get_next(self) -> dict[str, object] | None:
+    def get_next(self) -> dict[str, Any] | None:
         image = next(self._rest, None)
         return None if image is None else {"x": image}
 

@@ -1,6 +1,7 @@
 """Upsample, Resize and ConvTranspose in the forms that opsets gave them: as ONNX Runtime computes them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def reads_like_onnx_runtime(path: Path, shape: tuple[int, ...]) -> bool:
     return apart(read_onnx(path).run(images)[0], in_onnxruntime(path, images)) < 1e-5
 
 
-def transformed(base: dict[str, object], how: str) -> dict[str, object]:
+def transformed(base: dict[str, Any], how: str) -> dict[str, Any]:
     return base | {"coordinate_transformation_mode": how}
 
 
@@ -38,7 +39,7 @@ def test_scales_of_older_opsets(tmp_path: Path, opset: int, mode: str, scales: t
     assert reads_like_onnx_runtime(path, SHAPE)
 
 
-RESIZES: dict[str, tuple[int, dict[str, object], tuple[int, ...], tuple[int, ...]]] = {
+RESIZES: dict[str, tuple[int, dict[str, Any], tuple[int, ...], tuple[int, ...]]] = {
     "linear, asymmetric": (13, transformed(LINEAR, "asymmetric"), SHAPE, (10, 13)),
     "linear, asymmetric, smaller": (13, transformed(LINEAR, "asymmetric"), SHAPE, (3, 4)),
     "linear, asymmetric, one axis": (13, transformed(LINEAR, "asymmetric"), SHAPE, (5, 12)),
@@ -59,7 +60,7 @@ def test_sizes_of_newer_opsets(tmp_path: Path, case: str) -> None:
     assert reads_like_onnx_runtime(path, shape)
 
 
-TRANSPOSED: dict[str, dict[str, object]] = {
+TRANSPOSED: dict[str, dict[str, Any]] = {
     "output_padding": {"output_padding": [1, 1], "pads": [1, 1, 1, 1]},
     "uneven pads and output_padding": {"output_padding": [1, 0], "pads": [0, 1, 1, 0]},
     "output_shape": {"output_shape": [9, 13]},

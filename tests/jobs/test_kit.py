@@ -62,7 +62,7 @@ class Small(nn.Module):
         self.conv, self.last, self.columns = nn.Conv2d(channels, 6, 3, 2, 1), nn.Conv2d(6, numbers, 1), columns
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.last(self.conv(x).relu())
+        y: Tensor = self.last(self.conv(x).relu())
         return y.mean(2).transpose(1, 2).softmax(2) if self.columns else y.mean((2, 3))
 
 

@@ -36,7 +36,8 @@ class Reader(nn.Module):
         self.scores = nn.Conv1d(16, len(LETTERS) + 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scores(self.tower(x).squeeze(2)).transpose(1, 2).softmax(2)
+        y: Tensor = self.scores(self.tower(x).squeeze(2)).transpose(1, 2).softmax(2)
+        return y
 
 
 def embedder() -> nn.Module:

@@ -140,7 +140,7 @@ def _pictured(kind: str, rest: str, seed: int) -> Dataset:
             f"width, {kind}:PATH@48x192"
         )
     height = int(found[1])
-    how = PLAIN.get(kind, Preprocessing)
+    how: Callable[[int, int], Preprocessing] = PLAIN.get(kind, Preprocessing)
     return PICTURED[kind](Path(path), how(height, int(found[2] or height)), seed)
 
 

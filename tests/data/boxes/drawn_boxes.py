@@ -34,7 +34,7 @@ def check_boxes_surround_what_they_name(data: StreamedData) -> None:
     """In every part, on the pictures as a network sees them, within a pixel."""
     assert data.labels == ("cat", "dog") and data.task == "detection"
     for part in ("train", "calibration", "validation", "test"):
-        inputs, targets = whole(data, part)  # type: ignore[arg-type]
+        inputs, targets = whole(data, part)
         (boxes,) = tensors_of(targets)
         assert boxes.dtype == torch.float32
         for image, rows in zip(images_of(inputs).numpy(), boxes.numpy(), strict=True):
