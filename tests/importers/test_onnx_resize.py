@@ -31,7 +31,7 @@ def transformed(base: dict[str, Any], how: str) -> dict[str, Any]:
 def test_scales_of_older_opsets(tmp_path: Path, opset: int, mode: str, scales: tuple[float, float]) -> None:
     all_of_them = [1.0, 1.0, *scales]
     reads = ["x"] if opset == 7 else ["x", "s"]
-    said = {"scales": all_of_them} if opset == 7 else {}
+    said: dict[str, Any] = {"scales": all_of_them} if opset == 7 else {}
     node = helper.make_node("Upsample" if opset < 10 else "Resize", reads, ["y"], mode=mode, **said)
     path = saved(
         tmp_path / "m.onnx", [node], SHAPE, {} if opset == 7 else {"s": torch.tensor(all_of_them)}, opset=opset
