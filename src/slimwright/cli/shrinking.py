@@ -10,6 +10,7 @@ import typer
 from slimwright.cli.arguments import (
     DEFAULT_CACHE,
     CacheOption,
+    ClassesOption,
     ComputeOption,
     DataOption,
     ForceOption,
@@ -23,6 +24,7 @@ from slimwright.cli.arguments import (
     WeightsOption,
     target_of,
     task_of,
+    with_classes,
 )
 from slimwright.cli.consoles import out_console, progress
 from slimwright.errors import RequestError
@@ -56,6 +58,7 @@ def shrink(
         float, typer.Option(help="how much the metric may drop, in its own steps: percentage points of accuracy")
     ] = 1.0,
     task: TaskOption = None,
+    classes: ClassesOption = None,
     runtime: Annotated[
         str, typer.Option(help="that the result is for: onnxruntime, ort, ncnn, mnn, executorch, litert or openvino")
     ] = "onnxruntime",
@@ -119,6 +122,7 @@ def shrink(
     with progress(quiet) as tell:
         found = load_data(data, seed)
         original = load_original(model, found, weights=weights, cache=cache, device=compute, tell=tell)
+        original = with_classes(original, classes, found)
         wanted = task_of(task, found, original)
         if budget is None:
             front = jobs.front(original, data=found, out=out, task=wanted, settings=settings, tell=tell)
