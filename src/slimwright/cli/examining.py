@@ -19,6 +19,7 @@ from slimwright.cli.arguments import (
     WeightsOption,
 )
 from slimwright.cli.consoles import out_console, progress
+from slimwright.errors import check_extra
 
 INSPECT = (
     "Examples:\n\n  slimwright inspect resnet20\n\n"
@@ -82,6 +83,8 @@ def inspect(
     from slimwright.measure import as_data
     from slimwright.report import write_inspection
 
+    if html:
+        check_extra("report", "a page's charts need", "altair", "vl_convert")
     shape, fixed = image_shape(image) if image else None, input_sizes(sizes or ())
     with progress(quiet) as tell:
         found = load_data(data, seed) if data else None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from slimwright.cli.arguments import (
     DEFAULT_CACHE,
@@ -88,6 +89,7 @@ def shrink(
     from slimwright.cli import tables
     from slimwright.cli.sources import load_data, load_original
     from slimwright.cost import Budget
+    from slimwright.report import missing_page
 
     limits = {"latency": latency, "size": size, "memory": memory, "macs": macs, "energy": energy, "minimise": minimise}
     given = [f"--{name}" for name, value in limits.items() if value is not None]
@@ -136,6 +138,8 @@ def shrink(
         else:
             out_console.print(tables.front(front, out), soft_wrap=True)
         return
+    if why := missing_page():
+        err_console.print(escape(why), soft_wrap=True)
     if as_json:
         print(bundle.summary.model_dump_json(indent=1))
     else:

@@ -118,13 +118,14 @@ def kept_to(original: Original, classes: Sequence[int]) -> Original:
         said = " and ".join(str([*shape]) for shape in shapes)
         raise RequestError(f"the model returns {said}; classes are chosen of models that return one table of scores")
     net = subset(Draft.of(original.net), classes).net
+    grid = None if original.on_grid is None else subset(Draft.of(original.on_grid), classes).net
     rows = torch.tensor(list(classes))
 
     def forward(inputs: Inputs) -> Outputs:
         (scores,) = original.forward(inputs)
         return (scores.index_select(1, rows),)
 
-    return original if net is original.net else compared(replace(original, net=net, forward=forward))
+    return original if net is original.net else compared(replace(original, net=net, forward=forward, on_grid=grid))
 
 
 def expected_of(original: Original, inputs: Inputs, known: Outputs | None = None, *, random: bool = False) -> Outputs:
