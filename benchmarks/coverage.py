@@ -23,6 +23,7 @@ it has.
 import argparse
 import fnmatch
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -317,7 +318,11 @@ def report(rows: Sequence[Row], sides: Sequence[str]) -> None:
     if short:
         short.sort(key=lambda row: (*KINDS, KIND).index(row["kind"]))
         show(f"What falls short: {sides[0]}", SHORT_COLUMNS, short, sections=("kind",))
-    other = [{**row, "left": f"{row['params_left']:.2f}"} for row in rows if row["kind"] == KIND]
+    other = [
+        {"whole": "", "error": math.nan, **row, "left": f"{row['params_left']:.2f}"}
+        for row in rows
+        if row["kind"] == KIND
+    ]
     if other:
         show(f"Other tasks: parameters left after halving (at most {ENOUGH}, or why)", OTHER_COLUMNS, other)
     show("Networks by kind", SUMMARY_COLUMNS, summary(rows, sides), sections=("kind",))

@@ -119,7 +119,7 @@ class Siamese(nn.Module):
         super().__init__()
         self.tower = nn.Sequential(
             nn.Conv2d(1, 32, 7), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 6 * 6, 256), nn.Sigmoid(),
+            nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 5 * 5, 256), nn.Sigmoid(),
         )  # fmt: skip
         self.head = nn.Linear(256, 1)
 
@@ -165,9 +165,7 @@ OTHER_TASKS: dict[str, OtherTask] = {
     "other/retinanet-3-levels": OtherTask(Detector, ((3, 96, 96),)),
     "other/unet-transposed": OtherTask(lambda: UNet(bilinear=False), ((3, 64, 64),)),
     "other/unet-bilinear": OtherTask(lambda: UNet(bilinear=True), ((3, 64, 64),)),
-    "other/srcnn": OtherTask(
-        srcnn, ((1, 48, 48),), "the first and the last layer have one channel on their other side"
-    ),
+    "other/srcnn": OtherTask(srcnn, ((1, 48, 48),), "the image's one channel stays at both ends"),
     "other/espcn": OtherTask(espcn, ((1, 32, 32),)),
     "other/crnn": OtherTask(Crnn, ((1, 32, 96),), "the LSTM's hidden units stay"),
     "other/siamese": OtherTask(Siamese, ((1, 44, 44), (1, 44, 44))),

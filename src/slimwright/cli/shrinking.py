@@ -27,7 +27,7 @@ from slimwright.cli.arguments import (
     task_of,
     with_classes,
 )
-from slimwright.cli.consoles import out_console, progress
+from slimwright.cli.consoles import err_console, out_console, progress
 from slimwright.errors import RequestError
 
 SHRINK = (
