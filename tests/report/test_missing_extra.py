@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from manifest_example import example_manifest, example_recipe
 
+from manifest_example import example_manifest, example_recipe
 from slimwright.errors import MissingExtra
 from slimwright.report import missing_page, write_inspection, write_report
 
