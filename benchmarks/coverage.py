@@ -7,6 +7,9 @@
                norms and means over channels, which are then taken over those that are left
     exported   ONNX Runtime computes the pruned network from an ONNX file, up to 1e-4
 
+Networks of other tasks (`other_tasks.py`: detection, segmentation, super-resolution, text, pairs, sound, video) are
+cut by us alone, and counted apart; `--only other` runs just these.
+
 Networks are those of `architectures.py`, at the image size they were published at, with random weights. The headline
 counts convolutional and hybrid ones; `--kinds` runs others, which are counted apart. Each network runs in a process of
 its own for each side, stage by stage within a limit in CPU seconds (`coverage_sides.py`); what crashes or hangs ends
@@ -20,6 +23,7 @@ it has.
 import argparse
 import fnmatch
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -38,6 +42,8 @@ from rich.console import Console
 
 from lib.architectures import KINDS, Architecture, architectures, watched
 from lib.coverage_sides import LIMITS, SEED, Task, work
+from lib.other_task_side import ENOUGH
+from lib.other_tasks import KIND, OTHER_TASKS
 from lib.results import Column, environment, parser, publish, show
 
 OUT = Path(__file__).resolve().parents[1] / "out" / "coverage"
@@ -62,6 +68,12 @@ SHORT_COLUMNS = (
     Column("peer", "peer"),
     Column("seconds", "s", "{:.0f}"),
     Column("reason", "why"),
+)
+OTHER_COLUMNS = (
+    Column("name", "network"),
+    Column("left", "params left"),
+    Column("error", "off by", "{:.0e}"),
+    Column("whole", "why more"),
 )
 SUMMARY_COLUMNS = (
     Column("kind", "kind"),
@@ -146,13 +158,27 @@ def main() -> None:
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
-    listed = sorted(map(watched, QUICK), key=lambda one: one.params) if asked.quick else architectures(OUT)
-    networks = wanted(listed, asked)
+    others = [other_task(name) for name in OTHER_TASKS]
+    if asked.only == "other":
+        asked.only, asked.kinds, asked.side = "", KIND, "ours"
+    listed = (
+        sorted(map(watched, QUICK), key=lambda one: one.params)
+        if asked.quick
+        else architectures(OUT)
+        if asked.kinds != KIND
+        else []
+    )
+    networks = wanted([*listed, *others], asked)
     request = json.dumps([asked.only, asked.kinds, asked.quick, asked.until])
     run, rows = earlier(asked.rows, request) if asked.resume else (datetime.now(UTC).isoformat(), [])
     have = {(row["name"], row["side"]) for row in rows}
     sides = SIDES[asked.side]
-    tasks = [Task(one, side, asked.until, asked.patience) for one in networks for side in sides]
+    tasks = [
+        Task(one, side, asked.until, asked.patience)
+        for one in networks
+        for side in sides
+        if side == OURS or one.kind != KIND
+    ]
     tasks = [task for task in tasks if (task.architecture.name, task.side) not in have]
     asked.rows.parent.mkdir(parents=True, exist_ok=True)
     with asked.rows.open("a") as file:
@@ -169,11 +195,19 @@ def main() -> None:
     publish(asked, headline=headline(rows), rows=rows, environment={**versions, **allowed})
 
 
+def other_task(name: str) -> Architecture:
+    """A network of another task as one of the survey."""
+    parameters = sum(parameter.numel() for parameter in OTHER_TASKS[name].make().parameters())
+    return Architecture(name, KIND, OTHER_TASKS[name].shapes[0], parameters)
+
+
 def options() -> argparse.Namespace:
     known = parser(__doc__ or "")
     known.add_argument("--side", choices=SIDES, default="both")
-    known.add_argument("--only", metavar="PATTERNS", default="", help="networks by name: 'resnet*,timm/vgg*'")
-    known.add_argument("--kinds", metavar="KINDS", default=",".join(HEADLINE_KINDS), help=f"of {','.join(KINDS)}")
+    known.add_argument("--only", metavar="PATTERNS", default="", help="networks by name: 'resnet*,timm/vgg*'; other")
+    known.add_argument(
+        "--kinds", metavar="KINDS", default=",".join((*HEADLINE_KINDS, KIND)), help=f"of {','.join((*KINDS, KIND))}"
+    )
     known.add_argument("--jobs", type=int, default=2, help="how many processes at once")
     known.add_argument("--until", default="", choices=["", *LIMITS[OURS]], help="stop behind this stage")
     known.add_argument("--patience", type=float, default=1.0, help="multiplies every limit")
@@ -282,14 +316,21 @@ def report(rows: Sequence[Row], sides: Sequence[str]) -> None:
         if row["side"] == sides[0] and shortfall(row)
     ]
     if short:
-        short.sort(key=lambda row: KINDS.index(row["kind"]))
+        short.sort(key=lambda row: (*KINDS, KIND).index(row["kind"]))
         show(f"What falls short: {sides[0]}", SHORT_COLUMNS, short, sections=("kind",))
+    other = [
+        {"whole": "", "error": math.nan, **row, "left": f"{row['params_left']:.2f}"}
+        for row in rows
+        if row["kind"] == KIND
+    ]
+    if other:
+        show(f"Other tasks: parameters left after halving (at most {ENOUGH}, or why)", OTHER_COLUMNS, other)
     show("Networks by kind", SUMMARY_COLUMNS, summary(rows, sides), sections=("kind",))
 
 
 def summary(rows: Sequence[Row], sides: Sequence[str]) -> list[Row]:
     found = []
-    for kind in KINDS:
+    for kind in (*KINDS, KIND):
         for side in sides:
             mine = [row for row in rows if row["kind"] == kind and row["side"] == side]
             if mine:
@@ -323,6 +364,11 @@ def headline(rows: Sequence[Row]) -> dict[str, float]:
         found[f"{prefix}peer_pruned"] = sum(row["pruned"] for row in peer)
         found[f"{prefix}peer_pruned_exact"] = sum(row["pruned"] and row["exact"] for row in peer)
         found[f"{prefix}peer_exported_equal"] = sum(row["pruned"] and row["exported"] for row in peer)
+    other = [row for row in rows if row["kind"] == KIND]
+    if other:
+        found["other_tasks"] = len(other)
+        found["other_tasks_exact"] = sum(row["captured"] and row["pruned"] and row["exact"] for row in other)
+        found["other_tasks_exported_equal"] = sum(row["pruned"] and row["exported"] for row in other)
     return found
 
 

@@ -23,7 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib import other_task_side
 from lib.architectures import Architecture, built
+from lib.other_tasks import KIND
 from slimwright.coupling.masked import masked
 
 SEED = 0
@@ -91,7 +93,10 @@ def work(task: Task, pipe: "Connection[Any, Any]") -> None:
     warnings.simplefilter("ignore")
     progress = Progress(task, pipe)
     try:
-        SIDES[task.side](task.architecture, progress)
+        if task.architecture.kind == KIND:
+            other_task_side.by_slimwright(task.architecture.name, progress)
+        else:
+            SIDES[task.side](task.architecture, progress)
     except Finished:
         pass
     except BrokenPipeError:  # the parent was killed
@@ -136,12 +141,12 @@ def by_slimwright(one: Architecture, progress: Progress) -> None:
         got = small.to_module()(images[:2])
         left = count(small)
         assert got.shape == scores.shape
-        progress.found(_pruned(left.params, cost.params) | {"macs_left": left.macs / cost.macs})
+        progress.found(pruned(left.params, cost.params) | {"macs_left": left.macs / cost.macs})
     with progress.stage("check"), torch.no_grad():
         dtype = _widest(net)
         wanted = masked(net, coupling, keep, images[:2].to(dtype))
         error = _relative(small.to_module().to(dtype)(images[:2].to(dtype)), wanted.scores)
-        progress.found(_judged(error, _relative(wanted.scores, scores), dtype) | {"norms": len(wanted.norms)})
+        progress.found(judged(error, _relative(wanted.scores, scores), dtype) | {"norms": len(wanted.norms)})
     _exported(lambda path: _written(small, path), got[:1], images[:1], progress)
 
 
@@ -179,14 +184,14 @@ def by_torch_pruning(one: Architecture, progress: Progress) -> None:
     with progress.stage("forward"), torch.no_grad():
         got = model.eval()(images[:2])
         assert got.shape == scores.shape
-        progress.found(_pruned(sum(p.numel() for p in model.parameters()), before))
+        progress.found(pruned(sum(p.numel() for p in model.parameters()), before))
     with progress.stage("check"), torch.no_grad():
         if dropped.statistics:
             progress.found({"norms": len(dropped.statistics)})
         else:
             dropped.hide(original)
             error, effect, dtype = _compared(model, original, images[:2], scores)
-            progress.found(_judged(error, effect, dtype) | {"norms": 0})
+            progress.found(judged(error, effect, dtype) | {"norms": 0})
     _exported(lambda path: _export_module(model, images[:1], path), got[:1], images[:1], progress)
 
 
@@ -339,13 +344,13 @@ def _compared(
     return exact, effect, torch.float64
 
 
-def _judged(error: float, effect: float, dtype: torch.dtype) -> dict[str, object]:
+def judged(error: float, effect: float, dtype: torch.dtype) -> dict[str, object]:
     """Exact is what is off by little, and by far less than pruning changes."""
     exact = error <= min(EXACT[dtype], effect / 100)
     return {"exact": exact, "error": error, "effect": effect, "precision": str(dtype).removeprefix("torch.")}
 
 
-def _pruned(left: int, before: int) -> dict[str, object]:
+def pruned(left: int, before: int) -> dict[str, object]:
     return {"params_left": left / before, "pruned": left <= PRUNED * before}
 
 

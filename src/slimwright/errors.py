@@ -7,13 +7,16 @@
     │   ├── DataError           the data set is missing, empty or of the wrong shape
     │   ├── BudgetError         a limit that is not a limit
     │   ├── ProfileError        a device profile that is missing or not valid
-    │   └── BundleError         a bundle that is incomplete or was changed
+    │   ├── BundleError         a bundle that is incomplete or was changed
+    │   └── MissingExtra        packages that an extra brings are not installed
     ├── ConversionError         a converter failed, crashed or took too long: exit status 1
     ├── DeviceError             a device could not be reached, or could not do the job: exit status 1
     └── ProofError              an artefact that does not compute what its net computes: exit status 1
 
 A budget that is missed is no error: the best model found is still saved, and the exit status is 1.
 """
+
+from importlib.util import find_spec
 
 
 class SlimwrightError(Exception):
@@ -48,6 +51,10 @@ class BundleError(RequestError):
     """A bundle that is incomplete or was changed."""
 
 
+class MissingExtra(RequestError):
+    """Packages that an extra brings are not installed."""
+
+
 class ProofError(SlimwrightError):
     """An artefact does not compute what its net computes."""
 
@@ -58,3 +65,10 @@ class ConversionError(SlimwrightError):
 
 class DeviceError(SlimwrightError):
     """A device could not be reached, or could not do the job."""
+
+
+def check_extra(extra: str, what: str, *modules: str) -> None:
+    """Raise MissingExtra where modules that an extra of the package brings are missing; `what` says what needs them."""
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise MissingExtra(f"{what} {' and '.join(missing)}: python -m pip install 'slimwright[{extra}]'")

@@ -1,9 +1,11 @@
+import sys
+
 import pytest
 import torch
 
 from slimwright.data import PARTS, ArrayData, digits, labelled
 from slimwright.data.digits import jittered
-from slimwright.errors import RequestError
+from slimwright.errors import MissingExtra
 
 
 def test_the_digits_are_all_there(digit_data: ArrayData) -> None:
@@ -14,8 +16,10 @@ def test_the_digits_are_all_there(digit_data: ArrayData) -> None:
 
 
 def test_without_the_package_that_holds_them_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(RequestError, match="python -m pip install scikit-learn"):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(
+        MissingExtra, match=r"the digits are a file of sklearn: python -m pip install 'slimwright\[data\]'"
+    ):
         digits()
 
 

@@ -1,6 +1,7 @@
 """The main job from Python, on real digits and the real runtime."""
 
 import json
+import sys
 from pathlib import Path
 
 import onnx
@@ -49,6 +50,20 @@ def test_a_bundle_holds_all_that_it_promises(bundle: Bundle) -> None:
     assert {path.name for path in bundle.path.iterdir()} == names
     assert load_bundle(bundle.path).manifest == bundle.manifest
     assert not [path for path in bundle.path.parent.iterdir() if path != bundle.path]
+
+
+def test_without_what_draws_charts_the_bundle_has_no_page(
+    bundle: Bundle, net: Net, data: ArrayData, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "altair", None)
+    told: list[Event] = []
+    settings, out = Settings(cache=cache, name="resnet8"), tmp_path / "plain"
+    plain = shrink(
+        net, data=data, budget=Budget(macs="0.5x", max_drop=5.0), out=out, settings=settings, tell=told.append
+    )
+    left = {path.name for path in bundle.path.iterdir()} - {path.name for path in out.iterdir()}
+    assert left == {"report.html", "plots"} and load_bundle(out).recipe == plain.recipe == bundle.recipe
+    assert any(event.note.startswith("the page was left out: the page's charts need altair") for event in told)
 
 
 def test_the_result_meets_the_budget_and_the_summary_tells_the_truth(bundle: Bundle, net: Net, data: ArrayData) -> None:

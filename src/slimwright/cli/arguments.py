@@ -40,6 +40,14 @@ WeightsOption = Annotated[
         help="weights for a zoo name or module:callable: .safetensors, or a file of torch.save, of which nothing is run"
     ),
 ]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        help="names of the model's outputs in order, a file with one a line or cat,dog: where the data's labels are "
+        "some of them, the model's head is cut to these",
+    ),
+]
 ImageOption = Annotated[str | None, typer.Option(help="channels x height x width, if not the network's own")]
 InputOption = Annotated[
     list[str] | None,
@@ -80,6 +88,24 @@ def target_of(spec: str, token_file: Path | None) -> "Target":
     except OSError as error:
         raise RequestError(f"cannot read the token in {token_file}: {error.strerror}") from error
     return target(spec, token=token)
+
+
+def with_classes(original: "Original", names: str | None, data: "Dataset | None") -> "Original":
+    """Return the original with its head cut to the data's labels, which are found among `--classes`.
+
+    Raises RequestError where there is no data to have labels, or as many names as outputs.
+    """
+    from slimwright.data import class_names, places_of
+    from slimwright.measure import kept_to
+
+    if names is None:
+        return original
+    if data is None:
+        raise RequestError("--classes names the model's outputs, of which the data's labels are kept; give --data too")
+    every, outputs = class_names(names), original.output_shapes
+    if len(outputs) == 1 and outputs[0][-1] != len(every):
+        raise RequestError(f"--classes names {len(every)} classes; the model gives scores of {outputs[0][-1]}")
+    return kept_to(original, places_of(data.labels, every))
 
 
 def task_of(spec: str | None, data: "Dataset", original: "Original") -> "Task":

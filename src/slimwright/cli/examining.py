@@ -1,5 +1,6 @@
 """`slimwright inspect`, `compare`, `doctor` and `devices`: what networks cost, and where they run."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 import typer
 
 from slimwright.cli.arguments import (
+    ClassesOption,
     ImageOption,
     InputOption,
     JsonOption,
@@ -17,6 +19,7 @@ from slimwright.cli.arguments import (
     WeightsOption,
 )
 from slimwright.cli.consoles import out_console, progress
+from slimwright.errors import check_extra
 
 INSPECT = (
     "Examples:\n\n  slimwright inspect resnet20\n\n"
@@ -51,6 +54,7 @@ def inspect(
         str | None, typer.Option(help="measure the metric on this data: digits, a .safetensors file, module:callable")
     ] = None,
     task: TaskOption = None,
+    classes: ClassesOption = None,
     image: ImageOption = None,
     sizes: InputOption = None,
     weights: WeightsOption = None,
@@ -73,16 +77,21 @@ def inspect(
     """Show what a network costs, layer by layer, or compare several. Counts are exact, for one image."""
     from slimwright import jobs
     from slimwright.cli import tables
-    from slimwright.cli.arguments import task_of
+    from slimwright.cli.arguments import task_of, with_classes
     from slimwright.cli.sources import load_data
     from slimwright.cli.subjects import image_shape, input_sizes, subjects
     from slimwright.measure import as_data
     from slimwright.report import write_inspection
 
+    if html:
+        check_extra("report", "a page's charts need", "altair", "vl_convert")
     shape, fixed = image_shape(image) if image else None, input_sizes(sizes or ())
     with progress(quiet) as tell:
         found = load_data(data, seed) if data else None
         nets = subjects(models, data=found, image=shape, sizes=fixed, weights=weights, tell=tell)
+        if classes:
+            cut = [with_classes(net.original, classes, found) for net in nets]
+            nets = [dataclasses.replace(net, original=of, artefact=None) for net, of in zip(nets, cut, strict=True)]
         wanted = task_of(task, found, nets[0].original) if found and task else None
         timed = len(nets) > 1 if measure is None else measure
         seen = jobs.inspect(nets, data=found, task=wanted, timed=timed, tell=tell)

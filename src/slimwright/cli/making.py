@@ -11,6 +11,7 @@ from slimwright.cli.arguments import (
     DEFAULT_CACHE,
     DEFAULT_TOKEN,
     CacheOption,
+    ClassesOption,
     ComputeOption,
     DataOption,
     ForceOption,
@@ -28,6 +29,7 @@ from slimwright.cli.arguments import (
     WeightsOption,
     target_of,
     task_of,
+    with_classes,
 )
 from slimwright.cli.consoles import out_console, progress
 from slimwright.errors import RequestError
@@ -68,6 +70,7 @@ def export(
     precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16, int8, or all; may be repeated")] = None,
     data: Annotated[str | None, typer.Option(help="to calibrate INT8 on and to prove the metric with")] = None,
     task: TaskOption = None,
+    classes: ClassesOption = None,
     image: ImageOption = None,
     sizes: InputOption = None,
     weights: WeightsOption = None,
@@ -96,6 +99,7 @@ def export(
             shape = image_shape(image) if image else None
             (subject,) = subjects([model], image=shape, sizes=input_sizes(sizes or ()), weights=weights)
             original = subject.original
+        original = with_classes(original, classes, found)
         effort = dataclasses.replace(exporting.EFFORT.alone, threads=threads)
         result = exporting.export(
             original,

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from slimwright.cli.arguments import (
     DEFAULT_CACHE,
     CacheOption,
+    ClassesOption,
     ComputeOption,
     DataOption,
     ForceOption,
@@ -23,8 +25,9 @@ from slimwright.cli.arguments import (
     WeightsOption,
     target_of,
     task_of,
+    with_classes,
 )
-from slimwright.cli.consoles import out_console, progress
+from slimwright.cli.consoles import err_console, out_console, progress
 from slimwright.errors import RequestError
 
 SHRINK = (
@@ -56,6 +59,7 @@ def shrink(
         float, typer.Option(help="how much the metric may drop, in its own steps: percentage points of accuracy")
     ] = 1.0,
     task: TaskOption = None,
+    classes: ClassesOption = None,
     runtime: Annotated[
         str, typer.Option(help="that the result is for: onnxruntime, ort, ncnn, mnn, executorch, litert or openvino")
     ] = "onnxruntime",
@@ -85,6 +89,7 @@ def shrink(
     from slimwright.cli import tables
     from slimwright.cli.sources import load_data, load_original
     from slimwright.cost import Budget
+    from slimwright.report import missing_page
 
     limits = {"latency": latency, "size": size, "memory": memory, "macs": macs, "energy": energy, "minimise": minimise}
     given = [f"--{name}" for name, value in limits.items() if value is not None]
@@ -119,6 +124,7 @@ def shrink(
     with progress(quiet) as tell:
         found = load_data(data, seed)
         original = load_original(model, found, weights=weights, cache=cache, device=compute, tell=tell)
+        original = with_classes(original, classes, found)
         wanted = task_of(task, found, original)
         if budget is None:
             front = jobs.front(original, data=found, out=out, task=wanted, settings=settings, tell=tell)
@@ -132,6 +138,8 @@ def shrink(
         else:
             out_console.print(tables.front(front, out), soft_wrap=True)
         return
+    if why := missing_page():
+        err_console.print(escape(why), soft_wrap=True)
     if as_json:
         print(bundle.summary.model_dump_json(indent=1))
     else:

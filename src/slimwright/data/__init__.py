@@ -36,6 +36,7 @@ from slimwright.data.glyphs import Glyphs, SceneData, Scenes, glyphs, scenes
 from slimwright.data.idx import mnist
 from slimwright.data.lines import text_lines
 from slimwright.data.masks import mask_folder
+from slimwright.data.naming import class_names, places_of
 from slimwright.data.pairs import pair_folder
 from slimwright.data.pictures import opened
 from slimwright.data.points import point_file
@@ -64,6 +65,7 @@ __all__ = [
     "as_inputs",
     "cifar10",
     "cifar100",
+    "class_names",
     "coco",
     "count_of",
     "digits",
@@ -86,6 +88,7 @@ __all__ = [
     "opened",
     "pair_folder",
     "part_fingerprint",
+    "places_of",
     "point_file",
     "preprocessing_of",
     "scenes",

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimwright.data.dataset import ArrayData, split
-from slimwright.errors import RequestError
+from slimwright.errors import check_extra
 
 FILE = "datasets/data/digits.csv.gz"  # of scikit-learn: reading it needs nothing of the package, which takes a second
 SIZE, MEAN, STD = 32, 0.305, 0.324  # of the up-sampled images in 0..1
@@ -23,7 +23,7 @@ SIZE, MEAN, STD = 32, 0.305, 0.324  # of the up-sampled images in 0..1
 def digits(seed: int = 0) -> ArrayData:
     """Return the digits as [1, 32, 32] images; `seed` fixes which image is in which part.
 
-    Raises RequestError where scikit-learn is not installed.
+    Raises MissingExtra where scikit-learn is not installed.
     """
     rows = _rows()
     raw = torch.from_numpy(rows[:, :-1]).reshape(-1, 1, 8, 8) / 16
@@ -44,9 +44,9 @@ def digits(seed: int = 0) -> ArrayData:
 
 def _rows() -> np.ndarray:
     """Grey levels of 64 pixels and the digit, [1797, 65]."""
+    check_extra("data", "the digits are a file of", "sklearn")
     package = importlib.util.find_spec("sklearn")
-    if package is None or package.origin is None:
-        raise RequestError("the digits are a file of scikit-learn: python -m pip install scikit-learn")
+    assert package is not None and package.origin is not None
     with gzip.open(Path(package.origin).parent / FILE, "rt") as file:
         return np.loadtxt(file, delimiter=",", dtype=np.float32)
 

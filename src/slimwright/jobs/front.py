@@ -36,7 +36,7 @@ from slimwright.measure import (
     original_of,
 )
 from slimwright.progress import Event, Tell, told
-from slimwright.report import write_front
+from slimwright.report import missing_page, write_front
 from slimwright.runtimes import lent
 from slimwright.search import Candidate, Evaluation, Goal, Space, plan_once
 from slimwright.tasks import Metric, Task, task_for
@@ -86,7 +86,10 @@ def front(
             tell(Event("front", len(budgets), len(budgets)))
         record = _record(bench, budgets, found, settings.name, stages)
         (folder / FRONT).write_text(as_json(record))
-        write_front(folder, record)
+        if why := missing_page():
+            tell(Event("report", 1, 1, why))
+        else:
+            write_front(folder, record)
     return record
 
 

@@ -23,7 +23,7 @@ from slimwright.jobs.searched import searched
 from slimwright.jobs.stages import Stages
 from slimwright.measure import BUNDLED, MANIFEST, Bundle, Original, original_of
 from slimwright.progress import Event, Tell, told
-from slimwright.report import write_report
+from slimwright.report import missing_page, write_report
 from slimwright.runtimes import Workshop, lent
 from slimwright.search import Policy, Tuning, key_of, measured_plan, open_journal
 from slimwright.targets import Local, Target
@@ -73,7 +73,8 @@ def shrink(
     Progress goes to `tell`; without, it is shown where standard error is a terminal, and in notebooks.
 
     If no model fits, the bundle holds the nearest one, and its summary says what was missed. `out` appears whole or
-    not at all. Raises RequestError for what cannot be done and ProofError where the runtime disagrees with the net.
+    not at all; its page is left out where what draws charts is not installed. Raises RequestError for what cannot be
+    done and ProofError where the runtime disagrees with the net.
     """
     settings, out = settings or Settings(), Path(out)
     usable(settings.device)
@@ -97,7 +98,10 @@ def shrink(
             found = searched(bench, settings.policy, budget, settings.tuning, stages=stages, cache=cache)
         with stages("prove"):
             bundle = handed_over(bench, found, budget, original, folder, Named(settings.name, settings.licence), stages)
-        write_report(folder, bundle.manifest, bundle.recipe, settings.techniques)
+        if why := missing_page():
+            tell(Event("report", 1, 1, why))
+        else:
+            write_report(folder, bundle.manifest, bundle.recipe, settings.techniques)
         bench.journal.keep_files_of([bench.original().key, found.key])
     return replace(bundle, path=out)
 

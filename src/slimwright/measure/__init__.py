@@ -25,7 +25,7 @@ from slimwright.measure.front import FRONT, FRONT_FILES, FRONT_PAGE, Front, Fron
 from slimwright.measure.inspection import Inspection, Measured, Row, as_data, grouped, inspection_of
 from slimwright.measure.interval import drop_interval, least_drop, least_share
 from slimwright.measure.layers import layers_of, memory_of
-from slimwright.measure.original import Original, compared, expected_of, original_file, original_of
+from slimwright.measure.original import Original, compared, expected_of, kept_to, original_file, original_of
 from slimwright.measure.prove import EFFORTS, TOLERANCE, Exam, ProofEffort, Proven, outputs_of, parity, prove, times
 from slimwright.measure.records import (
     DataCard,
@@ -88,6 +88,7 @@ __all__ = [
     "expected_of",
     "grouped",
     "inspection_of",
+    "kept_to",
     "layers_of",
     "least_drop",
     "least_share",

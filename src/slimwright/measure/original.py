@@ -7,19 +7,21 @@ only be run by unpickling it, which is never done: there the reading is the orig
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from slimwright.data import Inputs, as_inputs, tensors_of
-from slimwright.errors import ModelError, ProofError
+from slimwright.errors import ModelError, ProofError, RequestError
 from slimwright.graph import Net, images_at_once, random_inputs
 from slimwright.importers import Sizes, capture, net_of_file, read_file, write_in_one_file
 from slimwright.runtimes import Artefact
 from slimwright.targets import Effort, Local, measure
 from slimwright.tasks import Forward, Outputs
+from slimwright.techniques.solver.draft import Draft
+from slimwright.techniques.subset import subset
 
 READING_TOLERANCE = 1e-4  # of the largest value of an output: float32 in another order of sums
 HALF_TOLERANCE = 0.02  # where the file computes in float16 or bfloat16, and our reading in float32
@@ -103,6 +105,27 @@ def compared(original: Original, inputs: Inputs | None = None) -> Original:
 def _least_scale(net: Net, name: str) -> float:
     """What an output's largest value counts as at least: where all chances are next to nothing, runtimes round them."""
     return LEAST_CHANCE if "sigmoid" in net[name].op else 1e-12
+
+
+def kept_to(original: Original, classes: Sequence[int]) -> Original:
+    """Return the original that gives the scores of some classes alone, in that order.
+
+    Its head is cut to them, and its own outputs are taken at those places. Raises RequestError for a model that does
+    not give one table of scores [N, classes], and for a class that is not there or named twice.
+    """
+    shapes = original.output_shapes
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        said = " and ".join(str([*shape]) for shape in shapes)
+        raise RequestError(f"the model returns {said}; classes are chosen of models that return one table of scores")
+    net = subset(Draft.of(original.net), classes).net
+    grid = None if original.on_grid is None else subset(Draft.of(original.on_grid), classes).net
+    rows = torch.tensor(list(classes))
+
+    def forward(inputs: Inputs) -> Outputs:
+        (scores,) = original.forward(inputs)
+        return (scores.index_select(1, rows),)
+
+    return original if net is original.net else compared(replace(original, net=net, forward=forward, on_grid=grid))
 
 
 def expected_of(original: Original, inputs: Inputs, known: Outputs | None = None, *, random: bool = False) -> Outputs:

@@ -14,7 +14,7 @@ from slimwright.report.figures import (
     size,
 )
 from slimwright.report.inspected import write_inspection
-from slimwright.report.write import write_front, write_report
+from slimwright.report.write import missing_page, write_front, write_report
 
 __all__ = [
     "NONE",
@@ -23,6 +23,7 @@ __all__ = [
     "ends",
     "figures_of",
     "fixed",
+    "missing_page",
     "notes",
     "op_name",
     "reasons",

@@ -7,15 +7,19 @@ from markupsafe import Markup
 
 from slimwright import units
 from slimwright.atomic import replacing
-from slimwright.errors import RequestError
+from slimwright.errors import RequestError, check_extra
 from slimwright.measure import Inspection
 from slimwright.report import figures
+from slimwright.report.write import CHARTS, DRAWING
 
 HERE = Path(__file__).parent
 
 
 def write_inspection(path: Path, found: Sequence[Inspection], depth: int | None = None) -> None:
-    """Write the page; with a `depth`, layers by module. Raises RequestError where nothing can be written."""
+    """Write the page; with a `depth`, layers by module.
+
+    Raises RequestError where nothing can be written, and MissingExtra where what draws charts is not installed.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -26,6 +30,7 @@ def write_inspection(path: Path, found: Sequence[Inspection], depth: int | None 
 
 def inspection_page(found: Sequence[Inspection], depth: int | None = None) -> str:
     """Return an inspection as HTML. Names come from models and are escaped; only our own style and script are not."""
+    check_extra("report", CHARTS, *DRAWING)
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from slimwright.report.layer_charts import charts, latencies  # which takes half a second to import

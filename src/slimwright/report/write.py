@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slimwright.errors import MissingExtra, check_extra
 from slimwright.measure import FRONT_PAGE, REPORT, Front, Manifest
 from slimwright.techniques import TECHNIQUES, Recipe, Technique
 
@@ -14,12 +15,18 @@ if TYPE_CHECKING:
     from slimwright.report.charts import Chart
 
 PLOTS = "plots"
+CHARTS = "the page's charts need"
+DRAWING = ("altair", "vl_convert")
 
 
 def write_report(
     bundle_path: Path, manifest: Manifest, recipe: Recipe, techniques: Sequence[Technique] = TECHNIQUES
 ) -> None:
-    """Write `report.html` and `plots/*.png` into a bundle's folder; every number in them is the manifest's."""
+    """Write `report.html` and `plots/*.png` into a bundle's folder; every number in them is the manifest's.
+
+    Raises MissingExtra where what draws charts is not installed.
+    """
+    check_extra("report", CHARTS, *DRAWING)
     from slimwright.report.charts import charts
     from slimwright.report.page import page
 
@@ -29,7 +36,11 @@ def write_report(
 
 
 def write_front(folder: Path, found: Front) -> None:
-    """Write `front.html` and `plots/*.png` into a folder; every number in them is the front's."""
+    """Write `front.html` and `plots/*.png` into a folder; every number in them is the front's.
+
+    Raises MissingExtra where what draws charts is not installed.
+    """
+    check_extra("report", CHARTS, *DRAWING)
     from slimwright.report.front_page import front_charts, front_page
 
     drawn = list(front_charts(found))
@@ -43,6 +54,15 @@ def _write_plots(folder: Path, drawn: Sequence["Chart"]) -> None:
     plots.mkdir(exist_ok=True)
     for chart in drawn:
         (plots / f"{chart.name}.png").write_bytes(_image(chart))
+
+
+def missing_page() -> str:
+    """Why no page can be written here, or nothing."""
+    try:
+        check_extra("report", CHARTS, *DRAWING)
+    except MissingExtra as error:
+        return f"the page was left out: {error}"
+    return ""
 
 
 def _image(chart: "Chart") -> bytes:

@@ -6,13 +6,14 @@ names, layouts, an open batch, and an opset that is no newer, where torch and on
 calls a single picture "image" and a single row of numbers "scores"; all else has the name that it has in the net.
 """
 
+import inspect
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,8 @@ def _program(net: Net, outputs: Sequence[str], *, any_batch: bool) -> Any:
         shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in examples)
     try:
         with _quiet():
-            program = exporter.export(
-                module, examples, registry=_operators(), opset_version=OPSET, verbose=False, dynamic_shapes=shapes,
+            program = _exporter()(
+                module, examples, opset_version=OPSET, verbose=False, dynamic_shapes=shapes,
                 input_names=[f"{GIVEN}{k}" for k in range(len(examples))],
                 output_names=[f"{FOUND}{k}" for k in range(len(outputs))],
             )  # fmt: skip
@@ -148,6 +149,13 @@ def _in_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             continue
         return converted
     return model
+
+
+def _exporter() -> Callable[..., Any]:
+    """What writes a module: what `torch.onnx.export` calls, or before torch 2.13 that itself."""
+    if "opset_version" in inspect.signature(exporter.export).parameters:
+        return partial(exporter.export, registry=_operators())
+    return partial(torch.onnx.export, dynamo=True, optimize=False)
 
 
 @cache

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimwright.data import Dataset, Targets, tensors_of
-from slimwright.errors import DataError
+from slimwright.errors import DataError, check_extra
 from slimwright.tasks.classification import check_scores
 from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of
 
@@ -74,6 +74,7 @@ class MultiLabel:
 
         A score that is not a number counts as the lowest. Raises DataError where no class occurs.
         """
+        check_extra("data", "average precision needs", "sklearn")
         from sklearn.metrics import average_precision_score  # it takes a second to import
 
         shown = self._shown(targets).bool().cpu()

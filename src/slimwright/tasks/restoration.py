@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimwright.data import Dataset, Targets, tensors_of
-from slimwright.errors import DataError
+from slimwright.errors import DataError, check_extra
 from slimwright.tasks.gaussian import LEAST_DEVIATION, projected, squares
 from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of, shapes_said
 
@@ -158,6 +158,7 @@ def _pictures(targets: Targets) -> Tensor:
 
 def _ssim(made: Tensor, wanted: Tensor) -> float:
     """The structural similarity of two pictures [C, H, W]. Raises DataError where they are smaller than the window."""
+    check_extra("data", "structural similarity needs", "skimage")
     from skimage.metrics import structural_similarity  # it takes half a second to import
 
     if min(made.shape[1:]) < WINDOW:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from slimwright.errors import DataError
+from slimwright.errors import DataError, check_extra
 from slimwright.tasks.detection.boxes import MOST
 
 HALF, ALL = (0.5,), tuple(float(iou) for iou in np.linspace(0.5, 0.95, 10))  # intersections over union
@@ -42,6 +42,7 @@ def mean_average_precision(
 
 
 def _counted(data: dict[str, Any], detections: Any, overlaps: Sequence[float]) -> Any:
+    check_extra("data", "average precision needs", "faster_coco_eval")
     from faster_coco_eval import COCO, COCOeval_faster  # it is needed here alone
 
     truth = COCO(data)
