@@ -142,7 +142,7 @@ FAULTS: dict[str, tuple[Edit, str]] = {
     "no input": (lambda m: m.graph.ClearField("input"), "reads 'x'"),
     "an open height": (resized(2, dim_param="h"), r"dimension 2 is 'h'; say it, as in --input x=1x1x\?x6"),
     "an empty image": (resized(2, dim_value=0), "it must be a batch of float32 images"),
-    "a negative batch": (resized(0, dim_value=-1), "it must be a batch of float32 images"),
+    "a negative batch": (resized(0, dim_value=-2), "it must be a batch of float32 images"),
     "half precision": (
         lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", TensorProto.FLOAT16), "is float16",
     ),
@@ -176,7 +176,7 @@ def test_a_file_with_a_fault_is_refused_by_name(small: Path, fault: str) -> None
 def test_a_quantized_model_of_the_house_is_the_net_that_it_was(tmp_path: Path) -> None:
     net = read_onnx(exported_by_torchscript(hand_made("Residual"), tmp_path / "float.onnx", SHAPE, dynamic=False))
     onnxruntime.write_onnx(net, tmp_path / "net.onnx")
-    onnxruntime.quantize(tmp_path / "net.onnx", tmp_path / "int8.onnx", {"image": torch.randn(4, *SHAPE).numpy()})
+    onnxruntime.quantize(tmp_path / "net.onnx", tmp_path / "int8.onnx", {"x": torch.randn(4, *SHAPE).numpy()})
     found = read_onnx(tmp_path / "int8.onnx")
     images = torch.randn(3, *SHAPE)
     assert [node.op for node in found.weighted()] == [node.op for node in net.weighted()]
