@@ -73,9 +73,8 @@ PICTURED: dict[str, Callable[[Path, Preprocessing, int], Dataset]] = {  # named 
     "yolo": yolo,
     "voc": voc,
 }
-PLAIN: dict[
-    str, Callable[[int, int], Preprocessing]
-] = {  # what is done to pictures, where that is not what classifiers of photographs want
+# What is done to pictures where it is not what classifiers of photographs want.
+PLAIN: dict[str, Callable[[int, int], Preprocessing]] = {
     "pairs": partial(Preprocessing, fit="cut", mean=(0.0,), std=(1.0,)),  # resizing would take noise and blur away
     **dict.fromkeys(("coco", "yolo", "voc"), letterbox),
 }

@@ -1,11 +1,13 @@
 """A small detector and a small segmenter for rendered scenes (`scenes:boxes`, `scenes:masks`): our own, for trials.
 
 The detector is CenterNet (Zhou et al. 2019, arXiv 1904.07850) on a feature pyramid of three levels (Lin et al. 2017,
-arXiv 1612.03144); the segmenter is a U-Net (Ronneberger et al. 2015, arXiv 1505.04597) of three levels. The sides of
-images must be divisible by 16, and by 4.
+arXiv 1612.03144); the segmenter is a U-Net (Ronneberger et al. 2015, arXiv 1505.04597) of four levels. The sides of
+images must be divisible by 16, and by 8.
 """
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -45,24 +47,19 @@ class GlyphDetector(nn.Module):
 
 
 class GlyphUnet(nn.Module):
-    """Images to a score for each class and pixel."""
+    """Images to a score for each class and pixel. Most of the work is at the small sizes, where a character fits in."""
 
-    def __init__(self, *, classes: int, in_channels: int, width: int = 10) -> None:
+    def __init__(self, *, classes: int, in_channels: int, widths: Sequence[int] = (8, 24, 48, 96)) -> None:
         super().__init__()
-        self.down = nn.ModuleList(
-            [
-                nn.Sequential(*_conv(in_channels, width), *_conv(width, width)),
-                nn.Sequential(*_conv(width, 2 * width, 2), *_conv(2 * width, 2 * width)),
-                nn.Sequential(
-                    *_conv(2 * width, 4 * width, 2), *_conv(4 * width, 4 * width), *_conv(4 * width, 4 * width)
-                ),
-            ]
-        )
-        self.up = nn.ModuleList(
-            [nn.Sequential(*_conv(6 * width, 2 * width)), nn.Sequential(*_conv(3 * width, width), *_conv(width, width))]
-        )
-        self.scores = nn.Conv2d(width, classes, 1)
+        down = [nn.Sequential(*_conv(in_channels, widths[0]), *_conv(widths[0], widths[0]))]
+        pairs = list(pairwise(widths))
+        down += [nn.Sequential(*_conv(wide, deep, 2), *_conv(deep, deep)) for wide, deep in pairs]
+        self.down = nn.ModuleList(down)
+        self.narrow = nn.ModuleList(nn.Conv2d(deep, wide, 1) for wide, deep in reversed(pairs))
+        self.up = nn.ModuleList(nn.Sequential(*_conv(2 * wide, wide)) for wide, _ in reversed(pairs))
+        self.scores = nn.Conv2d(widths[0], classes, 1)
         he_normal(self)
+        nn.init.normal_(self.scores.weight, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] -> scores [N, classes, H, W]."""
@@ -70,8 +67,8 @@ class GlyphUnet(nn.Module):
         for stage in self.down:
             x = stage(x)
             levels.append(x)
-        for stage, level in zip(self.up, levels[-2::-1], strict=True):
-            x = stage(torch.cat([_doubled(x), level], 1))
+        for narrow, stage, level in zip(self.narrow, self.up, levels[-2::-1], strict=True):
+            x = stage(torch.cat([_doubled(narrow(x)), level], 1))
         scores: Tensor = self.scores(x)
         return scores
 

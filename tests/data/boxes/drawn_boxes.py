@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from slimwright.data import StreamedData, images_of, tensors_of, whole
+from slimwright.data import PARTS, StreamedData, images_of, tensors_of, whole
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2: the last pixel is not part of it
 COUNT = 12
@@ -33,7 +33,7 @@ def drawn(home: Path, suffix: str = ".png") -> list[tuple[str, tuple[int, int], 
 def check_boxes_surround_what_they_name(data: StreamedData) -> None:
     """In every part, on the pictures as a network sees them, within a pixel."""
     assert data.labels == ("cat", "dog") and data.task == "detection"
-    for part in ("train", "calibration", "validation", "test"):
+    for part in PARTS:
         inputs, targets = whole(data, part)
         (boxes,) = tensors_of(targets)
         assert boxes.dtype == torch.float32
