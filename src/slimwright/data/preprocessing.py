@@ -13,7 +13,8 @@
   at the left, and what is right of it is zero once the picture is normalized. This is how PaddleOCR's recognisers are
   trained and run (its `resize_norm_img`), but for the resampling.
 
-Every pixel is Pillow's. The original's sizes and where they went are a `Placement`, so that boxes, points and masks
+Every pixel is Pillow's, resized across first and then down: Pillow 13 itself goes down first for some tall pictures,
+earlier ones never do, and the levels differ by one in places. The original's sizes and where they went are a `Placement`, so that boxes, points and masks
 follow their picture.
 """
 
@@ -154,7 +155,8 @@ class Preprocessing:
         where = self.placement(image.width // factor, image.height // factor).times(factor)
         across, down = factor * self.width, factor * self.height
         if image.size != (where.width, where.height):
-            image = image.resize((where.width, where.height), FILTERS[interpolation or self.interpolation])
+            kernel = FILTERS[interpolation or self.interpolation]
+            image = image.resize((where.width, image.height), kernel).resize((where.width, where.height), kernel)
         if (where.left, where.top, *image.size) == (0, 0, across, down):
             return image
         level = self.fill if fill is None else fill
