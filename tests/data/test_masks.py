@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_folders import HIGH, WIDE, mask_home, save, squares
 from PIL import Image
 
+from dense_folders import HIGH, WIDE, mask_home, save, squares
 from slimwright.data import PARTS, Preprocessing, StreamedData, images_of, mask_folder, tensors_of, whole
 from slimwright.errors import DataError
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_folders import HIGH, SIDE, WIDE, point_table, save, squares
 
+from dense_folders import HIGH, SIDE, WIDE, point_table, save, squares
 from slimwright.data import PARTS, Preprocessing, StreamedData, images_of, point_file, tensors_of, whole
 from slimwright.data.preprocessing import Fit
 from slimwright.errors import DataError

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from dense_folders import save, squares
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dense_folders import save, squares
 from slimwright.data import PARTS, StreamedData, images_of, square, table_file, tensors_of, whole
 from slimwright.data.table import read_table
 from slimwright.errors import DataError

@@ -1,6 +1,7 @@
 """Files for one image, and outputs whose batch is not their first dimension: nets take any batch, files keep theirs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ STORED = {
 }  # fmt: skip
 
 
-def node(op: str, inputs: str, output: str, **attributes: object) -> NodeProto:
+def node(op: str, inputs: str, output: str, **attributes: Any) -> NodeProto:
     return helper.make_node(op, inputs.split(", "), [output], **attributes)
 
 

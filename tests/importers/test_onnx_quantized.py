@@ -1,7 +1,8 @@
 """Quantized `.onnx` files are read as the float models that they stand for, and compared with rounding and without."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from slimwright.importers.onnx.qlinear import READ
 
 SHAPE = (3, 12, 12)
 A_STEP = 0.02  # of the largest value: results that ONNX Runtime rounds the other way
-FORMATS = {
+FORMATS: dict[str, dict[str, Any]] = {
     "QDQ": {"quant_format": QuantFormat.QDQ, "per_channel": True},
     "weights in float, rounded by nodes": {
         "quant_format": QuantFormat.QDQ, "activation_type": QuantType.QInt8,
@@ -131,7 +132,7 @@ def test_a_file_of_the_dynamic_quantizer_is_its_float_model(float_file: Path, ki
 # by hand
 
 
-def written(path: Path, nodes: Sequence[NodeProto], tensors: dict[str, np.ndarray], *, opset: int = 21) -> Path:  # type: ignore[type-arg]
+def written(path: Path, nodes: Sequence[NodeProto], tensors: Mapping[str, Any], *, opset: int = 21) -> Path:
     """A file that takes "x" [1, 3, 12, 12] and returns "y"."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", (1, *SHAPE)),)]
     graph = helper.make_graph(
@@ -143,13 +144,13 @@ def written(path: Path, nodes: Sequence[NodeProto], tensors: dict[str, np.ndarra
     return path
 
 
-def node(op: str, inputs: str, outputs: str, domain: str = "", **attributes: object) -> NodeProto:
+def node(op: str, inputs: str, outputs: str, domain: str = "", **attributes: Any) -> NodeProto:
     name = f"{op.lower()}-{outputs}"
     return helper.make_node(op, inputs.split(" "), outputs.split(" "), name, domain=domain, **attributes)
 
 
 RNG = np.random.default_rng(5)
-GRIDS = {
+GRIDS: dict[str, Any] = {
     "xs": np.float32(1 / 50), "xz": np.uint8(100), "bs": np.float32(1 / 40), "bz": np.uint8(90),
     "ys": np.float32(1 / 30), "yz": np.uint8(60), "small": np.float32(1 / 250), "zero": np.uint8(0),
     "w": RNG.integers(-127, 127, (4, 3, 3, 3), dtype=np.int8), "bias": RNG.integers(-900, 900, 4, dtype=np.int32),
@@ -220,7 +221,7 @@ def test_every_operator_that_is_taken_apart_is_tested() -> None:
 def test_a_weight_is_its_scale_times_what_lies_over_its_zero_point(
     tmp_path_factory: pytest.TempPathFactory, integers: list[int], scales: list[float], zeros: list[int], axis: int
 ) -> None:
-    held = {
+    held: dict[str, Any] = {
         "q": np.array(integers, np.int8).reshape(4, 3, 1, 2), "s": np.array(scales, np.float32),
         "z": np.array(zeros, np.int8),
     }  # fmt: skip

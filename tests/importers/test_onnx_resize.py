@@ -1,6 +1,7 @@
 """Upsample, Resize and ConvTranspose in the forms that opsets gave them: as ONNX Runtime computes them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from onnx_files import apart, in_onnxruntime, saved
 from slimwright.importers.onnx import read_onnx
 
 SHAPE = (1, 2, 5, 6)
-NEAREST, LINEAR = {"mode": "nearest"}, {"mode": "linear"}
-FLOOR = NEAREST | {"nearest_mode": "floor"}
+LINEAR: dict[str, Any] = {"mode": "linear"}
+FLOOR: dict[str, Any] = {"mode": "nearest", "nearest_mode": "floor"}
 
 
 def reads_like_onnx_runtime(path: Path, shape: tuple[int, ...]) -> bool:
@@ -20,7 +21,7 @@ def reads_like_onnx_runtime(path: Path, shape: tuple[int, ...]) -> bool:
     return apart(read_onnx(path).run(images)[0], in_onnxruntime(path, images)) < 1e-5
 
 
-def transformed(base: dict[str, object], how: str) -> dict[str, object]:
+def transformed(base: dict[str, Any], how: str) -> dict[str, Any]:
     return base | {"coordinate_transformation_mode": how}
 
 
@@ -30,7 +31,7 @@ def transformed(base: dict[str, object], how: str) -> dict[str, object]:
 def test_scales_of_older_opsets(tmp_path: Path, opset: int, mode: str, scales: tuple[float, float]) -> None:
     all_of_them = [1.0, 1.0, *scales]
     reads = ["x"] if opset == 7 else ["x", "s"]
-    said = {"scales": all_of_them} if opset == 7 else {}
+    said: dict[str, Any] = {"scales": all_of_them} if opset == 7 else {}
     node = helper.make_node("Upsample" if opset < 10 else "Resize", reads, ["y"], mode=mode, **said)
     path = saved(
         tmp_path / "m.onnx", [node], SHAPE, {} if opset == 7 else {"s": torch.tensor(all_of_them)}, opset=opset
@@ -38,7 +39,7 @@ def test_scales_of_older_opsets(tmp_path: Path, opset: int, mode: str, scales: t
     assert reads_like_onnx_runtime(path, SHAPE)
 
 
-RESIZES: dict[str, tuple[int, dict[str, object], tuple[int, ...], tuple[int, ...]]] = {
+RESIZES: dict[str, tuple[int, dict[str, Any], tuple[int, ...], tuple[int, ...]]] = {
     "linear, asymmetric": (13, transformed(LINEAR, "asymmetric"), SHAPE, (10, 13)),
     "linear, asymmetric, smaller": (13, transformed(LINEAR, "asymmetric"), SHAPE, (3, 4)),
     "linear, asymmetric, one axis": (13, transformed(LINEAR, "asymmetric"), SHAPE, (5, 12)),
@@ -59,7 +60,7 @@ def test_sizes_of_newer_opsets(tmp_path: Path, case: str) -> None:
     assert reads_like_onnx_runtime(path, shape)
 
 
-TRANSPOSED: dict[str, dict[str, object]] = {
+TRANSPOSED: dict[str, dict[str, Any]] = {
     "output_padding": {"output_padding": [1, 1], "pads": [1, 1, 1, 1]},
     "uneven pads and output_padding": {"output_padding": [1, 0], "pads": [0, 1, 1, 0]},
     "output_shape": {"output_shape": [9, 13]},

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -81,7 +82,7 @@ def test_an_onnx_file_is_run_in_onnx_runtime(tmp_path: Path) -> None:
 def quantized_layer(path: Path, scale: float) -> Path:
     """The same layer with a weight of bytes, and steps of `scale` behind it that end at zero."""
     model = onnx.load(one_layer(path))
-    held = {"s": np.float32(scale), "z": np.uint8(0), "ws": np.float32(0.01), "wz": np.int8(3)}
+    held: dict[str, Any] = {"s": np.float32(scale), "z": np.uint8(0), "ws": np.float32(0.01), "wz": np.int8(3)}
     held["q"] = np.random.default_rng(0).integers(-127, 127, (4, 1, 3, 3), dtype=np.int8)
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in held.items())

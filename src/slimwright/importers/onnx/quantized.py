@@ -210,7 +210,7 @@ def _kind(step: Step, zero_point: Tensor) -> torch.dtype:
     """The kind of integer that is made: that of the zero point, else what the attribute says, else uint8."""
     given = step.optional(2)
     if given is not None:
-        return given.at[0].dtype  # type: ignore[no-any-return]
+        return given.at[0].dtype
     dtype = DTYPES.get(step.attr_int("output_dtype", 0) or 2)
     if dtype not in RANGES:
         raise UnsupportedOp(f"it makes numbers of data type {step.attr_int('output_dtype')}; {FLOAT_MODEL}")
