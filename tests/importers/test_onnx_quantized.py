@@ -22,7 +22,7 @@ from slimwright.importers.onnx.qlinear import READ
 
 SHAPE = (3, 12, 12)
 A_STEP = 0.02  # of the largest value: results that ONNX Runtime rounds the other way
-FORMATS = {
+FORMATS: dict[str, dict[str, Any]] = {
     "QDQ": {"quant_format": QuantFormat.QDQ, "per_channel": True},
     "weights in float, rounded by nodes": {
         "quant_format": QuantFormat.QDQ, "activation_type": QuantType.QInt8,

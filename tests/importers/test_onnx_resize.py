@@ -12,8 +12,8 @@ from onnx_files import apart, in_onnxruntime, saved
 from slimwright.importers.onnx import read_onnx
 
 SHAPE = (1, 2, 5, 6)
-NEAREST, LINEAR = {"mode": "nearest"}, {"mode": "linear"}
-FLOOR = NEAREST | {"nearest_mode": "floor"}
+LINEAR: dict[str, Any] = {"mode": "linear"}
+FLOOR: dict[str, Any] = {"mode": "nearest", "nearest_mode": "floor"}
 
 
 def reads_like_onnx_runtime(path: Path, shape: tuple[int, ...]) -> bool:
