@@ -14,8 +14,8 @@
   trained and run (its `resize_norm_img`), but for the resampling.
 
 Every pixel is Pillow's, resized across first and then down: Pillow 13 itself goes down first for some tall pictures,
-earlier ones never do, and the levels differ by one in places. The original's sizes and where they went are a `Placement`, so that boxes, points and masks
-follow their picture.
+earlier ones never do, and the levels differ by one in places. The original's sizes and where they went are a
+`Placement`, so that boxes, points and masks follow their picture.
 """
 
 import math
@@ -178,7 +178,12 @@ class Preprocessing:
     def normalized(self, image: Image.Image) -> NDArray[np.float32]:
         """Return a picture [C, H, W] as a network reads it."""
         mean, std = (np.asarray(given, np.float32).reshape(-1, 1, 1) for given in (self.mean, self.std))
+<<<<<<< HEAD
         values = ((self.levels(image).astype(np.float32) / 255 - mean) / std).astype(np.float32)
+=======
+        levels = self.levels(image).astype(np.float32)
+        values = np.asarray((levels / 255 - mean) / std, np.float32)
+>>>>>>> kit
         if self.fit == "line":
             values[:, :, self.placement(*self.turned(image).size).width :] = 0
         return values
