@@ -178,8 +178,7 @@ class Preprocessing:
     def normalized(self, image: Image.Image) -> NDArray[np.float32]:
         """Return a picture [C, H, W] as a network reads it."""
         mean, std = (np.asarray(given, np.float32).reshape(-1, 1, 1) for given in (self.mean, self.std))
-        levels = self.levels(image).astype(np.float32)
-        values = np.asarray((levels / 255 - mean) / std, np.float32)
+        values = ((self.levels(image).astype(np.float32) / 255 - mean) / std).astype(np.float32)
         if self.fit == "line":
             values[:, :, self.placement(*self.turned(image).size).width :] = 0
         return values
