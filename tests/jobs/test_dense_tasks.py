@@ -21,6 +21,7 @@ from slimwright.jobs.export import Request, export
 from slimwright.jobs.inspect import Subject, inspect
 from slimwright.jobs.verify import verify
 from slimwright.measure import Original, original_file, original_of
+from slimwright.runtimes import Precision
 from slimwright.search import Evaluate, Evaluation, Journal, Space, measured_plan
 from slimwright.targets import Effort, Local
 from slimwright.tasks import Task, forward_of, task_for
@@ -147,13 +148,14 @@ def test_it_is_inspected_and_exported_with_its_score(done: Done, tmp_path: Path)
     (seen,) = inspect([Subject("net", done.original)], data=done.data)
     score = done.bundle.summary.score_original
     assert seen.measured.score == pytest.approx(score, rel=1e-3)
-    request = Request(
-        (("onnxruntime", "fp32"), ("onnxruntime", "int8")), effort=Effort(runs=3), rounds=1, workshop=shared_workshop()
-    )
-    found = export(done.original, request, data=done.data, out=tmp_path / "x", target=Local())
-    fp32, int8 = found.artefacts
+    wanted: list[tuple[str, Precision]] = [("onnxruntime", "fp32")]
+    if done.kind.metric == "mIoU":  # INT8 takes its time, so one task must do
+        wanted.append(("onnxruntime", "int8"))
+    request = Request(tuple(wanted), effort=Effort(runs=3), rounds=1, workshop=shared_workshop())
+    fp32, *int8 = export(done.original, request, data=done.data, out=tmp_path / "x", target=Local()).artefacts
     assert fp32.passed and fp32.score == pytest.approx(score, rel=1e-3)
-    assert int8.proof is not None and int8.proof.agreement >= 0.8, int8.why
+    for one in int8:
+        assert one.proof is not None and one.proof.agreement > 0.9 and one.score == pytest.approx(score, abs=10)
 
 
 def test_it_learns_by_its_own_loss(done: Done) -> None:
