@@ -9,7 +9,8 @@ from torch import Tensor
 
 from slimwright.data import Targets
 from slimwright.measure import drop_interval, least_drop
-from slimwright.tasks import Classification, Imitation, Metric, Outputs
+from slimwright.tasks import Classification, Detection, Imitation, Metric, Outputs
+from slimwright.tasks.detection import EndToEnd
 from slimwright.units import within
 
 TASK = Classification(("no", "yes"))
@@ -107,3 +108,16 @@ def test_limits_are_told_in_words() -> None:
     assert within(TASK.metric, -0.4, 1.2, 1360) == "unchanged within what 1,360 images can show"
     assert within(TASK.metric, 0.2, 1.4, 90) == f"95{gap}%: 0.20 to 1.40 points worse"
     assert within(TASK.metric, -1.4, -0.2, 90) == f"95{gap}%: 0.20 to 1.40 points better"
+
+
+def test_a_metric_over_objects_is_resampled_though_some_images_show_none() -> None:
+    """The first images are found by both: there single scores have the whole's as their mean, and later not."""
+    boxes = torch.tensor([0.0, 4, 4, 12, 12]).repeat(30, 1, 1)
+    boxes[20:25, 0] = torch.tensor([-1.0, 0, 0, 0, 0])
+    found = torch.tensor([4.0, 4, 12, 12, 0.9, 0]).repeat(30, 1, 1)
+    missed = found.clone()
+    missed[9:12, :, 4] = 0
+    task = Detection(("a",), EndToEnd((1.0, 1.0)), half=True)
+    seen = drop_interval(task, (found,), (missed,), boxes)
+    assert seen.method == "bootstrap" and seen.drop > 5
+    assert 0 <= seen.low <= seen.drop <= seen.high and math.isfinite(seen.high)

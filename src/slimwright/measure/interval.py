@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from slimwright.data import Targets, count_of, taken, tensors_of
+from slimwright.errors import DataError
 from slimwright.measure.records import DropInterval
 from slimwright.tasks import Metric, Outputs, Task
 
@@ -29,15 +30,18 @@ def drop_interval(task: Task, before: Outputs, after: Outputs, targets: Targets,
     """Return how much worse `after` is than `before` on the same N images, in the metric's steps, with 95 % limits."""
     count, metric = count_of(targets), task.metric
     drop = metric.drop(task.score(before, targets), task.score(after, targets))
-    if _is_mean(task, before, targets) and _is_mean(task, after, targets):
-        low, high = _of_mean(metric, _scores(task, before, targets), _scores(task, after, targets))
-        return DropInterval(drop=drop, low=low, high=high, images=count, method="paired", resamples=0)
+    (judge, before), (_, after) = _condensed(task, before), _condensed(task, after)
+    if _is_mean(judge, before, targets) and _is_mean(judge, after, targets):
+        singles = _scores(judge, before, targets), _scores(judge, after, targets)
+        if math.isclose(metric.drop(*(float(one.mean()) for one in singles)), drop, rel_tol=1e-6, abs_tol=1e-6):
+            low, high = _of_mean(metric, *singles)
+            return DropInterval(drop=drop, low=low, high=high, images=count, method="paired", resamples=0)
     generator = torch.Generator().manual_seed(seed)
     drops, began = list[float](), monotonic()
     while len(drops) < RESAMPLES and (len(drops) < LEAST_RESAMPLES or monotonic() - began < LONGEST_S):
         chosen = torch.randint(count, (count,), generator=generator)
         of = taken(targets, chosen)
-        drops.append(metric.drop(task.score(_some(before, chosen), of), task.score(_some(after, chosen), of)))
+        drops.append(metric.drop(*(_score(judge, _some(side, chosen), of) for side in (before, after))))
     known = torch.tensor([each for each in drops if math.isfinite(each)] or [drop], dtype=torch.float64)
     low, high = torch.quantile(known, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return DropInterval(
@@ -84,13 +88,27 @@ def _is_mean(task: Task, outputs: Outputs, targets: Targets) -> bool:
     first = torch.arange(min(PROBED, count_of(targets)))
     some, of = _some(outputs, first), taken(targets, first)
     singles = float(_scores(task, some, of).mean())
-    return len(first) > 1 and math.isclose(task.score(some, of), singles, rel_tol=1e-9, abs_tol=1e-9)
+    return len(first) > 1 and math.isclose(_score(task, some, of), singles, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def _scores(task: Task, outputs: Outputs, targets: Targets) -> Tensor:
     """The score of each image alone [N]."""
     places = torch.arange(count_of(targets)).split(1)
-    return torch.tensor([task.score(_some(outputs, at), taken(targets, at)) for at in places], dtype=torch.float64)
+    return torch.tensor([_score(task, _some(outputs, at), taken(targets, at)) for at in places], dtype=torch.float64)
+
+
+def _score(task: Task, outputs: Outputs, targets: Targets) -> float:
+    """The score of some images; not a number where they show nothing that could be found, as the whole part does."""
+    try:
+        return task.score(outputs, targets)
+    except DataError:
+        return math.nan
+
+
+def _condensed(task: Task, outputs: Outputs) -> tuple[Task, Outputs]:
+    """What scores are computed from again and again: a task may say so, where its outputs take long to be read."""
+    found: tuple[Task, Outputs] = task.condensed(outputs) if hasattr(task, "condensed") else (task, outputs)
+    return found
 
 
 def _some(outputs: Outputs, chosen: Tensor) -> Outputs:

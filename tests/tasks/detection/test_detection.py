@@ -47,9 +47,7 @@ def test_boxes_call_for_detection_and_the_reading_is_said(task: Detection) -> No
 
 def test_data_without_boxes_are_refused() -> None:
     labelled = ArrayData("things", LABELS, {part: (IMAGES, torch.arange(12) % 3) for part in PARTS})
-    with pytest.raises(
-        DataError, match=r"'detection' needs targets of its own kind, and .* has a label for each image"
-    ):
+    with pytest.raises(DataError, match=r"'detection' needs targets .* has a label for each image"):
         task_for(labelled, [(1, 7, 40)], detector, "detection")
 
 
@@ -173,3 +171,12 @@ def test_every_form_has_a_loss_that_can_be_differentiated(name: str) -> None:
     total.backward()
     assert all(output.grad is None or bool(torch.isfinite(output.grad).all()) for output in outputs)
     assert sum(float(output.grad.abs().sum()) for output in outputs if output.grad is not None) > 0
+
+
+def test_detections_can_stand_for_the_outputs_that_they_were_read_from(task: Detection) -> None:
+    made = detector(IMAGES)
+    again, rows = task.condensed(made)
+    assert rows[0].shape == (12, 100, 6) and again.metric == task.metric
+    for some in (slice(0, 5), slice(3, 12)):
+        scores = [one.score((outputs[0][some],), BOXES[some]) for one, outputs in ((task, made), (again, rows))]
+        assert scores[0] == pytest.approx(scores[1])

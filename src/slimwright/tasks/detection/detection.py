@@ -6,16 +6,16 @@ whose loss needs nothing but its maps, it is that.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from slimwright.data import Dataset, Targets, no_images, tensors_of
 from slimwright.errors import DataError
-from slimwright.tasks.detection.boxes import overlaps
+from slimwright.tasks.detection.boxes import MOST, overlaps
 from slimwright.tasks.detection.centernet import CenterNet
-from slimwright.tasks.detection.forms import Decode, Form, form_of_own
+from slimwright.tasks.detection.forms import Decode, EndToEnd, Form, form_of_own
 from slimwright.tasks.detection.guessing import form_of
 from slimwright.tasks.detection.precision import ALL, HALF, mean_average_precision
 from slimwright.tasks.imitation import Imitated, Imitation, imitating
@@ -113,6 +113,13 @@ class Detection:
         """Return the mean average precision in percent. Raises DataError where there are no boxes."""
         found, wanted = self.form.decode(outputs), boxes_of(targets).detach().cpu()
         return mean_average_precision(found, wanted, classes=len(self.labels), overlaps=HALF if self.half else ALL)
+
+    def condensed(self, outputs: Outputs) -> tuple["Detection", Outputs]:
+        """Return the detections as outputs [N, 100, 6] of a network that chose them, and the task that reads those."""
+        rows = torch.zeros(len(outputs[0]), MOST, 6)
+        for image, found in zip(rows, self.form.decode(outputs), strict=True):
+            image[: len(found)] = found[:MOST]
+        return replace(self, decode=EndToEnd((1.0, 1.0)), outputs=1, deviations=()), (rows,)
 
     def agreement(self, found: Outputs, expected: Outputs) -> float:
         """Return the share of either side's sure detections that the other has; 1 where there are none."""
