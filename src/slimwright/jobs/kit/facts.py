@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from slimwright.data import Preprocessing, preprocessing_of
 from slimwright.errors import BundleError, RequestError
-from slimwright.measure import Bundle
-from slimwright.measure.prove import TOLERANCE
+from slimwright.measure import TOLERANCE, Bundle
 from slimwright.runtimes import RUNTIMES
 
 Language = Literal["python", "cpp", "android", "ios"]
