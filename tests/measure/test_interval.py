@@ -9,7 +9,7 @@ from torch import Tensor
 
 from slimwright.data import Targets
 from slimwright.measure import drop_interval, least_drop
-from slimwright.tasks import Classification, Imitation, Metric, Outputs
+from slimwright.tasks import Classification, Embedding, Imitation, Metric, MultiLabel, Outputs
 from slimwright.units import within
 
 TASK = Classification(("no", "yes"))
@@ -107,3 +107,15 @@ def test_limits_are_told_in_words() -> None:
     assert within(TASK.metric, -0.4, 1.2, 1360) == "unchanged within what 1,360 images can show"
     assert within(TASK.metric, 0.2, 1.4, 90) == f"95{gap}%: 0.20 to 1.40 points worse"
     assert within(TASK.metric, -1.4, -0.2, 90) == f"95{gap}%: 0.20 to 1.40 points better"
+
+
+def test_a_metric_that_has_no_score_for_one_image_is_resampled() -> None:
+    """Pairs need two images, and average precision a class that occurs."""
+    who = torch.arange(24) % 4
+    before = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))[who] + 0.1 * torch.randn(24, 6)
+    after = before + torch.randn(24, 6)
+    found = drop_interval(Embedding(Imitation((1.0,))), (before,), (after,), (who, before))
+    assert found.method == "bootstrap" and found.low <= found.drop <= found.high
+    shown = torch.eye(24, 2, dtype=torch.int64)  # the last 22 images show nothing
+    found = drop_interval(MultiLabel(("a", "b")), (torch.randn(24, 2),), (torch.randn(24, 2),), shown)
+    assert found.method == "bootstrap" and math.isfinite(found.low) and math.isfinite(found.high)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from slimwright.data import Targets, count_of, taken, tensors_of
+from slimwright.errors import DataError
 from slimwright.measure.records import DropInterval
 from slimwright.tasks import Metric, Outputs, Task
 
@@ -37,7 +38,7 @@ def drop_interval(task: Task, before: Outputs, after: Outputs, targets: Targets,
     while len(drops) < RESAMPLES and (len(drops) < LEAST_RESAMPLES or monotonic() - began < LONGEST_S):
         chosen = torch.randint(count, (count,), generator=generator)
         of = taken(targets, chosen)
-        drops.append(metric.drop(task.score(_some(before, chosen), of), task.score(_some(after, chosen), of)))
+        drops.append(metric.drop(_score(task, _some(before, chosen), of), _score(task, _some(after, chosen), of)))
     known = torch.tensor([each for each in drops if math.isfinite(each)] or [drop], dtype=torch.float64)
     low, high = torch.quantile(known, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return DropInterval(
@@ -84,13 +85,21 @@ def _is_mean(task: Task, outputs: Outputs, targets: Targets) -> bool:
     first = torch.arange(min(PROBED, count_of(targets)))
     some, of = _some(outputs, first), taken(targets, first)
     singles = float(_scores(task, some, of).mean())
-    return len(first) > 1 and math.isclose(task.score(some, of), singles, rel_tol=1e-9, abs_tol=1e-9)
+    return len(first) > 1 and math.isclose(_score(task, some, of), singles, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def _scores(task: Task, outputs: Outputs, targets: Targets) -> Tensor:
     """The score of each image alone [N]."""
     places = torch.arange(count_of(targets)).split(1)
-    return torch.tensor([task.score(_some(outputs, at), taken(targets, at)) for at in places], dtype=torch.float64)
+    return torch.tensor([_score(task, _some(outputs, at), taken(targets, at)) for at in places], dtype=torch.float64)
+
+
+def _score(task: Task, outputs: Outputs, targets: Targets) -> float:
+    """The score of some images; NaN where a metric has none for so few, as one of pairs has none for one image."""
+    try:
+        return task.score(outputs, targets)
+    except DataError:
+        return math.nan
 
 
 def _some(outputs: Outputs, chosen: Tensor) -> Outputs:
