@@ -9,7 +9,7 @@ from torch import Tensor
 
 from slimwright.data import Targets
 from slimwright.measure import drop_interval, least_drop
-from slimwright.tasks import Classification, Detection, Imitation, Metric, Outputs
+from slimwright.tasks import Classification, Detection, Embedding, Imitation, Metric, MultiLabel, Outputs
 from slimwright.tasks.detection import EndToEnd
 from slimwright.units import within
 
@@ -121,3 +121,15 @@ def test_a_metric_over_objects_is_resampled_though_some_images_show_none() -> No
     seen = drop_interval(task, (found,), (missed,), boxes)
     assert seen.method == "bootstrap" and seen.drop > 5
     assert 0 <= seen.low <= seen.drop <= seen.high and math.isfinite(seen.high)
+
+
+def test_a_metric_that_has_no_score_for_one_image_is_resampled() -> None:
+    """Pairs need two images, and average precision a class that occurs."""
+    who = torch.arange(24) % 4
+    before = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))[who] + 0.1 * torch.randn(24, 6)
+    after = before + torch.randn(24, 6)
+    found = drop_interval(Embedding(Imitation((1.0,))), (before,), (after,), (who, before))
+    assert found.method == "bootstrap" and found.low <= found.drop <= found.high
+    shown = torch.eye(24, 2, dtype=torch.int64)  # the last 22 images show nothing
+    found = drop_interval(MultiLabel(("a", "b")), (torch.randn(24, 2),), (torch.randn(24, 2),), shown)
+    assert found.method == "bootstrap" and math.isfinite(found.low) and math.isfinite(found.high)
