@@ -179,9 +179,8 @@ class Net:
         Raises ModelError, naming the node, where shapes do not fit or a value is missing.
         """
         nodes, outputs = edited(self.nodes, self.outputs, changed or {}, removed or {}, added)
-        every = {**self.tensors, **(tensors or {})}
         owned = {name for node in nodes for name in node.tensors.values()}
-        kept = {k: v for k, v in every.items() if k in owned}
+        kept = {k: v for k, v in {**self.tensors, **(tensors or {})}.items() if k in owned}
         encodings = {k: v for k, v in self.encodings.items() if k in owned}
         return checked(Net(nodes, kept, outputs, encodings, self.ends))
 
