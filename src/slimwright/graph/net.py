@@ -114,9 +114,8 @@ class Net:
     @property
     def float_layers(self) -> tuple[str, ...]:
         """The layers whose weights stay in float32, in execution order, where others are encoded; () where none is."""
-        if not self.encodings:
-            return ()
-        return tuple(node.name for node in self.weighted() if node.tensors["weight"] not in self.encodings)
+        known = self.encodings
+        return tuple(node.name for node in self.weighted() if known and node.tensors["weight"] not in known)
 
     @property
     def precision(self) -> Precision:
