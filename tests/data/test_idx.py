@@ -72,7 +72,7 @@ def test_names_with_a_point_are_found(home: Path) -> None:
 
 def test_the_preprocessing_can_be_repeated(home: Path) -> None:
     said = mnist(home).preprocessing
-    assert said["mean"] == [MEAN] and said["std"] == [STD] and said["size"] == [6, 5] and said["scale"] == 1 / 255
+    assert said["mean"] == [MEAN] and said["std"] == [STD] and said["size"] == [6, 5] and said["scale"] == 255
 
 
 def test_a_missing_folder_and_a_missing_file_are_told(home: Path) -> None:

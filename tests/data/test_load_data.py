@@ -28,14 +28,17 @@ def test_a_folder_of_pictures_is_named_with_its_size(tmp_path: Path) -> None:
         for index in range(8):
             Image.new("RGB", (20, 20)).save(home / name / f"{index}.png")
     data = load_data(f"folder:{home}@16")
-    assert data.image_shape == (3, 16, 16) and sum(data.size(part) for part in PARTS) == 16
+    assert data.image_shape == (3, 16, 16) and [data.size(part) for part in PARTS] == [8, 10, 2, 4]
+    assert load_data(f"folder:{home}@16x24").image_shape == (3, 16, 24)
+    assert load_data(f"folder:{home}", preprocessing="size=24,channels=grey").image_shape == (1, 24, 24)
+    assert load_data(f"folder:{home}@16", preprocessing="size=24").image_shape == (3, 16, 16)
 
 
 def test_pictures_without_labels_train_no_network_of_the_zoo(tmp_path: Path) -> None:
     for index in range(12):
         Image.new("RGB", (40, 32)).save(tmp_path / f"{index}.png")
     data = load_data(f"folder:{tmp_path}@32")
-    assert data.labels == () and sum(data.size(part) for part in PARTS) == 12
+    assert data.labels == () and [data.size(part) for part in PARTS] == [8, 9, 1, 2]
     with pytest.raises(ModelError, match=r"no labels to train resnet8 on; give its weights with --weights"):
         load_original("resnet8", data)
     torch.manual_seed(0)

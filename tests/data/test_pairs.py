@@ -45,7 +45,7 @@ def test_a_pair_is_neither_resized_nor_normalized_by_the_command_line(tmp_path: 
     data = load_data(f"pairs:{pair_home(tmp_path)}@12x16")
     inputs, targets = pairs_of(data)  # type: ignore[arg-type]
     assert inputs.shape[1:] == (3, 12, 16) and targets.shape[1:] == (3, 24, 32)
-    assert inputs.min() >= 0 and inputs.max() <= 1 and data.preprocessing["resize"] == "none"
+    assert inputs.min() >= 0 and inputs.max() <= 1 and data.preprocessing["fit"] == "cut"
     assert ((255 * inputs).round() - 255 * inputs).abs().max() < 1e-4
 
 

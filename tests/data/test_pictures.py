@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from slimwright.data.pictures import MOST_PIXELS, picture
+from slimwright.data.pictures import MOST_PIXELS, fault_of, picture
 from slimwright.data.preprocessing import square
 from slimwright.errors import DataError
 
@@ -70,14 +70,31 @@ def test_a_picture_that_is_cut_short_is_told(kind: str, tmp_path: Path) -> None:
     data = encoded(ramp(64, 64), kind)
     for length in (0, 10, len(data) // 2):
         (tmp_path / "a.png").write_bytes(data[:length])
-        with pytest.raises(DataError, match=r"a\.png cannot be read as JPEG or PNG.*replace or remove it"):
+        with pytest.raises(DataError, match=r"a\.png cannot be read as JPEG, PNG.*replace or remove it"):
             picture(tmp_path, tmp_path / "a.png", square(8))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "WEBP"])
-def test_another_format_is_told_whatever_its_name(kind: str, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(encoded(ramp(8, 8), kind))
-    with pytest.raises(DataError, match="cannot be read as JPEG or PNG"):
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP"])
+def test_other_formats_are_read_whatever_their_name(kind: str, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    ramp(16, 16).save(stream, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    (tmp_path / "a.png").write_bytes(stream.getvalue())
+    found = picture(tmp_path, tmp_path / "a.png", square(16))
+    assert np.array_equal(found, np.asarray(ramp(16, 16)).transpose(2, 0, 1))
+
+
+def test_of_a_moving_picture_the_first_frame_is_read(tmp_path: Path) -> None:
+    frames = [Image.new("P", (16, 16), number) for number in (3, 9)]
+    for frame in frames:
+        frame.putpalette([level for number in range(256) for level in (number * 10 % 256,) * 3])
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert (picture(tmp_path, tmp_path / "a.gif", square(16)) == 30).all()
+
+
+@pytest.mark.parametrize("kind", ["ICO", "PPM", "TGA"])
+def test_a_format_that_is_not_read_is_told_whatever_its_name(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(ramp(16, 16), kind))
+    with pytest.raises(DataError, match="cannot be read as JPEG, PNG"):
         picture(tmp_path, tmp_path / "a.png", square(8))
 
 
@@ -112,7 +129,10 @@ def test_missing_files_links_out_and_huge_files_are_told(tmp_path: Path, monkeyp
         picture(tmp_path, tmp_path / "outside.png", square(8))
 
 
-@given(st.sampled_from(["PNG", "JPEG"]), st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8))
+@given(
+    st.sampled_from(["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"]),
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8),
+)
 def test_whatever_bytes_are_changed_the_error_is_ours(
     tmp_path_factory: pytest.TempPathFactory, kind: str, changes: list[tuple[int, int]]
 ) -> None:
@@ -125,3 +145,18 @@ def test_whatever_bytes_are_changed_the_error_is_ours(
         assert picture(path.parent, path, square(8)).shape == (3, 8, 8)
     except DataError as error:
         assert str(path) in str(error)
+    assert isinstance(fault_of(path.parent, path), str)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_a_file_that_was_cut_short_is_found_without_its_pixels(kind: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = encoded(Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)), kind)
+    (tmp_path / "whole").write_bytes(data)
+    (tmp_path / "cut").write_bytes(data[: len(data) * 3 // 4])
+    assert fault_of(tmp_path, tmp_path / "whole") == "" and "cut cannot be read" in fault_of(tmp_path, tmp_path / "cut")
+
+
+def test_a_jpeg_with_much_behind_it_is_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(ramp(64, 64), "JPEG") + bytes(100_000))  # such as a short film
+    assert fault_of(tmp_path, tmp_path / "a.jpg") == ""

@@ -67,7 +67,7 @@ def test_a_picture_is_turned_as_its_metadata_says_only_where_that_is_asked_for()
         ({"crop_share": 0.0}, "between 0.1 and 1"),
         ({"interpolation": "cubic"}, "there is no interpolation 'cubic'; there are nearest"),
         ({"mean": (0.5, 0.5)}, "mean needs one number, or 3"),
-        ({"std": (0.5, 0.0, 0.5)}, "every number of std must be above 0"),
+        ({"std": (0.5, 0.0, 0.5)}, "no number of std may be 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(wrong: dict[str, object], said: str) -> None:

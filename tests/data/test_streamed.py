@@ -95,7 +95,7 @@ def test_batches_with_a_seed_are_shuffled_and_augmented() -> None:
 def test_the_preprocessing_says_what_the_normalization_is() -> None:
     assert data(four(200)).preprocessing == {
         "input": "numbers",
-        "scale": 1 / 255,
+        "scale": 255.0,
         "mean": [0.0],
         "std": [1 / 255],
         "layout": "NCHW",

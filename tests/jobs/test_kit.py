@@ -36,6 +36,7 @@ from slimwright.data import (
 from slimwright.errors import BundleError, DataError, RequestError
 from slimwright.importers import capture
 from slimwright.jobs.kit import Language, facts_of, kit, texts
+from slimwright.jobs.kit.samples import SAMPLES
 from slimwright.measure import Bundle, DataCard, TaskCard
 from slimwright.runtimes import Artefact, Workshop
 from slimwright.tasks import Classification, Ctc, Embedding, Imitation, MultiLabel, Task
@@ -131,7 +132,7 @@ def test_the_python_kit_gives_what_the_artefact_gave(how: str, runtime: str, mad
     kit(bundle, "python", data, tmp_path / "kit")
     done = selftest(tmp_path / "kit")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(", as expected") == data.size("calibration") >= 2
+    assert done.stdout.count(", as expected") == min(SAMPLES, data.size("calibration")) >= 2
     sample = tmp_path / "kit" / "samples" / "1.output0.bin"
     sample.write_bytes((2 * np.fromfile(sample, "<f4")).tobytes())
     spoilt = selftest(tmp_path / "kit")
@@ -267,7 +268,7 @@ def test_what_cannot_be_made_is_told(made: Made, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="a kit is made for nets that read one picture"):
         facts_of(replace_card(bundle, data, result=side.model_copy(update={"input_shapes": [[1, 3], [1, 3]]})), "cpp")
     card = DataCard.of(data).model_copy(update={"preprocessing": {**data.preprocessing, "mean": ["1;evil"]}})
-    with pytest.raises(DataError, match="the preprocessing that is written there makes no sense"):
+    with pytest.raises(DataError, match=r"the record: mean\.0 is"):
         facts_of(replace_card(bundle, data, data=card), "python")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "README.md").write_text("mine")

@@ -26,6 +26,19 @@ DataOption = Annotated[
         "coco:, yolo:, voc:), x.safetensors, module:callable"
     ),
 ]
+PreprocessingOption = Annotated[
+    str | None,
+    typer.Option(
+        help="how pictures become what the model reads: mean=0.5,std=0.5,channels=BGR,fit=letterbox,crop=0.875, or a "
+        "file: .toml, .json, timm's config.json, Hugging Face's preprocessor_config.json"
+    ),
+]
+EmbedOption = Annotated[
+    bool,
+    typer.Option(
+        "--embed-preprocessing", help="put the normalization into the model, which then takes levels 0..255 as they are"
+    ),
+]
 TaskOption = Annotated[
     str | None,
     typer.Option(
@@ -46,6 +59,13 @@ ClassesOption = Annotated[
         "--classes",
         help="names of the model's outputs in order, a file with one a line or cat,dog: where the data's labels are "
         "some of them, the model's head is cut to these",
+    ),
+]
+ExpectOption = Annotated[
+    str | None,
+    typer.Option(
+        help="what the original's metric must reach on the validation part, such as 0.76 or 76%, or nothing is done; "
+        "without, only what is plainly set up wrongly is refused; 0 takes everything"
     ),
 ]
 ImageOption = Annotated[str | None, typer.Option(help="channels x height x width, if not the network's own")]

@@ -9,10 +9,12 @@ import typer
 
 from slimwright.cli.arguments import (
     ClassesOption,
+    ExpectOption,
     ImageOption,
     InputOption,
     JsonOption,
     ModelArgument,
+    PreprocessingOption,
     QuietOption,
     SeedOption,
     TaskOption,
@@ -53,8 +55,10 @@ def inspect(
     data: Annotated[
         str | None, typer.Option(help="measure the metric on this data: digits, a .safetensors file, module:callable")
     ] = None,
+    preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
     classes: ClassesOption = None,
+    expect: ExpectOption = None,
     image: ImageOption = None,
     sizes: InputOption = None,
     weights: WeightsOption = None,
@@ -87,14 +91,14 @@ def inspect(
         check_extra("report", "a page's charts need", "altair", "vl_convert")
     shape, fixed = image_shape(image) if image else None, input_sizes(sizes or ())
     with progress(quiet) as tell:
-        found = load_data(data, seed) if data else None
+        found = load_data(data, seed, preprocessing, tell=tell) if data else None
         nets = subjects(models, data=found, image=shape, sizes=fixed, weights=weights, tell=tell)
         if classes:
             cut = [with_classes(net.original, classes, found) for net in nets]
             nets = [dataclasses.replace(net, original=of, artefact=None) for net, of in zip(nets, cut, strict=True)]
         wanted = task_of(task, found, nets[0].original) if found and task else None
         timed = len(nets) > 1 if measure is None else measure
-        seen = jobs.inspect(nets, data=found, task=wanted, timed=timed, tell=tell)
+        seen = jobs.inspect(nets, data=found, task=wanted, expect=expect, timed=timed, tell=tell)
     if html:
         write_inspection(html, seen, depth)
     if as_json:
@@ -146,6 +150,7 @@ def doctor(
     data: Annotated[
         str | None, typer.Option(help="look at its images, not at random ones, and calibrate INT8 on them")
     ] = None,
+    preprocessing: PreprocessingOption = None,
     weights: WeightsOption = None,
     seed: SeedOption = 0,
     quiet: QuietOption = False,
@@ -158,7 +163,7 @@ def doctor(
     from slimwright.jobs.doctor import examine
 
     with progress(quiet) as tell:
-        found = load_data(data, seed) if data else None
+        found = load_data(data, seed, preprocessing, tell=tell) if data else None
         shape = image_shape(image) if image else None
         (subject,) = subjects([model], data=found, image=shape, sizes=input_sizes(sizes or ()), weights=weights)
         seen = examine(

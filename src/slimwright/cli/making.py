@@ -14,12 +14,15 @@ from slimwright.cli.arguments import (
     ClassesOption,
     ComputeOption,
     DataOption,
+    EmbedOption,
+    ExpectOption,
     ForceOption,
     ImageOption,
     InputOption,
     JsonOption,
     LicenceOption,
     ModelArgument,
+    PreprocessingOption,
     QuietOption,
     RuntimesOption,
     SeedOption,
@@ -69,8 +72,11 @@ def export(
     runtime: RuntimesOption = None,
     precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16, int8, or all; may be repeated")] = None,
     data: Annotated[str | None, typer.Option(help="to calibrate INT8 on and to prove the metric with")] = None,
+    preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
     classes: ClassesOption = None,
+    embed: EmbedOption = False,
+    expect: ExpectOption = None,
     image: ImageOption = None,
     sizes: InputOption = None,
     weights: WeightsOption = None,
@@ -92,7 +98,7 @@ def export(
 
     wanted = exporting.wanted(runtime or ["onnxruntime"], precision or ["fp32"])
     with progress(quiet) as tell:
-        found = load_data(data, seed) if data else None
+        found = load_data(data, seed, preprocessing, tell=tell) if data else None
         if found:
             original = load_original(model, found, weights=weights, cache=cache, tell=tell)
         else:
@@ -103,7 +109,9 @@ def export(
         effort = dataclasses.replace(exporting.EFFORT.alone, threads=threads)
         result = exporting.export(
             original,
-            exporting.Request(wanted, name=model, licence=licence, effort=effort, force=force),
+            exporting.Request(
+                wanted, name=model, licence=licence, effort=effort, force=force, expect=expect, embed=embed
+            ),
             data=found,
             out=out,
             task=task_of(task, found, original) if found else None,
@@ -123,6 +131,7 @@ def apply(
     model: ModelArgument,
     data: DataOption,
     out: Annotated[Path, typer.Option(help="folder for the net that the recipe makes")],
+    preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
     weights: WeightsOption = None,
     compute: ComputeOption = "cpu",
@@ -142,7 +151,7 @@ def apply(
 
     wanted = load_recipe(recipe)
     with appearing(out, FILES[0], ours=FILES, force=force) as folder, progress(quiet) as tell:
-        found = load_data(data, seed)
+        found = load_data(data, seed, preprocessing, tell=tell)
         original = load_original(model, found, weights=weights, cache=cache, device=compute, tell=tell)
         net, judged = original.net, task_of(task, found, original)
         cache.mkdir(parents=True, exist_ok=True)
@@ -192,6 +201,7 @@ def train(
             "also momentum, weight_decay, average_over, longest_gradient, label_smoothing, seed; may be repeated"
         ),
     ] = None,
+    preprocessing: PreprocessingOption = None,
     compute: ComputeOption = "cpu",
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
@@ -209,8 +219,8 @@ def train(
     if model not in ZOO:
         raise unknown(model, ZOO)
     plan = schedule_of(epochs, rate, batch_size, schedule or ())
-    found = load_data(data, seed)
     with appearing(out, FILES[0], ours=FILES, force=force) as folder, progress(quiet) as tell:
+        found = load_data(data, seed, preprocessing, tell=tell)
         original = load_original(model, found, cache=cache, device=compute, schedule=plan, tell=tell)
         save_net(original.net, folder)
     task = task_of(None, found, original)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -14,10 +14,13 @@ from slimwright.cli.arguments import (
     ClassesOption,
     ComputeOption,
     DataOption,
+    EmbedOption,
+    ExpectOption,
     ForceOption,
     JsonOption,
     LicenceOption,
     ModelArgument,
+    PreprocessingOption,
     QuietOption,
     TargetOption,
     TaskOption,
@@ -29,6 +32,10 @@ from slimwright.cli.arguments import (
 )
 from slimwright.cli.consoles import err_console, out_console, progress
 from slimwright.errors import RequestError
+
+if TYPE_CHECKING:
+    from slimwright.data import Described
+    from slimwright.measure import Bundle
 
 SHRINK = (
     "Examples:\n\n"
@@ -58,8 +65,11 @@ def shrink(
     max_drop: Annotated[
         float, typer.Option(help="how much the metric may drop, in its own steps: percentage points of accuracy")
     ] = 1.0,
+    preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
     classes: ClassesOption = None,
+    embed: EmbedOption = False,
+    expect: ExpectOption = None,
     runtime: Annotated[
         str, typer.Option(help="that the result is for: onnxruntime, ort, ncnn, mnn, executorch, litert or openvino")
     ] = "onnxruntime",
@@ -118,11 +128,13 @@ def shrink(
         cache=cache,
         name=model,
         licence=licence,
+        expect=expect,
+        embed=embed,
         fresh=fresh,
         force=force,
     )
     with progress(quiet) as tell:
-        found = load_data(data, seed)
+        found = load_data(data, seed, preprocessing, tell=tell)
         original = load_original(model, found, weights=weights, cache=cache, device=compute, tell=tell)
         original = with_classes(original, classes, found)
         wanted = task_of(task, found, original)
@@ -150,6 +162,7 @@ def shrink(
 def verify(
     bundle: Annotated[Path, typer.Argument(help="folder that shrink made")],
     data: Annotated[str | None, typer.Option(help="the data it was proven on; digits needs no naming")] = None,
+    preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
     target: TargetOption = "local",
     token_file: TokenOption = None,
@@ -168,7 +181,7 @@ def verify(
         raise RequestError(f"this bundle was proven on '{name}'; name that data with --data")
     wanted = load_task(task) if task and ":" in task else None
     with progress(quiet) as tell:
-        loaded = load_data(name, found.manifest.seed)
+        loaded = load_data(name, found.manifest.seed, preprocessing or _recorded(found, name), tell=tell)
         checks = verified(found, loaded, target_of(target, token_file), task=wanted, tell=tell)
     passed = all(check.passed for check in checks)
     if as_json:
@@ -176,6 +189,17 @@ def verify(
     else:
         out_console.print(tables.checked(f"{bundle}: {'proven' if passed else 'NOT proven'}", checks))
     raise typer.Exit(0 if passed else 1)
+
+
+def _recorded(bundle: "Bundle", data: str) -> "Described | None":
+    """How the bundle says that its pictures were prepared, where `data` is pictures."""
+    from slimwright.cli.sources import PICTURED
+    from slimwright.data import Described, recorded
+
+    said = bundle.manifest.data.preprocessing
+    if data.partition(":")[0] in PICTURED and "fit" in said:
+        return recorded(said, str(bundle.path))
+    return Described(mean=(0.0,), std=(1.0,), scale=1.0) if "embedded" in said else None
 
 
 def report(bundle: Annotated[Path, typer.Argument(help="folder that shrink made")]) -> None:

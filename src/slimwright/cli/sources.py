@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,12 @@ from slimwright.atomic import kept_at, replacing
 from slimwright.compute import usable
 from slimwright.data import (
     Dataset,
+    Described,
     Preprocessing,
     cifar10,
     cifar100,
     coco,
+    described,
     digits,
     glyphs,
     identities,
@@ -40,6 +42,7 @@ from slimwright.data import (
     pair_folder,
     part_fingerprint,
     point_file,
+    prepared,
     scenes,
     table_file,
     tensor_file,
@@ -73,8 +76,7 @@ PICTURED: dict[str, Callable[[Path, Preprocessing, int], Dataset]] = {  # named 
     "yolo": yolo,
     "voc": voc,
 }
-# What is done to pictures where it is not what classifiers of photographs want.
-PLAIN: dict[str, Callable[[int, int], Preprocessing]] = {
+PLAIN: Mapping[str, Callable[..., Preprocessing]] = {  # what is done where it is not what classifiers want
     "pairs": partial(Preprocessing, fit="cut", mean=(0.0,), std=(1.0,)),  # resizing would take noise and blur away
     **dict.fromkeys(("coco", "yolo", "voc"), letterbox),
 }
@@ -86,8 +88,23 @@ STORED: dict[str, Callable[[Path, int], Dataset]] = {  # data sets that lie in a
 }
 
 
-def load_data(spec: str, seed: int = 0) -> Dataset:
-    """Return the data set that `spec` names; `seed` fixes its split. Raises DataError, saying what there is."""
+def load_data(
+    spec: str, seed: int = 0, preprocessing: str | Described | None = None, *, tell: Tell = silent
+) -> Dataset:
+    """Return the data set that `spec` names; `seed` fixes its split.
+
+    `preprocessing` is a text, or names a file, as `described` reads it. Raises DataError, saying what there is.
+    """
+    how = described(preprocessing) if isinstance(preprocessing, str) else preprocessing
+    kind, colon, rest = spec.partition(":")
+    if kind in PICTURED and colon:
+        return _pictured(kind, rest, seed, how or Described(), tell)
+    data = _named(spec, seed)
+    return data if how is None else prepared(data, how)
+
+
+def _named(spec: str, seed: int) -> Dataset:
+    """The data set of a name, as it prepares itself."""
     kind, colon, rest = spec.partition(":")
     if kind == "glyphs":
         return glyphs(parsed(rest), seed)
@@ -97,27 +114,29 @@ def load_data(spec: str, seed: int = 0) -> Dataset:
         if not rest:
             raise DataError(f"{kind} is read from a folder; name it as {kind}:FOLDER")
         return STORED[kind](Path(rest), seed)
-    if kind in PICTURED and colon:
-        return _pictured(kind, rest, seed)
     if spec == "digits":
         return digits(seed)
     if spec.endswith(".safetensors"):
         return tensor_file(Path(spec), seed)
     if ":" in spec:
-        data: Dataset = _called(spec, DataError)
-        missing = [
-            name
-            for name in ("name", "labels", "image_shape", "preprocessing", "size", "batches")
-            if not hasattr(data, name)
-        ]
-        if missing:
-            raise DataError(f"what {spec} returned is not a data set: it has no {', '.join(missing)}")
-        return data
+        return _callable_data(spec)
     raise DataError(
         f"there is no data set '{spec}'; use digits, glyphs, scenes:boxes, "
         f"{', '.join(f'{name}:FOLDER' for name in STORED)}, {', '.join(f'{name}:PATH@SIZE' for name in PICTURED)}, a "
         ".safetensors file, or module:callable that returns one"
     )
+
+
+def _callable_data(spec: str) -> Dataset:
+    data: Dataset = _called(spec, DataError)
+    missing = [
+        name
+        for name in ("name", "labels", "image_shape", "preprocessing", "size", "batches")
+        if not hasattr(data, name)
+    ]
+    if missing:
+        raise DataError(f"what {spec} returned is not a data set: it has no {', '.join(missing)}")
+    return data
 
 
 def load_task(spec: str) -> Task | Making:
@@ -132,17 +151,23 @@ def load_task(spec: str) -> Task | Making:
     return task
 
 
-def _pictured(kind: str, rest: str, seed: int) -> Dataset:
-    path, _, size = rest.rpartition("@")
+def _pictured(kind: str, rest: str, seed: int, how: Described, tell: Tell) -> Dataset:
+    usual = PLAIN.get(kind, Preprocessing)
+
+    def made(path: Path, prepared: Preprocessing) -> Dataset:
+        return image_folder(path, prepared, seed, tell) if kind == "folder" else PICTURED[kind](path, prepared, seed)
+
+    path, at, size = rest.rpartition("@")
     found = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", size, re.ASCII)
-    if not path or found is None:
+    if path and found:
+        height = int(found[1])
+        return made(Path(path), how.preprocessing((height, int(found[2] or height)), usual=usual))
+    if how.size is None or not rest or (at and not Path(rest).exists()):
         raise DataError(
             f"'{kind}:{rest}' does not say how large its pictures shall be; write {kind}:PATH@64, say, or, height x "
-            f"width, {kind}:PATH@48x192"
+            f"width, {kind}:PATH@48x192, or give a preprocessing with a size"
         )
-    height = int(found[1])
-    how = PLAIN.get(kind, Preprocessing)
-    return PICTURED[kind](Path(path), how(height, int(found[2] or height)), seed)
+    return made(Path(rest), how.preprocessing(usual=usual))
 
 
 def load_original(

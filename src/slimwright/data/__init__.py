@@ -30,6 +30,7 @@ from slimwright.data.dataset import (
     split,
     whole,
 )
+from slimwright.data.described import Described, described, preprocessing_of, recorded
 from slimwright.data.digits import digits
 from slimwright.data.folders import identities, image_folder, tiny_imagenet
 from slimwright.data.glyphs import Glyphs, SceneData, Scenes, glyphs, scenes
@@ -40,7 +41,8 @@ from slimwright.data.naming import class_names, places_of
 from slimwright.data.pairs import pair_folder
 from slimwright.data.pictures import opened
 from slimwright.data.points import point_file
-from slimwright.data.preprocessing import Placement, Preprocessing, preprocessing_of, square
+from slimwright.data.prepared import prepared
+from slimwright.data.preprocessing import Placement, Preprocessing, square
 from slimwright.data.streamed import StreamedData
 from slimwright.data.subset import ClassSubset, of_classes
 from slimwright.data.table import table_file
@@ -52,6 +54,7 @@ __all__ = [
     "Batch",
     "ClassSubset",
     "Dataset",
+    "Described",
     "Glyphs",
     "Inputs",
     "Labelled",
@@ -68,6 +71,7 @@ __all__ = [
     "class_names",
     "coco",
     "count_of",
+    "described",
     "digits",
     "fingerprint",
     "glyphs",
@@ -90,7 +94,9 @@ __all__ = [
     "part_fingerprint",
     "places_of",
     "point_file",
+    "prepared",
     "preprocessing_of",
+    "recorded",
     "scenes",
     "split",
     "square",

@@ -83,7 +83,7 @@ def _data(
         shares=dealt(_share(train, form), _share([test], form), names=names, image_shape=SHAPE, seed=seed),
         mean=form.mean,
         std=form.std,
-        raw={"input": "RGB levels 0..255", "size": [32, 32]},
+        raw={"channels": "RGB", "size": [32, 32]},
         augment=partial(cropped, margin=4, mirror=True),
         superclasses=_superclasses(path, train) if form is HUNDRED else {},
     )

@@ -31,7 +31,8 @@ def digits(seed: int = 0) -> ArrayData:
     images = (images - MEAN) / STD
     preprocessing = {
         "input": "grey levels 0..16 of 8x8 pixels",
-        "scale": 1 / 16,
+        "levels": 16.0,
+        "scale": 16.0,
         "resize": [SIZE, SIZE],
         "interpolation": "bilinear, half-pixel centres",
         "mean": [MEAN],

@@ -1,6 +1,6 @@
-"""Data sets that are folders of JPEG and PNG files: one folder a class, no classes, or the layout of Tiny ImageNet.
+"""Data sets that are folders of picture files: one folder a class, no classes, or the layout of Tiny ImageNet.
 
-Only names are read at first; a picture is decoded when a batch asks for it, so a folder may be larger than memory.
+Files are looked through at first; a picture is decoded when a batch asks for it, so a folder may be larger than memory.
 """
 
 import os
@@ -13,33 +13,47 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from slimwright.data import files
 from slimwright.data.batch import labels_of
 from slimwright.data.dataset import PARTS, SHARES, Part
 from slimwright.data.pictures import SUFFIXES, pictures
 from slimwright.data.preprocessing import Preprocessing, square
-from slimwright.data.streamed import Share, StreamedData, cropped, dealt, parted
+from slimwright.data.scanned import STAGE, passed_over, sound
+from slimwright.data.streamed import MOST_BYTES, Numbers, Share, StreamedData, cropped, dealt, parted
 from slimwright.errors import DataError
+from slimwright.progress import Event, Tell, silent
 
 TINY = square(64)
 TESTS = ("test", "val")  # folders that may hold the test part
+ORDER = "classes.txt"  # a name a line
+LEAST_CALIBRATION = 64  # images; where there are fewer, training images, which choose nothing either, are observed too
 
 
-def image_folder(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
+def image_folder(path: Path, how: Preprocessing, seed: int = 0, tell: Tell = silent) -> StreamedData:
     """Return the pictures in `path`, preprocessed like this, a class for each of its folders, named like it.
 
-    With a folder `train` in it, classes lie in there; `test` or `val` beside it is the test part, and where there are
-    both, `val` is the validation part. `seed` deals what is not given. Pictures that lie in no folders of classes, but
-    directly there or in one folder or deeper, have no labels. Raises DataError, naming the folder or file.
+    Classes are in the order of their names, or as classes.txt lists them. With a folder `train` in it, classes lie in
+    there; `test` or `val` beside it is the test part, and where there are both, `val` is the validation part. `seed`
+    deals what is not given. Pictures that lie in no folders of classes, but directly there or in one folder or deeper,
+    have no labels. Files that cannot be read are left out, and `tell` hears of what is left out. Raises DataError,
+    naming the folder or file.
     """
     files.folder(path, "a folder for each class, or pictures without labels")
     home = path / "train" if (path / "train").is_dir() else path
     names = _classes(path, home)
     given = [path / name for name in TESTS if home != path and (path / name).is_dir()]
-    shares = [_labelled(path, at, names, how) if names else _unlabelled(path, at, how) for at in (home, *given)]
+    homes = (home, *given)
+    found = [_labelled(path, at, names) if names else [_unlabelled(path, at)] for at in homes]
+    looked, faults = sound(path, [paths for groups in found for paths in groups], tell)
+    kinds = max(len(names), 1)
+    groups = [looked[start : start + kinds] for start in range(0, len(looked), kinds)]
+    shares = [_share(path, some, how, labelled=bool(names)) for some in groups]
     parts = parted(shares, names=names, image_shape=how.shape, seed=seed)
-    return _data(path.resolve().name, names, how, parts)
+    count = sum(map(len, looked))
+    tell(Event(STAGE, count, count, passed_over(path, [*looked, _lists(path, home)], faults).said))
+    return _data(path.resolve().name, names, how, _observed(parts, how.shape))
 
 
 def identities(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
@@ -53,7 +67,7 @@ def identities(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
         raise DataError(
             f"{path} holds {len(names)} identities; each of {len(PARTS)} parts needs at least two: add some"
         )
-    share = _share(path, [_pictures(path, path / name) for name in names], how)
+    share = _share(path, [_pictures(path, path / name) for name in names], how, labelled=True)
     sizes = [max(2, round(SHARES[part] * len(names))) for part in PARTS[1:]]
     ends = np.cumsum([len(names) - sum(sizes), *sizes])[:-1]
     chosen = np.split(np.random.default_rng(seed).permutation(len(names)), ends)
@@ -75,21 +89,49 @@ def tiny_imagenet(path: Path, seed: int = 0) -> StreamedData:
     if len(set(ids)) != len(ids) or len(ids) < 2:
         raise DataError(f"{path / 'wnids.txt'} names {len(set(ids))} classes in {len(ids)} lines; get it again")
     found = [_pictures(path, path / "train" / name / "images") for name in ids]
-    train, test, names = _share(path, found, TINY), _annotated(path, ids), _words(path, ids)
+    train, test, names = _share(path, found, TINY, labelled=True), _annotated(path, ids), _words(path, ids)
     parts = dealt(train, test, names=names, image_shape=TINY.shape, seed=seed)
     return _data("tiny-imagenet", names, TINY, parts)
 
 
 def _data(name: str, labels: Sequence[str], how: Preprocessing, parts: Mapping[Part, Share]) -> StreamedData:
     augment = partial(cropped, margin=min(how.height, how.width) // 8, mirror=True)
-    return StreamedData(name, tuple(labels), how.shape, parts, how.mean, how.std, how.said, augment)
+    return StreamedData(
+        name,
+        tuple(labels),
+        how.shape,
+        parts,
+        how.mean,
+        how.std,
+        how.said,
+        augment,
+        scale=how.scale,
+        how=how,
+        remade=partial(_again, name, tuple(labels), parts),
+    )
+
+
+def _again(name: str, labels: Sequence[str], parts: Mapping[Part, Share], how: Preprocessing) -> StreamedData:
+    """The same pictures in the same parts, with another preprocessing."""
+    shares = {part: replace(share, read=partial(share.read, how=how)) for part, share in parts.items()}  # type: ignore[call-arg]
+    return _data(name, labels, how, shares)
+
+
+def _observed(parts: Mapping[Part, Share], shape: tuple[int, int, int]) -> dict[Part, Share]:
+    """The parts, the calibration part with the training images where it is small: both only teach."""
+    own, least = parts["calibration"], min(LEAST_CALIBRATION, MOST_BYTES // (4 * int(np.prod(shape))))
+    if len(own.numbers) >= least:
+        return dict(parts)
+    joint = own.with_more(parts["train"])
+    chosen = np.random.default_rng(0).permutation(len(joint.numbers))[:least]
+    return {**parts, "calibration": joint.only(np.sort(chosen))}
 
 
 def _classes(root: Path, home: Path) -> list[str]:
     """The names of the folders in `home` that are classes; none where its pictures have no labels.
 
     Classes are two folders or more, at least one with pictures in it. Pictures beside them belong to no class, so they
-    are refused.
+    are refused. A file classes.txt in `root` or `home` lists them in the order of a model's scores.
     """
     names, beside = _folders(root, home), named_pictures(home)
     if len(names) < 2 or not any(named_pictures(home / name) for name in names):
@@ -99,21 +141,43 @@ def _classes(root: Path, home: Path) -> list[str]:
             f"{home} holds {len(beside)} pictures ({beside[0]}, ...) beside {len(names)} folders of classes; move them "
             "into the folder of a class, or, if no picture has a label, all into one folder"
         )
-    return names
+    return _in_order(root, home, names)
 
 
-def _labelled(root: Path, home: Path, names: Sequence[str], how: Preprocessing) -> Share:
-    """The pictures under a folder that must hold a folder for each class and no other."""
+def _in_order(root: Path, home: Path, names: list[str]) -> list[str]:
+    """The classes in the order of the file that lists them, or of their names where there is none."""
+    lists = _lists(root, home)
+    if not lists:
+        return names
+    at = root / lists[0]
+    listed = [line.strip() for line in files.lines(root, at)]
+    wrong = sorted(set(listed) ^ set(names))
+    if wrong or len(listed) != len(names):
+        raise DataError(
+            f"{at} must list each of the {len(names)} folders of classes once, and nothing else"
+            + (f"; '{wrong[0]}' is only {'listed' if wrong[0] in listed else 'a folder'}" if wrong else "")
+        )
+    return listed
+
+
+def _lists(root: Path, home: Path) -> list[str]:
+    """The files that list classes, as paths from `root`; the first one counts."""
+    there = [folder / ORDER for folder in dict.fromkeys((root, home)) if (folder / ORDER).exists()]
+    return [str(at.relative_to(root)) for at in there]
+
+
+def _labelled(root: Path, home: Path, names: Sequence[str]) -> list[list[str]]:
+    """The pictures of each class under a folder that must hold a folder for each class and no other."""
     others = set(_folders(root, home)) ^ set(names)
     if others:
         raise DataError(
             f"{home} and {root / 'train'} do not hold the same classes: {sorted(others)[0]!r} is in one of them only; "
             "add or remove that folder"
         )
-    return _share(root, [_pictures(root, home / name) for name in names], how)
+    return [_pictures(root, home / name) for name in names]
 
 
-def _unlabelled(root: Path, home: Path, how: Preprocessing) -> Share:
+def _unlabelled(root: Path, home: Path) -> list[str]:
     """All pictures under a folder, at any depth."""
     paths = pictures_below(root, home)
     if not paths:
@@ -121,15 +185,18 @@ def _unlabelled(root: Path, home: Path, how: Preprocessing) -> Share:
             f"{home} holds {len(_folders(root, home))} folders; it needs one for each of at least two classes, with "
             f"pictures in it, or {', '.join(SUFFIXES)} files without labels"
         )
-    return Share(
-        partial(pictures, root, paths, how), np.arange(len(paths)), torch.zeros(len(paths), 0), pictures=(root, paths)
-    )
+    return paths
 
 
-def _share(root: Path, found: Sequence[Sequence[str]], how: Preprocessing) -> Share:
+def _share(root: Path, found: Sequence[Sequence[str]], how: Preprocessing, *, labelled: bool) -> Share:
     paths = [path for members in found for path in members]
     labels = torch.repeat_interleave(torch.tensor([len(members) for members in found]))
-    return Share(partial(pictures, root, paths, how), np.arange(len(paths)), labels, pictures=(root, paths))
+    targets = labels if labelled else torch.zeros(len(paths), 0)
+    return Share(partial(_read, root, paths, how=how), np.arange(len(paths)), targets, pictures=(root, paths))
+
+
+def _read(root: Path, paths: Sequence[str], numbers: Numbers, *, how: Preprocessing) -> NDArray[np.uint8]:
+    return pictures(root, paths, how, numbers.tolist())
 
 
 def _folders(root: Path, home: Path) -> list[str]:
@@ -186,7 +253,7 @@ def _annotated(path: Path, ids: Sequence[str]) -> Share:
             raise DataError(f"line {number} of {at} is no picture with a class of wnids.txt: {line[:60]!r}")
         paths.append(f"val/images/{name}")
         labels.append(places[label])
-    return Share(partial(pictures, path, paths, TINY), np.arange(len(paths)), torch.tensor(labels, dtype=torch.int64))
+    return Share(partial(_read, path, paths, how=TINY), np.arange(len(paths)), torch.tensor(labels, dtype=torch.int64))
 
 
 def _words(path: Path, ids: Sequence[str]) -> list[str]:

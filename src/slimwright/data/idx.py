@@ -40,7 +40,7 @@ def mnist(path: Path, seed: int = 0) -> StreamedData:
         shares=dealt(train, test, names=names, image_shape=shape, seed=seed),
         mean=(MEAN,),
         std=(STD,),
-        raw={"input": "grey levels 0..255, the strokes bright", "size": list(shape[1:])},
+        raw={"channels": "grey", "input": "the strokes bright", "size": list(shape[1:])},
         augment=partial(cropped, margin=2, mirror=False),
     )
 

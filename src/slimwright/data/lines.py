@@ -43,7 +43,9 @@ def text_lines(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     train = _share(path, listed, numbers, how)
     test = _share(path, path / TEST, numbers, how) if (path / TEST).exists() else None
     parts = dealt(train, test, names=(), image_shape=how.shape, seed=seed)
-    return StreamedData(path.resolve().name, letters, how.shape, parts, how.mean, how.std, how.said, task="ctc")
+    return StreamedData(
+        path.resolve().name, letters, how.shape, parts, how.mean, how.std, how.said, task="ctc", scale=how.scale
+    )
 
 
 def alphabet(path: Path) -> tuple[str, ...]:

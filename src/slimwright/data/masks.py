@@ -50,7 +50,9 @@ def mask_folder(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     ]
     held = (how.shape[0] + 2, *how.shape[1:])  # a class takes the memory of two levels
     parts = parted(shares, names=(), image_shape=held, seed=seed)
-    return StreamedData(path.resolve().name, names, how.shape, parts, how.mean, how.std, how.said, task="segmentation")
+    return StreamedData(
+        path.resolve().name, names, how.shape, parts, how.mean, how.std, how.said, task="segmentation", scale=how.scale
+    )
 
 
 def _classes(path: Path) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def pair_folder(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     There is one channel where the first target has one, and else as many as the input has. `seed` deals what is not
     given. Targets are read with their pictures. Raises DataError, naming the folder or file.
     """
-    found = twins(path, ("input", "target"), tuple(reversed(SUFFIXES)))
+    found = twins(path, ("input", "target"), (".png", *(suffix for suffix in SUFFIXES if suffix != ".png")))
     factor, grey = _kind(found[0], how)
     target = replace(how, channels="grey", mean=(0.0,), std=(1.0,)) if grey else how
     shares = [
@@ -47,7 +47,9 @@ def pair_folder(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     ]
     held = (how.shape[0] + target.shape[0] * factor**2, *how.shape[1:])
     parts = parted(shares, names=(), image_shape=held, seed=seed)
-    return StreamedData(path.resolve().name, (), how.shape, parts, how.mean, how.std, how.said, task="restoration")
+    return StreamedData(
+        path.resolve().name, (), how.shape, parts, how.mean, how.std, how.said, task="restoration", scale=how.scale
+    )
 
 
 def _kind(pair: Twins, how: Preprocessing) -> tuple[int, bool]:

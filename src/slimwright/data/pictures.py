@@ -1,5 +1,6 @@
-"""Decode a JPEG or PNG file that came from elsewhere. Transparency is dropped."""
+"""Decode a picture file that came from elsewhere. Transparency is dropped; of several frames the first counts."""
 
+import os
 import struct
 import warnings
 import zlib
@@ -18,9 +19,13 @@ from slimwright.errors import DataError
 
 ORIENTATION = 0x0112  # the tag in the EXIF standard; from 5 on, rows and columns change places
 T = TypeVar("T")
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MOST_PIXELS = 64_000_000  # of one picture: 192 MB when it is decoded
 MOST_BYTES = 64 * 2**20  # of one file
+JPEG_END, TAIL_BYTES = b"\xff\xd9", 2**16  # the marker that ends a picture; what cameras write behind it may be long
+FAULTS = (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error, KeyError, IndexError, TypeError)
+"""What Pillow raises for damaged files; the last three by its TIFF plugin."""
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # modes with more than 8 bits
 
 
@@ -47,14 +52,15 @@ def opened(root: Path, path: Path, use: Callable[[Image.Image], T], *, deep: boo
         raise DataError(f"{path} has {real.stat().st_size} bytes, over the limit of {MOST_BYTES}; make it smaller")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(real, formats=("JPEG", "PNG")) as image:
+            with Image.open(real, formats=FORMATS) as image:
                 _check(path, image, deep)
                 return use(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path} claims more pixels than the limit of {MOST_PIXELS}; make it smaller") from error
-    except (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as JPEG or PNG: {error}; replace or remove it") from error
+    except FAULTS as error:
+        raise DataError(f"{path} cannot be read as {', '.join(FORMATS)}: {error}; replace or remove it") from error
 
 
 def size(root: Path, path: Path, how: Preprocessing) -> tuple[int, int]:
@@ -75,3 +81,30 @@ def _check(path: Path, image: Image.Image, deep: bool) -> None:
         raise DataError(f"{path} claims {width}x{height} pixels, more than the limit of {MOST_PIXELS}; make it smaller")
     if image.mode in DEEP and not deep:
         raise DataError(f"{path} has more than 8 bits per channel; save it with 8")
+
+
+def fault_of(root: Path, path: Path) -> str:
+    """Return why a file within `root` is not a picture that can be read, or "" where it is one.
+
+    A PNG's checksums and the end of a JPEG are looked at; other formats are decoded.
+    """
+    try:
+        opened(root, path, _looked_through)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _looked_through(image: Image.Image) -> None:
+    if image.format == "PNG":
+        image.verify()
+    elif image.format != "JPEG" or not _ends(image):
+        image.load()
+
+
+def _ends(image: Image.Image) -> bool:
+    """True where the end of a JPEG is in its file: within its pixels the marker cannot occur."""
+    file = image.fp  # type: ignore[attr-defined]
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - TAIL_BYTES, 0))
+    return JPEG_END in file.read(TAIL_BYTES)

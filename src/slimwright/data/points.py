@@ -59,7 +59,7 @@ def point_file(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     parts = parted([share], names=(), image_shape=how.shape, seed=seed)
     boxed = {"box": f"of proportions as the size, {ROOMY:g} times as large"} if marked[0].box else {}
     raw = {**boxed, **how.said}
-    return StreamedData(path.stem, names, how.shape, parts, how.mean, how.std, raw, task="keypoints")
+    return StreamedData(path.stem, names, how.shape, parts, how.mean, how.std, raw, task="keypoints", scale=how.scale)
 
 
 def _pictures(root: Path, marked: Sequence[Marked], how: Preprocessing, numbers: Numbers) -> NDArray[np.uint8]:

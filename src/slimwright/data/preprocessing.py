@@ -1,17 +1,18 @@
 """How a picture becomes what a network reads: placed into the wanted size, its channels ordered, then normalized.
 
-    value = (level / 255 - mean) / std
+    value = (level / scale - mean) / std         a negative std exchanges dark and bright
 
-`fit` says how a picture of another size is placed:
+`fit` says how a picture of another size is placed. It is resized to the wanted size divided by `crop_share`, and then
+its middle is cut out:
 
-- "crop": resized so that it covers the wanted size divided by `crop_share`, then its middle is cut out. For squares
-  this is what torchvision's `Resize` and `CenterCrop` do, and timm with `crop_pct`.
-- "stretch": resized to the wanted size, whatever that does to its proportions.
-- "cut": not resized; its middle is cut out, in a frame of the level `fill` where it is smaller.
-- "letterbox": resized so that it fits into the wanted size, in the middle of a frame of the level `fill`.
-- "line": resized to the wanted height, and as wide as its proportions make it, but at most as wide as wanted; it begins
-  at the left, and what is right of it is zero once the picture is normalized. This is how PaddleOCR's recognisers are
-  trained and run (its `resize_norm_img`), but for the resampling.
+- "crop": it covers that size. For squares this is what torchvision's `Resize` and `CenterCrop` do, and timm with
+  `crop_pct`.
+- "stretch": it gets that size, whatever that does to its proportions.
+- "letterbox": it fits into that size, in the middle of a frame of the level `fill`.
+- "cut": it is not resized; its middle is cut out, in a frame of the level `fill` where it is smaller.
+- "line": it is resized to the wanted height, and as wide as its proportions make it, but at most as wide as wanted; it
+  begins at the left, and what is right of it is zero once the picture is normalized. This is how PaddleOCR's
+  recognisers are trained and run (its `resize_norm_img`), but for the resampling.
 
 Every pixel is Pillow's, resized across first and then down: Pillow 13 itself goes down first for some tall pictures,
 earlier ones never do, and the levels differ by one in places. The original's sizes and where they went are a
@@ -21,23 +22,22 @@ earlier ones never do, and the levels differ by one in places. The original's si
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import TypeAdapter, ValidationError
 
 from slimwright.errors import DataError
 
 # Means and standard deviations over ImageNet: what torchvision's pretrained models expect (its documentation, "Models
 # and pre-trained weights"), and so most networks that were trained on photographs.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-UPRIGHT = "as its metadata says"
 SMALLEST, LARGEST = 8, 4096  # pixels of a side
 
 Fit = Literal["crop", "stretch", "letterbox", "cut", "line"]
-Channels = Literal["RGB", "BGR", "grey"]
+Channels = Literal["RGB", "BGR", "grey", "grey3"]  # grey3: three equal channels
+LEVELS = 255.0  # the largest level of 8 bits
 Values: TypeAlias = tuple[float, ...]
 FILTERS: Mapping[str, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -80,7 +80,8 @@ class Preprocessing:
     crop_share: float = 1.0  # of the resized picture that a crop keeps
     interpolation: str = "bilinear"  # antialiased, half-pixel centres
     channels: Channels = "RGB"
-    mean: Values = MEAN  # of levels as 0..1, one for each channel or one for all
+    scale: float = LEVELS  # levels are divided by it first; 1 for networks that read 0..255
+    mean: Values = MEAN  # of levels after that, one for each channel in the order of `channels`, or one for all
     std: Values = STD
     fill: int = 0  # level of a frame
     upright: bool = False  # turned as the orientation in its metadata says
@@ -98,8 +99,12 @@ class Preprocessing:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.shape[0]) or not all(np.isfinite(value) for value in values):
                 raise DataError(f"{name} needs one number, or {self.shape[0]}, one for each channel, not {values}")
-        if not all(value > 0 for value in self.std):
-            raise DataError(f"every number of std must be above 0, and they are {self.std}")
+        if not all(self.std):
+            raise DataError(f"no number of std may be 0, and they are {self.std}")
+        if not 0 < self.scale < np.inf:
+            raise DataError(f"scale, which levels are divided by, must be above 0, not {self.scale:g}")
+        if not 0 <= self.fill <= LEVELS:
+            raise DataError(f"fill is a level from 0 to 255, not {self.fill}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -108,23 +113,18 @@ class Preprocessing:
 
     @property
     def said(self) -> Mapping[str, object]:
-        """What a device must do to do the same, but for the normalization."""
-        size = {
-            "crop": "covering", "stretch": "stretched", "letterbox": "fitting", "cut": "none",
-            "line": "as high as, fitting",
-        }[self.fit]  # fmt: skip
-        bounds = "" if self.fit == "cut" else f", bounds {'/'.join(map(str, self.covered))} (height/width)"
+        """What a device must do to do the same: all fields by the names that `described` reads, but for the numbers.
+
+        Those are said by the data set, which normalizes.
+        """
         return {
-            "input": f"{self.channels} levels 0..255",
             "channels": self.channels,
-            "orientation": UPRIGHT if self.upright else "as stored",
+            "orientation": "upright" if self.upright else "stored",
             "fit": self.fit,
-            "resize": f"{size}{bounds}",
             "size": [self.height, self.width],
-            "crop_share": self.crop_share,
+            "crop": self.crop_share,
             "interpolation": self.interpolation,
-            **({"fill": self.fill} if self.fit in ("letterbox", "cut") else {}),
-            **({"fill": [255 * mean for mean in self.mean]} if self.fit == "line" else {}),
+            "fill": [self.scale * mean for mean in self.mean] if self.fit == "line" else self.fill,
         }
 
     def placement(self, width: int, height: int) -> Placement:
@@ -167,7 +167,10 @@ class Preprocessing:
     def turned(self, image: Image.Image) -> Image.Image:
         """Return a picture as it is looked at: turned if that is wanted, in this order of channels but for BGR."""
         image = ImageOps.exif_transpose(image) if self.upright else image
-        return image.convert("L" if self.channels == "grey" else "RGB")
+        if self.channels in ("RGB", "BGR"):
+            return image.convert("RGB")
+        grey = image.convert("L")
+        return grey if self.channels == "grey" else grey.convert("RGB")
 
     def levels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the levels [C, H, W] of a picture."""
@@ -178,7 +181,8 @@ class Preprocessing:
     def normalized(self, image: Image.Image) -> NDArray[np.float32]:
         """Return a picture [C, H, W] as a network reads it."""
         mean, std = (np.asarray(given, np.float32).reshape(-1, 1, 1) for given in (self.mean, self.std))
-        values = ((self.levels(image).astype(np.float32) / 255 - mean) / std).astype(np.float32)
+        levels = self.levels(image).astype(np.float32)
+        values = np.asarray((levels / self.scale - mean) / std, np.float32)
         if self.fit == "line":
             values[:, :, self.placement(*self.turned(image).size).width :] = 0
         return values
@@ -186,37 +190,9 @@ class Preprocessing:
     @property
     def covered(self) -> tuple[int, int]:
         """The height and width that a picture is resized to, at least, at most or exactly."""
-        if self.fit != "crop":
-            return self.height, self.width
         return int(self.height / self.crop_share), int(self.width / self.crop_share)
 
 
 def square(side: int) -> Preprocessing:
     """Return the usual preprocessing of photographs: the middle square, ImageNet's mean and deviation."""
     return Preprocessing(side, side)
-
-
-def preprocessing_of(said: Mapping[str, object]) -> Preprocessing | None:
-    """Return the preprocessing that a record `said`, with the mean and std beside it; None where it says none.
-
-    Raises DataError for a record that makes no sense.
-    """
-    if said.get("fit") not in get_args(Fit) or not {"size", "channels", "mean", "std"} <= said.keys():
-        return None
-    try:
-        return _RECORD.validate_python(
-            {
-                **{name: said[name] for name in ("fit", "channels", "crop_share", "interpolation") if name in said},
-                **{name: said[name] for name in ("mean", "std")},
-                **dict(zip(("height", "width"), _SIZE.validate_python(said["size"]), strict=True)),
-                **({"fill": said["fill"]} if said["fit"] in ("letterbox", "cut") and "fill" in said else {}),
-                "upright": said.get("orientation") == UPRIGHT,
-            }
-        )
-    except ValidationError as error:
-        raise DataError(
-            f"the preprocessing that is written there makes no sense: {error.errors()[0]['msg']}"
-        ) from error
-
-
-_RECORD, _SIZE = TypeAdapter(Preprocessing), TypeAdapter(tuple[int, int])

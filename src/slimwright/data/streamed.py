@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from slimwright.data.batch import Batch, Targets, images_of, is_labels, joined, taken
 from slimwright.data.dataset import PARTS, SHARES, Augment, Part, check_targets, no_images
+from slimwright.data.preprocessing import LEVELS, Preprocessing
 from slimwright.errors import DataError
 
 HELD_OUT = 0.1  # of the training images of each class, for calibration and again for validation
@@ -59,10 +60,11 @@ class Share:
 
 @dataclass(frozen=True)
 class StreamedData:
-    """A data set read batch by batch: (image / 255 - mean) / std, then `augment` on shuffled passes.
+    """A data set read batch by batch: (image / scale - mean) / std, then `augment` on shuffled passes.
 
     Inputs that are not bytes are taken as they were read. `raw` says what comes before the normalization;
-    `superclasses` groups the classes, where the data set does.
+    `superclasses` groups the classes, where the data set does. Data of pictures can be `remade` with a preprocessing
+    other than its own, `how`.
     """
 
     name: str
@@ -75,6 +77,9 @@ class StreamedData:
     augment: Augment | None = None
     superclasses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     task: str = ""  # the one that its targets are for, where their form does not say
+    scale: float = LEVELS
+    how: Preprocessing | None = None
+    remade: Callable[[Preprocessing], "StreamedData"] | None = None
 
     def __post_init__(self) -> None:
         for part in PARTS:
@@ -86,7 +91,8 @@ class StreamedData:
     @property
     def preprocessing(self) -> Mapping[str, object]:
         """What was done to raw images, so that the device can do the same."""
-        return {**self.raw, "scale": 1 / 255, "mean": list(self.mean), "std": list(self.std), "layout": "NCHW"}
+        said = {"scale": self.scale, "mean": list(self.mean), "std": list(self.std), "layout": "NCHW"}
+        return {**self.raw, **said}
 
     def size(self, part: Part) -> int:
         """Number of images in a part."""
@@ -120,7 +126,7 @@ class StreamedData:
         if raw.dtype != np.uint8:
             return torch.from_numpy(raw)
         mean, std = (torch.tensor(value).reshape(-1, 1, 1) for value in (self.mean, self.std))
-        return (torch.from_numpy(raw).float() / 255 - mean) / std
+        return (torch.from_numpy(raw).float() / self.scale - mean) / std
 
 
 def parted(

@@ -131,7 +131,9 @@ def _data(
         partial(pictures, root, table.paths, how), np.arange(len(table.paths)), targets, pictures=(root, table.paths)
     )
     parts = parted([share], names=names, image_shape=how.shape, seed=seed)
-    return StreamedData(table.at.stem, tuple(names), how.shape, parts, how.mean, how.std, how.said, task=task)
+    return StreamedData(
+        table.at.stem, tuple(names), how.shape, parts, how.mean, how.std, how.said, task=task, scale=how.scale
+    )
 
 
 def _is_number(cell: str) -> bool:

@@ -19,6 +19,7 @@ from slimwright.atomic import appearing
 from slimwright.data import Dataset, as_inputs, tensors_of, whole
 from slimwright.errors import ConversionError, RequestError
 from slimwright.graph import Net, random_inputs
+from slimwright.jobs.setups import set_up
 from slimwright.measure import (
     EFFORTS,
     About,
@@ -36,7 +37,7 @@ from slimwright.measure import (
     prove,
     sha256_of,
 )
-from slimwright.progress import Event, Tell, told
+from slimwright.progress import Event, Tell, silent, told
 from slimwright.runner.machine import Described, loaded_by
 from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop, lent
 from slimwright.runtimes.known import installed, pairs
@@ -81,6 +82,7 @@ class Export(Record):
     model: str
     input_shapes: list[list[int]]  # without the batch
     data: str | None
+    preprocessing: dict[str, object] = Field(default_factory=dict)  # what a device must do to a picture
     metric: MetricCard | None  # of the scores; None without data
     original_score: float | None  # of the model as it was given, in its own framework, on the test part
     target: str
@@ -100,6 +102,8 @@ class Request:
     rounds: int = EFFORT.rounds
     force: bool = False  # replace what is at `out`, even if it holds what no export wrote
     workshop: Workshop | None = None  # one that several jobs share; without it, the job opens its own
+    expect: str | None = None  # of the original's metric, such as "0.76" or "76%"; None judges what is plain
+    embed: bool = False  # put the normalization into the model
 
 
 def wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> tuple[Wanted, ...]:
@@ -132,9 +136,14 @@ def export(
     """
     place = target or Local()
     original = original if isinstance(original, Original) else original_of(original, [])
-    net = fold_batch_norm(original.net)
     if data is None and any(precision == "int8" for _, precision in request.wanted):
         raise RequestError("INT8 is calibrated on images, and proven by them: name them with --data")
+    if data is None and request.embed:
+        raise RequestError("the normalization that is put into the model is that of its data: name them with --data")
+    if data is not None:
+        task = task_for(data, original.output_shapes, original.forward, task)
+        original, data = set_up(original, task, data, expect=request.expect, embed=request.embed, tell=tell or silent)
+    net = fold_batch_norm(original.net)
     exam, expected = _exam(original, data, task)
     with told(tell) as tell, appearing(out, EXPORT, ours=EXPORTED, force=request.force) as folder:
         entries, artefacts = _converted(net, request, exam.task, data, folder, tell)
@@ -149,6 +158,7 @@ def export(
             model=request.name,
             input_shapes=[list(node.shape[1:]) for node in net.inputs],
             data=data.name if data else None,
+            preprocessing=dict(data.preprocessing) if data else {},
             metric=MetricCard.of(exam.task.metric) if data else None,
             original_score=exam.score(expected),
             target=place.name,

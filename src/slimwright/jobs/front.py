@@ -21,6 +21,7 @@ from slimwright.graph import Net
 from slimwright.jobs.bench import Bench
 from slimwright.jobs.given import check_place, shapes_of, versions
 from slimwright.jobs.proposed import proposed
+from slimwright.jobs.setups import set_up
 from slimwright.jobs.shrink import Settings, opened
 from slimwright.jobs.stages import Stages
 from slimwright.jobs.verdicts import candidate_of
@@ -75,6 +76,8 @@ def front(
         stages = Stages(tell)
         with stages("measure the original"):
             asked = ["front", repr(settings.tuning)]
+            checked = set_up(original, task, data, expect=settings.expect, embed=settings.embed, tell=tell)
+            original, data = checked
             bench = opened(original, task, data, settings, asked=asked, workshop=workshop, cache=cache, tell=tell)
             bench.original()
         with stages("search"):

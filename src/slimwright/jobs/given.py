@@ -48,7 +48,25 @@ def check_inputs(net: Net, data: Dataset) -> None:
     takes, has = [list(node.shape[1:]) for node in net.inputs], [list(shape) for shape in shapes_of(data)]
     if takes != has:
         said = [" and ".join(map(str, shapes)) for shapes in (takes, has)]
-        raise DataError(f"the model takes images of {said[0]}, data set '{data.name}' has {said[1]}")
+        hint = _hint(takes[0], has[0]) if len(takes) == len(has) == 1 else ""
+        raise DataError(f"the model takes images of {said[0]}, data set '{data.name}' has {said[1]}{hint}")
+
+
+def _hint(takes: Sequence[int], has: Sequence[int]) -> str:
+    """What to do about images [C, H, W] of a shape that the model does not take; "" where nothing is known."""
+    if len(takes) != 3 or len(has) != 3:
+        return ""
+    if list(takes) == [*has[1:], has[0]]:
+        return "; the model reads channels last: put a transposition from [N, C, H, W] in front of it"
+    if list(has) == [*takes[1:], takes[0]]:
+        return "; the images are stored with their channels last: store them as [N, C, H, W]"
+    parts = []
+    if takes[0] != has[0] and takes[0] in (1, 3):
+        channels = "grey" if takes[0] == 1 else "RGB, or grey3"
+        parts.append(f"for its {takes[0]} channels give --preprocessing channels={channels}")
+    if list(takes[1:]) != list(has[1:]):
+        parts.append(f"for its size name pictures as folder:PATH@{takes[1]}x{takes[2]}")
+    return "; " + ", and ".join(parts) if parts else ""
 
 
 def given_of(original: Original, task: Task, data: Dataset) -> Given:

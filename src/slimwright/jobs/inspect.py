@@ -11,11 +11,12 @@ from pathlib import Path
 
 from slimwright.data import Dataset, whole
 from slimwright.errors import ConversionError, ModelError, ProofError
+from slimwright.jobs.setups import check_setup
 from slimwright.measure import EFFORTS, Exam, Inspection, Measured, Original, ProofEffort, Proven, inspection_of, prove
 from slimwright.progress import Event, Tell, told
 from slimwright.runtimes import Artefact, Workshop, lent
 from slimwright.targets import Local
-from slimwright.tasks import Task, task_for
+from slimwright.tasks import Making, Task, task_for
 from slimwright.techniques import fold_batch_norm
 
 RUNTIME = "onnxruntime"
@@ -36,6 +37,7 @@ def inspect(
     *,
     data: Dataset | None = None,
     task: Task | None = None,
+    expect: str | None = None,
     timed: bool = False,
     workshop: Workshop | None = None,
     tell: Tell | None = None,
@@ -43,15 +45,28 @@ def inspect(
     """Return what each network costs; with `data` its score, and if `timed` what its file does in the runtime.
 
     A network that cannot be converted or run is reported as such; it does not raise. `workshop` is one that several
-    jobs share.
+    jobs share. Raises DataError where a trained network does not reach the metric that it is expected to, or is plainly
+    set up wrongly.
     """
-    exams = [None if data is None else _exam(subject, data, task, subjects[0]) for subject in subjects]
     with told(tell) as tell:
+        if data is not None:
+            _check_setups(subjects, data, task, expect, tell)
+        exams = [None if data is None else _exam(subject, data, task, subjects[0]) for subject in subjects]
         seen = _measured(subjects, exams, workshop, tell) if timed else [Measured()] * len(subjects)
     scored = (_scored(one, subject, exam) for one, subject, exam in zip(seen, subjects, exams, strict=True))
     return [
         inspection_of(subject.original.net, subject.name, one) for subject, one in zip(subjects, scored, strict=True)
     ]
+
+
+def _check_setups(
+    subjects: Sequence[Subject], data: Dataset, task: Task | Making | None, expect: str | None, tell: Tell
+) -> None:
+    for subject in subjects:
+        original = subject.original
+        if subject.trained:
+            wanted = task_for(data, original.output_shapes, original.forward, task)
+            check_setup(original, wanted, data, expect=expect, tell=tell)
 
 
 def _exam(subject: Subject, data: Dataset, task: Task | None, first: Subject) -> Exam:

@@ -20,6 +20,7 @@ from slimwright.jobs.bench import Bench, Method, Place
 from slimwright.jobs.given import check_place, context_of, doubts, given_of, shapes_of
 from slimwright.jobs.handed_over import Named, handed_over
 from slimwright.jobs.searched import searched
+from slimwright.jobs.setups import set_up
 from slimwright.jobs.stages import Stages
 from slimwright.measure import BUNDLED, MANIFEST, Bundle, Original, original_of
 from slimwright.progress import Event, Tell, told
@@ -47,6 +48,8 @@ class Settings:
     licence: str = ""  # of the model, written into what is handed back
     policy: Policy = measured_plan
     techniques: tuple[Technique, ...] = TECHNIQUES
+    expect: str | None = None  # of the original's metric, such as "0.76" or "76%"; None judges what is plain
+    embed: bool = False  # put the normalization into the model
     fresh: bool = False  # start over, whatever the cache holds of this job
     force: bool = False  # replace what is at `out`, even if it holds what no job wrote
     workshop: Workshop | None = None  # one that several jobs share; without it, the job opens its own
@@ -90,6 +93,8 @@ def shrink(
         stages = Stages(tell)
         with stages("measure the original"):
             asked = [repr(budget), repr(settings.tuning), settings.policy.__qualname__]
+            checked = set_up(original, task, data, expect=settings.expect, embed=settings.embed, tell=tell)
+            original, data = checked
             bench = opened(original, task, data, settings, asked=asked, workshop=workshop, cache=cache, tell=tell)
             for doubt in doubts(bench.given, budget.max_drop):
                 tell(Event("doubt", 1, 1, doubt))

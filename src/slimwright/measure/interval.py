@@ -98,7 +98,7 @@ def _scores(task: Task, outputs: Outputs, targets: Targets) -> Tensor:
 
 
 def _score(task: Task, outputs: Outputs, targets: Targets) -> float:
-    """The score of some images; not a number where they show nothing that could be found, or are too few for a metric."""
+    """The score of some images; not a number where they show nothing to be found, or are too few for the metric."""
     try:
         return task.score(outputs, targets)
     except DataError:

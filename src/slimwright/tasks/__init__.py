@@ -6,6 +6,7 @@ from slimwright.tasks.ctc import Ctc
 from slimwright.tasks.detection import Detection, Yolo, detecting, form_of
 from slimwright.tasks.embedding import Embedding, embedding_of
 from slimwright.tasks.imitation import Imitated, Imitation, imitating, known_outputs, untaught
+from slimwright.tasks.judging import Judging, Order
 from slimwright.tasks.keypoints import Keypoints
 from slimwright.tasks.multi_label import MultiLabel
 from slimwright.tasks.regression import Regression
@@ -23,11 +24,13 @@ __all__ = [
     "Forward",
     "Imitated",
     "Imitation",
+    "Judging",
     "Keypoints",
     "Making",
     "Metric",
     "MultiLabel",
     "Named",
+    "Order",
     "Outputs",
     "Regression",
     "Restoration",

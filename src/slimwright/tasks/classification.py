@@ -4,7 +4,7 @@ The loss is the cross-entropy; a label drawn from the network's own scores gives
 arXiv 1412.1193, sec. 5). The distance to a teacher is that of Hinton et al. 2015 (arXiv 1503.02531, sec. 2).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from slimwright.data import Dataset, Targets, labels_of
 from slimwright.errors import DataError
+from slimwright.tasks.judging import Order, assignment, known_orders
 from slimwright.tasks.task import Forward, Metric, Outputs
 
 
@@ -66,8 +67,29 @@ class Classification:
 
     def score(self, outputs: Outputs, targets: Targets) -> float:
         """Return the share of images, in percent, whose class is among the `top` with the largest scores."""
+        return 100 * float(self.right(outputs, targets).double().mean())
+
+    def right(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """Return of each image [N] whether its class is among the `top` with the largest scores."""
         labels = labels_of(targets).to(outputs[0].device)
-        return 100 * float((_named(outputs[0], self.top) == labels[:, None]).any(1).double().mean())
+        return (_named(outputs[0], self.top) == labels[:, None]).any(1)
+
+    def chance(self, targets: Targets) -> float:
+        """Return the share of images that show one of the `top` most frequent classes."""
+        counts = labels_of(targets).bincount(minlength=len(self.classes))
+        return float(counts.topk(min(self.top, len(counts))).values.sum() / counts.sum())
+
+    def orders(self) -> Mapping[str, Order]:
+        """Return the orders of the classes' names that are mistaken for one another."""
+        return known_orders(self.classes)
+
+    def assigned(self, outputs: Outputs, targets: Targets) -> Order:
+        """Return the order of classes in which the largest scores are right most often."""
+        return assignment(outputs[0], labels_of(targets))
+
+    def reordered(self, outputs: Outputs, order: Order) -> Outputs:
+        """Return the scores [N, K], each where its class is in the data's order."""
+        return (outputs[0][:, list(order)],)
 
     def agreement(self, found: Outputs, expected: Outputs) -> float:
         """Return the share of images on which both name the same class."""

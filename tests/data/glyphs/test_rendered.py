@@ -87,7 +87,7 @@ def test_pixels_are_normalized_at_the_default_difficulty() -> None:
 def test_the_preprocessing_says_how_a_device_does_the_same(small: StreamedData) -> None:
     said = small.preprocessing
     assert said["size"] == [32, 32] and said["mean"] == [MEAN] * 3 and said["std"] == [STD] * 3
-    assert said["scale"] == 1 / 255 and said["layout"] == "NCHW"
+    assert said["scale"] == 255 and said["layout"] == "NCHW"
 
 
 def test_a_nearest_mean_tells_easy_glyphs_and_often_fails_at_hard_ones() -> None:

@@ -46,7 +46,9 @@ def boxed(
     shares = [_share(root, some, how, most) for some in pictures]
     parts = parted(shares, names=labels, image_shape=how.shape, seed=seed)
     name = root.resolve().name
-    return StreamedData(name, tuple(labels), how.shape, parts, how.mean, how.std, how.said, task="detection")
+    return StreamedData(
+        name, tuple(labels), how.shape, parts, how.mean, how.std, how.said, task="detection", scale=how.scale
+    )
 
 
 def letterbox(height: int, width: int) -> Preprocessing:

@@ -79,7 +79,7 @@ def glyphs(wanted: Glyphs | None = None, seed: int = 0) -> StreamedData:
         shares=shares,
         mean=(MEAN,) * 3,
         std=(STD,) * 3,
-        raw={"input": "RGB levels 0..255", "size": [wanted.size, wanted.size]},
+        raw={"channels": "RGB", "size": [wanted.size, wanted.size]},
         augment=partial(cropped, margin=wanted.size // 16, mirror=False),
         superclasses={name: tuple(range(ends[i], ends[i + 1])) for i, name in enumerate(members)},
     )

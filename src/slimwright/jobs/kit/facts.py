@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slimwright.data import Preprocessing, preprocessing_of
+from slimwright.data.preprocessing import LEVELS
 from slimwright.errors import BundleError, RequestError
 from slimwright.measure import TOLERANCE, Bundle
 from slimwright.runtimes import RUNTIMES
@@ -99,8 +100,8 @@ class Facts:
             "pictured": pictured,
             "how": how,
             "covered": how.covered if how else None,
-            "mean": _each(how.mean, how) if how else None,
-            "std": _each(how.std, how) if how else None,
+            "mean": _shares(how.mean, how) if how else None,
+            "std": _shares(how.std, how) if how else None,
             "fill": _filled(how) if how else None,
         }
 
@@ -127,6 +128,10 @@ def facts_of(bundle: Bundle, language: Language) -> Facts:
     if bad := [name for name in side.files if not re.fullmatch(r"model\.[a-z]{2,8}", name)]:
         raise BundleError(f"{bundle.path} calls a file {bad[0]!r}, which is not a name that slimwright gives")
     how = preprocessing_of(manifest.data.preprocessing)
+    if how and how.channels == "grey3":
+        raise RequestError(
+            "there is no kit for pictures that are grey in three channels; run the artefact in your code"
+        )
     if how and list(how.shape) != side.input_shapes[0][1:]:
         raise BundleError(
             f"{bundle.path} says that pictures become {list(how.shape)}, but its model reads {side.input_shapes[0][1:]}"
@@ -139,9 +144,16 @@ def _each(values: tuple[float, ...], how: Preprocessing) -> list[float]:
     return list(values) if len(values) > 1 else list(values) * how.shape[0]
 
 
+def _shares(values: tuple[float, ...], how: Preprocessing) -> list[float]:
+    """A mean or deviation for each channel, of levels as shares of 255, whatever they are divided by."""
+    return [number if how.scale == LEVELS else number * how.scale / LEVELS for number in _each(values, how)]
+
+
 def _filled(how: Preprocessing) -> list[float]:
     """The level of each channel where the picture is not."""
-    return [255 * mean for mean in _each(how.mean, how)] if how.fit == "line" else [float(how.fill)] * how.shape[0]
+    return (
+        [how.scale * mean for mean in _each(how.mean, how)] if how.fit == "line" else [float(how.fill)] * how.shape[0]
+    )
 
 
 def _blobs(bundle: Bundle) -> tuple[list[str], list[str]]:
