@@ -23,7 +23,7 @@ DataOption = Annotated[
     str,
     typer.Option(
         help="digits, glyphs, scenes:boxes, mnist:FOLDER, cifar10:FOLDER, folder:PATH@SIZE (or identities:, lines:, "
-        "coco:, yolo:, voc:), x.safetensors, module:callable"
+        "coco:, yolo:, voc:, masks:, pairs:, table:, points:), x.safetensors, module:callable"
     ),
 ]
 PreprocessingOption = Annotated[
@@ -42,9 +42,9 @@ EmbedOption = Annotated[
 TaskOption = Annotated[
     str | None,
     typer.Option(
-        help="what the outputs mean: classification, top-5, multi-label, detection, detection-50, embedding, recall, "
-        "ctc, character-error, imitation (give what the original gave, no labels needed), or module:callable; by "
-        "default what the data suggests"
+        help="what the outputs mean: classification, top-5, multi-label, segmentation, restoration, ssim, depth, "
+        "regression, keypoints, detection, detection-50, embedding, recall, ctc, character-error, imitation (give what "
+        "the original gave, no labels needed), or module:callable; by default what the data suggests"
     ),
 ]
 WeightsOption = Annotated[
