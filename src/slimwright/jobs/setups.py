@@ -116,7 +116,7 @@ def check_setup(
     sample = _sample(data, batch)
     right = task.right(original.forward(sample[0]), sample[1])
     share = float(right.double().mean())
-    if share >= FINE or len(right) < FEWEST:
+    if share >= FINE or len(right) < FEWEST or task.chance(sample[1]) >= FINE:
         return
     by_chance = _near_chance(share, task.chance(sample[1]), len(right))
     found = _better(original, task, data, sample, PLAIN, tell)
@@ -188,6 +188,7 @@ def _better(original: Original, task: Task, data: Dataset, sample: Batch, margin
     for placing in placed:
         if not found:
             found += _placed(original, task, data, placing, margin, few)
+    found = [one for one in found if one.share >= task.chance(sample[1]) + PLAIN.share]
     best = max((one.share for one in found), default=0.0)
     alike = [one for one in found if one.share >= best - ALIKE]
     return min(alike, key=lambda one: one.loss, default=None)
