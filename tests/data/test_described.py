@@ -151,11 +151,15 @@ def test_hugging_faces_words_mean_what_its_processors_do(tmp_path: Path) -> None
     assert described(written(tmp_path / "vit.json", vit)).preprocessing() == Preprocessing(
         224, 224, fit="stretch", mean=(0.5,), std=(0.5,)
     )
-    efficientnet = {"size": {"height": 96, "width": 96}, "do_resize": True, "rescale_factor": 1 / 127.5}
+    efficientnet: dict[str, object] = {
+        "size": {"height": 96, "width": 96},
+        "do_resize": True,
+        "rescale_factor": 1 / 127.5,
+    }
     efficientnet |= {"rescale_offset": True, "resample": 0}
     how = described(written(tmp_path / "e.json", efficientnet)).preprocessing()
     assert (how.scale, how.mean, how.std, how.fit, how.interpolation) == (127.5, (1.0,), (1.0,), "stretch", "nearest")
-    mobilevit = {"do_flip_channel_order": True, "do_normalize": False, "do_rescale": False}
+    mobilevit: dict[str, object] = {"do_flip_channel_order": True, "do_normalize": False, "do_rescale": False}
     mobilevit |= {"size": {"shortest_edge": 288}, "do_center_crop": True, "crop_size": 256}
     how = described(written(tmp_path / "m.json", mobilevit)).preprocessing()
     assert (how.scale, how.mean, how.std, how.channels, how.height) == (1.0, (0.0,), (1.0,), "BGR", 256)
@@ -183,7 +187,7 @@ def test_data_with_pictures_of_their_own_size_take_another_normalization(tmp_pat
         preprocessing="scale=1,mean=0,std=1,channels=BGR",
     )
     ours, raw = images_of(whole(plain, "test")[0]), images_of(whole(levels, "test")[0])
-    mean, std = (torch.tensor(plain.preprocessing[name]).reshape(3, 1, 1) for name in ("mean", "std"))  # type: ignore[arg-type]
+    mean, std = (torch.tensor(plain.preprocessing[name]).reshape(3, 1, 1) for name in ("mean", "std"))
     assert torch.allclose((raw.flip(1) / 255 - mean) / std, ours, atol=1e-5)
     assert levels.preprocessing["channels"] == "BGR" and levels.preprocessing["scale"] == 1
     with pytest.raises(DataError, match="their size already; leave out crop, fit"):

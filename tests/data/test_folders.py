@@ -94,8 +94,8 @@ def test_few_pictures_are_taught_and_observed_alike_and_many_are_not(flat: Path)
     few = image_folder(flat, square(16)).shares
     assert set(few["train"].numbers.tolist()) < set(few["calibration"].numbers.tolist())
     for index in range(20, 270):
-        plain(flat / "cat" / f"{index}.png", 44), plain(flat / "dog" / f"{index}.png", 124)
-        plain(flat / "emu" / f"{index}.png", 204)
+        for name, level in GREY.items():
+            plain(flat / name / f"{index}.png", level + 4)
     many = image_folder(flat, square(16)).shares
     assert len(many["calibration"].numbers) == 3 * round(0.1 * 0.8 * 270)
     assert not set(many["calibration"].numbers.tolist()) & set(many["train"].numbers.tolist())

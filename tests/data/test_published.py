@@ -38,7 +38,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_name(data: StreamedData) -> dict[int, torch.Tensor]:
-    found = {}
+    found: dict[int, torch.Tensor] = {}
     for part in PARTS:
         images = images_of(whole(data, part)[0])
         found.update(zip(data.shares[part].numbers.tolist(), images, strict=True))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimwright.data import ArrayData, Batch, Dataset, labelled, of_classes
+from slimwright.data import ArrayData, Batch, Dataset, Part, labelled, of_classes
 from slimwright.errors import DataError, RequestError
 from slimwright.graph import Net
 from slimwright.jobs.given import check_inputs
@@ -23,7 +23,7 @@ Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def changed(change: Change) -> ArrayData:
     """Few digits, every part of them changed."""
     data = few_digits()
-    parts: dict[object, Batch] = {part: change(*labelled(batch)) for part, batch in data.parts.items()}
+    parts: dict[Part, Batch] = {part: change(*labelled(batch)) for part, batch in data.parts.items()}
     return replace(data, parts=parts)
 
 
@@ -101,7 +101,7 @@ def worn(noise: float) -> Net:
 
 def test_few_images_cannot_tell_and_pass() -> None:
     data = few_digits()
-    few = {part: tuple(t[:4] for t in batch) for part, batch in data.parts.items()}
+    few: dict[Part, Batch] = {part: (images[:4], labels[:4]) for part, (images, labels) in data.parts.items()}
     assert judged(replace(data, parts=few), worn(4.0)) == ""
 
 

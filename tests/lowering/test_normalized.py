@@ -26,7 +26,8 @@ def net() -> Net:
             self.head = nn.Conv2d(11, 4, 3, padding=1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head(torch.cat([self.norm(self.conv(x)), x], 1))
+            y: torch.Tensor = self.head(torch.cat([self.norm(self.conv(x)), x], 1))
+            return y
 
     torch.manual_seed(0)
     return capture(Two().eval(), (3, 16, 16))
