@@ -1,5 +1,8 @@
 """What a net gives, and how near an artefact comes to it, where the outputs are scores of classes."""
 
+import platform
+from pathlib import Path
+
 from torch import Tensor
 
 from slimwright.graph import Net
@@ -31,3 +34,9 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
 
 def _task(scores: Tensor) -> Classification:
     return Classification(tuple(map(str, range(scores.shape[1]))))
+
+
+def eight_bits_saturate() -> bool:
+    """True on x86 without VNNI: there ONNX Runtime adds pairs of products of bytes in 16 bits, unless told not to."""
+    info = Path("/proc/cpuinfo")
+    return platform.machine() == "x86_64" and info.exists() and "vnni" not in info.read_text()

@@ -46,7 +46,7 @@ def bundle(net: Net, data: ArrayData, cache: Path, tmp_path_factory: pytest.Temp
 
 
 def test_a_bundle_holds_all_that_it_promises(bundle: Bundle) -> None:
-    names = {"model.onnx", "original.onnx", "recipe.json", "manifest.json", "net", "report.html", "plots"}
+    names = {"model.onnx", "original.onnx", "recipe.json", "manifest.json", "about.json", "net", "report.html", "plots"}
     assert {path.name for path in bundle.path.iterdir()} == names
     assert load_bundle(bundle.path).manifest == bundle.manifest
     assert not [path for path in bundle.path.parent.iterdir() if path != bundle.path]
@@ -116,7 +116,7 @@ def test_a_model_without_layers_comes_back_as_it_was(data: ArrayData, cache: Pat
         data=data,
         budget=budget,
         out=tmp_path / "b",
-        settings=Settings(workshop=shared_workshop(), cache=cache),
+        settings=Settings(workshop=shared_workshop(), cache=cache, expect="0"),
     )
     assert not found.summary.within_budget and found.manifest.result.macs == 0
     assert load_net(found.path / "net").digest == capture(Sorted(), data.image_shape).digest

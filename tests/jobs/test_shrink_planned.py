@@ -129,7 +129,10 @@ def test_the_one_that_is_chosen_is_the_one_that_is_shipped(timed: Done) -> None:
     (chosen,) = (candidate for candidate in manifest.candidates if candidate.chosen)
     assert chosen.name in FACTORISED
     assert chosen.validation_score == max(timed.candidate(name).validation_score for name in FACTORISED)
-    assert (chosen.macs, chosen.size_bytes) == (manifest.result.macs, manifest.result.size_bytes)
+    assert chosen.macs == manifest.result.macs
+    assert (
+        0 < manifest.result.size_bytes - chosen.size_bytes < 4_096
+    )  # labels and preprocessing, put into what is shipped
     assert [type(step) for step in steps] == [Prune, Factorise, Solve, Fold, Quantize]
     assert [step.images for step in steps if isinstance(step, Quantize)] == [SIZES["calibration"]]
     ranked_on = None if chosen.name == FACTORISED[1] else LEAST_IMAGES
