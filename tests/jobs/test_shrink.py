@@ -116,7 +116,7 @@ def test_a_model_without_layers_comes_back_as_it_was(data: ArrayData, cache: Pat
         data=data,
         budget=budget,
         out=tmp_path / "b",
-        settings=Settings(workshop=shared_workshop(), cache=cache),
+        settings=Settings(expect="0", workshop=shared_workshop(), cache=cache),
     )
     assert not found.summary.within_budget and found.manifest.result.macs == 0
     assert load_net(found.path / "net").digest == capture(Sorted(), data.image_shape).digest
