@@ -35,7 +35,18 @@ def home(tmp_path: Path) -> Path:
 
 def test_inspect_scores_the_classes_of_the_data(home: Path) -> None:
     (home / "names.txt").write_text(NAMES.replace(",", "\n"))
-    command = [sys.executable, "-m", "slimwright", "inspect", "model.pt2", "--data", "mydata:some", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "slimwright",
+        "inspect",
+        "model.pt2",
+        "--data",
+        "mydata:some",
+        "--expect",
+        "0",
+        "--json",
+    ]
     done = subprocess.run(
         [*command, "--classes", "names.txt"], cwd=home, env=os.environ, capture_output=True, text=True
     )
@@ -47,8 +58,16 @@ def test_inspect_scores_the_classes_of_the_data(home: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "kind", "said"),
     [
-        (["--data", "mydata:some", "--classes", "a,b"], RequestError, "names 2 classes; the model gives scores of 10"),
-        (["--data", "mydata:some", "--classes", NAMES.replace("7", "seven")], DataError, "do not name '7'"),
+        (
+            ["--data", "mydata:some", "--expect", "0", "--classes", "a,b"],
+            RequestError,
+            "names 2 classes; the model gives scores of 10",
+        ),
+        (
+            ["--data", "mydata:some", "--expect", "0", "--classes", NAMES.replace("7", "seven")],
+            DataError,
+            "do not name '7'",
+        ),
         (["--classes", NAMES], RequestError, "give --data too"),
     ],
 )

@@ -27,6 +27,7 @@ MOST, ENOUGH = 400, 100  # labelled images that are looked at; where validation 
 FEWEST = 20  # with fewer images nothing can be told
 FINE = 0.9  # nothing can be better than this by `PLAIN.share`
 FAR, HALF = 0.25, 0.5  # what an order of classes that was fitted must gain, and reach
+CLEARLY = 0.2  # what another placing must gain: a bad net may prefer larger pictures
 SECONDS, LEAST, SCREENED = 30.0, 16, 64  # for all variants together, and images that each is tried with
 TRIED = 3  # variants that are looked at on all images
 ALIKE = 0.02  # shares that are this close are equally good
@@ -185,9 +186,8 @@ def _better(original: Original, task: Task, data: Dataset, sample: Batch, margin
             remedy = f"give --preprocessing {variant.text}"
             seen = _tried(original, task, (variant.change(sample[0]), sample[1]), variant.said, remedy, RENAME)
             found += [one for one in seen if _surely(base, one, margin)]
-    for placing in placed:
-        if not found:
-            found += _placed(original, task, data, placing, margin, few)
+    if not found:
+        found = [one for placing in placed for one in _placed(original, task, data, placing, margin, few)]
     found = [one for one in found if one.share >= task.chance(sample[1]) + PLAIN.share]
     best = max((one.share for one in found), default=0.0)
     alike = [one for one in found if one.share >= best - ALIKE]
@@ -201,11 +201,12 @@ def _placed(
     assert isinstance(data, StreamedData)
     for count in (few, MOST):
         remedy = f"give --preprocessing {placing.text}"
-        base = _tried(original, task, some_of(data, count), "", "")[0]
-        other = _tried(original, task, some_of(placing.data, count), placing.said, remedy)[0]
+        inputs, targets = some_of(data, count)
+        base = _tried(original, task, (inputs, targets), "", "")[0]
+        other = _tried(original, task, (some_of(placing.data, count)[0], targets), placing.said, remedy)[0]
         if other.share < base.share + margin.share:
             return
-    if _surely(base, other, margin):
+    if _surely(base, other, margin) and (margin is SHORT or other.share >= max(HALF, base.share + CLEARLY)):
         yield other
 
 
