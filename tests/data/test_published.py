@@ -49,10 +49,11 @@ def expected(photos: Path, transform: Any) -> list[torch.Tensor]:
     return [transform(Image.open(photos / f"{number}.png").convert("RGB")) for number in range(6)]
 
 
-def compare(photos: Path, how: Preprocessing, transform: Any) -> None:
+def compare(photos: Path, how: Preprocessing, transform: Any, *, level: float = 0.0) -> None:
+    """Pixels are the same, up to `level`: Pillow resizes some pictures down first and rounds between, we never do."""
     found = by_name(image_folder(photos, how))
     for number, wanted in enumerate(expected(photos, transform)):
-        assert float((found[number] - wanted).abs().max()) <= 1e-6 * float(wanted.abs().max())
+        assert float((found[number] - wanted).abs().max()) <= level + 1e-6 * float(wanted.abs().max())
 
 
 @pytest.mark.parametrize("share", [1.0, 0.875, 0.95])
@@ -67,10 +68,15 @@ def test_a_crop_has_torchvisions_pixels(share: float, interpolation: str, photos
 def test_a_stretched_picture_has_torchvisions_pixels(photos: Path, transforms: Any) -> None:
     how = Preprocessing(40, 64, fit="stretch", mean=(0.5,) * 3, std=(0.25,) * 3)
     steps = [transforms.Resize((40, 64)), transforms.ToTensor(), transforms.Normalize(how.mean, how.std)]
-    compare(photos, how, transforms.Compose(steps))
+    compare(photos, how, transforms.Compose(steps), level=1.01 / 255 / 0.25)
     squashed = Preprocessing(32, 32, fit="stretch", crop_share=0.8)
     steps = [transforms.Resize((40, 40)), transforms.CenterCrop(32), transforms.ToTensor()]
-    compare(photos, squashed, transforms.Compose([*steps, transforms.Normalize(squashed.mean, squashed.std)]))
+    compare(
+        photos,
+        squashed,
+        transforms.Compose([*steps, transforms.Normalize(squashed.mean, squashed.std)]),
+        level=1.01 / 255 / 0.22,
+    )
 
 
 def test_pixels_are_pillows(photos: Path) -> None:
@@ -79,7 +85,9 @@ def test_pixels_are_pillows(photos: Path) -> None:
     for number in range(6):
         image = Image.open(photos / f"{number}.png").convert("RGB").resize((64, 40), Image.Resampling.BILINEAR)
         wanted = (np.asarray(image, np.float64) - (10, 20, 30)) / 2
-        assert np.abs(found[number].numpy() - wanted.transpose(2, 0, 1)).max() <= 1e-6 * 127
+        assert (
+            np.abs(found[number].numpy() - wanted.transpose(2, 0, 1)).max() <= 0.5 + 1e-6 * 127
+        )  # a level: see `compare`
 
 
 @pytest.mark.parametrize(
