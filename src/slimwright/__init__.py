@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from slimwright.errors import SlimwrightError
     from slimwright.graph import Net
     from slimwright.importers import capture
-    from slimwright.jobs.shrink import Settings, shrink
+    from slimwright.jobs.opened import Settings
+    from slimwright.jobs.shrink import shrink
     from slimwright.measure import Bundle, load_bundle
     from slimwright.techniques import Recipe
 

@@ -3,6 +3,7 @@
 from slimwright.jobs.compare import Comparison, compare
 from slimwright.jobs.front import front
 from slimwright.jobs.inspect import Subject, inspect
-from slimwright.jobs.shrink import Settings, shrink
+from slimwright.jobs.opened import Settings
+from slimwright.jobs.shrink import shrink
 
 __all__ = ["Comparison", "Settings", "Subject", "compare", "front", "inspect", "shrink"]

@@ -10,7 +10,7 @@ from slimwright.cost import Cost, count
 from slimwright.data import Dataset, Inputs, like, tensors_of
 from slimwright.errors import ConversionError, ProofError
 from slimwright.graph import Net, load_net, save_net, structure
-from slimwright.measure import EFFORTS, Exam, artefact_of, outputs_of, prove, said_of
+from slimwright.measure import EFFORTS, About, Exam, artefact_of, outputs_of, prove, said_of
 from slimwright.progress import Tell
 from slimwright.runtimes import Artefact, Workshop
 from slimwright.search import Candidate, Evaluation, Journal, key_of
@@ -32,6 +32,7 @@ class Given:
     calibration: Inputs
     digests: Mapping[str, Any]  # of all of this, targets that only say what the original gives left out
     exam: Callable[[], Exam]  # the validation part; a job that has ended judges no candidate by it
+    about: About  # what is put into every artefact, so that what is measured is what is shipped
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,11 @@ class Bench:
     def _converted(self, net: Net, folder: Path, images: int | None) -> Artefact:
         """Export a net, batch norms folded; INT8 is calibrated on the first `images` calibration images, or on all."""
         some = like(self.given.calibration, lambda tensor: tensor[:images])
-        convert = self.place.workshop.convert
-        return convert(fold_batch_norm(net), self.place.runtime, net.precision, folder, calibration=tensors_of(some))
+        made = self.place.workshop.convert(
+            fold_batch_norm(net), self.place.runtime, net.precision, folder, calibration=tensors_of(some)
+        )
+        self.given.about.put_into(made)
+        return made
 
     def _failed(self, net: Net, why: str) -> Mapping[str, Any]:
         """What is kept of a candidate that could not be converted or run: it costs what the original does."""

@@ -7,16 +7,13 @@ a bundle's model in its runtime. Both see the same images, those of the test par
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slimwright.data import Dataset, Inputs, as_inputs, count_of, tensors_of, whole
+from slimwright.data import Dataset, Inputs, count_of, whole
 from slimwright.errors import DataError, ProofError
-from slimwright.graph import random_inputs
 from slimwright.jobs.inspect import Subject, inspect
-from slimwright.measure import Inspection, parity
+from slimwright.measure import Inspection, given_by, parity, random_exam
 from slimwright.progress import Event, Tell, told
-from slimwright.targets import Effort, Local, measure
-from slimwright.tasks import Imitation, Outputs, Task, task_for
-
-RANDOM_IMAGES = 16  # where there is no data
+from slimwright.targets import Local
+from slimwright.tasks import Outputs, Task, task_for
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,8 @@ def likeness(first: Subject, second: Subject, data: Dataset | None, task: Task |
     """Return how far the outputs of two networks, which take the same inputs, are apart on the same images."""
     original = first.original
     if data is None:
-        inputs = as_inputs(random_inputs(original.net, RANDOM_IMAGES, seed=0))
-        task = task or Imitation((1.0,) * len(original.net.outputs))
+        exam = random_exam(original.net, task)
+        inputs, task = exam.inputs, exam.task
     else:
         inputs, _ = whole(data, "test")
         task = task_for(data, original.output_shapes, original.forward, task)
@@ -95,6 +92,4 @@ def _outputs(subject: Subject, inputs: Inputs) -> Outputs:
     """What a network gives: a bundle's model in its runtime, any other as it was given."""
     if subject.artefact is None:
         return subject.original.forward(inputs)
-    seen = measure(Local(), {"model": subject.artefact}, Effort(), inputs=tensors_of(inputs))["model"]
-    assert seen.outputs is not None
-    return seen.outputs
+    return given_by(Local(), subject.artefact, inputs)

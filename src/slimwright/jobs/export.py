@@ -16,9 +16,9 @@ from typing import Literal
 from pydantic import Field
 
 from slimwright.atomic import appearing
-from slimwright.data import Dataset, as_inputs, tensors_of, whole
+from slimwright.data import Dataset, tensors_of, whole
 from slimwright.errors import ConversionError, RequestError
-from slimwright.graph import Net, random_inputs
+from slimwright.graph import Net
 from slimwright.jobs.setups import set_up
 from slimwright.measure import (
     EFFORTS,
@@ -35,20 +35,20 @@ from slimwright.measure import (
     expected_of,
     original_of,
     prove,
+    random_exam,
     sha256_of,
 )
-from slimwright.progress import Event, Tell, silent, told
+from slimwright.progress import Event, Tell, told
 from slimwright.runner.machine import Described, loaded_by
 from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop, lent
 from slimwright.runtimes.known import installed, pairs
 from slimwright.targets import Effort, Local, Target
-from slimwright.tasks import Imitation, Outputs, Task, known_outputs, task_for
+from slimwright.tasks import Outputs, Task, known_outputs, task_for
 from slimwright.techniques import fold_batch_norm
 
 EXPORT = "export.json"
 EXPORTED = (EXPORT, *(f"*-{precision}/*" for precision in PRECISIONS))  # all that the folder holds
 EFFORT = EFFORTS["export"]
-RANDOM_IMAGES = 16  # where there is no data, parity is looked at on these
 Wanted = tuple[str, Precision]
 
 
@@ -140,12 +140,12 @@ def export(
         raise RequestError("INT8 is calibrated on images, and proven by them: name them with --data")
     if data is None and request.embed:
         raise RequestError("the normalization that is put into the model is that of its data: name them with --data")
-    if data is not None:
-        task = task_for(data, original.output_shapes, original.forward, task)
-        original, data = set_up(original, task, data, expect=request.expect, embed=request.embed, tell=tell or silent)
-    net = fold_batch_norm(original.net)
-    exam, expected = _exam(original, data, task)
     with told(tell) as tell, appearing(out, EXPORT, ours=EXPORTED, force=request.force) as folder:
+        if data is not None:
+            task = task_for(data, original.output_shapes, original.forward, task)
+            original, data = set_up(original, task, data, expect=request.expect, embed=request.embed, tell=tell)
+        net = fold_batch_norm(original.net)
+        exam, expected = _exam(original, data, task)
         entries, artefacts = _converted(net, request, exam.task, data, folder, tell)
         effort = ProofEffort(request.effort, rounds=request.rounds)
         seen = prove(place, artefacts, effort, exam=exam, expected=dict.fromkeys(artefacts, expected), tell=tell)
@@ -173,9 +173,8 @@ def export(
 def _exam(original: Original, data: Dataset | None, task: Task | None) -> tuple[Exam, Outputs]:
     """What artefacts are proven on, the test part or random inputs, and what they must give."""
     if data is None:
-        inputs = as_inputs(random_inputs(original.net, RANDOM_IMAGES, seed=0))
-        exam = Exam(task or Imitation((1.0,) * len(original.net.outputs)), inputs, random=True)
-        return exam, expected_of(original, inputs, random=True)
+        exam = random_exam(original.net, task)
+        return exam, expected_of(original, exam.inputs, random=True)
     task = task_for(data, original.output_shapes, original.forward, task)
     taught = task.data(data, original.forward)
     inputs, targets = whole(taught, "test")
@@ -198,7 +197,9 @@ def _converted(
                 made = artefacts[name] = workshop.convert(
                     net, runtime, precision, folder / name, calibration=calibration
                 )
-                About.of(data, task, request.licence).write(net, made, folder / name)
+                about = About.of(data, task, request.licence)
+                about.put_into(made)
+                about.write(net, made, folder / name)
                 entries[name] = entry.model_copy(
                     update={
                         "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in made.files},

@@ -12,17 +12,14 @@ from pathlib import Path
 
 from torch import nn
 
-from slimwright.atomic import appearing, keeping
-from slimwright.compute import usable
 from slimwright.cost import Budget
 from slimwright.data import Dataset
 from slimwright.errors import BudgetError
 from slimwright.graph import Net
 from slimwright.jobs.bench import Bench
-from slimwright.jobs.given import check_place, shapes_of, versions
+from slimwright.jobs.given import versions
+from slimwright.jobs.opened import STAGE, Asked, Out, Settings, opened
 from slimwright.jobs.proposed import proposed
-from slimwright.jobs.setups import set_up
-from slimwright.jobs.shrink import Settings, opened
 from slimwright.jobs.stages import Stages
 from slimwright.jobs.verdicts import candidate_of
 from slimwright.measure import (
@@ -34,13 +31,11 @@ from slimwright.measure import (
     Original,
     TaskCard,
     as_json,
-    original_of,
 )
-from slimwright.progress import Event, Tell, told
+from slimwright.progress import Event, Tell
 from slimwright.report import missing_page, write_front
-from slimwright.runtimes import lent
 from slimwright.search import Candidate, Evaluation, Goal, Space, plan_once
-from slimwright.tasks import Metric, Task, task_for
+from slimwright.tasks import Metric, Task
 
 SHARES = (0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.2)  # of the original's latency
 ANY_DROP = 100.0  # no loss is too much for a point
@@ -61,38 +56,25 @@ def front(
     `out` appears whole or not at all. Raises BudgetError for shares that are not limits, and RequestError for what
     cannot be done.
     """
-    settings, out = settings or Settings(), Path(out)
-    budgets = [_budget(share) for share in _descending(shares)]
-    usable(settings.device)
-    check_place(settings.runtime, settings.target)
-    original = model if isinstance(model, Original) else original_of(model, shapes_of(data))
-    task = task_for(data, original.output_shapes, original.forward, task)
-    with (
-        told(tell) as tell,
-        appearing(out, FRONT, ours=FRONT_FILES, force=settings.force) as folder,
-        lent(settings.workshop) as workshop,
-        keeping(settings.cache) as cache,
-    ):
-        stages = Stages(tell)
-        with stages("measure the original"):
-            asked = ["front", repr(settings.tuning)]
-            checked = set_up(original, task, data, expect=settings.expect, embed=settings.embed, tell=tell)
-            original, data = checked
-            bench = opened(original, task, data, settings, asked=asked, workshop=workshop, cache=cache, tell=tell)
+    settings, budgets = settings or Settings(), [_budget(share) for share in _descending(shares)]
+    asked = Asked(model, data, task, ("front", repr(settings.tuning)))
+    with opened(asked, settings, Out(Path(out), FRONT, FRONT_FILES), tell) as job:
+        bench, stages = job.bench, job.stages
+        with stages(STAGE):
             bench.original()
         with stages("search"):
-            what = proposed(bench, budgets[0], settings.tuning, stages=stages, cache=cache)
+            what = proposed(bench, budgets[0], settings.tuning, stages=stages, cache=job.cache)
             found = []
             for number, budget in enumerate(budgets):
-                tell(Event("front", number, len(budgets), f"latency {budget.latency_ms}"))
+                job.tell(Event("front", number, len(budgets), f"latency {budget.latency_ms}"))
                 found.append(_planned(bench, what.space, budget, stages))
-            tell(Event("front", len(budgets), len(budgets)))
+            job.tell(Event("front", len(budgets), len(budgets)))
         record = _record(bench, budgets, found, settings.name, stages)
-        (folder / FRONT).write_text(as_json(record))
+        (job.folder / FRONT).write_text(as_json(record))
         if why := missing_page():
-            tell(Event("report", 1, 1, why))
+            job.tell(Event("report", 1, 1, why))
         else:
-            write_front(folder, record)
+            write_front(job.folder, record)
     return record
 
 

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from types import FunctionType
@@ -12,7 +12,7 @@ from slimwright.data import Dataset, Part, as_inputs, fingerprint, taken, tensor
 from slimwright.errors import DataError, RequestError
 from slimwright.graph import Net
 from slimwright.jobs.bench import Given, Method, Place
-from slimwright.measure import Exam, Original, compared, least_drop, least_share
+from slimwright.measure import About, Exam, Original, compared, least_drop, least_share
 from slimwright.runner.machine import PACKAGES, loaded_by
 from slimwright.runtimes.known import converter_python
 from slimwright.runtimes.layers import timed_by
@@ -69,8 +69,11 @@ def _hint(takes: Sequence[int], has: Sequence[int]) -> str:
     return "; " + ", and ".join(parts) if parts else ""
 
 
-def given_of(original: Original, task: Task, data: Dataset) -> Given:
-    """Return what a job starts from. Raises DataError where model, data and task do not fit one another."""
+def given_of(original: Original, task: Task, data: Dataset, licence: str = "") -> Given:
+    """Return what a job starts from; `licence` is the model's.
+
+    Raises DataError where model, data and task do not fit one another.
+    """
     net = original.net
     check_inputs(net, data)
     task.check([net[name].shape for name in net.outputs])
@@ -89,7 +92,7 @@ def given_of(original: Original, task: Task, data: Dataset) -> Given:
     exam: Callable[[], Exam] = (
         partial(Exam, task, *validation) if judged is taught else cache(partial(_exam, task, taught))
     )
-    return Given(net, task, taught, calibration, digests, exam)
+    return Given(net, task, taught, calibration, digests, exam, About.of(taught, task, licence))
 
 
 def _exam(task: Task, taught: Dataset) -> Exam:
@@ -122,6 +125,7 @@ def context_of(given: Given, place: Place, method: Method, seed: int) -> Mapping
         "format": FORMAT,
         **given.digests,
         "task": _said(given.task),
+        "about": asdict(given.about),
         "runtime": place.runtime,
         "target": [place.target.name, about["cpu"], about["machine"], dict(about["runtimes"])],
         "threads": 1,

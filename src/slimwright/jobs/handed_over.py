@@ -1,6 +1,5 @@
 """The end of a job: the proof on the test part, which nothing has seen so far, and the bundle's files."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from slimwright.measure import (
     NET,
     RECIPE,
     STEMS,
-    About,
     Bundle,
     DataCard,
     Exam,
@@ -45,16 +43,8 @@ from slimwright.progress import Event
 from slimwright.tasks import Metric, known_outputs
 
 
-@dataclass(frozen=True)
-class Named:
-    """What the user calls the model, and under which licence it may be used."""
-
-    model: str = "model"
-    licence: str = ""
-
-
 def handed_over(
-    bench: Bench, found: Found, budget: Budget, original: Original, folder: Path, named: Named, stages: Stages
+    bench: Bench, found: Found, budget: Budget, original: Original, folder: Path, name: str, stages: Stages
 ) -> Bundle:
     """Prove the result on the test part and write the bundle's files, all but the report.
 
@@ -67,9 +57,7 @@ def handed_over(
         "result": bench.artefact(found.key).copied(folder, STEMS["result"]),
     }
     net = bench.network(found.key)
-    about = About.of(given.data, given.task, named.licence)
-    about.write(given.net, sides["original"], folder)
-    about.write(net, sides["result"], folder)
+    given.about.write(net, sides["result"], folder)
     save_net(net, folder / NET)
     (folder / RECIPE).write_text(as_json(found.recipe))
     bench.tell(Event("prove", 0, len(sides) + 1, "read the test part"))
@@ -95,7 +83,7 @@ def handed_over(
     manifest = Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=stages.seconds,
-        model=named.model,
+        model=name,
         runtime=place.runtime,
         seed=int(bench.context["seed"]),
         versions=versions(),

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from slimwright.cost import count
-from slimwright.data import Dataset, Inputs, tensors_of, whole
+from slimwright.data import Dataset, whole
 from slimwright.errors import DataError, ProofError
 from slimwright.graph import Net, load_net
-from slimwright.measure import EFFORTS, NET, Bundle, Exam, Proven, misses, outputs_of, prove
+from slimwright.measure import EFFORTS, NET, Bundle, Exam, Proven, given_by, misses, outputs_of, prove
 from slimwright.progress import Tell, told
-from slimwright.targets import Effort, Target, measure
-from slimwright.tasks import Forward, Making, Outputs, Task, task_for
+from slimwright.targets import Target
+from slimwright.tasks import Forward, Making, Task, task_for
 
 SLACK = 1.15  # latency and memory may be this much above what was promised
 SCORE_SLACK = (
@@ -64,14 +65,7 @@ def verify(
 
 def _original(bundle: Bundle, target: Target) -> Forward:
     """The original's artefact as a function: what an imitation's targets are."""
-    artefact = bundle.artefact("original")
-
-    def forward(inputs: Inputs) -> Outputs:
-        seen = measure(target, {"original": artefact}, Effort(), inputs=tensors_of(inputs))["original"]
-        assert seen.outputs is not None
-        return seen.outputs
-
-    return forward
+    return partial(given_by, target, bundle.artefact("original"))
 
 
 def _checks(bundle: Bundle, net: Net, original: Proven, result: Proven) -> Iterator[Check]:

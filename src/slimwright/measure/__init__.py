@@ -26,7 +26,20 @@ from slimwright.measure.inspection import Inspection, Measured, Row, as_data, gr
 from slimwright.measure.interval import drop_interval, least_drop, least_share
 from slimwright.measure.layers import layers_of, memory_of
 from slimwright.measure.original import Original, compared, expected_of, kept_to, original_file, original_of
-from slimwright.measure.prove import EFFORTS, TOLERANCE, Exam, ProofEffort, Proven, outputs_of, parity, prove, times
+from slimwright.measure.prove import (
+    EFFORTS,
+    RANDOM_IMAGES,
+    TOLERANCE,
+    Exam,
+    ProofEffort,
+    Proven,
+    given_by,
+    outputs_of,
+    parity,
+    prove,
+    random_exam,
+    times,
+)
 from slimwright.measure.records import (
     DataCard,
     Decision,
@@ -51,6 +64,7 @@ __all__ = [
     "HASHED",
     "MANIFEST",
     "NET",
+    "RANDOM_IMAGES",
     "RECIPE",
     "REPORT",
     "STEMS",
@@ -86,6 +100,7 @@ __all__ = [
     "compared",
     "drop_interval",
     "expected_of",
+    "given_by",
     "grouped",
     "inspection_of",
     "kept_to",
@@ -100,6 +115,7 @@ __all__ = [
     "outputs_of",
     "parity",
     "prove",
+    "random_exam",
     "said_of",
     "sha256_of",
     "times",

@@ -54,8 +54,14 @@ class About:
             return cls(task=task.name, licence=licence)
         return cls(tuple(data.labels), dict(data.preprocessing), task.name, licence)
 
+    def put_into(self, artefact: Artefact) -> None:
+        """Write into an artefact's files what their format has a place for."""
+        for path in artefact.files:
+            if path.suffix == ".onnx":
+                self._write_into(path)
+
     def write(self, net: Net, artefact: Artefact, folder: Path) -> None:
-        """Write `about.json` into `folder`, and into the artefact itself what its format has a place for."""
+        """Write `about.json` into `folder`."""
         outputs = [net[name] for name in net.outputs]
         names = [artefact.input_names or [n.name for n in net.inputs], artefact.output_names or net.outputs]
         inputs, found = (
@@ -67,9 +73,6 @@ class About:
             task=self.task, license=self.licence,
         )  # fmt: skip
         (folder / ABOUT).write_text(as_json(card))
-        for path in artefact.files:
-            if path.suffix == ".onnx":
-                self._write_into(path)
 
     def _write_into(self, path: Path) -> None:
         import onnx

@@ -17,8 +17,9 @@ from slimwright.data import Inputs, as_inputs, tensors_of
 from slimwright.errors import ModelError, ProofError, RequestError
 from slimwright.graph import Net, images_at_once, random_inputs
 from slimwright.importers import Sizes, capture, net_of_file, read_file, write_in_one_file
+from slimwright.measure.prove import given_by
 from slimwright.runtimes import Artefact
-from slimwright.targets import Effort, Local, measure
+from slimwright.targets import Local
 from slimwright.tasks import Forward, Outputs
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.subset import subset
@@ -182,10 +183,8 @@ def _in_onnx_runtime(path: Path, net: Net, *, apart: bool) -> Callable[[Inputs],
                 output_names=net.ends.outputs if net.ends else (),
             )
             try:
-                seen = measure(Local(), {"file": artefact}, Effort(), inputs=tensors_of(inputs))["file"]
+                return given_by(Local(), artefact, inputs)
             except ProofError as error:
                 raise ModelError(f"ONNX Runtime cannot run {path}: {error}") from error
-        assert seen.outputs is not None
-        return seen.outputs
 
     return forward

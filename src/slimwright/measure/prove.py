@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from slimwright.data import Inputs, Targets, tensors_of
+from slimwright.data import Inputs, Targets, as_inputs, tensors_of
 from slimwright.errors import ProofError, RequestError
-from slimwright.graph import Net
+from slimwright.graph import Net, random_inputs
 from slimwright.measure.records import Parity
 from slimwright.progress import Event, Tell, silent
 from slimwright.runner.timing import Latency
 from slimwright.runtimes import Artefact
 from slimwright.targets import Effort, Measurement, Target, measure
-from slimwright.tasks import Outputs, Task
+from slimwright.tasks import Imitation, Outputs, Task
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.5}  # of the largest error over the largest value of an output
+RANDOM_IMAGES = 16  # where there is no data
 LEAST_AGREEMENT = {"fp32": 0.995, "fp16": 0.99, "int8": 0.95}  # share of answers on which both mean the same
 
 
@@ -65,6 +66,12 @@ class Exam:
     def score(self, outputs: Outputs) -> float | None:
         """Return the metric of outputs; None without targets."""
         return None if self.targets is None else self.task.score(outputs, self.targets)
+
+
+def random_exam(net: Net, task: Task | None = None) -> Exam:
+    """Return what artefacts of a net are proven on where there is no data; nothing is known of the outputs' meaning."""
+    inputs = as_inputs(random_inputs(net, RANDOM_IMAGES, seed=0))
+    return Exam(task or Imitation((1.0,) * len(net.outputs)), inputs, random=True)
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,13 @@ def times(target: Target, artefacts: Mapping[str, Artefact], effort: Effort) -> 
     """
     seen = measure(target, artefacts, effort)
     return {name: one.latency.median_ms for name, one in seen.items() if one.latency}
+
+
+def given_by(target: Target, artefact: Artefact, inputs: Inputs) -> Outputs:
+    """Return what an artefact gives on a target. Raises ProofError where it cannot be run."""
+    seen = measure(target, {"model": artefact}, Effort(), inputs=tensors_of(inputs))["model"]
+    assert seen.outputs is not None
+    return seen.outputs
 
 
 def parity(task: Task, found: Outputs, expected: Outputs, precision: str, *, random: bool = False) -> Parity:

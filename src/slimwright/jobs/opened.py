@@ -1,0 +1,124 @@
+"""A job is opened: what it is given is checked, and what an earlier run of the same job left is found.
+
+The same job is the same model, data, task, place and settings, and is asked the same. Its journal keeps every result,
+that the set-up was judged to be right among them.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from slimwright.atomic import appearing, keeping
+from slimwright.compute import usable
+from slimwright.data import Dataset
+from slimwright.graph import Net
+from slimwright.jobs.bench import Bench, Method, Place
+from slimwright.jobs.embedded import embedded
+from slimwright.jobs.given import check_place, context_of, given_of, shapes_of
+from slimwright.jobs.setups import check_setup
+from slimwright.jobs.stages import Stages
+from slimwright.measure import Original, original_of
+from slimwright.progress import Tell, told
+from slimwright.runtimes import Workshop, lent
+from slimwright.search import Policy, Tuning, key_of, measured_plan, open_journal
+from slimwright.targets import Local, Target
+from slimwright.tasks import Making, Task, task_for
+from slimwright.techniques import TECHNIQUES, Technique, recipe_type
+
+STAGE = "measure the original"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to go about it; the defaults suit most."""
+
+    runtime: str = "onnxruntime"
+    target: Target = field(default_factory=Local)  # where candidates run, and are measured
+    seed: int = 0
+    tune_epochs: int = 3  # fine-tuning with distillation, only if the metric drops too far without
+    tune_rate: float = 0.02
+    tune_minutes: float | None = None  # then as many epochs again and again, while they help and time is left
+    device: str = "cpu"  # of torch, that observes, solves and trains here
+    cache: Path | None = None  # for everything that is not to be computed again; None keeps nothing
+    name: str = "model"  # how reports call the model
+    licence: str = ""  # of the model, written into what is handed back
+    policy: Policy = measured_plan
+    techniques: tuple[Technique, ...] = TECHNIQUES
+    expect: str | None = None  # of the original's metric, such as "0.76" or "76%"; None judges what is plain
+    embed: bool = False  # put the normalization into the model
+    fresh: bool = False  # start over, whatever the cache holds of this job
+    force: bool = False  # replace what is at `out`, even if it holds what no job wrote
+    workshop: Workshop | None = None  # one that several jobs share; without it, the job opens its own
+
+    @property
+    def tuning(self) -> Tuning:
+        """How fine-tuning goes about it."""
+        return Tuning(self.tune_epochs, self.tune_rate, self.seed, self.tune_minutes)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a job is given, and `what` else tells it from other jobs."""
+
+    model: nn.Module | Net | Original
+    data: Dataset
+    task: Task | Making | None
+    what: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Out:
+    """Where a job's files go: a folder, the file that marks it as the job's, and patterns of all that it may hold."""
+
+    path: Path
+    mark: str
+    ours: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job under way; what it writes into `folder` appears when it ends well."""
+
+    original: Original
+    bench: Bench
+    stages: Stages
+    tell: Tell
+    folder: Path
+    cache: Path
+
+
+@contextmanager
+def opened(asked: Asked, settings: Settings, out: Out, tell: Tell | None) -> Iterator[Job]:
+    """Give a job whose original is measured.
+
+    Raises RequestError for what cannot be done, and DataError where model, data and task do not fit one another or the
+    set-up is plainly wrong.
+    """
+    usable(settings.device)
+    check_place(settings.runtime, settings.target)
+    original = asked.model if isinstance(asked.model, Original) else original_of(asked.model, shapes_of(asked.data))
+    task = task_for(asked.data, original.output_shapes, original.forward, asked.task)
+    with (
+        told(tell) as tell,
+        appearing(out.path, out.mark, ours=out.ours, force=settings.force) as folder,
+        lent(settings.workshop) as workshop,
+        keeping(settings.cache) as cache,
+    ):
+        stages = Stages(tell)
+        with stages(STAGE):
+            method = Method(settings.techniques, recipe_type(settings.techniques), settings.device)
+            place = Place(settings.runtime, settings.target, workshop)
+            ready, data = embedded(original, asked.data) if settings.embed else (original, asked.data)
+            given = given_of(ready, task, data, settings.licence)
+            context = context_of(given, place, method, settings.seed)
+            journal = open_journal(cache / "jobs" / key_of(context, *asked.what), fresh=settings.fresh)
+
+            def judged() -> dict[str, bool]:
+                check_setup(original, task, asked.data, expect=settings.expect, tell=tell)
+                return {"right": True}
+
+            journal.once(key_of("set-up", settings.expect), judged)
+        yield Job(ready, Bench(given, place, method, journal, context, tell), stages, tell, folder, cache)
