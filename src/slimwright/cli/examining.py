@@ -21,7 +21,6 @@ from slimwright.cli.arguments import (
     WeightsOption,
 )
 from slimwright.cli.consoles import out_console, progress
-from slimwright.errors import check_extra
 
 INSPECT = (
     "Examples:\n\n  slimwright inspect resnet20\n\n"
@@ -85,10 +84,10 @@ def inspect(
     from slimwright.cli.sources import load_data
     from slimwright.cli.subjects import image_shape, input_sizes, subjects
     from slimwright.measure import as_data
-    from slimwright.report import write_inspection
+    from slimwright.report import check_drawing, write_inspection
 
     if html:
-        check_extra("report", "a page's charts need", "altair", "vl_convert")
+        check_drawing("a page's charts need")
     shape, fixed = image_shape(image) if image else None, input_sizes(sizes or ())
     with progress(quiet) as tell:
         found = load_data(data, seed, preprocessing, tell=tell) if data else None

@@ -14,10 +14,11 @@ from slimwright.report.figures import (
     size,
 )
 from slimwright.report.inspected import write_inspection
-from slimwright.report.write import missing_page, write_front, write_report
+from slimwright.report.write import check_drawing, missing_page, write_front, write_report
 
 __all__ = [
     "NONE",
+    "check_drawing",
     "columns",
     "compared",
     "ends",

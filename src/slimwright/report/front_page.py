@@ -1,40 +1,21 @@
 """The page of a front: a table in which planned and measured stand apart, and a chart of each."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import altair as alt
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
-from slimwright import units
 from slimwright.measure import CandidateRecord, Front
 from slimwright.report.charts import Chart
 from slimwright.report.points import tradeoff
-from slimwright.report.script import chart_script, embedded, policy
-from slimwright.report.theme import PAGE, Theme, spec
+from slimwright.report.rendering import rendered
+from slimwright.report.theme import Theme
 from slimwright.units import milliseconds, nats, times
-
-HERE = Path(__file__).parent
 
 
 def front_page(found: Front, drawn: Sequence[Chart]) -> str:
-    """Return a front as HTML. Texts of the record are escaped; only our own style, script and specs are not."""
-    pages = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    pages.globals["units"] = units
-    script = chart_script()
-    return pages.get_template("front.html").render(
-        m=found,
-        metric=found.task.metric.metric,
-        charts=drawn,
-        specs={chart.name: Markup(embedded(spec(chart.draw(PAGE), PAGE))) for chart in drawn},  # noqa: S704
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        policy=policy(script),
-    )
+    """Return a front as HTML. Texts of the record are escaped."""
+    return rendered("front.html", {"m": found, "metric": found.task.metric.metric, "charts": drawn}, drawn)
 
 
 def front_charts(found: Front) -> Iterator[Chart]:

@@ -3,16 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from markupsafe import Markup
-
-from slimwright import units
 from slimwright.atomic import replacing
-from slimwright.errors import RequestError, check_extra
+from slimwright.errors import RequestError
 from slimwright.measure import Inspection
 from slimwright.report import figures
-from slimwright.report.write import CHARTS, DRAWING
-
-HERE = Path(__file__).parent
+from slimwright.report.write import check_drawing
 
 
 def write_inspection(path: Path, found: Sequence[Inspection], depth: int | None = None) -> None:
@@ -29,30 +24,14 @@ def write_inspection(path: Path, found: Sequence[Inspection], depth: int | None 
 
 
 def inspection_page(found: Sequence[Inspection], depth: int | None = None) -> str:
-    """Return an inspection as HTML. Names come from models and are escaped; only our own style and script are not."""
-    check_extra("report", CHARTS, *DRAWING)
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+    """Return an inspection as HTML. Names come from models and are escaped."""
+    check_drawing()
     from slimwright.report.layer_charts import charts, latencies  # which takes half a second to import
-    from slimwright.report.script import chart_script, embedded, policy
-    from slimwright.report.theme import PAGE, spec
+    from slimwright.report.rendering import rendered
 
-    pages = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    pages.globals |= {"units": units, "figures": figures}
     drawn = [charts(each, depth, f"n{number}-") for number, each in enumerate(found)]
     latency = latencies(found) if len(found) > 1 else None
     every = [*([latency] if latency else []), *(chart for each in drawn for chart in each)]
-    script = chart_script()
-    style = "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "inspect.css"))
-    return pages.get_template("inspect.html").render(
-        found=found,
-        rows=[figures.shown(each, depth) for each in found],
-        drawn=drawn,
-        latency=latency,
-        specs={chart.name: Markup(embedded(spec(chart.draw(PAGE), PAGE))) for chart in every},  # noqa: S704
-        style=Markup(style),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        policy=policy(script),
-    )
+    rows = [figures.shown(each, depth) for each in found]
+    values = {"found": found, "rows": rows, "drawn": drawn, "latency": latency, "figures": figures}
+    return rendered("inspect.html", values, every, ("page.css", "inspect.css"))

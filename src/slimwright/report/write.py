@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from slimwright.report.charts import Chart
 
 PLOTS = "plots"
-CHARTS = "the page's charts need"
-DRAWING = ("altair", "vl_convert")
 
 
 def write_report(
@@ -26,7 +24,7 @@ def write_report(
 
     Raises MissingExtra where what draws charts is not installed.
     """
-    check_extra("report", CHARTS, *DRAWING)
+    check_drawing()
     from slimwright.report.charts import charts
     from slimwright.report.page import page
 
@@ -40,7 +38,7 @@ def write_front(folder: Path, found: Front) -> None:
 
     Raises MissingExtra where what draws charts is not installed.
     """
-    check_extra("report", CHARTS, *DRAWING)
+    check_drawing()
     from slimwright.report.front_page import front_charts, front_page
 
     drawn = list(front_charts(found))
@@ -56,10 +54,15 @@ def _write_plots(folder: Path, drawn: Sequence["Chart"]) -> None:
         (plots / f"{chart.name}.png").write_bytes(_image(chart))
 
 
+def check_drawing(what: str = "the page's charts need") -> None:
+    """Raise MissingExtra, which begins with `what`, where what draws charts is not installed."""
+    check_extra("report", what, "altair", "vl_convert")
+
+
 def missing_page() -> str:
     """Why no page can be written here, or nothing."""
     try:
-        check_extra("report", CHARTS, *DRAWING)
+        check_drawing()
     except MissingExtra as error:
         return f"the page was left out: {error}"
     return ""
