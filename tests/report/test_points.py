@@ -3,7 +3,6 @@
 from typing import Any
 
 from manifest_example import example_manifest
-
 from slimwright.report.points import tradeoff
 from slimwright.report.theme import PAPER
 from slimwright.tasks import Metric

@@ -2,9 +2,9 @@ import re
 from pathlib import Path
 
 import pytest
-from manifest_example import example_manifest, example_recipe
 from pages import HOSTILE, Page, charts, rendered, text_of
 
+from manifest_example import example_manifest, example_recipe
 from slimwright.measure import Decision, Manifest
 from slimwright.report import write_report
 from slimwright.techniques import Recipe

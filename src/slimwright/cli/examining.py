@@ -82,16 +82,15 @@ def inspect(
     from slimwright.cli import tables
     from slimwright.cli.arguments import task_of, with_classes
     from slimwright.cli.sources import load_data
-    from slimwright.cli.subjects import image_shape, input_sizes, subjects
+    from slimwright.cli.subjects import subjects
     from slimwright.measure import as_data
     from slimwright.report import check_drawing, write_inspection
 
     if html:
         check_drawing("a page's charts need")
-    shape, fixed = image_shape(image) if image else None, input_sizes(sizes or ())
     with progress(quiet) as tell:
         found = load_data(data, seed, preprocessing, tell=tell) if data else None
-        nets = subjects(models, data=found, image=shape, sizes=fixed, weights=weights, tell=tell)
+        nets = subjects(models, data=found, image=image, sizes=sizes, weights=weights, tell=tell)
         if classes:
             cut = [with_classes(net.original, classes, found) for net in nets]
             nets = [dataclasses.replace(net, original=of, artefact=None) for net, of in zip(nets, cut, strict=True)]
@@ -124,12 +123,11 @@ def compare(
     from slimwright.cli import tables
     from slimwright.cli.arguments import task_of
     from slimwright.cli.sources import load_data
-    from slimwright.cli.subjects import image_shape, input_sizes, subjects
+    from slimwright.cli.subjects import subjects
 
-    shape, fixed = image_shape(image) if image else None, input_sizes(sizes or ())
     with progress(quiet) as tell:
         found = load_data(data, seed) if data else None
-        one, other = subjects((first, second), data=found, image=shape, sizes=fixed, tell=tell)
+        one, other = subjects((first, second), data=found, image=image, sizes=sizes, tell=tell)
         wanted = task_of(task, found, one.original) if found and task else None
         seen = jobs.compare(one, other, data=found, task=wanted, tell=tell)
     if as_json:
@@ -158,13 +156,12 @@ def doctor(
     """Try a network in every runtime: does it convert, run, stay equal, what is slow, and what to change."""
     from slimwright.cli.doctor_tables import diagnosed, diagnosis_data
     from slimwright.cli.sources import load_data
-    from slimwright.cli.subjects import image_shape, input_sizes, subjects
+    from slimwright.cli.subjects import subjects
     from slimwright.jobs.doctor import examine
 
     with progress(quiet) as tell:
         found = load_data(data, seed, preprocessing, tell=tell) if data else None
-        shape = image_shape(image) if image else None
-        (subject,) = subjects([model], data=found, image=shape, sizes=input_sizes(sizes or ()), weights=weights)
+        (subject,) = subjects([model], data=found, image=image, sizes=sizes, weights=weights)
         seen = examine(
             subject.original.net,
             model,
@@ -196,7 +193,7 @@ def devices(
 ) -> None:
     """List known devices, or what a network will at least take on each of them: predicted, not measured."""
     from slimwright.cli import device_tables
-    from slimwright.cli.subjects import image_shape, input_sizes, subjects
+    from slimwright.cli.subjects import subjects
     from slimwright.cost.device import load_device, load_devices
 
     chosen = [load_device(name) for name in device] if device else load_devices()
@@ -207,8 +204,7 @@ def devices(
             out_console.print(device_tables.devices_table(chosen, out_console.width))
         return
     with progress(quiet) as tell:
-        shape = image_shape(image) if image else None
-        (subject,) = subjects([model], image=shape, sizes=input_sizes(sizes or ()), weights=weights, tell=tell)
+        (subject,) = subjects([model], image=image, sizes=sizes, weights=weights, tell=tell)
     found = device_tables.predictions(subject.original.net, chosen, threads)
     if as_json:
         print(json.dumps(device_tables.predictions_data(model, chosen, found), indent=1))

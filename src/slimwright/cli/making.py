@@ -93,7 +93,7 @@ def export(
     """Convert a network for mobile runtimes. Artefacts that fail their proof are reported and not written."""
     from slimwright.cli import tables
     from slimwright.cli.sources import load_data, load_original
-    from slimwright.cli.subjects import image_shape, input_sizes, subjects
+    from slimwright.cli.subjects import subjects
     from slimwright.jobs import export as exporting
 
     wanted = exporting.wanted(runtime or ["onnxruntime"], precision or ["fp32"])
@@ -102,8 +102,7 @@ def export(
         if found:
             original = load_original(model, found, weights=weights, cache=cache, tell=tell)
         else:
-            shape = image_shape(image) if image else None
-            (subject,) = subjects([model], image=shape, sizes=input_sizes(sizes or ()), weights=weights)
+            (subject,) = subjects([model], image=image, sizes=sizes, weights=weights)
             original = subject.original
         original = with_classes(original, classes, found)
         effort = dataclasses.replace(exporting.EFFORT.alone, threads=threads)

@@ -44,24 +44,26 @@ def subjects(
     models: Sequence[str],
     *,
     data: Dataset | None = None,
-    image: Shape | None = None,
-    sizes: Mapping[str, Sequence[int]] | None = None,
+    image: str | None = None,
+    sizes: Sequence[str] | None = None,
     weights: Path | None = None,
     tell: Tell = silent,
 ) -> list[Subject]:
     """Return what each of `models` names, for images of `data`, else of `image`, else as it was made.
 
-    `sizes` are for inputs of `.onnx` files, by name; without, images say how large an input is that a file leaves open.
-    Networks of the zoo are not trained: counts do not depend on the weights. Raises RequestError, saying what is wrong.
+    `image` and `sizes` are texts as the command line has them. Sizes are for inputs of `.onnx` files; without, images
+    say how large an input is that a file leaves open. Networks of the zoo are not trained: counts do not depend on the
+    weights. Raises RequestError, saying what is wrong.
     """
     if weights and len(models) > 1:
         raise RequestError("--weights goes with one model; to compare several, save each with its weights first")
-    if data and image and tuple(data.image_shape) != image:
-        raise DataError(f"--image is {_times(image)}, but the images of '{data.name}' are {_times(data.image_shape)}")
+    shape, fixed = image_shape(image) if image else None, input_sizes(sizes or ())
+    if data and shape and tuple(data.image_shape) != shape:
+        raise DataError(f"--image is {_times(shape)}, but the images of '{data.name}' are {_times(data.image_shape)}")
     found = []
     for number, model in enumerate(models):
         tell(Event("load", number, len(models), model))
-        found.append(_subject(model, data, image, weights, sizes or {}))
+        found.append(_subject(model, data, shape, weights, fixed))
     tell(Event("load", len(models), len(models)))
     return found
 

@@ -21,7 +21,7 @@ from slimwright.data.dataset import PARTS, SHARES, Part
 from slimwright.data.pictures import SUFFIXES, pictures
 from slimwright.data.preprocessing import Preprocessing, square
 from slimwright.data.scanned import STAGE, passed_over, sound
-from slimwright.data.streamed import MOST_BYTES, Numbers, Share, StreamedData, cropped, dealt, parted
+from slimwright.data.streamed import MOST_BYTES, Numbers, Share, StreamedData, cropped, dealt, of_pictures, parted
 from slimwright.errors import DataError
 from slimwright.progress import Event, Tell, silent
 
@@ -41,11 +41,9 @@ def image_folder(path: Path, how: Preprocessing, seed: int = 0, tell: Tell = sil
     naming the folder or file.
     """
     files.folder(path, "a folder for each class, or pictures without labels")
-    home = path / "train" if (path / "train").is_dir() else path
+    home, *given = homes(path)
     names = _classes(path, home)
-    given = [path / name for name in TESTS if home != path and (path / name).is_dir()]
-    homes = (home, *given)
-    found = [_labelled(path, at, names) if names else [_unlabelled(path, at)] for at in homes]
+    found = [_labelled(path, at, names) if names else [_unlabelled(path, at)] for at in (home, *given)]
     looked, faults = sound(path, [paths for groups in found for paths in groups], tell)
     kinds = max(len(names), 1)
     groups = [looked[start : start + kinds] for start in range(0, len(looked), kinds)]
@@ -54,6 +52,12 @@ def image_folder(path: Path, how: Preprocessing, seed: int = 0, tell: Tell = sil
     count = sum(map(len, looked))
     tell(Event(STAGE, count, count, passed_over(path, [*looked, _lists(path, home)], faults).said))
     return _data(path.resolve().name, names, how, _observed(parts, how.shape))
+
+
+def homes(path: Path) -> list[Path]:
+    """Return where training pictures lie, and where those of the test and of the validation part, as far as given."""
+    home = path / "train" if (path / "train").is_dir() else path
+    return [home, *(path / name for name in TESTS if home != path and (path / name).is_dir())]
 
 
 def identities(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
@@ -96,19 +100,8 @@ def tiny_imagenet(path: Path, seed: int = 0) -> StreamedData:
 
 def _data(name: str, labels: Sequence[str], how: Preprocessing, parts: Mapping[Part, Share]) -> StreamedData:
     augment = partial(cropped, margin=min(how.height, how.width) // 8, mirror=True)
-    return StreamedData(
-        name,
-        tuple(labels),
-        how.shape,
-        parts,
-        how.mean,
-        how.std,
-        how.said,
-        augment,
-        scale=how.scale,
-        how=how,
-        remade=partial(_again, name, tuple(labels), parts),
-    )
+    made = of_pictures(name, labels, how, parts)
+    return replace(made, augment=augment, how=how, remade=partial(_again, name, tuple(labels), parts))
 
 
 def _again(name: str, labels: Sequence[str], parts: Mapping[Part, Share], how: Preprocessing) -> StreamedData:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from slimwright.data.dataset import Augment, Dataset
+from slimwright.data.normalization import Normalization
 from slimwright.data.preprocessing import LEVELS
 from slimwright.data.streamed import StreamedData
 from slimwright.errors import DataError
@@ -14,17 +15,14 @@ from slimwright.errors import DataError
 
 @dataclass(frozen=True)
 class Taken:
-    """What a network must do to levels: (level / scale - mean) / std, the channels in the opposite order before."""
+    """What a network must do to levels: normalize them, the channels in the opposite order before if `flipped`."""
 
-    mean: Tensor  # [C], or [1] for all channels
-    std: Tensor
-    scale: float
+    numbers: Normalization
     flipped: bool
 
     def normalized(self, levels: Tensor) -> Tensor:
         """Return what the network read so far, for levels [N, C, H, W]."""
-        mean, std = (value.reshape(-1, 1, 1) for value in (self.mean, self.std))
-        return ((levels.flip(1) if self.flipped else levels) / self.scale - mean) / std
+        return self.numbers.of(levels.flip(1) if self.flipped else levels)
 
 
 def as_levels(data: Dataset) -> tuple[StreamedData, Taken]:
@@ -38,7 +36,7 @@ def as_levels(data: Dataset) -> tuple[StreamedData, Taken]:
             "pictures in a folder, say"
         )
     flipped = data.how is not None and data.how.channels == "BGR"
-    taken = Taken(torch.tensor(data.mean), torch.tensor(data.std), data.scale, flipped)
+    taken = Taken(Normalization(data.mean, data.std, data.scale), flipped)
     nothing = {"mean": (0.0,), "std": (1.0,), "scale": 1.0}
     if data.how is not None and data.remade is not None:
         levels = data.remade(replace(data.how, channels="RGB" if flipped else data.how.channels, **nothing))  # type: ignore[arg-type]
@@ -47,7 +45,7 @@ def as_levels(data: Dataset) -> tuple[StreamedData, Taken]:
     said = {
         name: data.preprocessing[name] for name in ("channels", "scale", "mean", "std") if name in data.preprocessing
     }
-    augment = _augmented(data.augment, taken) if data.augment else None
+    augment = _augmented(data.augment, taken.numbers) if data.augment else None
     return replace(levels, raw={**levels.raw, "embedded": said}, augment=augment), taken
 
 
@@ -58,12 +56,10 @@ def _bytes(data: StreamedData) -> bool:
     return not isinstance(raw, tuple) and raw.dtype == np.uint8
 
 
-def _augmented(augment: Augment, taken: Taken) -> Augment:
+def _augmented(augment: Augment, numbers: Normalization) -> Augment:
     """Change levels as normalized images were changed: zeros that move in are the mean there."""
-    mean, std = (value.reshape(-1, 1, 1) for value in (taken.mean, taken.std))
 
     def augmented(levels: Tensor, generator: torch.Generator) -> Tensor:
-        changed = augment((levels / taken.scale - mean) / std, generator)
-        return ((changed * std + mean) * taken.scale).clamp(0, LEVELS)
+        return numbers.undone(augment(numbers.of(levels), generator)).clamp(0, LEVELS)
 
     return augmented

@@ -21,7 +21,7 @@ from torch import Tensor
 from slimwright.data import files
 from slimwright.data.pictures import opened
 from slimwright.data.preprocessing import Preprocessing
-from slimwright.data.streamed import Numbers, Share, StreamedData, dealt
+from slimwright.data.streamed import Numbers, Share, StreamedData, dealt, of_pictures
 from slimwright.errors import DataError
 from slimwright.importers import metadata
 
@@ -43,9 +43,7 @@ def text_lines(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     train = _share(path, listed, numbers, how)
     test = _share(path, path / TEST, numbers, how) if (path / TEST).exists() else None
     parts = dealt(train, test, names=(), image_shape=how.shape, seed=seed)
-    return StreamedData(
-        path.resolve().name, letters, how.shape, parts, how.mean, how.std, how.said, task="ctc", scale=how.scale
-    )
+    return of_pictures(path.resolve().name, letters, how, parts, task="ctc")
 
 
 def alphabet(path: Path) -> tuple[str, ...]:

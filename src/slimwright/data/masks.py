@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from slimwright.data import files
-from slimwright.data.pictures import opened, pictures, size
+from slimwright.data.pictures import opened, size
 from slimwright.data.preprocessing import Preprocessing
-from slimwright.data.streamed import Numbers, Share, StreamedData, parted
+from slimwright.data.streamed import Numbers, StreamedData, of_pictures, parted
 from slimwright.data.twins import Twins, twins
 from slimwright.errors import DataError
 
@@ -38,21 +38,10 @@ def mask_folder(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     found = twins(path, ("images", "masks"), (".png",))
     names = _classes(path)
     levels = _numbers_of_levels(found[0], len(names))
-    shares = [
-        Share(
-            partial(pictures, path, pair.first, how),
-            np.arange(len(pair.first)),
-            torch.zeros(len(pair.first), 0),
-            partial(_masks, pair, how, levels),
-            (path, pair.first),
-        )
-        for pair in found
-    ]
+    shares = [pair.share(how, partial(_masks, pair, how, levels)) for pair in found]
     held = (how.shape[0] + 2, *how.shape[1:])  # a class takes the memory of two levels
     parts = parted(shares, names=(), image_shape=held, seed=seed)
-    return StreamedData(
-        path.resolve().name, names, how.shape, parts, how.mean, how.std, how.said, task="segmentation", scale=how.scale
-    )
+    return of_pictures(path.resolve().name, names, how, parts, task="segmentation")
 
 
 def _classes(path: Path) -> tuple[str, ...]:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from slimwright.data.pictures import DEEP, SUFFIXES, opened, pictures, size
+from slimwright.data.pictures import DEEP, SUFFIXES, opened, size
 from slimwright.data.preprocessing import Preprocessing
-from slimwright.data.streamed import Numbers, Share, StreamedData, parted
+from slimwright.data.streamed import Numbers, StreamedData, of_pictures, parted
 from slimwright.data.twins import Twins, twins
 from slimwright.errors import DataError
 
@@ -35,21 +35,10 @@ def pair_folder(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     found = twins(path, ("input", "target"), (".png", *(suffix for suffix in SUFFIXES if suffix != ".png")))
     factor, grey = _kind(found[0], how)
     target = replace(how, channels="grey", mean=(0.0,), std=(1.0,)) if grey else how
-    shares = [
-        Share(
-            partial(pictures, path, pair.first, how),
-            np.arange(len(pair.first)),
-            torch.zeros(len(pair.first), 0),
-            partial(_targets, pair, target, factor),
-            (path, pair.first),
-        )
-        for pair in found
-    ]
+    shares = [pair.share(how, partial(_targets, pair, target, factor)) for pair in found]
     held = (how.shape[0] + target.shape[0] * factor**2, *how.shape[1:])
     parts = parted(shares, names=(), image_shape=held, seed=seed)
-    return StreamedData(
-        path.resolve().name, (), how.shape, parts, how.mean, how.std, how.said, task="restoration", scale=how.scale
-    )
+    return of_pictures(path.resolve().name, (), how, parts, task="restoration")
 
 
 def _kind(pair: Twins, how: Preprocessing) -> tuple[int, bool]:

@@ -11,7 +11,7 @@ Targets are [N, K, 3] float32: x and y in pixels of the placed picture, and 1 fo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from torch import Tensor
 from slimwright.data import files
 from slimwright.data.pictures import MOST_PIXELS, opened, size
 from slimwright.data.preprocessing import Preprocessing
-from slimwright.data.streamed import Numbers, Share, StreamedData, parted
+from slimwright.data.streamed import Numbers, Share, StreamedData, of_pictures, parted
 from slimwright.data.table import Table, read_table
 from slimwright.errors import DataError
 
@@ -58,8 +58,8 @@ def point_file(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     )
     parts = parted([share], names=(), image_shape=how.shape, seed=seed)
     boxed = {"box": f"of proportions as the size, {ROOMY:g} times as large"} if marked[0].box else {}
-    raw = {**boxed, **how.said}
-    return StreamedData(path.stem, names, how.shape, parts, how.mean, how.std, raw, task="keypoints", scale=how.scale)
+    made = of_pictures(path.stem, names, how, parts, task="keypoints")
+    return replace(made, raw={**boxed, **made.raw})
 
 
 def _pictures(root: Path, marked: Sequence[Marked], how: Preprocessing, numbers: Numbers) -> NDArray[np.uint8]:

@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from slimwright.data.batch import Batch, like
 from slimwright.data.dataset import ArrayData, Dataset, Part
 from slimwright.data.described import Described
+from slimwright.data.normalization import Normalization
 from slimwright.data.streamed import Numbers, Raw, Read, Share, StreamedData
 from slimwright.errors import DataError
 
@@ -72,13 +72,12 @@ def _flipped(read: Read, numbers: Numbers) -> Raw:
 
 
 def _stored(data: ArrayData, said: Mapping[str, Any], *, flipped: bool) -> ArrayData:
-    mean, std = (torch.tensor(said[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
-    scale = float(said["scale"])
+    numbers = Normalization(tuple(said["mean"]), tuple(said["std"]), float(said["scale"]))
 
     def changed(values: Tensor) -> Tensor:
         if values.ndim != 4:
             return values
-        return ((values.flip(1) if flipped else values) / scale - mean) / std
+        return numbers.of(values.flip(1) if flipped else values)
 
     parts: dict[Part, Batch] = {part: (like(inputs, changed), of) for part, (inputs, of) in data.parts.items()}
     record = {

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from slimwright.data.batch import Batch, Targets, images_of, is_labels, joined, taken
 from slimwright.data.dataset import PARTS, SHARES, Augment, Part, check_targets, no_images
+from slimwright.data.normalization import Normalization
 from slimwright.data.preprocessing import LEVELS, Preprocessing
 from slimwright.errors import DataError
 
@@ -125,8 +126,14 @@ class StreamedData:
     def _normalized(self, raw: NDArray[Any]) -> Tensor:
         if raw.dtype != np.uint8:
             return torch.from_numpy(raw)
-        mean, std = (torch.tensor(value).reshape(-1, 1, 1) for value in (self.mean, self.std))
-        return (torch.from_numpy(raw).float() / self.scale - mean) / std
+        return Normalization(self.mean, self.std, self.scale).of(torch.from_numpy(raw).float())
+
+
+def of_pictures(
+    name: str, labels: Sequence[str], how: Preprocessing, parts: Mapping[Part, Share], *, task: str = ""
+) -> StreamedData:
+    """Return pictures that are preprocessed as `how` says, as a data set."""
+    return StreamedData(name, tuple(labels), how.shape, parts, how.mean, how.std, how.said, task=task, scale=how.scale)
 
 
 def parted(

@@ -23,7 +23,7 @@ from torch import Tensor
 from slimwright.data import files
 from slimwright.data.pictures import SUFFIXES, pictures
 from slimwright.data.preprocessing import Preprocessing
-from slimwright.data.streamed import Share, StreamedData, parted
+from slimwright.data.streamed import Share, StreamedData, of_pictures, parted
 from slimwright.errors import DataError
 
 DELIMITERS = "\t;,"
@@ -131,9 +131,7 @@ def _data(
         partial(pictures, root, table.paths, how), np.arange(len(table.paths)), targets, pictures=(root, table.paths)
     )
     parts = parted([share], names=names, image_shape=how.shape, seed=seed)
-    return StreamedData(
-        table.at.stem, tuple(names), how.shape, parts, how.mean, how.std, how.said, task=task, scale=how.scale
-    )
+    return of_pictures(table.at.stem, names, how, parts, task=task)
 
 
 def _is_number(cell: str) -> bool:

@@ -7,10 +7,17 @@ PATH/train/images, PATH/train/masks         these train, and the same in `test` 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from slimwright.data import files
-from slimwright.data.folders import TESTS, named_pictures, within
+from slimwright.data.folders import homes, named_pictures, within
+from slimwright.data.pictures import pictures
+from slimwright.data.preprocessing import Preprocessing
+from slimwright.data.streamed import ReadTargets, Share
 from slimwright.errors import DataError
 
 
@@ -21,6 +28,12 @@ class Twins:
     root: Path
     first: tuple[str, ...]
     second: tuple[str, ...]
+
+    def share(self, how: Preprocessing, read_targets: ReadTargets) -> Share:
+        """Return the first pictures, with targets that are read with them."""
+        count = len(self.first)
+        pixels = partial(pictures, self.root, self.first, how)
+        return Share(pixels, np.arange(count), torch.zeros(count, 0), read_targets, (self.root, self.first))
 
     def some(self, most: int) -> list[int]:
         """Return at most so many numbers, spread evenly."""
@@ -34,9 +47,7 @@ def twins(path: Path, folders: tuple[str, str], suffixes: Sequence[str]) -> list
     `suffixes`. Raises DataError, naming the folder or the picture that has no partner.
     """
     files.folder(path, f"{folders[0]} and {folders[1]}, with pictures of the same names")
-    home = path / "train" if (path / "train").is_dir() else path
-    given = [path / name for name in TESTS if home != path and (path / name).is_dir()]
-    return [_paired(path, at, folders, suffixes) for at in (home, *given)]
+    return [_paired(path, at, folders, suffixes) for at in homes(path)]
 
 
 def _paired(root: Path, home: Path, folders: tuple[str, str], suffixes: Sequence[str]) -> Twins:

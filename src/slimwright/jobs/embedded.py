@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
+
 from slimwright.data import Dataset, Inputs, images_of
 from slimwright.data.levels import Taken, as_levels
 from slimwright.lowering.normalized import normalizing
@@ -16,7 +18,8 @@ def embedded(original: Original, data: Dataset) -> tuple[Original, Dataset]:
     Raises DataError where the levels are not known, and ModelError for a model that does not take images alone.
     """
     levels, taken = as_levels(data)
-    net = normalizing(original.net, taken.mean, taken.std, taken.scale, flipped=taken.flipped)
+    mean, std = (torch.tensor(value) for value in (taken.numbers.mean, taken.numbers.std))
+    net = normalizing(original.net, mean, std, taken.numbers.scale, flipped=taken.flipped)
     return replace(original, net=net, forward=_behind(original.forward, taken)), levels
 
 

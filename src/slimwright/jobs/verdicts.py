@@ -30,9 +30,8 @@ def reachable(space: Space, made: Sequence[Evaluation]) -> list[str]:
     fits = [one for one in ships if all(share <= 1 for share in space.shares(one).values())]
     if fits and space.limits:
         best = min(fits, key=space.drop)
-        said.append(
-            f"within the limits {space.drop(best):.2f} {metric.step} of {metric.name} are lost, by '{best.name}'"
-        )
+        lost = metric.number(space.drop(best))
+        said.append(f"within the limits {lost} {metric.step} of {metric.name} are lost, by '{best.name}'")
     holds = [one for one in ships if space.drop(one) <= most]
     if holds and space.limits:
         best = min(holds, key=lambda one: sum(max(share - 1, 0.0) for share in space.shares(one).values()))

@@ -18,7 +18,7 @@ from slimwright.tasks.multi_label import MultiLabel
 from slimwright.tasks.regression import regressing
 from slimwright.tasks.restoration import restoring
 from slimwright.tasks.segmentation import segmenting
-from slimwright.tasks.task import Forward, Making, Task
+from slimwright.tasks.task import Forward, Making, Task, shapes_said
 
 NONE = "no labels"
 LABELS = "a label for each image"
@@ -120,4 +120,4 @@ def _labels_in(data: Dataset, part: Part) -> str:
         return LABELS
     if data.labels and isinstance(targets, Tensor) and targets.shape == (1, len(data.labels)):
         return FLAGS
-    return "targets " + " and ".join(str(list(each.shape[1:])) for each in tensors_of(targets))
+    return f"targets {shapes_said([each.shape[1:] for each in tensors_of(targets)])}"

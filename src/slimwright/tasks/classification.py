@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from slimwright.data import Dataset, Targets, labels_of
 from slimwright.errors import DataError
 from slimwright.tasks.judging import Order, assignment, known_orders
-from slimwright.tasks.task import Forward, Metric, Outputs
+from slimwright.tasks.task import Forward, Metric, Outputs, drawn_classes, shapes_said
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ class Classification:
     def drawn_loss(self, outputs: Outputs, numbers: Tensor) -> Tensor:
         """Return the summed cross-entropy against labels drawn from the scores."""
         scores = outputs[0]
-        likely = scores.detach().cpu().double().softmax(1).cumsum(1)
-        drawn = (likely < numbers[:, None]).sum(1).clamp_max(scores.shape[1] - 1)
+        drawn = drawn_classes(scores.detach().cpu().double().softmax(1), numbers, 1)
         return F.cross_entropy(scores, drawn.to(scores.device), reduction="sum")
 
     def distance(self, outputs: Outputs, wanted: Outputs, temperature: float) -> Tensor:
@@ -99,10 +98,9 @@ class Classification:
 def check_scores(shapes: Sequence[Sequence[int]], classes: Sequence[str]) -> None:
     """Raise DataError unless there is one output [1, K] with a score for each of K classes."""
     if len(shapes) != 1 or tuple(shapes[0]) != (1, len(classes)):
-        returned = " and ".join(str(list(shape)) for shape in shapes)
         raise DataError(
-            f"the model returns {returned} for an image, and the data has {len(classes)} classes; a classifier returns "
-            f"[1, {len(classes)}]. For a net of any other kind, choose the task 'imitation'"
+            f"the model returns {shapes_said(shapes)} for an image, and the data has {len(classes)} classes; a "
+            f"classifier returns [1, {len(classes)}]. For a net of any other kind, choose the task 'imitation'"
         )
 
 

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimwright.data import Dataset, Targets, tensors_of
+from slimwright.data.lines import PAD
 from slimwright.errors import DataError
-from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of
+from slimwright.tasks.task import Forward, Metric, Outputs, drawn_classes, seeds_of, shapes_said
 
-BLANK, PAD = 0, -1
+BLANK = 0
 SUM_SLACK = 1e-2  # by which probabilities, in half precision, may fail to add up to 1
 LEAST = 1e-12  # probability
 Measure = Literal["ctc", "character-error"]
@@ -52,11 +53,11 @@ class Ctc:
         """Raise DataError unless there is one output with a score for the blank and each character of the alphabet."""
         wanted = len(self.alphabet) + 1
         if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][0] != 1 or shapes[0][2] != wanted:
-            returned = " and ".join(str(list(shape)) for shape in shapes)
             raise DataError(
-                f"the model returns {returned} for an image, and the alphabet has {len(self.alphabet)} characters; a "
-                f"reader returns [1, T, {wanted}], the blank first. A model of PaddleOCR's scores a space at the end, "
-                "which its own list does not have: add it to alphabet.txt as a last line with one space"
+                f"the model returns {shapes_said(shapes)} for an image, and the alphabet has {len(self.alphabet)} "
+                f"characters; a reader returns [1, T, {wanted}], the blank first. A model of PaddleOCR's scores a "
+                "space at the end, which its own list does not have: add it to alphabet.txt as a last line with one "
+                "space"
             )
 
     def data(self, data: Dataset, original: Forward) -> Dataset:
@@ -80,9 +81,8 @@ class Ctc:
     def drawn_loss(self, outputs: Outputs, numbers: Tensor) -> Tensor:
         """Return the summed cross-entropy of each frame against a number drawn from its scores."""
         logs = _logs(outputs[0])
-        likely = logs.detach().cpu().double().exp().cumsum(2)
-        uniform = [torch.rand(logs.shape[1], 1, dtype=torch.float64, generator=g) for g in seeds_of(numbers)]
-        drawn = (likely < torch.stack(uniform)).sum(2).clamp_max(logs.shape[2] - 1)  # [N, T]
+        uniform = [torch.rand(logs.shape[1], dtype=torch.float64, generator=g) for g in seeds_of(numbers)]
+        drawn = drawn_classes(logs.detach().cpu().double().exp(), torch.stack(uniform), 2)  # [N, T]
         return F.nll_loss(logs.flatten(0, 1), drawn.flatten().to(logs.device), reduction="sum")
 
     def distance(self, outputs: Outputs, wanted: Outputs, temperature: float) -> Tensor:

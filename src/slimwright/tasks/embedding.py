@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from slimwright.data import Dataset, Targets, labels_of, tensors_of
 from slimwright.errors import DataError
-from slimwright.tasks.imitation import Imitated, Imitation, imitating
-from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of
+from slimwright.tasks.imitation import Imitation, imitated, imitating
+from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of, shapes_said
 
 FALSE_ACCEPTS = 0.01  # of the pairs of two identities
 GOLDEN = (5**0.5 - 1) / 2  # irrational: it changes every bit of a seed
@@ -55,12 +55,13 @@ class Embedding:
     def check(self, shapes: Sequence[Sequence[int]]) -> None:
         """Raise DataError unless there is one output [1, D]."""
         if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] < 2:
-            returned = " and ".join(str(list(shape)) for shape in shapes)
-            raise DataError(f"the model returns {returned} for an image; an embedding is one output [1, D], D above 1")
+            raise DataError(
+                f"the model returns {shapes_said(shapes)} for an image; an embedding is one output [1, D], D above 1"
+            )
 
     def data(self, data: Dataset, original: Forward) -> Dataset:
         """Return the data set with the original's embeddings beside the identities."""
-        return data if isinstance(data, Imitated) else Imitated(data, original, beside=True)
+        return imitated(data, original, beside=True)
 
     def class_of(self, targets: Targets) -> Tensor:
         """Return zeros [N]."""

@@ -52,7 +52,7 @@ class Imitation:
 
     def data(self, data: Dataset, original: Forward) -> Dataset:
         """Return the data set with the original's outputs as targets; one that has them already stays."""
-        return data if isinstance(data, Imitated) else Imitated(data, original)
+        return imitated(data, original)
 
     def class_of(self, targets: Targets) -> Tensor:
         """Return zeros [N]."""
@@ -154,6 +154,11 @@ class Imitated:
             done += count
         if made and held <= HELD_BYTES:
             self.kept[part] = tuple(torch.cat(parts) for parts in zip(*made, strict=True))
+
+
+def imitated(data: Dataset, original: Forward, *, beside: bool = False) -> Dataset:
+    """Return a data set with what `original` gives as targets; one that has them already stays."""
+    return data if isinstance(data, Imitated) else Imitated(data, original, beside)
 
 
 def untaught(data: Dataset, original: Forward) -> Dataset:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from slimwright.data import Dataset, Targets, tensors_of
 from slimwright.errors import DataError, check_extra
 from slimwright.tasks.classification import check_scores
-from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of
+from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of, shapes_said
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class MultiLabel:
         """The targets [N, K]. Raises DataError for any others."""
         shown, *others = tensors_of(targets)
         if others or shown.shape[1:] != (len(self.labels),):
-            said = " and ".join(str(list(each.shape)) for each in tensors_of(targets))
+            said = shapes_said([each.shape for each in tensors_of(targets)])
             raise DataError(
                 f"each image needs a 0 or 1 for each of {len(self.labels)} classes, and the data set gives {said}"
             )

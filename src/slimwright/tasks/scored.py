@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from slimwright.data import Dataset, Targets, as_inputs, tensors_of
-from slimwright.tasks.imitation import Imitated, Imitation, imitating
+from slimwright.tasks.imitation import Imitation, imitated, imitating
 from slimwright.tasks.task import Forward, Making, Metric, Outputs
 
 Measure = Callable[[Outputs, Targets], float]  # a part's outputs and the data's own targets -> the metric
@@ -43,7 +43,7 @@ class Scored:
 
     def data(self, data: Dataset, original: Forward) -> Dataset:
         """Return the data set with the original's outputs behind its own targets."""
-        return data if isinstance(data, Imitated) else Imitated(data, original, beside=True)
+        return imitated(data, original, beside=True)
 
     def class_of(self, targets: Targets) -> Tensor:
         """Return zeros [N]."""

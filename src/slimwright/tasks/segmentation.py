@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimwright.data import Dataset, Targets, tensors_of
+from slimwright.data.masks import UNCOUNTED
 from slimwright.errors import DataError
-from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of, shapes_said
+from slimwright.tasks.task import Forward, Metric, Outputs, drawn_classes, seeds_of, shapes_said
 
-UNCOUNTED = -1  # in targets
 AT_ONCE = 16_000_000  # scores that are resized at once
 NEAR_ONE = 1e-3  # of the sum of shares
 
@@ -168,6 +168,5 @@ def _few(one: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _drawn(scores: Tensor, seed: torch.Generator) -> Tensor:
     """Classes [H, W] drawn from scores [K, H, W]."""
-    likely = scores.detach().cpu().double().softmax(0).cumsum(0)
     uniform = torch.rand(scores.shape[1:], dtype=torch.float64, generator=seed, device="cpu")
-    return (likely < uniform).sum(0).clamp_max(len(scores) - 1).to(scores.device)
+    return drawn_classes(scores.detach().cpu().double().softmax(0), uniform, 0).to(scores.device)

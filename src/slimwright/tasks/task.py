@@ -123,6 +123,12 @@ def shapes_said(shapes: Sequence[Sequence[int]]) -> str:
     return " and ".join(str(list(shape)) for shape in shapes)
 
 
+def drawn_classes(likely: Tensor, uniform: Tensor, dim: int) -> Tensor:
+    """Return classes drawn by numbers from 0 to below 1 from their probabilities, which stand along `dim`."""
+    below = likely.cumsum(dim) < uniform.unsqueeze(dim)
+    return below.sum(dim).clamp_max(likely.shape[dim] - 1)
+
+
 def seeds_of(numbers: Tensor) -> list[torch.Generator]:
     """Return a generator for each of `numbers` [N], float64 from 0 to below 1; other numbers give other draws."""
     return [torch.Generator("cpu").manual_seed(int(number * 2**53)) for number in numbers.tolist()]

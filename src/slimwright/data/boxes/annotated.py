@@ -13,7 +13,7 @@ from torch import Tensor
 
 from slimwright.data.pictures import looked_at, opened
 from slimwright.data.preprocessing import Preprocessing
-from slimwright.data.streamed import Numbers, Share, StreamedData, parted
+from slimwright.data.streamed import Numbers, Share, StreamedData, of_pictures, parted
 from slimwright.errors import DataError
 
 FILL = 114  # the grey of Ultralytics' letterbox
@@ -45,10 +45,7 @@ def boxed(
     most = max(len(one.boxes) for one in every)
     shares = [_share(root, some, how, most) for some in pictures]
     parts = parted(shares, names=labels, image_shape=how.shape, seed=seed)
-    name = root.resolve().name
-    return StreamedData(
-        name, tuple(labels), how.shape, parts, how.mean, how.std, how.said, task="detection", scale=how.scale
-    )
+    return of_pictures(root.resolve().name, labels, how, parts, task="detection")
 
 
 def letterbox(height: int, width: int) -> Preprocessing:

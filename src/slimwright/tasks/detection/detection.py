@@ -18,7 +18,7 @@ from slimwright.tasks.detection.centernet import CenterNet
 from slimwright.tasks.detection.forms import Decode, EndToEnd, Form, form_of_own
 from slimwright.tasks.detection.guessing import form_of
 from slimwright.tasks.detection.precision import ALL, HALF, mean_average_precision
-from slimwright.tasks.imitation import Imitated, Imitation, imitating
+from slimwright.tasks.imitation import Imitation, imitated, imitating
 from slimwright.tasks.task import Forward, Metric, Outputs
 
 LOOKED_AT = 8  # calibration images, on which the form of the outputs is told
@@ -79,8 +79,7 @@ class Detection:
 
     def data(self, data: Dataset, original: Forward) -> Dataset:
         """Return the data set with the original's outputs behind its boxes, where the loss needs them."""
-        done = isinstance(data, Imitated) or isinstance(self.form, CenterNet)
-        return data if done else Imitated(data, original, beside=True)
+        return data if isinstance(self.form, CenterNet) else imitated(data, original, beside=True)
 
     def class_of(self, targets: Targets) -> Tensor:
         """Return zeros [N]."""
