@@ -29,7 +29,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import connection
@@ -44,7 +43,7 @@ from lib.architectures import KINDS, Architecture, architectures, watched
 from lib.coverage_sides import LIMITS, SEED, Task, work
 from lib.other_task_side import ENOUGH
 from lib.other_tasks import KIND, OTHER_TASKS
-from lib.results import Column, environment, parser, publish, show
+from lib.results import Column, environment, keep, kept, parser, publish, show
 
 OUT = Path(__file__).resolve().parents[1] / "out" / "coverage"
 OURS, PEER = "slimwright", "torch-pruning"
@@ -180,13 +179,10 @@ def main() -> None:
         if side == OURS or one.kind != KIND
     ]
     tasks = [task for task in tasks if (task.architecture.name, task.side) not in have]
-    asked.rows.parent.mkdir(parents=True, exist_ok=True)
-    with asked.rows.open("a") as file:
-        for number, row in enumerate(results(tasks, asked.jobs), 1):
-            rows.append(row)
-            file.write("\n" + json.dumps({"run": run, "request": request, **row}))
-            file.flush()
-            say(f"{number}/{len(tasks)} {row['name']} {row['side']} {row['seconds']} s: {shortfall(row) or 'all'}")
+    for number, row in enumerate(results(tasks, asked.jobs), 1):
+        rows.append(row)
+        keep({"run": run, "request": request, **row}, asked.rows)
+        say(f"{number}/{len(tasks)} {row['name']} {row['side']} {row['seconds']} s: {shortfall(row) or 'all'}")
     order = {one.name: number for number, one in enumerate(networks)}
     rows = sorted((row for row in rows if row["name"] in order), key=lambda row: order[row["name"]])
     report(rows, sides)
@@ -239,15 +235,11 @@ def wanted(networks: Sequence[Architecture], asked: argparse.Namespace) -> list[
 
 
 def earlier(path: Path, request: str) -> tuple[str, list[Row]]:
-    """The latest run of the same request: its name, and its rows. A line that was cut short by a kill is no row."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        with suppress(json.JSONDecodeError):
-            lines.append(json.loads(text))
-    same = [line for line in lines if line["request"] == request]
+    """The latest run of the same request: its name, and its rows."""
+    same = [line for line in kept(path) if line["request"] == request]
     if not same:
         return datetime.now(UTC).isoformat(), []
-    run = same[-1]["run"]
+    run = str(same[-1]["run"])
     return run, [{k: v for k, v in line.items() if k not in ("run", "request")} for line in same if line["run"] == run]
 
 

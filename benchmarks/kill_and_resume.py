@@ -4,6 +4,8 @@ Half of the kills end the whole process group, the other half the parent alone. 
 trained network and nothing else. What counts: whether the winner is that of a job which was not killed, how many
 evaluations that were under way were lost, what is left over in the cache, beside the output, among temporary files and
 processes, and how much of the time before the kill was saved.
+
+Rows are kept as they come: a run that was stopped goes on where it was, but for `--quick`.
 """
 
 import json
@@ -19,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lib.jobs import command, run, surroundings
-from lib.results import Column, Row, environment, parser, publish, show
+from lib.results import Column, Row, environment, keep, kept, parser, publish, show
 
 MODEL = "resnet8-wide"
 DEMO = ("shrink", MODEL, "--data", "digits", "--latency", "0.33x", "--max-drop", "1.0")
@@ -28,6 +30,7 @@ QUICK = (
     "--macs", "0.5x", "--max-drop", "100", "--tune-epochs", "0",
 )  # fmt: skip
 KILLS, QUICK_KILLS = 100, 2
+ROWS = Path(__file__).resolve().parents[1] / "out" / "kills" / "rows.jsonl"
 GONE_S = 30.0  # by then, what a killed parent leaves behind must have ended by itself
 COLUMNS = (
     Column("moment", "killed after", "{:.1f} s"),
@@ -44,8 +47,10 @@ def main() -> None:
     known = parser(__doc__ or "")
     known.add_argument("--kills", type=int, default=KILLS, help="moments, spread evenly over the run")
     known.add_argument("--jobs", type=int, default=1, help="at a time; what is saved means little with several")
+    known.add_argument("--rows", type=Path, metavar="FILE", default=ROWS, help="results, as they come")
     chosen = known.parse_args()
     kills = QUICK_KILLS if chosen.quick else chosen.kills
+    had = {} if chosen.quick else {row["number"]: row for row in kept(chosen.rows) if row["kills"] == kills}
     with tempfile.TemporaryDirectory(prefix="kill-and-resume-") as name:
         home, job = Path(name), QUICK if chosen.quick else DEMO
         if not chosen.quick:
@@ -56,15 +61,20 @@ def main() -> None:
         winner = _winner(home / "whole")
 
         def killed(number: int) -> Row:
+            if number in had:
+                return had[number]
             moment = whole.seconds * (number + 0.5) / kills
             folder = home / str(number)
             folder.mkdir()
             arguments, cache = [*job, "--out", str(folder / "out")], _cache(home, folder / "cache")
-            row = _killed(arguments, folder, cache, moment, group=number % 2 == 0)
+            row = {"kills": kills, "number": number}
+            row |= _killed(arguments, folder, cache, moment, group=number % 2 == 0)
             row |= {"same_winner": "yes" if row["status"] in (0, 1) and _winner(folder / "out") == winner else "no"}
             row |= {"saved": round(whole.seconds - float(row["seconds"]), 1)}
             shutil.rmtree(folder)
             print(json.dumps(row), file=sys.stderr, flush=True)
+            if not chosen.quick:
+                keep(row, chosen.rows)
             return row
 
         with ThreadPoolExecutor(chosen.jobs) as pool:

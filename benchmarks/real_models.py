@@ -10,7 +10,6 @@ Rows are kept as they come: a run that was stopped goes on where it was, but for
 """
 
 import argparse
-import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 import torch
 
 from lib.real_subjects import PACKAGED, Subject
-from lib.results import RUNTIME_PACKAGES, Column, Row, environment, parser, publish, show
+from lib.results import RUNTIME_PACKAGES, Column, Row, environment, keep, kept, parser, publish, show
 from slimwright import Budget, Bundle, Settings, shrink
 from slimwright.data import Dataset, tensors_of, whole
 from slimwright.errors import ConversionError, ModelError
@@ -49,15 +48,13 @@ COLUMNS = (
 def main() -> None:
     asked = options()
     torch.set_num_threads(1)
-    rows = {} if asked.quick else {str(row["model"]): row for row in _kept(asked.rows)}
+    rows: dict[str, Row] = {} if asked.quick else {str(row["model"]): row for row in kept(asked.rows)}
     subjects = [one for one in PACKAGED if one.name.startswith(tuple(asked.models.split(",")))]
     for subject in subjects[-1:] if asked.quick else subjects:
         if subject.name not in rows:
             rows[subject.name] = _row(subject, asked)
             if not asked.quick:
-                asked.rows.parent.mkdir(parents=True, exist_ok=True)
-                with asked.rows.open("a") as file:
-                    file.write(json.dumps(rows[subject.name]) + "\n")
+                keep(rows[subject.name], asked.rows)
     found = list(rows.values())
     show("Trained files from packages, at half of their time", COLUMNS, found)
     publish(asked, headline=headline(found), rows=found, environment=environment(*RUNTIME_PACKAGES, seed=SEED))
@@ -69,11 +66,6 @@ def options() -> argparse.Namespace:
     known.add_argument("--minutes", type=float, default=MINUTES, help="of tuning, at most")
     known.add_argument("--rows", type=Path, default=OUT / "rows.jsonl", help="results, as they come")
     return known.parse_args()
-
-
-def _kept(path: Path) -> list[Row]:
-    """The rows of an earlier run."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def headline(rows: Sequence[Row]) -> Mapping[str, float]:

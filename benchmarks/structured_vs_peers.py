@@ -13,7 +13,6 @@ take a network, a data set and a share at a time; with `--device cuda` a graphic
 
 import argparse
 import copy
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from lib.accuracy import accuracy
 from lib.batch_norms import estimate_batch_norms
 from lib.grail import self_check
 from lib.kept_nets import in_memory
-from lib.results import Column, Row, environment, parser, publish, show
+from lib.results import Column, Row, environment, keep, kept, parser, publish, show
 from lib.structured_networks import NETWORKS, trained
 from lib.structured_sides import GRAIL, OURS, Made, Side, Subject, macs_of, sides
 from slimwright.compute import usable
@@ -83,7 +82,7 @@ def main() -> None:
         print(f"GRAIL where the answer is known: off by {self_check():.0e} of the largest score")
     if not asked.show:
         run(asked)
-    rows = kept(asked.rows)
+    rows = latest(asked.rows)
     networks, methods = list(NETWORKS), ["original", *(method for method, _ in sides(quick=False))]
 
     def place(row: Row) -> tuple[int, str, float, int]:
@@ -116,16 +115,9 @@ def options() -> argparse.Namespace:
     return asked
 
 
-def kept(path: Path) -> list[Row]:
-    """The rows of an earlier run, of those that came twice the last; a line that was cut short by a kill is none."""
-    rows: dict[tuple[object, ...], Row] = {}
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        rows[place_of(row)] = row
-    return list(rows.values())
+def latest(path: Path) -> list[Row]:
+    """The rows of an earlier run, of those that came twice the last."""
+    return list({place_of(row): row for row in kept(path)}.values())
 
 
 def place_of(row: Row) -> tuple[object, ...]:
@@ -172,15 +164,13 @@ def done(work: Work) -> None:
     torch.backends.cudnn.allow_tf32 = False
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
     where = {"network": work.network, "data": work.data}
-    mine = [row for row in kept(work.rows) if (row["network"], row["data"]) == (work.network, work.data)]
+    mine = [row for row in latest(work.rows) if (row["network"], row["data"]) == (work.network, work.data)]
     methods = {name: make for name, make in sides(quick=work.quick) if name.startswith(work.methods)}
     bench = bench_of(work.network, work.data, work.device)
-    with work.rows.open("a") as file:
-        for row in bench.rows_at(work.share, mine, methods):
-            file.write("\n" + json.dumps({**where, **row}))
-            file.flush()
-            what = f"{work.network}, {work.data}, {row['times']}x by {row['method']}"
-            say(f"{what}: {row['untrained']:.3f} {row['tuned']}")
+    for row in bench.rows_at(work.share, mine, methods):
+        keep({**where, **row}, work.rows)
+        what = f"{work.network}, {work.data}, {row['times']}x by {row['method']}"
+        say(f"{what}: {row['untrained']:.3f} {row['tuned']}")
 
 
 @lru_cache(1)

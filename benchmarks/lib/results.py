@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -74,6 +75,22 @@ def publish(
         result = {"headline": headline, "rows": list(rows), "environment": {**environment, "quick": asked.quick}}
         asked.json.parent.mkdir(parents=True, exist_ok=True)
         asked.json.write_text(json.dumps(_measured(result), indent=1, allow_nan=False) + "\n")
+
+
+def kept(path: Path) -> list[dict[str, str | int | float]]:
+    """Return the rows that `keep` put into a file; a line that was cut short by a kill is no row."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def keep(row: Row, path: Path) -> None:
+    """Append a row to a file of rows; it starts a line, even behind one that was cut short."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write("\n" + json.dumps(row))
 
 
 def environment(*packages: str, seed: int) -> dict[str, object]:

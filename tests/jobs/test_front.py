@@ -76,7 +76,8 @@ def test_what_was_measured_before_a_stop_is_not_measured_again(
     _, told, every = seen
     assert "observe" not in {event.stage for event in told}  # nor is anything observed again
     (path,) = (home / "cache" / "jobs").glob("*/journal.jsonl")
-    results = [json.loads(line)["result"] for line in path.read_text().splitlines()]
+    judged, *results = [json.loads(line)["result"] for line in path.read_text().splitlines()]
+    assert judged == {"right": True}  # the set-up
     assert every == sum(1 for result in results if result["proven"] or result["why"])
 
 

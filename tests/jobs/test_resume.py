@@ -113,7 +113,8 @@ def journal(home: Home, undisturbed: Done) -> list[bytes]:
 def test_a_job_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     moment: str, undisturbed: Done, journal: list[bytes], power: Power, tmp_path: Path
 ) -> None:
-    moments = {"at the first measurement": 0, "after one": 1, "in the middle": len(journal) // 2}
+    assert json.loads(journal[0])["result"] == {"right": True}  # of the set-up, before anything is measured
+    moments = {"at the first measurement": 1, "after one": 2, "in the middle": len(journal) // 2}
     count, here = moments.get(moment, len(journal)), Home(tmp_path)
     here.killed(power, count)
     assert not (tmp_path / "b").exists() and here.parts()
