@@ -1,8 +1,10 @@
-"""Trained files that ship in public packages, shrunk to half of their measured time, and proven in several runtimes.
+"""Trained nets of many tasks, shrunk to half of their measured time, and proven in several runtimes.
 
-Six nets: PaddleOCR's text direction classifier, text detector and text recogniser as RapidOCR packs them, and the three
-nets of MTCNN. Text is rendered by seed, so its truth is known; faces are scikit-image's part of LFW. No job sees a
-label: the nets imitate the original, with a metric of their own on the validation part that budgets count in. Each is
+Six ship in public packages: PaddleOCR's text direction classifier, text detector and text recogniser as RapidOCR packs
+them, and the three nets of MTCNN. Five are trained here and exported by torch: a detector, a segmenter, one for
+super-resolution, a siamese net and one for key points. Text, scenes and characters are rendered by seed, so their truth
+is known; faces are scikit-image's part of LFW. No job sees a label: the nets imitate the original, with a metric on the
+validation part that budgets count in. Each is
 shrunk once without tuning, and once more with as many minutes of tuning as are asked for. The table's metrics are of
 the test part, in ONNX Runtime, which no choice saw.
 
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from lib.real_subjects import PACKAGED, Subject
+from lib.real_subjects import SUBJECTS, Subject
 from lib.results import RUNTIME_PACKAGES, Column, Row, environment, keep, kept, parser, publish, show
 from slimwright import Budget, Bundle, Settings, shrink
 from slimwright.data import Dataset, tensors_of, whole
@@ -49,14 +51,14 @@ def main() -> None:
     asked = options()
     torch.set_num_threads(1)
     rows: dict[str, Row] = {} if asked.quick else {str(row["model"]): row for row in kept(asked.rows)}
-    subjects = [one for one in PACKAGED if one.name.startswith(tuple(asked.models.split(",")))]
+    subjects = [one for one in SUBJECTS if one.name.startswith(tuple(asked.models.split(",")))]
     for subject in subjects[-1:] if asked.quick else subjects:
         if subject.name not in rows:
             rows[subject.name] = _row(subject, asked)
             if not asked.quick:
                 keep(rows[subject.name], asked.rows)
     found = list(rows.values())
-    show("Trained files from packages, at half of their time", COLUMNS, found)
+    show("Trained nets of many tasks, at half of their time", COLUMNS, found)
     publish(asked, headline=headline(found), rows=found, environment=environment(*RUNTIME_PACKAGES, seed=SEED))
 
 

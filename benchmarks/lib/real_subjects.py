@@ -12,6 +12,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from lib.own_nets import OWN, judged_by_task
 from lib.packaged import face_net, face_pictures, ocr_file, photograph
 from lib.rendered_text import Scene, line, padded, scene
 from slimwright.data import PARTS, ArrayData, Batch, Dataset, Part, Targets
@@ -218,6 +219,16 @@ def face_file(name: str, size: int) -> Callable[[Path], Path]:
     return lambda home: exported(home / f"{name}.onnx", lambda: face_net(home, name), [(3, size, size)])
 
 
+def own(name: str) -> Subject:
+    """Return one of the nets that are trained here, which is trained and exported once."""
+    made = OWN[name]
+    file = f"{name.replace(' ', '-')}.onnx"
+    return Subject(
+        f"{name} (ours)", lambda home: exported(home / file, made.trained, made.shapes), lambda _: made.data(),
+        lambda _: judged_by_task, {},
+    )  # fmt: skip
+
+
 def exported(path: Path, make: Callable[[], torch.nn.Module], shapes: Sequence[Sequence[int]]) -> Path:
     """Return an `.onnx` file that torch's exporter writes once, with a free batch."""
     if not path.exists():
@@ -243,7 +254,7 @@ def _dealt(
 
 
 ACCURACY = Metric("accuracy")
-PACKAGED = (
+SUBJECTS = (
     Subject(
         "text direction (PaddleOCR)", lambda home: ocr_file(home, "direction"), lines_either_way,
         judged("direction", named_right, ACCURACY), {"x": (1, 3, 48, 192)},
@@ -264,4 +275,5 @@ PACKAGED = (
         )
         for name, size in (("P-Net", 12), ("R-Net", 24), ("O-Net", 48))
     ),
+    *(own(name) for name in OWN),
 )  # fmt: skip

@@ -7,10 +7,11 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
-from slimwright.data import PARTS, Preprocessing, images_of, tensors_of, text_lines, whole
+from slimwright.cli.sources import load_data
+from slimwright.data import PARTS, Preprocessing, images_of, in_a_line, tensors_of, text_lines, whole
 from slimwright.errors import DataError
 
-HOW = Preprocessing(16, 48)
+HOW = in_a_line(16, 48)
 
 
 def written(home: Path, texts: list[str], alphabet: str | None = "a\nb\n ", listed: str = "labels.txt") -> Path:
@@ -95,3 +96,15 @@ def test_what_is_wrong_is_told_with_its_line(labels: str, alphabet: str, said: s
     (home / "alphabet.txt").write_text(alphabet)
     with pytest.raises(DataError, match=said):
         next(text_lines(home, HOW).batches("train", 1))
+
+
+def test_what_a_user_says_of_lines_goes_before_what_is_usual(tmp_path: Path) -> None:
+    home = written(tmp_path / "notes", ["a", "b", "ab", "ba"] * 5)
+    usual = load_data(f"lines:{home}@16x48")
+    assert usual.preprocessing["fit"] == "line" and usual.preprocessing["channels"] == "BGR"
+    assert usual.preprocessing["mean"] == [0.5] * 3
+    own = load_data(f"lines:{home}@16x48", preprocessing="channels=RGB,mean=0.1/0.2/0.3,std=0.4,fit=stretch")
+    assert own.preprocessing["fit"] == "stretch" and own.preprocessing["channels"] == "RGB"
+    assert own.preprocessing["mean"] == [0.1, 0.2, 0.3]
+    grey = load_data(f"lines:{home}@16x48", preprocessing="channels=grey")
+    assert grey.image_shape == (1, 16, 48) and grey.preprocessing["mean"] == grey.preprocessing["std"] == [0.5]

@@ -29,6 +29,7 @@ from slimwright.data import (
     Preprocessing,
     image_folder,
     images_of,
+    in_a_line,
     split,
     text_lines,
     whole,
@@ -51,7 +52,7 @@ HOWS = {
     "hamming": Preprocessing(200, 300, fit="letterbox", interpolation="hamming"),
     "nearest": Preprocessing(33, 21, fit="stretch", interpolation="nearest"),
     "cut": Preprocessing(40, 60, fit="cut", fill=9),
-    "line": Preprocessing(16, 48),
+    "line": in_a_line(16, 48),
 }
 
 

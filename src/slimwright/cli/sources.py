@@ -36,6 +36,7 @@ from slimwright.data import (
     glyphs,
     identities,
     image_folder,
+    in_a_line,
     letterbox,
     mask_folder,
     mnist,
@@ -78,6 +79,7 @@ PICTURED: dict[str, Callable[[Path, Preprocessing, int], Dataset]] = {  # named 
 }
 PLAIN: Mapping[str, Callable[..., Preprocessing]] = {  # what is done where it is not what classifiers want
     "pairs": partial(Preprocessing, fit="cut", mean=(0.0,), std=(1.0,)),  # resizing would take noise and blur away
+    "lines": in_a_line,
     **dict.fromkeys(("coco", "yolo", "voc"), letterbox),
 }
 STORED: dict[str, Callable[[Path, int], Dataset]] = {  # data sets that lie in a folder, named as `mnist:FOLDER`

@@ -35,7 +35,7 @@ from slimwright.data.digits import digits
 from slimwright.data.folders import identities, image_folder, tiny_imagenet
 from slimwright.data.glyphs import Glyphs, SceneData, Scenes, glyphs, scenes
 from slimwright.data.idx import mnist
-from slimwright.data.lines import text_lines
+from slimwright.data.lines import in_a_line, text_lines
 from slimwright.data.masks import mask_folder
 from slimwright.data.naming import class_names, places_of
 from slimwright.data.pairs import pair_folder
@@ -78,6 +78,7 @@ __all__ = [
     "identities",
     "image_folder",
     "images_of",
+    "in_a_line",
     "is_labels",
     "joined",
     "labelled",

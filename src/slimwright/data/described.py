@@ -9,13 +9,14 @@ timm's config.json, Hugging Face's preprocessor_config.json and the manifest of 
 import json
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from slimwright.data import files
-from slimwright.data.preprocessing import MEAN, STD, Channels, Fit, Preprocessing
+from slimwright.data.preprocessing import Channels, Fit, Preprocessing
 from slimwright.data.published import HUGGING_FACE, TIMM, HuggingFace, Timm
 from slimwright.errors import DataError
 
@@ -24,6 +25,10 @@ SUFFIXES = (".json", ".toml")
 MANIFEST = "manifest.json"  # of a bundle
 MOST_NUMBERS = 4  # of a text such as 0.5/0.5/0.5
 RENAMED = {"crop": "crop_share", "orientation": "upright"}  # here -> in `Preprocessing`
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    return sum(values) / len(values)
 
 
 def _numbers(value: object) -> object:
@@ -77,13 +82,10 @@ class Described(BaseModel):
         said = {RENAMED.get(name, name): value for name, value in self.given.items() if name != "size"}
         if "upright" in said:
             said["upright"] = said["upright"] == "upright"
-        return usual(*size, **self._grey(said))
-
-    def _grey(self, said: dict[str, Any]) -> dict[str, Any]:
-        """Means of a grey picture are those of its one channel, where nothing else was said."""
-        if self.channels != "grey":
-            return said
-        return {"mean": (sum(MEAN) / len(MEAN),), "std": (sum(STD) / len(STD),)} | said
+        plain = usual(*size)
+        if self.channels == "grey":  # its one mean is that of the three, where nothing else was said
+            said = {"mean": (_mean(plain.mean),), "std": (_mean(plain.std),)} | said
+        return replace(plain, **said)
 
 
 def described(spec: str) -> Described:

@@ -9,7 +9,6 @@ have it under "character", without the space that they score at the end.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,19 +30,23 @@ PAD = -1
 
 
 def text_lines(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
-    """Return the lines of text in `path`, [3, H, W] of `how`, BGR levels from -1 to 1, as readers of PaddleOCR want.
+    """Return the lines of text in `path`, [C, H, W] of `how`.
 
     Targets are numbers of characters [N, L] from 1, padded with -1. Raises DataError, naming the file and the line.
     """
     files.folder(path, f"{LABELS[0]}, {ALPHABET} and pictures of lines")
     listed = next((path / name for name in LABELS if (path / name).exists()), path / LABELS[0])
-    how = replace(how, fit="line", channels="BGR", mean=(0.5,) * 3, std=(0.5,) * 3)
     letters = alphabet(path)
     numbers = {letter: number for number, letter in enumerate(letters, 1)}
     train = _share(path, listed, numbers, how)
     test = _share(path, path / TEST, numbers, how) if (path / TEST).exists() else None
     parts = dealt(train, test, names=(), image_shape=how.shape, seed=seed)
     return of_pictures(path.resolve().name, letters, how, parts, task="ctc")
+
+
+def in_a_line(height: int, width: int) -> Preprocessing:
+    """Return what readers of PaddleOCR want: lines from the left on, BGR levels from -1 to 1."""
+    return Preprocessing(height, width, fit="line", channels="BGR", mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def alphabet(path: Path) -> tuple[str, ...]:
