@@ -12,6 +12,7 @@ Rows are kept as they come: a run that was stopped goes on where it was, but for
 """
 
 import argparse
+import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from lib.real_subjects import SUBJECTS, Subject
 from lib.results import RUNTIME_PACKAGES, Column, Row, environment, keep, kept, parser, publish, show
@@ -32,6 +34,7 @@ from slimwright.tasks import task_for
 
 OUT = Path(__file__).resolve().parents[1] / "out" / "real"
 RUNTIMES = ("onnxruntime", "ncnn", "mnn", "openvino", "litert")
+QUICK = "O-Net (MTCNN)"
 SHARE, MINUTES, SEED = 0.5, 5, 0
 ALLOWED = 0.5  # points, beyond which the second run tunes
 COLUMNS = (
@@ -52,9 +55,12 @@ def main() -> None:
     torch.set_num_threads(1)
     rows: dict[str, Row] = {} if asked.quick else {str(row["model"]): row for row in kept(asked.rows)}
     subjects = [one for one in SUBJECTS if one.name.startswith(tuple(asked.models.split(",")))]
-    for subject in subjects[-1:] if asked.quick else subjects:
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    for subject in [quick for quick in subjects if quick.name == QUICK] if asked.quick else subjects:
         if subject.name not in rows:
+            say(subject.name)
             rows[subject.name] = _row(subject, asked)
+            say(json.dumps(rows[subject.name]))
             if not asked.quick:
                 keep(rows[subject.name], asked.rows)
     found = list(rows.values())

@@ -150,12 +150,12 @@ def judged_by_task(data: Dataset, original: Forward) -> Task:
 
 OWN = {
     "detector": Own(
-        partial(build, "glyph-detector", classes=10), partial(drawn, "boxes"), Schedule(epochs=30, rate=0.05)
+        partial(build, "glyph-detector", classes=10), partial(drawn, "boxes"), Schedule(epochs=16, rate=0.05)
     ),
     "segmenter": Own(
-        partial(build, "glyph-unet", classes=5), partial(drawn, "masks,classes=4"), Schedule(epochs=40, rate=0.1)
+        partial(build, "glyph-unet", classes=5), partial(drawn, "masks,classes=4"), Schedule(epochs=16, rate=0.1)
     ),
-    "super-resolution": Own(Espcn, partial(drawn, "double"), Schedule(epochs=20, rate=0.02)),
-    "siamese": Own(Twins, pairs, Schedule(epochs=20, rate=0.05, label_smoothing=0)),
-    "key points": Own(partial(Corners, 2), corners, Schedule(epochs=20, rate=0.02)),
+    "super-resolution": Own(Espcn, partial(drawn, "double"), Schedule(epochs=10, rate=0.02)),
+    "siamese": Own(Twins, pairs, Schedule(epochs=12, rate=0.05, label_smoothing=0)),
+    "key points": Own(partial(Corners, 2), corners, Schedule(epochs=10, rate=0.02)),
 }

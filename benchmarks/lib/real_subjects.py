@@ -53,7 +53,7 @@ def lines_either_way(_: Path) -> ArrayData:
             images.append(padded(pixels[::-1, ::-1] if upside_down else pixels, 192))
         return torch.from_numpy(np.stack(images)), torch.from_numpy(turned)
 
-    return _dealt("lines", drawn, {"train": 1024, "calibration": 384, "validation": 384, "test": 1024}, ("0", "180"))
+    return _dealt("lines", drawn, {"train": 8192, "calibration": 1024, "validation": 1024, "test": 1024}, ("0", "180"))
 
 
 def read_lines(_: Path) -> ArrayData:
@@ -65,7 +65,7 @@ def read_lines(_: Path) -> ArrayData:
         images = np.stack([padded(pixels, 320) for pixels, _ in found])
         return torch.from_numpy(images), (torch.from_numpy(np.stack(codes)),)
 
-    return _dealt("read-lines", drawn, {"train": 384, "calibration": 128, "validation": 192, "test": 384})
+    return _dealt("read-lines", drawn, {"train": 1536, "calibration": 256, "validation": 256, "test": 384})
 
 
 def text_scenes(_: Path) -> ArrayData:
@@ -76,7 +76,7 @@ def text_scenes(_: Path) -> ArrayData:
         images = np.stack([padded(one.pixels, 320) for one in found])
         return torch.from_numpy(images), (torch.from_numpy(np.stack([_box_rows(one) for one in found])),)
 
-    return _dealt("text-scenes", drawn, {"train": 192, "calibration": 64, "validation": 96, "test": 192})
+    return _dealt("text-scenes", drawn, {"train": 512, "calibration": 96, "validation": 96, "test": 192})
 
 
 def _box_rows(one: Scene) -> NDArray[np.float32]:
@@ -163,7 +163,7 @@ def faces(size: int) -> Callable[[Path], ArrayData]:
         ]
         members = np.random.default_rng(SEED).permutation(100)
         ends = {"train": (0, 40), "calibration": (40, 60), "validation": (60, 75), "test": (75, 100)}
-        sizes = {"train": 512, "calibration": 256, "validation": 256, "test": 1024}
+        sizes = {"train": 4096, "calibration": 1024, "validation": 1024, "test": 1024}
         parts: dict[Part, Batch] = {}
         for number, part in enumerate(PARTS):
             rng, chosen = np.random.default_rng((SEED, number)), members[slice(*ends[part])]
