@@ -18,16 +18,16 @@ BEST = trial("pruned, solved in full", 4.0, 0.80)  # 15 points are lost
 
 @dataclass
 class Board:
-    """Rounds come to these scores, and each takes so many seconds of a clock that a test moves."""
+    """Rounds come to these scores, and each epoch takes so many seconds of a clock that a test moves."""
 
     scores: Sequence[float]
-    seconds: float = 60.0
+    seconds: float = 30.0
     now: float = 0.0
     tried: list[Candidate] = field(default_factory=list)
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """Train for a round."""
-        self.now += self.seconds
+        self.now += self.seconds * steps(candidate)[-1].epochs
         self.tried.append(candidate)
         score = self.scores[len(self.tried) - 1]
         return replace(BEST, candidate=candidate, key=f"round {len(self.tried)}", score=score)
@@ -49,32 +49,38 @@ def steps(candidate: Candidate) -> list[Tune]:
 def test_rounds_go_on_from_the_best_until_they_do_not_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board([85.0, 84.0, 90.0, 89.0, 88.0])
     ((what, outcome, why),) = notes_of(board, 100, tmp_path, monkeypatch)
-    first, second = Tune(epochs=2, rate=0.04, seed=7), Tune(epochs=2, rate=0.04, seed=8)
-    third = Tune(epochs=2, rate=0.02, seed=9)
+    first, second = Tune(epochs=2, rate=0.04, seed=7), Tune(epochs=4, rate=0.04, seed=8)
+    third = Tune(epochs=8, rate=0.02, seed=9)
     assert [steps(candidate) for candidate in board.tried] == [
         [first], [first, second], [first, third],
-        [first, third, Tune(epochs=2, rate=0.02, seed=10)], [first, third, Tune(epochs=2, rate=0.01, seed=11)],
+        [first, third, Tune(epochs=16, rate=0.02, seed=10)], [first, third, Tune(epochs=32, rate=0.01, seed=11)],
     ]  # fmt: skip
-    assert board.tried[2].name == "pruned, tuned for 6 epochs"
+    assert board.tried[2].name == "pruned, tuned for 14 epochs"
     assert (what, outcome) == ("fine-tuning", "kept")
-    assert why.startswith("10 epochs in 5 rounds") and "15.00 points lost before, 5.00 after" in why
+    assert why.startswith("62 epochs in 5 rounds") and "15.00 points lost before, 5.00 after" in why
 
 
-@pytest.mark.parametrize(("minutes", "rounds"), [(0.5, 1), (1.0, 1), (2.0, 2), (3.9, 3)])
-def test_no_round_is_begun_that_there_is_no_time_for(
-    minutes: float, rounds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+AFFORDED: list[tuple[float, list[int]]] = [
+    (0.5, [2]), (1.0, [2]), (1.9, [2]), (2.0, [2, 2]), (2.5, [2, 3]), (3.9, [2, 4]), (5.0, [2, 4, 4]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("minutes", "epochs"), AFFORDED)
+def test_a_round_is_twice_as_long_as_the_one_before_or_as_there_is_time_left_for(
+    minutes: float, epochs: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board = Board([81.0, 82.0, 83.0, 84.0, 85.0])
     notes_of(board, minutes, tmp_path, monkeypatch)
-    assert len(board.tried) == rounds
+    assert [steps(candidate)[-1].epochs for candidate in board.tried] == epochs
 
 
 def test_a_job_that_goes_on_gets_no_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the rounds took is journaled: those that are known cost nothing when it goes on."""
-    notes_of(Board([81.0, 82.0]), 2.0, tmp_path, monkeypatch)
+    board = Board([81.0, 82.0])
+    notes_of(board, 2.0, tmp_path, monkeypatch)
     again = Board([81.0, 82.0, 83.0], seconds=0.0)
     notes_of(again, 2.0, tmp_path, monkeypatch)
-    assert len(again.tried) == 2
+    assert again.tried == board.tried and len(again.tried) == 2
 
 
 def test_what_has_nothing_left_to_lose_ends_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,12 @@
 """Fine-tuning a candidate that loses too much, with the original as teacher: once, or on and on while it helps.
 
-Given minutes, rounds of as many epochs follow one another. Each goes on from the best one so far, and is a candidate of
-its own: its recipe gives its net again, and a job that was killed keeps it. A round that does not help is repeated at
-half the rate; after two of those, or where no time is left for another round, tuning ends. The first round is always
-run.
+Given minutes, rounds follow one another, each twice as long as the one before or as there is time left for. Each goes on
+from the best one so far, and is a candidate of its own: its recipe gives its net again, and a job that was killed keeps
+it. Behind a round that does not help the rate is half as high; after two of those, or where no time is left for a round
+as long as the first, tuning ends. The first round is always run.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from time import monotonic
 
@@ -15,6 +15,7 @@ from slimwright.search.space import Candidate, Evaluate, Evaluation, Space
 from slimwright.techniques import Tune
 
 PATIENCE = 2  # rounds in a row that do not help
+LEAST_S = 1e-3  # that an epoch takes
 
 
 def tuned(space: Space, evaluate: Evaluate, journal: Journal, best: Evaluation) -> Iterator[Evaluation]:
@@ -25,7 +26,8 @@ def tuned(space: Space, evaluate: Evaluate, journal: Journal, best: Evaluation) 
     if tune.minutes is not None:
         yield from _rounds(space, evaluate, journal, best, tune.minutes)
         return
-    made = evaluate(_further(best, f"{_base(best)}, tuned", space, tune.rate, tune.seed))
+    step = Tune(epochs=tune.epochs, rate=tune.rate, seed=tune.seed)
+    made = evaluate(_further(best, f"{_base(best)}, tuned", step))
     kept = space.best([space.original, best, made]) is made
     _note(space, f"{tune.epochs} epochs", best, made, kept)
     yield made
@@ -35,22 +37,28 @@ def _rounds(
     space: Space, evaluate: Evaluate, journal: Journal, first: Evaluation, minutes: float
 ) -> Iterator[Evaluation]:
     """Tune in rounds; what each took is journaled, so that a job that goes on gets no more time."""
-    best, rate, spent_s, took_s, failed, rounds = first, space.tune.rate, 0.0, 0.0, 0, 0
-    made = first
-    while spent_s + took_s <= 60 * minutes and failed < PATIENCE and (space.drop(best) > 0 or not rounds):
-        rounds += 1
-        name = f"{_base(first)}, tuned for {rounds * space.tune.epochs} epochs"
+    best, rate, made, left_s, failed = first, space.tune.rate, first, 60 * minutes, 0
+    epochs, lengths = space.tune.epochs, list[int]()
+    while epochs >= space.tune.epochs and failed < PATIENCE and (space.drop(best) > 0 or not lengths):
+        lengths.append(epochs)
+        name = f"{_base(first)}, tuned for {sum(lengths)} epochs"
         began = monotonic()
-        made = evaluate(_further(best, name, space, rate, space.tune.seed + rounds - 1))
+        made = evaluate(_further(best, name, Tune(epochs=epochs, rate=rate, seed=_seed(space, lengths))))
         took_s = float(_taken(journal, made.key, began))
-        spent_s += took_s
+        left_s -= took_s
         yield made
         if space.ships(made) and space.drop(made) < space.drop(best):
             best, failed = made, 0
         else:
             failed, rate = failed + 1, rate / 2
-    length = f"{rounds * space.tune.epochs} epochs in {rounds} rounds"
+        epochs = min(2 * epochs, int(max(left_s, 0.0) / max(took_s / epochs, LEAST_S)))
+    length = f"{sum(lengths)} epochs in {len(lengths)} rounds"
     _note(space, length, first, best if best is not first else made, best is not first)
+
+
+def _seed(space: Space, lengths: Sequence[int]) -> int:
+    """A seed of its own for each round."""
+    return space.tune.seed + len(lengths) - 1
 
 
 def _taken(journal: Journal, key: str, began: float) -> float:
@@ -59,8 +67,7 @@ def _taken(journal: Journal, key: str, began: float) -> float:
     return found
 
 
-def _further(best: Evaluation, name: str, space: Space, rate: float, seed: int) -> Candidate:
-    step = Tune(epochs=space.tune.epochs, rate=rate, seed=seed)
+def _further(best: Evaluation, name: str, step: Tune) -> Candidate:
     return replace(best.candidate, name=name, recipe=best.candidate.recipe.with_steps(step))
 
 
