@@ -1,8 +1,8 @@
 """Fine-tuning a candidate that loses too much, with the original as teacher: once, or on and on while it helps.
 
-Given minutes, rounds follow one another, each twice as long as the one before or as there is time left for. Each goes on
-from the best one so far, and is a candidate of its own: its recipe gives its net again, and a job that was killed keeps
-it. Behind a round that does not help the rate is half as high; after two of those, or where no time is left for a round
+Given minutes, rounds follow one another, each twice as long as the one before or as there is time left for. Each goes
+on from the best one so far, and is a candidate of its own: its recipe gives its net again, and a job that was killed
+keeps it. After a round that does not help the rate is halved; after two of those, or where no time is left for a round
 as long as the first, tuning ends. The first round is always run.
 """
 
