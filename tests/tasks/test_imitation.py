@@ -141,6 +141,51 @@ def test_squared_projections_are_the_gauss_newton_matrix() -> None:
     torch.testing.assert_close(expected_hessian(net, weights, images, curvature), exact, rtol=1e-9, atol=1e-9)
 
 
+def softmax_net(w: Tensor, x: Tensor) -> Outputs:
+    """Probabilities of three classes at two positions [N, 3, 2], and a map [N, 2] that is none."""
+    hidden = torch.tanh(x @ w[:6].reshape(3, 2))
+    return (hidden @ w[6:18].reshape(2, 6)).reshape(-1, 3, 2).softmax(1), hidden @ w[18:22].reshape(2, 2)
+
+
+def test_probabilities_are_imitated_by_their_divergence() -> None:
+    """By hand; the other output stays a Gaussian's, and the metric is that of both."""
+    task: Task = Imitation((0.5, 0.5), dims=(1, 0))
+    wanted = torch.tensor([[0.8, 0.2], [1.0, 0.0]]), torch.zeros(2, 1)
+    found = torch.tensor([[0.5, 0.5], [0.9, 0.1]]), torch.tensor([[0.0], [1.0]])
+    first = [0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5), math.log(1 / 0.9)]
+    assert task.loss(found, wanted).tolist() == pytest.approx([first[0] / 2, (first[1] + 0.5 / 0.25) / 2], rel=1e-5)
+    assert float(task.distance(found, wanted, 4.0)) == pytest.approx(float(task.loss(found, wanted).mean()))
+    assert task.score(found, wanted) == pytest.approx(100 * math.sqrt((0.09 + 0.01 + 0.0 + 1.0) / 0.25 / 4))
+    assert task.loss(wanted, wanted).tolist() == pytest.approx([0.0, 0.0], abs=1e-7)
+
+
+def test_classes_that_are_drawn_give_the_curvature_of_the_divergence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(22, dtype=torch.float64, generator=generator)
+    images = torch.randn(3, 3, dtype=torch.float64, generator=generator)
+    task = Imitation((0.7, 3.0), dims=(1, 0))
+    target = tuple(each.detach() for each in softmax_net(weights, images))
+
+    def mean_loss(w: Tensor) -> Tensor:
+        return task.loss(softmax_net(w, images), target).mean()
+
+    exact = torch.func.hessian(mean_loss)(weights)  # where the error is zero, the Fisher matrix is all of it
+    assert_near(mean_outer(task, softmax_net, weights, images, 20_000), exact, within=0.05)
+
+
+def test_outputs_are_probabilities_where_they_add_up_to_one_for_every_image() -> None:
+    def original(inputs: Inputs) -> Outputs:
+        x = images_of(inputs)
+        scores = x.flatten(1)
+        half = scores.clone()
+        half[1:] = half[1:].softmax(1)  # but not for the first image
+        return scores.softmax(1), x.softmax(3), x.flatten(2).softmax(2), half, scores.sigmoid(), (scores > 0).long()
+
+    task = imitating(noise(), original)
+    assert task.dims == (1, 3, 2, 0, 0, 0)
+    assert imitating(noise(), many).dims == ()
+
+
 def test_nets_agree_where_outputs_that_look_like_scores_have_the_same_largest() -> None:
     task = Imitation((1.0, 1.0, 1.0))
     scores, map_, box = torch.eye(4), torch.randn(4, 2, 3, 3), torch.randn(4, 1)

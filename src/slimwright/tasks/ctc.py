@@ -19,11 +19,10 @@ from torch.nn import functional as F
 from slimwright.data import Dataset, Targets, tensors_of
 from slimwright.data.lines import PAD
 from slimwright.errors import DataError
+from slimwright.tasks.categorical import LEAST, class_dims
 from slimwright.tasks.task import Forward, Metric, Outputs, drawn_classes, seeds_of, shapes_said
 
 BLANK = 0
-SUM_SLACK = 1e-2  # by which probabilities, in half precision, may fail to add up to 1
-LEAST = 1e-12  # probability
 Measure = Literal["ctc", "character-error"]
 MEASURES = {
     "ctc": Metric("lines read exactly"),
@@ -130,8 +129,7 @@ def read(outputs: Outputs) -> list[list[int]]:
 
 def _logs(output: Tensor) -> Tensor:
     """The logarithms of the probabilities [N, T, K] of an output."""
-    rows = output.detach()
-    if bool((rows >= 0).all()) and bool(((rows.sum(2) - 1).abs() <= SUM_SLACK).all()):
+    if 2 in class_dims(output):
         return F.log_softmax(output.clamp_min(LEAST).log(), dim=2)
     return F.log_softmax(output, dim=2)
 

@@ -2,7 +2,8 @@
 
 An output is the mean of a Gaussian (`gaussian.py`) around what the original gave, its deviation that of the output over
 the calibration images; of several outputs the loss is the mean. Outputs that are whole numbers count in the loss and
-the metric, and have no gradient.
+the metric, and have no gradient. Outputs that are probabilities for all of those images are taken as such
+(`categorical.py`): an error of 0.01 counts for more at 0.01 than at 0.5. The metric is that of the Gaussians for all.
 """
 
 import math
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from slimwright.data import Batch, Dataset, Part, Targets, count_of, no_images, taken, tensors_of
 from slimwright.errors import DataError
+from slimwright.tasks.categorical import class_dims, divergence, drawn_entropy
 from slimwright.tasks.gaussian import LEAST_DEVIATION, projected, squares
 from slimwright.tasks.task import Forward, Metric, Outputs, seeds_of
 
@@ -23,10 +25,14 @@ DEVIATION_IMAGES = 64  # at least, if there are as many: the original runs on th
 
 @dataclass(frozen=True)
 class Imitation:
-    """Outputs shall be those of the original; `deviations` are how much each of them varies."""
+    """Outputs shall be those of the original; `deviations` are how much each of them varies.
+
+    `dims` are the dimensions along which outputs are probabilities, 0 for one that is not; without any, none is.
+    """
 
     deviations: tuple[float, ...]
     name: str = "imitation"
+    dims: tuple[int, ...] = ()
 
     @property
     def metric(self) -> Metric:
@@ -60,21 +66,23 @@ class Imitation:
         return first.new_zeros(len(first), dtype=torch.int64)
 
     def loss(self, outputs: Outputs, targets: Targets, *, label_smoothing: float = 0.0) -> Tensor:
-        """Return half the squared relative error [N], the mean over outputs."""
-        return 0.5 * self._squares(outputs, tensors_of(targets)).mean(0)
+        """Return half the squared relative error or the divergence [N], the mean over outputs."""
+        return self._losses(outputs, tensors_of(targets)).mean(0)
 
     def drawn_loss(self, outputs: Outputs, numbers: Tensor) -> Tensor:
-        """Return the summed random projection of the outputs."""
+        """Return the summed random projection of the outputs; of probabilities, the loss of classes that are drawn."""
         seeds = seeds_of(numbers)
         total = torch.zeros((), device=outputs[0].device)
-        for output, deviation in zip(outputs, self.deviations, strict=True):
-            if output.is_floating_point():
+        for output, deviation, dim in zip(outputs, self.deviations, self._dims, strict=True):
+            if dim:
+                total = total + drawn_entropy(output, dim, seeds) / math.sqrt(self.outputs)
+            elif output.is_floating_point():
                 total = total + projected(output, deviation * math.sqrt(self.outputs), seeds)
         return total
 
     def distance(self, outputs: Outputs, wanted: Outputs, temperature: float) -> Tensor:
         """Return the mean loss against a teacher's outputs; a temperature has no meaning here."""
-        return 0.5 * self._squares(outputs, wanted).mean()
+        return self._losses(outputs, wanted).mean()
 
     def score(self, outputs: Outputs, targets: Targets) -> float:
         """Return the root mean square of the relative error, in percent; infinite where an output is not a number."""
@@ -92,6 +100,17 @@ class Imitation:
             if its.ndim == 2 and its.shape[1] > 1
         ]
         return min(shares, default=1.0)
+
+    @property
+    def _dims(self) -> tuple[int, ...]:
+        return self.dims or (0,) * self.outputs
+
+    def _losses(self, outputs: Outputs, wanted: Outputs) -> Tensor:
+        """The loss of each output: [outputs, N]."""
+        each = zip(outputs, wanted, self.deviations, self._dims, strict=True)
+        return torch.stack(
+            [divergence(mine, its, dim) if dim else 0.5 * squares(mine, its, size) for mine, its, size, dim in each]
+        )
 
     def _squares(self, outputs: Outputs, wanted: Outputs) -> Tensor:
         """The mean squared error over the squared deviation: [outputs, N]."""
@@ -178,12 +197,15 @@ def imitating(data: Dataset, original: Forward) -> Imitation:
     """
     every = max(data.size("calibration") // DEVIATION_IMAGES, 1)
     totals: list[Tensor] = []  # each [outputs, 3]
+    known: list[list[set[int]]] = []  # of each batch and output
     start = 0
     for inputs, _ in data.batches("calibration", 64):
         some = slice(-start % every, None, every)
         start += count_of(inputs)
         if count_of(chosen := taken(inputs, some)):
-            totals.append(torch.stack([_moments(output) for output in original(chosen)]))
+            outputs = original(chosen)
+            totals.append(torch.stack([_moments(output) for output in outputs]))
+            known.append([class_dims(output) for output in outputs])
     if not totals:
         raise no_images(data.name, "calibration")
     counts, first, second = torch.stack(totals).sum(0).unbind(1)
@@ -194,7 +216,8 @@ def imitating(data: Dataset, original: Forward) -> Imitation:
     variance = square - (first / counts).square()
     # An output that is as good as constant is measured by its size.
     deviation = torch.where(variance > LEAST_DEVIATION**2 * square, variance, square).sqrt()
-    return Imitation(tuple(float(d) or 1.0 for d in deviation))
+    dims = tuple(max(set.intersection(*found), default=0) for found in zip(*known, strict=True))
+    return Imitation(tuple(float(d) or 1.0 for d in deviation), dims=dims if any(dims) else ())
 
 
 def _moments(output: Tensor) -> Tensor:
