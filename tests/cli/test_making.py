@@ -30,7 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     rng = np.random.default_rng(0)
     for name in ("dark", "light"):
-        for number in range(10):
+        for number in range(20):
             save(folder / "photos" / name / f"{number}.png", rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)
@@ -51,7 +51,7 @@ def test_kit_writes_code_that_runs(home: Path) -> None:
     assert "Python code for onnxruntime in kit; README.md says how to build and test it" in done.stdout
     names = {path.relative_to(home / "kit").as_posix() for path in (home / "kit").rglob("*") if path.is_file()}
     code = {"predictor.py", "selftest.py", "README.md", "labels.txt", "kit.json", "model.onnx"}
-    assert names == code | {f"samples/{k}.{what}" for k in range(2) for what in ("png", "output0.bin")}
+    assert names == code | {f"samples/{k}.{what}" for k in range(3) for what in ("png", "output0.bin")}
     assert (home / "kit" / "labels.txt").read_text() == "dark\nlight\n"
     assert selftest(home / "kit").returncode == 0
 
