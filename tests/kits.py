@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from manifest_example import example_manifest, example_recipe
 from slimwright.data import Dataset
 from slimwright.graph import Net, save_net
@@ -61,6 +63,21 @@ def rendered(bundle: Bundle, language: Language) -> dict[str, str]:
 def loaded(folder: Path) -> dict[str, Any]:
     """The module of a Python kit; what it imports is installed here."""
     return runpy.run_path(str(folder / "predictor.py"))
+
+
+def cpp_program(folder: Path, files: dict[str, str], main: str) -> Path:
+    """A program of a C++ kit's files that need no runtime and of `main`; skips where there is no compiler."""
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("there is no C++ compiler")
+    for name in ("predictor.hpp", "predictor.cpp"):
+        (folder / name).write_text(files[name])
+    (folder / "main.cpp").write_text(main)
+    strict = "-std=c++17 -O0 -Wall -Wextra -Wno-unused-function -Werror"
+    command = [compiler, *strict.split(), "main.cpp", "predictor.cpp", "-o", "main"]
+    built = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return folder / "main"
 
 
 def selftest(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
 from dense_folders import box_home, mask_home, pair_home, point_table
-from kits import bundled, loaded, rendered, replace_card, selftest
+from kits import bundled, cpp_program, loaded, rendered, replace_card, selftest
 from shared_workshop import shared_workshop
 from slimwright.cli.sources import load_data
 from slimwright.data import (
@@ -148,6 +148,36 @@ def test_the_python_kit_preprocesses_as_the_data_set_did(how: str, pictures: Pat
     (inputs, _) = whole(data, "train")
     for image, number in zip(images_of(inputs), share.numbers, strict=True):
         assert np.allclose(preprocessed(pictures / share.pictures[1][number])[0], image.numpy(), atol=1e-5)
+
+
+READER = """
+#include <cstdio>
+
+#include "predictor.hpp"
+
+int main(int count, char** words) {
+    for (int k = 1; k < count; ++k) {
+        const auto picture = slimwright::read_ppm(words[k]);
+        for (float value : slimwright::preprocessed(picture)) std::printf("%.9g\\n", value);
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("how", sorted(HOWS))
+def test_the_cpp_kit_preprocesses_as_the_data_set_did(how: str, pictures: Path, tmp_path: Path) -> None:
+    """Up to float32 rounding; with any fit and filter."""
+    line = how == "line"
+    data = text_lines(pictures, HOWS[how]) if line else image_folder(pictures, HOWS[how])
+    main = cpp_program(tmp_path, rendered(replace_card(shell(data), data), "cpp"), READER)
+    for number, (_, path) in enumerate(data.pictures("train", 5)):
+        with Image.open(path) as image:
+            image.convert("RGB").save(tmp_path / f"{number}.ppm")
+    names = [f"{number}.ppm" for number in range(5)]
+    done = subprocess.run([str(main), *names], cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = np.array(done.stdout.split(), np.float64).reshape(5, *data.image_shape)
+    inputs, _ = next(data.batches("train", 5))
+    assert np.allclose(found, images_of(inputs).numpy(), atol=1e-5)
 
 
 def shell(data: Dataset) -> Bundle:

@@ -1,6 +1,5 @@
 """What kits make of outputs is what the tasks make of them: in Python and C++ it is run, in Kotlin and Swift parsed."""
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from kit_answers import CASES, LABELS, Case, case
-from kits import bundled, loaded, rendered, replace_card
+from kits import bundled, cpp_program, loaded, rendered, replace_card
 from slimwright.data import ArrayData
 from slimwright.jobs.kit import Language, facts_of
 from slimwright.measure import Bundle, TaskCard
@@ -147,39 +146,22 @@ def assert_detected(one: Case, net: Any, image: int, size: tuple[int, int]) -> N
         assert_placed(one, [row[2] for row in found], wanted[:, :4], size)
 
 
-@pytest.fixture(scope="module")
-def compiler() -> str:
-    found = shutil.which("c++")
-    if found is None:
-        pytest.skip("there is no C++ compiler")
-    return found
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_the_cpp_kit_gives_the_same_answer(name: str, compiler: str, tmp_path: Path) -> None:
+def test_the_cpp_kit_gives_the_same_answer(name: str, tmp_path: Path) -> None:
     one = case(name)
     bundle = bundle_of(one)
-    files, answer = rendered(bundle, "cpp"), facts_of(bundle, "cpp").answer
-    for file in ("predictor.hpp", "predictor.cpp"):
-        (tmp_path / file).write_text(files[file])
-    labels = ", ".join(f'"{label}"' for label in facts_of(bundle, "cpp").names)
-    shown = SHOWN["scored points" if answer.name == "points" and answer.told["map"] else answer.name]
+    facts = facts_of(bundle, "cpp")
+    labels = ", ".join(f'"{label}"' for label in facts.names)
+    shown = SHOWN["scored points" if facts.answer.name == "points" and facts.answer.told["map"] else facts.answer.name]
     program = PROGRAM % {"labels": labels, "count": len(one.outputs), "show": shown}
-    (tmp_path / "main.cpp").write_text(program)
-    strict = "-std=c++17 -O0 -Wall -Wextra -Wno-unused-function -Werror"
-    built = subprocess.run(
-        [compiler, *strict.split(), "main.cpp", "predictor.cpp", "-o", "main"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert built.returncode == 0, built.stderr
+    main = cpp_program(tmp_path, rendered(bundle, "cpp"), program)
     for image, size in enumerate(SIZES):
         outputs = given(one.outputs, image)
         for k, output in enumerate(outputs):
             (tmp_path / f"{k}.bin").write_bytes(output.astype("<f4").tobytes())
         bins = [f"{k}.bin" for k in range(len(outputs))]
-        done = subprocess.run(
-            [str(tmp_path / "main"), *map(str, size), *bins], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
+        command = [str(main), *map(str, size), *bins]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         assert_same(done.stdout.splitlines(), _flat(predictor(bundle, tmp_path), outputs, size))
 
 
