@@ -207,6 +207,14 @@ def test_the_readme_says_what_the_answer_is(name: str, said: str, language: Lang
     assert said in rendered(bundle_of(case(name)), language)["README.md"]
 
 
+def test_the_readme_says_where_pictures_must_be_cut_first() -> None:
+    one = case("heat maps")
+    cut = ArrayData("people", LABELS, one.data.parts, {**one.data.preprocessing, "box": "1.25 times as large"})
+    said = "Cut such a part out of the picture first."
+    assert said in rendered(replace_card(bundle_of(one), cut), "cpp")["README.md"]
+    assert said not in rendered(bundle_of(one), "cpp")["README.md"]
+
+
 def test_without_a_preprocessing_places_are_those_of_what_the_network_reads(tmp_path: Path) -> None:
     one = case("anchor-free")
     bundle = bundle_of(one)
@@ -252,6 +260,7 @@ def test_outputs_of_other_shapes_than_the_form_says_stay_as_they_are(name: str) 
         ("picture", {"white": "1.0); evil("}),
         ("picture", {"white": float("nan")}),
         ("anchor-free", {"unit": [1.0, 0.0]}),
+        ("anchor-free", {"unit": [1e-300, 1.0]}),
         ("anchor-free", {"unit": [1.0, float("inf")]}),
         ("anchor-free", {"at": -1}),
         ("anchor-free", {"kind": "evil"}),

@@ -22,7 +22,7 @@ from slimwright.tasks import (
 )
 
 MOST_OUTPUTS = 1_000
-Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Positive: TypeAlias = Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)]
 Pixels: TypeAlias = tuple[Positive, Positive]  # across and down
 Place: TypeAlias = Annotated[int, Field(ge=0, lt=MOST_OUTPUTS)]  # of an output among all
 
