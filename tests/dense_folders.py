@@ -71,3 +71,15 @@ def point_table(home: Path, count: int = 24) -> Path:
         lines.append(f"pictures/{number}.png,{','.join(map(str, corners))}")
     (home / "points.csv").write_text("\n".join(lines))
     return home / "points.csv"
+
+
+def box_home(home: Path, count: int = 24) -> Path:
+    """A folder of pictures with boxes as YOLO's text files have them: of a grey and a red square."""
+    for number, square in enumerate(squares(count)):
+        save(home / "images" / f"{number}.png", square.picture)
+        centre = (square.left + SIDE / 2) / WIDE, (square.top + SIDE / 2) / HIGH
+        (home / "labels").mkdir(exist_ok=True)
+        sides = *centre, SIDE / WIDE, SIDE / HIGH
+        (home / "labels" / f"{number}.txt").write_text(" ".join(map(str, (square.kind - 1, *sides))))
+    (home / "classes.txt").write_text("grey\nred\n")
+    return home

@@ -20,7 +20,7 @@ from slimwright.jobs.apply import applied_sides
 from slimwright.jobs.export import Request, export
 from slimwright.jobs.inspect import Subject, inspect
 from slimwright.jobs.verify import verify
-from slimwright.measure import Original, original_file, original_of
+from slimwright.measure import Original, TaskCard, original_file, original_of
 from slimwright.runtimes import Precision
 from slimwright.search import Evaluate, Evaluation, Journal, Space, measured_plan
 from slimwright.targets import Effort, Local
@@ -126,6 +126,11 @@ def test_it_is_shrunk_tuned_and_reported_in_its_own_metric(done: Done) -> None:
     page = (done.bundle.path / "report.html").read_text()
     assert re.fullmatch(done.kind.shown, metric.shown(manifest.summary.score))
     assert metric.shown(manifest.summary.score) in page and metric.title in page
+
+
+def test_its_bundle_says_how_outputs_are_read(done: Done) -> None:
+    said = load_bundle(done.bundle.path).manifest.task
+    assert said == TaskCard.of(done.task) and (said.form is None) == (said.name == "regression")
 
 
 def test_it_is_verified(done: Done) -> None:

@@ -82,6 +82,7 @@ def bundle(task: Detection, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_a_detector_is_shrunk_by_its_own_metric(bundle: Bundle) -> None:
     card, summary = bundle.manifest.task, bundle.summary
     assert (card.name, card.metric.name, card.metric.unit) == ("detection-50", "mAP@.5", "%")
+    assert card.form is not None and card.form.kind == "yolo"  # what a kit decodes
     assert bundle.manifest.result.macs <= 0.7 * bundle.manifest.original.macs and bundle.manifest.proof.passed
     assert summary.score_original > 40 and summary.score > 0.5 * summary.score_original
     assert "mAP@.5" in (bundle.path / "report.html").read_text()

@@ -1,17 +1,15 @@
 """Kits: the code of each language for real artefacts, run where its tools are installed, else parsed."""
 
 import re
-import runpy
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import tree_sitter
@@ -21,12 +19,16 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
-from manifest_example import example_manifest, example_recipe
+from dense_folders import box_home, mask_home, pair_home, point_table
+from kits import bundled, cpp_program, loaded, rendered, replace_card, selftest
+from shared_workshop import shared_workshop
+from slimwright.cli.sources import load_data
 from slimwright.data import (
     PARTS,
     ArrayData,
     Dataset,
     Preprocessing,
+    StreamedData,
     image_folder,
     images_of,
     in_a_line,
@@ -36,11 +38,26 @@ from slimwright.data import (
 )
 from slimwright.errors import BundleError, DataError, RequestError
 from slimwright.importers import capture
-from slimwright.jobs.kit import Language, facts_of, kit, texts
+from slimwright.jobs.kit import Language, facts_of, kit
 from slimwright.jobs.kit.samples import SAMPLES
 from slimwright.measure import Bundle, DataCard, TaskCard
 from slimwright.runtimes import Artefact, Workshop
-from slimwright.tasks import Classification, Ctc, Embedding, Imitation, MultiLabel, Task
+from slimwright.tasks import (
+    Classification,
+    Ctc,
+    Detection,
+    Embedding,
+    Imitation,
+    Keypoints,
+    MultiLabel,
+    Outputs,
+    Restoration,
+    Segmentation,
+    Task,
+    forward_of,
+    task_for,
+)
+from slimwright.tasks.keypoints import peaks
 
 Made = Callable[..., tuple[Bundle, Dataset]]
 CROP = Preprocessing(24, 24, crop_share=0.875, interpolation="bicubic")
@@ -106,27 +123,6 @@ def made(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         yield bundle
 
 
-def bundled(artefact: Artefact, data: Dataset, task: Task) -> Bundle:
-    """A bundle of which a kit reads the same as of one that shrink made."""
-    manifest = example_manifest()
-    side = manifest.result.model_copy(
-        update={
-            "precision": artefact.precision,
-            "files": [path.name for path in artefact.files],
-            "input_shapes": [list(shape) for shape in artefact.shapes],
-            "output_shapes": [list(shape) for shape in artefact.output_shapes],
-        }
-    )
-    update = {"runtime": artefact.runtime, "task": TaskCard.of(task), "data": DataCard.of(data), "result": side}
-    return Bundle(artefact.files[0].parent, manifest.model_copy(update=update), example_recipe())
-
-
-def selftest(folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "selftest.py"], cwd=folder, capture_output=True, text=True, check=False, env={"PATH": ""}
-    )
-
-
 @pytest.mark.parametrize(("how", "runtime"), [("crop", "onnxruntime"), ("letterbox", "ncnn"), ("line", "onnxruntime")])
 def test_the_python_kit_gives_what_the_artefact_gave(how: str, runtime: str, made: Made, tmp_path: Path) -> None:
     bundle, data = made(how, runtime)
@@ -138,11 +134,6 @@ def test_the_python_kit_gives_what_the_artefact_gave(how: str, runtime: str, mad
     sample.write_bytes((2 * np.fromfile(sample, "<f4")).tobytes())
     spoilt = selftest(tmp_path / "kit")
     assert spoilt.returncode == 1 and spoilt.stdout.count("NOT as expected") == 1
-
-
-def loaded(folder: Path) -> dict[str, Any]:
-    """The module of a Python kit; what it imports is installed here."""
-    return runpy.run_path(str(folder / "predictor.py"))
 
 
 @pytest.mark.parametrize("how", sorted(HOWS))
@@ -160,15 +151,40 @@ def test_the_python_kit_preprocesses_as_the_data_set_did(how: str, pictures: Pat
         assert np.allclose(preprocessed(pictures / share.pictures[1][number])[0], image.numpy(), atol=1e-5)
 
 
+READER = """
+#include <cstdio>
+
+#include "predictor.hpp"
+
+int main(int count, char** words) {
+    for (int k = 1; k < count; ++k) {
+        const auto picture = slimwright::read_ppm(words[k]);
+        for (float value : slimwright::preprocessed(picture)) std::printf("%.9g\\n", value);
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("how", sorted(HOWS))
+def test_the_cpp_kit_preprocesses_as_the_data_set_did(how: str, pictures: Path, tmp_path: Path) -> None:
+    """Up to float32 rounding; with any fit and filter."""
+    line = how == "line"
+    data = text_lines(pictures, HOWS[how]) if line else image_folder(pictures, HOWS[how])
+    main = cpp_program(tmp_path, rendered(replace_card(shell(data), data), "cpp"), READER)
+    for number, (_, path) in enumerate(data.pictures("train", 5)):
+        with Image.open(path) as image:
+            image.convert("RGB").save(tmp_path / f"{number}.ppm")
+    names = [f"{number}.ppm" for number in range(5)]
+    done = subprocess.run([str(main), *names], cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = np.array(done.stdout.split(), np.float64).reshape(5, *data.image_shape)
+    inputs, _ = next(data.batches("train", 5))
+    assert np.allclose(found, images_of(inputs).numpy(), atol=1e-5)
+
+
 def shell(data: Dataset) -> Bundle:
     """A bundle that names an artefact which is not there."""
     shape = (1, *data.image_shape)
     return bundled(Artefact("onnxruntime", "fp32", (Path("model.onnx"),), (shape,), ((1, 2),)), data, Imitation((1.0,)))
-
-
-def rendered(bundle: Bundle, language: Language) -> dict[str, str]:
-    """The files of a kit in a language, without artefact and samples."""
-    return texts(facts_of(bundle, language), samples=3, pictured=True)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +201,38 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["sh", "-c", "cmake -B build . && cmake --build build && build/selftest ."]
 
 
+@pytest.fixture(scope="module")
+def installed_onnxruntime(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that builds with CMake and the library of Python's package; skips without the header of its C API."""
+    home = tmp_path_factory.mktemp("onnxruntime")
+    probe = "cmake_minimum_required(VERSION 3.18)\nproject(a CXX)\n"
+    probe += "find_path(HEADERS onnxruntime_c_api.h PATH_SUFFIXES onnxruntime REQUIRED)"
+    (home / "CMakeLists.txt").write_text(probe)
+    if shutil.which("cmake") is None:
+        pytest.skip("cmake is not installed")
+    if subprocess.run(["cmake", "-B", "b", "."], cwd=home, capture_output=True, check=False).returncode:
+        pytest.skip("CMake finds no compiler or no onnxruntime_c_api.h (of ONNX Runtime's release for C)")
+    libraries = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
+    if not libraries:
+        pytest.skip("the package onnxruntime holds no library of its own")
+    (home / "lib").mkdir()
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (home / "lib" / name).symlink_to(libraries[0])
+    return ["sh", "-c", f"cmake -B build -DONNXRUNTIME={home} . && cmake --build build && build/selftest ."]
+
+
+@pytest.mark.parametrize("how", ["letterbox", "line"])
+def test_the_cpp_kit_runs_with_onnxruntime(
+    how: str, made: Made, installed_onnxruntime: list[str], tmp_path: Path
+) -> None:
+    bundle, data = made(how, "onnxruntime")
+    kit(bundle, "cpp", data, tmp_path / "kit")
+    done = subprocess.run(installed_onnxruntime, cwd=tmp_path / "kit", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    errors = [float(found) for found in re.findall(r"error (\S+), as expected", done.stdout)]
+    assert len(errors) == min(SAMPLES, data.size("calibration")) and max(errors) < 1e-5
+
+
 @pytest.mark.parametrize("how", ["letterbox", "crop", "line"])
 def test_the_cpp_kit_gives_what_the_artefact_gave(how: str, made: Made, installed: list[str], tmp_path: Path) -> None:
     bundle, data = made(how, "ncnn")
@@ -192,7 +240,7 @@ def test_the_cpp_kit_gives_what_the_artefact_gave(how: str, made: Made, installe
     done = subprocess.run(installed, cwd=tmp_path / "kit", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     errors = [float(found) for found in re.findall(r"error (\S+), as expected", done.stdout)]
-    assert len(errors) == data.size("calibration") and max(errors) < 1e-5
+    assert len(errors) == min(SAMPLES, data.size("calibration")) and max(errors) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -216,11 +264,6 @@ def test_kotlin_and_swift_are_what_their_parsers_read(
         for name, code in rendered(found, language).items():
             if not name.endswith(".md"):
                 assert not parser.parse(code.encode()).root_node.has_error, f"{name}, {how}, {task.name}"
-
-
-def replace_card(bundle: Bundle, of: Dataset, **update: object) -> Bundle:
-    manifest = bundle.manifest.model_copy(update={"data": DataCard.of(of), **update})
-    return replace(bundle, manifest=manifest)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +290,86 @@ def test_the_answer_is_what_the_task_means(task: Task, outputs: Any, answer: obj
     said = net.answer([outputs])
     assert said == pytest.approx(answer) if isinstance(said, np.ndarray) else said == answer
     assert "def predict" not in (tmp_path / "predictor.py").read_text()  # it does not know how a picture is read
+
+
+class Detector(nn.Module):
+    """Two classes and a box for each cell of four pixels, as an exported YOLO gives them: [N, 4 + K, A]."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Conv2d(3, 12, 7, 4, 3), nn.ReLU()), nn.Conv2d(12, 6, 1)
+        line, column = torch.meshgrid(torch.arange(height // 4), torch.arange(width // 4), indexing="ij")
+        self.register_buffer("grid", torch.stack([column, line]).float()[None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = self.get_buffer("grid")
+        shares = (self.head(self.body(x)) + 1e-3 * (grid[:, :1] + 20 * grid[:, 1:])).sigmoid()  # no two are equal
+        centre = 4 * (grid + shares[:, :2])
+        return torch.cat([centre, 4 + 12 * shares[:, 2:4], shares[:, 4:]], 1).flatten(2)
+
+
+def dense(stride: int, *last: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 12, 3, stride, 1), nn.ReLU(), *last)
+
+
+REAL: dict[str, tuple[Callable[[Path], str], Callable[[], nn.Module]]] = {  # data, and a net for it
+    "segmentation": (lambda home: f"masks:{mask_home(home)}@24x36", lambda: dense(2, nn.Conv2d(12, 3, 1))),
+    "restoration": (
+        lambda home: f"pairs:{pair_home(home)}@16x20",
+        lambda: dense(1, nn.Conv2d(12, 12, 3, 1, 1), nn.PixelShuffle(2)),
+    ),
+    "keypoints": (lambda home: f"points:{point_table(home)}@24x36", lambda: dense(2, nn.Conv2d(12, 2, 1))),
+    "detection": (lambda home: f"yolo:{box_home(home)}@32x48", lambda: Detector(32, 48)),
+}
+
+
+@pytest.mark.parametrize("kind", REAL)
+def test_the_answer_for_a_picture_is_what_the_task_makes_of_it(kind: str, tmp_path: Path) -> None:
+    described, net = REAL[kind][0](tmp_path / "data"), REAL[kind][1]().eval()
+    data = load_data(described)
+    assert isinstance(data, StreamedData)
+    forward = forward_of(net)
+    task = task_for(data, [tuple(output.shape) for output in forward(torch.zeros(1, *data.image_shape))], forward)
+    captured = capture(net, data.image_shape)
+    artefact = shared_workshop().convert(captured, "onnxruntime", "fp32", tmp_path / "made")
+    (tmp_path / "b").mkdir()
+    kit(bundled(artefact.copied(tmp_path / "b", "model"), data, task), "python", data, tmp_path / "kit")
+    assert (tmp_path / "kit" / "samples" / "0.png").exists() and selftest(tmp_path / "kit").returncode == 0
+    module = loaded(tmp_path / "kit")
+    predictor = module["Predictor"]()
+    inputs, _ = next(data.batches("calibration", SAMPLES))
+    for number, (_, path) in enumerate(data.pictures("calibration", SAMPLES)):
+        outputs = tuple(torch.from_numpy(output) for output in predictor.run(module["preprocessed"](path)))
+        assert torch.allclose(outputs[0], forward(images_of(inputs)[number : number + 1])[0], atol=1e-4)
+        assert_answers(task, outputs, predictor.predict(path), described, path)
+        assert_answers(task, outputs, predictor.predict(Image.open(path)), described, path)
+
+
+def assert_answers(task: Task, outputs: Outputs, found: Any, described: str, path: Path) -> None:
+    """That an answer is the task's, up to float32 rounding, in pixels of the picture."""
+    height, width = map(int, described.rpartition("@")[2].split("x"))
+    with Image.open(path) as image:
+        size = image.size
+    if isinstance(task, Segmentation):
+        assert found.shape == (height, width) and task.score(outputs, torch.from_numpy(found)[None]) > 99.9
+    elif isinstance(task, Restoration):
+        assert found.shape == (2 * height, 2 * width, 3)
+        wanted = torch.from_numpy(found).permute(2, 0, 1)[None] / 255
+        assert task.score(outputs, wanted) > 54  # rounded to whole levels, and nothing else
+    elif isinstance(task, Keypoints):
+        where = Preprocessing(height, width).placement(*size)
+        points = where.moved(np.array([point[1:3] for point in found]))
+        assert task.score(outputs, torch.from_numpy(np.insert(points, 2, 1, 1))[None]) == 100
+        assert np.allclose(points, peaks(outputs[0])[0].numpy() * [width / 18, height / 12], atol=1e-3)
+    else:
+        assert isinstance(task, Detection) and task.said == "read as: YOLO anchor-free, 2 classes, in pixels"
+        (rows,) = task.form.decode(outputs)
+        rows = rows[rows[:, 4] > 0.25]
+        where = Preprocessing(height, width, fit="letterbox").placement(*size)
+        assert len(rows) > 5 and [row[0] for row in found] == [("grey", "red")[int(kind)] for kind in rows[:, 5]]
+        assert [row[1] for row in found] == pytest.approx(rows[:, 4].tolist(), abs=1e-5)
+        corners = where.moved(np.array([row[2] for row in found]).reshape(-1, 2, 2))
+        assert np.allclose(corners.reshape(-1, 4), rows[:, :4].numpy(), atol=1e-3)
 
 
 def test_data_without_pictures_gives_samples_of_what_the_network_reads(made: Made, tmp_path: Path) -> None:

@@ -171,6 +171,7 @@ def kit(
     language: Annotated[str, typer.Option("--for", help="python, cpp, android (Kotlin) or ios (Swift)")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="folder for the code; it appears whole or not at all")],
+    force: ForceOption = False,
 ) -> None:
     """Write code that runs a bundle's model in an app: preprocessing, inference, the answer, and a self-test."""
     from slimwright.cli.sources import load_data
@@ -181,7 +182,7 @@ def kit(
     if language not in LANGUAGES:
         raise RequestError(f"there is no kit for '{language}'; there is for {', '.join(LANGUAGES)}")
     found = load_bundle(bundle)
-    facts = written(found, cast("Language", language), load_data(data, found.manifest.seed), out)
+    facts = written(found, cast("Language", language), load_data(data, found.manifest.seed), out, force=force)
     said = f"{LANGUAGES[language]} code for {facts.runtime} in {out}; README.md says how to build and test it"
     out_console.print(said, soft_wrap=True)
 

@@ -10,6 +10,7 @@ see that were trained as in Xiao et al. 2018 (arXiv 1804.06208) and their code.
 Targets are [N, K, 3] float32: x and y in pixels of the placed picture, and 1 for a point that is marked and in it.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -50,16 +51,18 @@ def point_file(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     """
     names, marked = _of_coco(path) if path.suffix.lower() == ".json" else _of_table(read_table(path))
     root = path.parent
+    boxed = any(one.box for one in marked)  # parts of pictures are not files
     share = Share(
         partial(_pictures, root, marked, how),
         np.arange(len(marked)),
         torch.zeros(len(marked), 0),
         partial(_points, root, marked, how),
+        None if boxed else (root, [os.path.relpath(one.path, root) for one in marked]),
     )
     parts = parted([share], names=(), image_shape=how.shape, seed=seed)
-    boxed = {"box": f"of proportions as the size, {ROOMY:g} times as large"} if marked[0].box else {}
+    cut = {"box": f"of proportions as the size, {ROOMY:g} times as large"} if marked[0].box else {}
     made = of_pictures(path.stem, names, how, parts, task="keypoints")
-    return replace(made, raw={**boxed, **made.raw})
+    return replace(made, raw={**cut, **made.raw})
 
 
 def _pictures(root: Path, marked: Sequence[Marked], how: Preprocessing, numbers: Numbers) -> NDArray[np.uint8]:

@@ -21,6 +21,16 @@ from slimwright.measure.bundle import (
     misses,
     sha256_of,
 )
+from slimwright.measure.forms import (
+    BoxesAndScoresForm,
+    CenterNetForm,
+    EndToEndForm,
+    MaskForm,
+    OutputForm,
+    PictureForm,
+    PointsForm,
+    YoloForm,
+)
 from slimwright.measure.front import FRONT, FRONT_FILES, FRONT_PAGE, Front, FrontPoint
 from slimwright.measure.inspection import Inspection, Measured, Row, as_data, grouped, inspection_of
 from slimwright.measure.interval import drop_interval, least_drop, least_share
@@ -40,6 +50,7 @@ from slimwright.measure.prove import (
     random_exam,
     times,
 )
+from slimwright.measure.record import Record
 from slimwright.measure.records import (
     DataCard,
     Decision,
@@ -47,7 +58,6 @@ from slimwright.measure.records import (
     MetricCard,
     Outcome,
     Parity,
-    Record,
     TaskCard,
     Timing,
     artefact_of,
@@ -70,23 +80,30 @@ __all__ = [
     "STEMS",
     "TOLERANCE",
     "About",
+    "BoxesAndScoresForm",
     "Bundle",
     "CandidateRecord",
+    "CenterNetForm",
     "DataCard",
     "Decision",
     "DropInterval",
+    "EndToEndForm",
     "Exam",
     "Front",
     "FrontPoint",
     "Inspection",
     "Manifest",
+    "MaskForm",
     "Measured",
     "Memory",
     "MetricCard",
     "ModelRecord",
     "Original",
     "Outcome",
+    "OutputForm",
     "Parity",
+    "PictureForm",
+    "PointsForm",
     "ProofEffort",
     "Proven",
     "Record",
@@ -94,6 +111,7 @@ __all__ = [
     "Summary",
     "TaskCard",
     "Timing",
+    "YoloForm",
     "artefact_of",
     "as_data",
     "as_json",

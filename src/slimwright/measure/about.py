@@ -14,7 +14,7 @@ from pathlib import Path
 from slimwright.data import Dataset
 from slimwright.graph import Net
 from slimwright.measure.bundle import ABOUT, as_json
-from slimwright.measure.records import Record
+from slimwright.measure.record import Record
 from slimwright.runtimes import Artefact
 from slimwright.tasks import Task
 

@@ -21,7 +21,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from slimwright.errors import BundleError
 from slimwright.measure.notebook import html_of
-from slimwright.measure.records import DataCard, Decision, DropInterval, Parity, Record, TaskCard, Timing
+from slimwright.measure.record import Record
+from slimwright.measure.records import DataCard, Decision, DropInterval, Parity, TaskCard, Timing
 from slimwright.runtimes import Artefact, Precision
 from slimwright.tasks import Metric
 from slimwright.techniques import TECHNIQUES, Recipe, Technique, recipe_type

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from slimwright.measure.bundle import CandidateRecord
-from slimwright.measure.records import DataCard, Record, TaskCard
+from slimwright.measure.record import Record
+from slimwright.measure.records import DataCard, TaskCard
 
 FRONT, FRONT_PAGE = "front.json", "front.html"
 FRONT_FILES = (FRONT, FRONT_PAGE, "plots/*.png")  # all that the folder holds

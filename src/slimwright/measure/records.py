@@ -8,20 +8,16 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from slimwright.data import PARTS, Dataset
+from slimwright.measure.forms import OutputForm, output_form
+from slimwright.measure.record import Record
 from slimwright.runner.timing import Latency
 from slimwright.runtimes import Artefact
 from slimwright.tasks import Metric, Task
 
 Outcome = Literal["kept", "taken back", "not chosen", "left whole"]
-
-
-class Record(BaseModel):
-    """What a file says of itself: read back, its fields must be these."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Timing(Record):
@@ -92,11 +88,12 @@ class TaskCard(Record):
 
     name: str
     metric: MetricCard
+    form: OutputForm | None = None  # how they are to be read, where the name does not say
 
     @classmethod
     def of(cls, task: Task) -> "TaskCard":
         """Return the record of a task."""
-        return cls(name=task.name, metric=MetricCard.of(task.metric))
+        return cls(name=task.name, metric=MetricCard.of(task.metric), form=output_form(task))
 
 
 class DataCard(Record):

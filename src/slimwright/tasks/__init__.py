@@ -3,7 +3,15 @@
 from slimwright.tasks.choosing import NAMED, Named, task_for
 from slimwright.tasks.classification import Classification
 from slimwright.tasks.ctc import Ctc
-from slimwright.tasks.detection import Detection, Yolo, detecting, form_of
+from slimwright.tasks.detection import (
+    BoxesAndScores,
+    CenterNet,
+    Detection,
+    EndToEnd,
+    Yolo,
+    detecting,
+    form_of,
+)
 from slimwright.tasks.embedding import Embedding, embedding_of
 from slimwright.tasks.imitation import Imitated, Imitation, imitating, known_outputs, untaught
 from slimwright.tasks.judging import Judging, Order
@@ -17,10 +25,13 @@ from slimwright.tasks.task import Forward, Making, Metric, Outputs, Task, forwar
 
 __all__ = [
     "NAMED",
+    "BoxesAndScores",
+    "CenterNet",
     "Classification",
     "Ctc",
     "Detection",
     "Embedding",
+    "EndToEnd",
     "Forward",
     "Imitated",
     "Imitation",

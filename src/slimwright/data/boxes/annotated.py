@@ -79,7 +79,9 @@ def no_boxes() -> Rows:
 
 
 def _share(root: Path, pictures: Sequence[Annotated], how: Preprocessing, most: int) -> Share:
-    return Share(partial(_read, root, pictures, how), np.arange(len(pictures)), _targets(pictures, how, most))
+    names = [one.path for one in pictures]
+    read, targets = partial(_read, root, pictures, how), _targets(pictures, how, most)
+    return Share(read, np.arange(len(pictures)), targets, pictures=(root, names))
 
 
 def _targets(pictures: Sequence[Annotated], how: Preprocessing, most: int) -> Tensor:

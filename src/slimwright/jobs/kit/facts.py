@@ -4,6 +4,7 @@ A bundle is untrusted input, and what is said here becomes code. So only numbers
 names of a checked form are told; labels lie in a text file that the code reads.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from slimwright.data import Preprocessing, preprocessing_of
 from slimwright.data.preprocessing import LEVELS
 from slimwright.errors import BundleError, RequestError
+from slimwright.jobs.kit.answers import SAID, Answer, answer_of, names_of
 from slimwright.measure import TOLERANCE, Bundle
 from slimwright.runtimes import RUNTIMES
 
@@ -33,23 +35,8 @@ PACKAGES: Mapping[str, str] = {  # of Python
     "litert": "ai-edge-litert",
     "openvino": "openvino",
 }
-ANSWERS: Mapping[str, str] = {  # what is made of the outputs, by task; of any other they stay as they are
-    "classification": "classes",
-    "top-5": "classes",
-    "multi-label": "flags",
-    "multi-label classification": "flags",
-    "ctc": "text",
-    "character-error": "text",
-    "embedding": "embedding",
-    "recall": "embedding",
-}
-SAID: Mapping[str, str] = {
-    "classes": "the classes with the largest scores",
-    "flags": "the classes that a picture shows",
-    "text": "the text that a picture shows",
-    "embedding": "an embedding of length 1",
-    "values": "the network's outputs",
-}
+PLACED = ("points", "boxes")  # answers in pixels of the picture
+SPATIAL = (*PLACED, "mask", "picture", "map", "values")  # answers whose pixels have a place in the picture
 BLOB = re.compile(r"[A-Za-z0-9_./:-]{1,200}")
 
 
@@ -67,18 +54,18 @@ class Facts:
         return self.bundle.manifest.runtime
 
     @property
-    def answer(self) -> str:
-        """What is made of the outputs: one of `SAID`."""
-        manifest = self.bundle.manifest
-        found = ANSWERS.get(manifest.task.name, "values")
-        needed = {"classes": 0, "flags": 0, "text": 1}  # labels that the scores have more than names
-        sizes = [shape[-1] for shape in manifest.result.output_shapes if shape]
-        fits = len(sizes) == 1 and (found not in needed or sizes[0] == len(manifest.data.labels) + needed[found])
-        return found if fits else "values"
+    def answer(self) -> Answer:
+        """What is made of the outputs."""
+        return answer_of(self.bundle.manifest)
+
+    @property
+    def names(self) -> list[str]:
+        """What labels.txt holds."""
+        return names_of(self.answer, self.bundle.manifest.data.labels)
 
     def told(self, *, samples: int, pictured: bool) -> Mapping[str, Any]:
         """Return what templates are told, by name."""
-        side, how = self.bundle.manifest.result, self.how
+        side, how, answer = self.bundle.manifest.result, self.how, self.answer
         inputs, outputs = _blobs(self.bundle) if self.runtime == "ncnn" else ([""], [])
         return {
             "title": "A network made by slimwright",
@@ -93,8 +80,13 @@ class Facts:
             "outputs": side.output_shapes,
             "input_name": inputs[0],
             "output_names": outputs,
-            "answer": self.answer,
-            "answer_said": SAID[self.answer],
+            "sizes": [math.prod(shape) for shape in side.output_shapes],
+            "answer": answer.name,
+            "answer_said": SAID[answer.name],
+            "sized": how is not None and answer.name in PLACED,
+            "spatial": how is not None and answer.name in SPATIAL,
+            "boxed": "box" in self.bundle.manifest.data.preprocessing,
+            **answer.told,
             "tolerance": TOLERANCE[side.precision],
             "samples": samples,
             "pictured": pictured,

@@ -26,6 +26,7 @@ FILES: Mapping[Language, Mapping[str, str]] = {  # what is written, from which t
     "cpp": {
         "predictor.hpp": "cpp/predictor.hpp.j2",
         "predictor.cpp": "cpp/predictor.cpp.j2",
+        "network.cpp": "cpp/network.cpp.j2",
         "selftest.cpp": "cpp/selftest.cpp.j2",
         "CMakeLists.txt": "cpp/CMakeLists.txt.j2",
     },
@@ -35,18 +36,18 @@ FILES: Mapping[Language, Mapping[str, str]] = {  # what is written, from which t
 PICTURES: Mapping[Language, str] = {"python": "png", "cpp": "ppm", "android": "png", "ios": "png"}
 
 
-def kit(bundle: Bundle, language: Language, data: Dataset, out: Path) -> Facts:
+def kit(bundle: Bundle, language: Language, data: Dataset, out: Path, *, force: bool = False) -> Facts:
     """Write the kit of a bundle's model into `out`, which appears whole or not at all; return what it was made of.
 
-    The samples come from the calibration part of `data`, which must be the data that the bundle was proven on. Raises
-    RequestError where there is no kit for the bundle's runtime in the language.
+    With `force` it replaces what was not made by this function. The samples come from the calibration part of `data`,
+    which must be the data that the bundle was proven on. Raises RequestError where there is no kit for the bundle's
+    runtime in the language.
     """
     facts = facts_of(bundle, language)
-    with appearing(out, KIT) as folder:
+    with appearing(out, KIT, force=force) as folder:
         for path in bundle.artefact("result").files:
             shutil.copyfile(path, folder / path.name)
-        names = [" ".join(name.split("\n")) for name in bundle.manifest.data.labels]
-        (folder / LABELS).write_bytes("".join(f"{name}\n" for name in names).encode())
+        (folder / LABELS).write_bytes("".join(f"{name}\n" for name in facts.names).encode())
         pictured = write_samples(bundle, data, facts.how, folder / "samples", PICTURES[language])
         samples = min(SAMPLES, data.size("calibration"))
         for name, text in texts(facts, samples=samples, pictured=pictured).items():
