@@ -27,10 +27,23 @@ class End(Record):
     dtype: str
 
 
+class FreeDimension(Record):
+    """A dimension that may have other sizes: larger than the one in the shape by multiples of `step`."""
+
+    dimension: int
+    step: int
+
+
+class FreeEnd(End):
+    """An input whose height and width, or the like, the model's files leave free."""
+
+    free: list[FreeDimension]
+
+
 class Card(Record):
     """What `about.json` holds."""
 
-    inputs: list[End]
+    inputs: list[FreeEnd | End]
     outputs: list[End]
     labels: list[str]
     preprocessing: dict[str, object]
@@ -68,8 +81,12 @@ class About:
             [End(name=name, shape=list(node.shape), dtype=node.dtype) for name, node in zip(called, nodes, strict=True)]
             for called, nodes in zip(names, (net.inputs, outputs), strict=True)
         )
+        free = _free_dimensions(net, artefact)
         card = Card(
-            inputs=inputs, outputs=found, labels=list(self.labels), preprocessing=dict(self.preprocessing),
+            inputs=[
+                FreeEnd(**dict(end), free=free[number]) if number in free else end for number, end in enumerate(inputs)
+            ],
+            outputs=found, labels=list(self.labels), preprocessing=dict(self.preprocessing),
             task=self.task, license=self.licence,
         )  # fmt: skip
         (folder / ABOUT).write_text(as_json(card))
@@ -88,3 +105,13 @@ class About:
         kept |= {f"slimwright.{key}": value for key, value in said.items() if value}
         onnx.helper.set_model_props(model, kept)
         onnx.save(model, path)
+
+
+def _free_dimensions(net: Net, artefact: Artefact) -> dict[int, list[FreeDimension]]:
+    """The dimensions of inputs, by their number, that an artefact leaves free."""
+    found: dict[int, list[FreeDimension]] = {}
+    names = {name for name, _ in artefact.free_sizes}
+    for size in (size for size in (net.ends.free if net.ends else ()) if size.name in names):
+        for number, axis in size.places:
+            found.setdefault(number, []).append(FreeDimension(dimension=axis, step=size.step))
+    return found

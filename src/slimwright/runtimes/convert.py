@@ -97,6 +97,7 @@ class Workshop:
                 output_dtypes=tuple(node.dtype for node in outputs),
                 input_names=tuple(answer["inputs"]),
                 output_names=tuple(answer["outputs"]),
+                free_sizes=tuple((str(name), int(size)) for name, size in answer["free_sizes"]),
             )
 
     def _answer(self, python: tuple[str, ...], scratch: Path, timeout_s: float) -> dict[str, list[str] | str]:

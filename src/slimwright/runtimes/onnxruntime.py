@@ -2,8 +2,8 @@
 
 FP32 models come from `torch.onnx`, INT8 ones from ONNX Runtime's own static quantizer (per-channel weights,
 activations calibrated on given inputs, QDQ format). A net that was read from an `.onnx` file keeps what its `ends` say:
-names, layouts, an open batch, and an opset that is no newer, where torch and onnx can write it. Of another net a file
-calls a single picture "image" and a single row of numbers "scores"; all else has the name that it has in the net.
+names, layouts, an open batch, free sizes, and an opset that is no newer, where torch and onnx can write it. Of another
+net a file calls a single picture "image" and a single row of numbers "scores"; all else has its name in the net.
 """
 
 import inspect
@@ -27,15 +27,16 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch.onnx._internal.exporter import _core as exporter
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from slimwright.errors import ProofError
-from slimwright.graph.ends import BATCH_FIRST
-from slimwright.graph.net import Net, Node, checked, zero_inputs
+from slimwright.errors import ModelError, ProofError
+from slimwright.graph.ends import BATCH
+from slimwright.graph.net import Net, zero_inputs
 from slimwright.lowering.decompositions import with_attention_spelled_out
 from slimwright.runtimes.artefact import Array, Written
+from slimwright.runtimes.file_layout import in_file_layout
+from slimwright.runtimes.free_sizes import computes_at_other_sizes, left_free, with_sizes_left_free
 
 OPSET = 18  # the oldest that torch.onnx writes
 OLDEST, OLDEST_INT8 = 11, 13  # that are converted to; INT8 has scales for each channel from 13 on
-BATCH = "batch"
 INPUT, OUTPUT = "image", "scores"
 GIVEN, FOUND = "slimwright_input_", "slimwright_output_"  # until the graph is written: no model has such names
 
@@ -51,13 +52,18 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
         (folder / "model-int8.onnx").replace(path)
     elif precision == "fp16":
         onnx.save(_in_half(onnx.load(path)), path)
-    return Written((path.name,), inputs, outputs)
+    free = left_free(path, net)
+    if free and precision != "fp32" and not computes_at_other_sizes(path, net):
+        assert net.ends is not None
+        return export(replace(net, ends=net.ends.fixed), folder, precision, calibration)
+    return Written((path.name,), inputs, outputs, free)
 
 
 def write_onnx(net: Net, path: Path, *, oldest: int = OLDEST) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Write a net as an FP32 ONNX model, for one image or for any number; return what it calls its inputs and outputs.
 
-    Raises ProofError where the exporter fails.
+    Sizes that are free in the net are free in the model where it then computes what the net does at others, too. Raises
+    ProofError where the exporter fails.
     """
     inputs, outputs = end_names(net)
     program = _program(in_file_layout(with_attention_spelled_out(net)), outputs, any_batch=_has_open_batch(net))
@@ -66,25 +72,19 @@ def write_onnx(net: Net, path: Path, *, oldest: int = OLDEST) -> tuple[tuple[str
     wanted = max(net.ends.opset, oldest) if net.ends and net.ends.opset else OPSET
     if _has_open_batch(net) or wanted < OPSET:
         onnx.save(_in_opset(_with_batch_named(onnx.load(path)), wanted), path)
+    if net.ends and net.ends.free:
+        _leave_sizes_free(path, net)
     return inputs, outputs
 
 
-def in_file_layout(net: Net) -> Net:
-    """Return the net with its outputs as its file has them; it is there to be exported, and for nothing else."""
-    taken, added, outputs = {node.name for node in net.nodes}, list[Node](), list[str]()
-
-    def free(name: str) -> str:
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        return name
-
-    layouts = net.ends.layouts if net.ends else (BATCH_FIRST,) * len(net.outputs)
-    for output, layout in zip(net.outputs, layouts, strict=True):
-        made = layout.nodes(net[output], free)
-        added += made
-        outputs.append(made[-1].name if made else output)
-    return checked(replace(net, nodes=(*net.nodes, *added), outputs=tuple(outputs))) if added else net
+def _leave_sizes_free(path: Path, net: Net) -> None:
+    fixed = onnx.load(path)
+    try:
+        onnx.save(with_sizes_left_free(fixed, net), path)
+    except ModelError:
+        return
+    if not computes_at_other_sizes(path, net):
+        onnx.save(fixed, path)
 
 
 def with_names_alone(net: Net) -> Net:
