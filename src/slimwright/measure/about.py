@@ -1,14 +1,16 @@
-"""What an app needs to know of a model besides its weights, written beside it and, for ONNX, into it.
+"""What an app needs to know of a model besides its weights, written beside it and, for ONNX and LiteRT, into it.
 
     about.json       names, shapes and dtypes of inputs and outputs; labels, preprocessing, task, licence
 
 An `.onnx` file holds labels, preprocessing, task and licence among its metadata_props, as JSON or text, under
-`slimwright.labels`, `slimwright.preprocessing`, `slimwright.task` and `slimwright.license`.
+`slimwright.labels`, `slimwright.preprocessing`, `slimwright.task` and `slimwright.license`. A `.tflite` file holds the
+same under the same names among its metadata.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from slimwright.data import Dataset
@@ -68,10 +70,14 @@ class About:
         return cls(tuple(data.labels), dict(data.preprocessing), task.name, licence)
 
     def put_into(self, artefact: Artefact) -> None:
-        """Write into an artefact's files what their format has a place for."""
+        """Write into an artefact's files what their format has a place for; for `.tflite` where LiteRT is installed."""
         for path in artefact.files:
             if path.suffix == ".onnx":
                 self._write_into(path)
+            elif path.suffix == ".tflite" and find_spec("ai_edge_litert") is not None:
+                from slimwright.measure.tflite import put_into
+
+                put_into(path, self._said)
 
     def write(self, net: Net, artefact: Artefact, folder: Path) -> None:
         """Write `about.json` into `folder`."""
@@ -91,18 +97,22 @@ class About:
         )  # fmt: skip
         (folder / ABOUT).write_text(as_json(card))
 
-    def _write_into(self, path: Path) -> None:
-        import onnx
-
-        model = onnx.load(path)
+    @property
+    def _said(self) -> dict[str, str]:
+        """What is known, by the names under which files hold it."""
         said = {
             "labels": json.dumps(self.labels) if self.labels else "",
             "preprocessing": json.dumps(self.preprocessing) if self.preprocessing else "",
             "task": self.task,
             "license": self.licence,
         }
-        kept = {entry.key: entry.value for entry in model.metadata_props}
-        kept |= {f"slimwright.{key}": value for key, value in said.items() if value}
+        return {f"slimwright.{key}": value for key, value in said.items() if value}
+
+    def _write_into(self, path: Path) -> None:
+        import onnx
+
+        model = onnx.load(path)
+        kept = {entry.key: entry.value for entry in model.metadata_props} | self._said
         onnx.helper.set_model_props(model, kept)
         onnx.save(model, path)
 

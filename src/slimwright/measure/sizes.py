@@ -25,6 +25,4 @@ def decisions_on_sizes(original: Net, artefact: Artefact) -> Iterator[Decision]:
         elif not size.step:
             yield Decision(what=what, outcome="taken back", why=f"{fixed}numbers in the network follow from it")
         else:
-            yield Decision(
-                what=what, outcome="taken back", why=f"{fixed}at others it does not do what the network does"
-            )
+            yield Decision(what=what, outcome="taken back", why=f"{fixed}at others it computes something else")

@@ -21,6 +21,7 @@ UNNAMED = "?"  # what `file.py` calls a size that has neither a number nor a nam
 FIRST = MOST_STEP  # by how much a size is larger that a network of seven halvings can take, too
 STEPS = (3 * FIRST, 1, 2, 4, 8, 16, 32, 64)
 LEAST_FITTING = 2  # sizes besides the given one at which the file must be read
+LONGEST = 30  # of a name, before a number behind it
 OF_IMAGES = {2: "height", 3: "width"}
 
 Outcome: TypeAlias = Literal["same", "other", "refused"]
@@ -43,10 +44,10 @@ def open_sizes(file: OnnxFile) -> tuple[FreeSize, ...]:
 
 def _wish(entry: OnnxInput, axis: int, size: str) -> str:
     """What a size shall be called: as in the file, or for what it is."""
-    if size != UNNAMED and SIZE_NAME.fullmatch(size) and size != BATCH:
+    if SIZE_NAME.fullmatch(size) and size != BATCH and len(size) <= LONGEST:
         return size
     unnamed = OF_IMAGES.get(axis, f"size_{axis}") if len(entry.shape) == 4 else f"size_{axis}"
-    return unnamed if size == UNNAMED else re.sub(r"\W+", "_", f"size_{size}", flags=re.ASCII)[:30]
+    return unnamed if size == UNNAMED else re.sub(r"\W+", "_", f"size_{size}", flags=re.ASCII)[:LONGEST]
 
 
 def free_sizes(file: OnnxFile, net: Net, read: Callable[[OnnxFile], Net]) -> tuple[FreeSize, ...]:
