@@ -48,10 +48,11 @@ def with_sizes_left_free(model: onnx.ModelProto, net: Net) -> onnx.ModelProto:
 
 def left_free(path: Path, net: Net) -> tuple[tuple[str, int], ...]:
     """Return the free sizes of a net that a file of it leaves open, and what they are in the net."""
-    inputs = onnx.load(path, load_external_data=False).graph.input
+    free = net.ends.free if net.ends else ()
+    inputs = onnx.load(path, load_external_data=False).graph.input if free else ()
     return tuple(
         (size.name, _sizes(net, size)[0])
-        for size in (net.ends.free if net.ends else ())
+        for size in free
         if all(inputs[n].type.tensor_type.shape.dim[axis].dim_param == size.name for n, axis in size.places)
     )
 
