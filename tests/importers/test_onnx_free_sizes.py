@@ -165,18 +165,20 @@ class Placed(nn.Module):
 class Followed(nn.Module):
     """Resizes to the size of another value, which is not twice as large where sizes are odd."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, added: bool) -> None:
         super().__init__()
         self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.added = added
 
     def forward(self, x: Tensor) -> Tensor:
         wide = self.one(x)
-        return wide + F.interpolate(self.two(wide), size=wide.shape[-2:], mode="nearest")
+        resized = F.interpolate(self.two(wide), size=wide.shape[-2:], mode="nearest")
+        return wide + resized if self.added else resized
 
 
 FIXED: dict[str, nn.Module] = {
     "flat": Flat(), "a stored map": Placed(shuffled=False), "a fixed reshape": Placed(shuffled=True),
-    "the size of another": Followed(),
+    "the size of another, at the end": Followed(added=False),
 }  # fmt: skip
 
 
@@ -189,6 +191,18 @@ def test_a_net_with_numbers_that_follow_from_the_size_stays_fixed(tmp_path: Path
     assert dims(tmp_path / "again.onnx")[0] == ["batch", 3, 32, 32]
     images = torch.randn(2, 3, 32, 32)
     assert apart(in_file(tmp_path / "again.onnx", images), in_file(path, images)) < 1e-5
+
+
+def test_a_net_that_refuses_the_sizes_at_which_it_would_be_wrong_is_free_at_others(tmp_path: Path) -> None:
+    path = exported(lively(Followed(added=True)).eval(), tmp_path / "m.onnx")
+    net = read_onnx(path, sizes=[(3, 32, 32)])
+    assert steps(net) == {"h": 2, "w": 2}
+    write_onnx(net, tmp_path / "again.onnx")
+    for size in ((32, 32), (34, 58), (20, 6)):
+        images = torch.randn(2, 3, *size)
+        assert apart(in_file(tmp_path / "again.onnx", images), in_file(path, images)) < 1e-5
+    with pytest.raises(Exception, match="Add"):
+        in_file(tmp_path / "again.onnx", torch.randn(2, 3, 33, 32))
 
 
 def test_padding_that_follows_from_the_size_fixes_it(tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ SIZE_NAME = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
 class FreeSize:
     """A size of inputs that the file leaves free, which is the same at all its `places`: (input, dimension).
 
-    The net computes what the file does also where the size is larger by multiples of `step`. A step of 0 says that it
-    does not: numbers in the net follow from the size, and it stays as it is.
+    The net computes what the file does also where the size is larger by multiples of `step`; at sizes between, it does
+    so or refuses. A step of 0 says that numbers in the net follow from the size, which stays as it is.
     """
 
     name: str

@@ -17,7 +17,8 @@ def decisions_on_sizes(original: Net, artefact: Artefact) -> Iterator[Decision]:
         fixed = f"it is {original.inputs[number].shape[axis]} in the artefact: "
         what = f"free size '{size.name}'"
         if size.name in free:
-            why = "the artefact takes others, too; it was compared with the network at two of them"
+            step = f"in steps of {size.step} " * (size.step > 1)
+            why = f"the artefact takes others {step}too; it was compared with the network at two of them"
             yield Decision(what=what, outcome="kept", why=why)
         elif artefact.runtime not in KEEP_SIZES_FREE:
             why = f"{fixed}those of {RUNTIMES[artefact.runtime].title} have fixed sizes"

@@ -1,8 +1,9 @@
 """Which sizes that a file leaves free are free in the net, too: the file is read at other sizes, and the nets compared.
 
 Each reading carries out the file's own arithmetic on shapes, at its size. Where all give the same nodes and tensors, no
-number of the net follows from the size. A size that the file cannot take, as a U-Net's below its stride, says nothing,
-if the net cannot take it either. Exact at the sizes that are looked at: of every parity at each of seven halvings.
+number of the net follows from the size. At a size that the net cannot take, such as one between the strides of a U-Net,
+it does nothing wrong; a file that resizes to the size of another value may take such a size itself. Exact at the sizes
+that are looked at: of every parity at each of seven halvings.
 """
 
 import re
@@ -86,13 +87,13 @@ class _Looked:
         yield from ((name, outcome if apart else "other") for name, outcome in alone.items())
 
     def at(self, by: Mapping[str, int]) -> Outcome:
-        """Say what the file gives where sizes, by name, are larger by so much."""
+        """Say what the net is to the file where sizes, by name, are larger by so much; "refused" where it takes none."""
         try:
             found = self.read(self._larger(by))
+            same = alike(found, self.net) and self._layouts(found) == self._layouts(self.net)
         except ModelError:
-            return "other" if self._net_takes(by) else "refused"
-        same = alike(found, self.net) and self._layouts(found) == self._layouts(self.net)
-        return "same" if same else "other"
+            same = False
+        return "same" if same else "other" if self._net_takes(by) else "refused"
 
     def _net_takes(self, by: Mapping[str, int]) -> bool:
         try:
