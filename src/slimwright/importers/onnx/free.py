@@ -87,7 +87,7 @@ class _Looked:
         yield from ((name, outcome if apart else "other") for name, outcome in alone.items())
 
     def at(self, by: Mapping[str, int]) -> Outcome:
-        """Say what the net is to the file where sizes, by name, are larger by so much; "refused" where it takes none."""
+        """Say what the net is to the file where sizes, by name, are larger by so much; "refused" is by the net."""
         try:
             found = self.read(self._larger(by))
             same = alike(found, self.net) and self._layouts(found) == self._layouts(self.net)
