@@ -28,7 +28,7 @@ from torch.onnx._internal.exporter import _core as exporter
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from slimwright.errors import ModelError, ProofError
-from slimwright.graph.ends import BATCH
+from slimwright.graph.ends import BATCH, FreeSize
 from slimwright.graph.net import Net, zero_inputs
 from slimwright.lowering.decompositions import with_attention_spelled_out
 from slimwright.runtimes.artefact import Array, Written
@@ -65,26 +65,38 @@ def write_onnx(net: Net, path: Path, *, oldest: int = OLDEST) -> tuple[tuple[str
     Sizes that are free in the net are free in the model where it then computes what the net does at others, too. Raises
     ProofError where the exporter fails.
     """
+    _write(net, path, oldest)
+    if net.ends and net.ends.free and not _is_left_free(path, net):
+        fixed = path.read_bytes()
+        _write(net, path, oldest, free=net.ends.free)
+        if not _is_left_free(path, net):
+            path.write_bytes(fixed)
+    return end_names(net)
+
+
+def _write(net: Net, path: Path, oldest: int, *, free: Sequence[FreeSize] = ()) -> None:
+    """Write a net for the sizes that it has; the file computes the numbers that follow from those that are `free`."""
     inputs, outputs = end_names(net)
-    program = _program(in_file_layout(with_attention_spelled_out(net)), outputs, any_batch=_has_open_batch(net))
+    laid_out = in_file_layout(with_attention_spelled_out(net))
+    program = _program(laid_out, outputs, any_batch=_has_open_batch(net), free=free)
     _name_ends(program.model.graph, inputs, outputs)
     program.save(str(path), external_data=False)
     wanted = max(net.ends.opset, oldest) if net.ends and net.ends.opset else OPSET
     if _has_open_batch(net) or wanted < OPSET:
         onnx.save(_in_opset(_with_batch_named(onnx.load(path)), wanted), path)
-    if net.ends and net.ends.free:
-        _leave_sizes_free(path, net)
-    return inputs, outputs
 
 
-def _leave_sizes_free(path: Path, net: Net) -> None:
+def _is_left_free(path: Path, net: Net) -> bool:
+    """Leave the net's free sizes open in its file, if that then computes the same; say whether it is so."""
     fixed = onnx.load(path)
     try:
         onnx.save(with_sizes_left_free(fixed, net), path)
     except ModelError:
-        return
-    if not computes_at_other_sizes(path, net):
-        onnx.save(fixed, path)
+        return False
+    if computes_at_other_sizes(path, net):
+        return True
+    onnx.save(fixed, path)
+    return False
 
 
 def with_names_alone(net: Net) -> Net:
@@ -102,13 +114,16 @@ def _has_open_batch(net: Net) -> bool:
     return net.ends is not None and net.ends.open_batch
 
 
-def _program(net: Net, outputs: Sequence[str], *, any_batch: bool) -> Any:
+def _program(net: Net, outputs: Sequence[str], *, any_batch: bool, free: Sequence[FreeSize] = ()) -> Any:
     """The exporter's program; for one image where it cannot have an open batch."""
     module, examples = net.to_module(), zero_inputs(net)
-    shapes = None
+    dims = [dict[int, Any]() for _ in examples]
+    for number, axis in (place for size in free for place in size.places):
+        dims[number][axis] = torch.export.Dim.AUTO
     if any_batch:  # two images, as a batch of one is taken for a number
         examples = tuple(tensor.expand(2, *tensor.shape[1:]).contiguous() for tensor in examples)
-        shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in examples)
+        dims = [{**each, 0: torch.export.Dim.DYNAMIC} for each in dims]
+    shapes = tuple(dims) if any(dims) else None
     try:
         with _quiet():
             program = _exporter()(
@@ -118,7 +133,7 @@ def _program(net: Net, outputs: Sequence[str], *, any_batch: bool) -> Any:
             )  # fmt: skip
     except Exception as error:  # torch.onnx raises errors of many unrelated kinds
         if any_batch:
-            return _program(net, outputs, any_batch=False)
+            return _program(net, outputs, any_batch=False, free=free)
         raise ProofError(f"torch.onnx cannot export the net: {_first_cause(error)}") from error
     assert program is not None
     return program

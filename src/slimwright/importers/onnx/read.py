@@ -55,12 +55,12 @@ def net_of_file(file: OnnxFile, *, sizes: Sizes = (), keeps_grids: bool = False)
     _check_inputs(given)
     if not open_sizes(file) or keeps_grids:
         return _read(given, keeps_grids=keeps_grids, open_sizes=bool(open_sizes(file)))
-    net = _read(given, open_sizes=True)
+    net, again = _read(given, open_sizes=True), partial(_read, open_sizes=True, must_be_exact=True)
     assert net.ends is not None
-    return replace(net, ends=replace(net.ends, sizes=free_sizes(file, net, partial(_read, open_sizes=True))))
+    return replace(net, ends=replace(net.ends, sizes=free_sizes(file, net, again)))
 
 
-def _read(file: OnnxFile, *, open_sizes: bool, keeps_grids: bool = False) -> Net:
+def _read(file: OnnxFile, *, open_sizes: bool, keeps_grids: bool = False, must_be_exact: bool = False) -> Net:
     """The net in a file whose inputs have fixed sizes, though it may leave them open itself."""
     file = replace(file, nodes=taken_apart(file.nodes))
     quantized = next((node for node in file.nodes if node.op not in OPERATORS and "." in node.op), None)
@@ -74,6 +74,7 @@ def _read(file: OnnxFile, *, open_sizes: bool, keeps_grids: bool = False) -> Net
             f"cannot be read; those that can are {', '.join(sorted(OPERATORS))}"
         )
     graph = _Graph(file, keeps_grids=keeps_grids, open_sizes=open_sizes)
+    graph.trace.must_be_exact = must_be_exact
     for node in file.nodes:
         graph.take(node)
     program, layouts = graph.program()

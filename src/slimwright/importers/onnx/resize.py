@@ -167,6 +167,8 @@ def _smooth(step: Step, x: Flow, mode: str, axes: list[Axis], transform: str) ->
         return step.call(SMOOTH[mode], x, None, aligned, kept)
     if aligned or all(math.isclose(axis.scale, axis.out / axis.size) for axis in axes):
         return step.call(SMOOTH[mode], x, tuple(axis.out for axis in axes), aligned, None)
+    if step.trace.must_be_exact:
+        raise UnsupportedOp("a size times its scale is rounded, which runtimes do in different ways")
     return step.call(SMOOTH[mode], x, None, aligned, tuple(axis.scale for axis in axes))
 
 

@@ -219,8 +219,10 @@ def depth_to_space(step: Step) -> Operand:
         raise ModelError(f"its {channels} channels cannot be split into blocks of {block}x{block}")
     if step.choice("mode", ("DCR", "CRD")) == "CRD":
         return step.call("pixel_shuffle.default", x, block)
-    if step.trace.open_sizes:
-        return step.call("pixel_shuffle.default", _channels_in(step, x, (block**2, channels // block**2)), block)
+    if step.trace.open_sizes:  # reshapes would name the sizes of the image
+        order = torch.arange(channels).reshape(block**2, -1).T.reshape(-1)
+        x = step.flow_call("index.Tensor", x, (None, constant(order, f"{step.trace.about}.index")))
+        return step.call("pixel_shuffle.default", x, block)
     x = step.flow_call("reshape.default", x, (-1, block, block, channels // block**2, height, width))
     x = step.flow_call("permute.default", x, (0, 3, 4, 1, 5, 2))
     return step.call("reshape.default", x, (-1, channels // block**2, height * block, width * block))
@@ -232,21 +234,9 @@ def space_to_depth(step: Step) -> Operand:
     _, channels, height, width = x.shape
     if height % block or width % block:
         raise ModelError(f"its image of {height}x{width} cannot be split into blocks of {block}x{block}")
-    if step.trace.open_sizes:
-        split = step.flow_call("pixel_unshuffle.default", x, block)
-        return _channels_in(step, split, (channels, block**2))
     x = step.flow_call("reshape.default", x, (-1, channels, height // block, block, width // block, block))
     x = step.flow_call("permute.default", x, (0, 3, 5, 1, 2, 4))
     return step.call("reshape.default", x, (-1, channels * block**2, height // block, width // block))
-
-
-def _channels_in(step: Step, x: Flow, sizes: tuple[int, int]) -> Flow:
-    """Channels that count two things, of these sizes, in the order in which the other counts first.
-
-    ONNX counts the places of a block first, torch the channels; reshapes would name the sizes of the image.
-    """
-    order = torch.arange(sizes[0] * sizes[1]).reshape(sizes).T.reshape(-1)
-    return step.flow_call("index.Tensor", x, (None, constant(order, f"{step.trace.about}.index")))
 
 
 def _blocks(step: Step) -> tuple[Flow, int]:
