@@ -13,13 +13,18 @@ from onnx_files import apart, saved
 from shared_workshop import shared_workshop
 from slimwright.data import ArrayData
 from slimwright.importers.onnx import read_onnx
-from slimwright.jobs.export import Export, Request, export
+from slimwright.jobs.export import Export, Request, Wanted, export
 from slimwright.measure import original_file
 from slimwright.targets import Effort
 from slimwright.tasks import Imitation
 
 SHORT = Effort(runs=2, warm_up=1)
-WANTED = (("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("onnxruntime", "int8"), ("ort", "fp32"))
+WANTED: tuple[Wanted, ...] = (
+    ("onnxruntime", "fp32"),
+    ("onnxruntime", "fp16"),
+    ("onnxruntime", "int8"),
+    ("ort", "fp32"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -52,9 +52,9 @@ def test_an_input_says_which_of_its_sizes_are_free(tmp_path: Path) -> None:
         {"w": torch.ones(4, 1, 3, 3)},
     )  # fmt: skip
     net = read_onnx(path, sizes=[(1, 8, 8)])
-    shapes, named = ((1, 1, 8, 8),), {"input_names": ("x",), "output_names": ("y",)}
+    fixed = Artefact("onnxruntime", "fp32", (path,), ((1, 1, 8, 8),), input_names=("x",), output_names=("y",))
     for free in ((), (("h", 8),)):
-        ABOUT_IT.write(net, Artefact("onnxruntime", "fp32", (path,), shapes, free_sizes=free, **named), tmp_path)
+        ABOUT_IT.write(net, replace(fixed, free_sizes=free), tmp_path)
         (end,) = json.loads((tmp_path / ABOUT).read_text())["inputs"]
         said = {"free": [{"dimension": 2, "step": 1}]} if free else {}
         assert end == {"name": "x", "shape": [1, 1, 8, 8], "dtype": "float32", **said}
