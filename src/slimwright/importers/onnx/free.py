@@ -89,18 +89,15 @@ class _Looked:
     def at(self, by: Mapping[str, int]) -> Outcome:
         """Say what the net is to the file where sizes, by name, are larger by so much; "refused" is by the net."""
         try:
-            found = self.read(self._larger(by))
-            same = alike(found, self.net) and self._layouts(found) == self._layouts(self.net)
-        except ModelError:
-            same = False
-        return "same" if same else "other" if self._net_takes(by) else "refused"
-
-    def _net_takes(self, by: Mapping[str, int]) -> bool:
-        try:
             grown(self._with_sizes(), by)
         except ModelError:
-            return False
-        return True
+            return "refused"
+        try:
+            found = self.read(self._larger(by))
+        except ModelError:
+            return "other"
+        same = alike(found, self.net) and self._layouts(found) == self._layouts(self.net)
+        return "same" if same else "other"
 
     def _with_sizes(self) -> Net:
         assert self.net.ends is not None
