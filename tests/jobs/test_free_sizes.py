@@ -11,7 +11,9 @@ from torch import Tensor
 
 from onnx_files import apart, saved
 from shared_workshop import shared_workshop
+from slimwright import Budget, Settings, shrink
 from slimwright.data import ArrayData
+from slimwright.graph import load_net
 from slimwright.importers.onnx import read_onnx
 from slimwright.jobs.export import Export, Request, Wanted, export
 from slimwright.measure import original_file
@@ -50,15 +52,17 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("free") / "m.onnx", nodes, ["n", 3, "h", "w"], weights)
 
 
-@pytest.fixture(scope="module")
-def found(path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Export, Path]:
-    out = tmp_path_factory.mktemp("free") / "out"
-    original = original_file(path, [(3, 16, 16)])
+def pictures(count: int) -> ArrayData:
     parts: dict[str, tuple[Tensor, Tensor]] = {
-        part: (torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(k)), torch.zeros(6, dtype=torch.int64))
+        part: (torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(k)), torch.zeros(count).long())
         for k, part in enumerate(("train", "calibration", "validation", "test"))
     }
-    data = ArrayData("made up", ("only",), parts)  # type: ignore[arg-type]
+    return ArrayData("made up", ("only",), parts)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def found(path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Export, Path]:
+    out, original, data = tmp_path_factory.mktemp("free") / "out", original_file(path, [(3, 16, 16)]), pictures(6)
     request = Request((*WANTED, ("mnn", "fp32")), effort=SHORT, rounds=1, workshop=shared_workshop())
     return export(original, request, data=data, out=out, task=Imitation((1.0,))), out
 
@@ -88,3 +92,22 @@ def test_what_other_runtimes_fix_is_told(found: tuple[Export, Path]) -> None:
         f"free size '{n}': it is 16 in the artefact: those of MNN (.mnn) have fixed sizes" for n in "hw"
     ]
     assert "free" not in json.loads((found[1] / "mnn-fp32" / "about.json").read_text())["inputs"][0]
+
+
+def test_a_smaller_model_takes_other_sizes_and_the_report_says_so(path: Path, cache: Path, tmp_path: Path) -> None:
+    settings = Settings(tune_epochs=0, cache=cache, workshop=shared_workshop())
+    budget = Budget(macs="0.7x", max_drop=100)
+    original, task = original_file(path, [(3, 16, 16)]), Imitation((1.0,))
+    bundle = shrink(original, data=pictures(64), budget=budget, out=tmp_path / "b", task=task, settings=settings)
+    decisions = {one.what: one for one in bundle.manifest.decisions}
+    assert [decisions[f"free size '{name}'"].outcome for name in "hw"] == ["kept", "kept"]
+    net = load_net(bundle.path / "net")
+    assert bundle.manifest.result.macs < bundle.manifest.original.macs and net.ends is not None
+    assert [(size.name, size.step) for size in net.ends.free] == [("h", 2), ("w", 2)]
+    session = ort.InferenceSession(str(bundle.path / "model.onnx"), providers=["CPUExecutionProvider"])
+    for size in ((16, 16), (10, 24), (32, 18)):
+        images = torch.randn(3, 3, *size)
+        with torch.no_grad():
+            expected = net.to_module()(images)
+        limit = 1e-5 if bundle.manifest.result.precision == "fp32" else 0.3
+        assert apart(torch.from_numpy(session.run(None, {"x": images.numpy()})[0]), expected) < limit
