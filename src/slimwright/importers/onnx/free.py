@@ -22,6 +22,7 @@ UNNAMED = "?"  # what `file.py` calls a size that has neither a number nor a nam
 FIRST = MOST_STEP  # by how much a size is larger that a network of seven halvings can take, too
 STEPS = (3 * FIRST, 1, 2, 4, 8, 16, 32, 64)
 LEAST_FITTING = 2  # sizes besides the given one at which the file must be read
+MOST = 16  # sizes that are looked at; a file has a few
 LONGEST = 30  # of a name, before a number behind it
 OF_IMAGES = {2: "height", 3: "width"}
 
@@ -54,7 +55,7 @@ def _wish(entry: OnnxInput, axis: int, size: str) -> str:
 def free_sizes(file: OnnxFile, net: Net, read: Callable[[OnnxFile], Net]) -> tuple[FreeSize, ...]:
     """Return the sizes that a file leaves free, each with the step in which it is free in the net that was `read`."""
     looked = _Looked(file, net, read)
-    found = {size.name: list[int]() for size in open_sizes(file)}  # how much larger ones gave the same net
+    found = {size.name: list[int]() for size in open_sizes(file)[:MOST]}  # how much larger ones gave the same net
     for step in (FIRST, *STEPS):
         for name, outcome in looked.each(tuple(found), step):
             if outcome == "same":
