@@ -15,7 +15,7 @@ from slimwright.errors import ModelError
 from slimwright.graph.ends import BATCH, MOST_STEP, SIZE_NAME, FreeSize
 from slimwright.graph.free import alike, grown
 from slimwright.graph.net import Net
-from slimwright.importers.onnx.file import OnnxFile, OnnxInput
+from slimwright.importers.onnx.file import OnnxFile
 from slimwright.importers.onnx.names import Names
 
 UNNAMED = "?"  # what `file.py` calls a size that has neither a number nor a name
@@ -25,6 +25,8 @@ LEAST_FITTING = 2  # sizes besides the given one at which the file must be read
 MOST = 16  # sizes that are looked at; a file has a few
 LONGEST = 30  # of a name, before a number behind it
 OF_IMAGES = {2: "height", 3: "width"}
+CHANNELS_LAST = {1: "height", 2: "width"}
+MADE_UP = re.compile(r"\?|s\d+|unk__\d+|DynamicDimension\.\d+")  # by file.py, torch.export, tf2onnx and Paddle2ONNX
 
 Outcome: TypeAlias = Literal["same", "other", "refused"]
 
@@ -39,17 +41,21 @@ def open_sizes(file: OnnxFile) -> tuple[FreeSize, ...]:
     for number, entry in enumerate(file.inputs):
         for axis, size in enumerate(entry.shape[1:], 1):
             if isinstance(size, str) and size not in batches:
-                places.setdefault(_wish(entry, axis, size), []).append((number, axis))
+                places.setdefault(size if size != UNNAMED else f"{UNNAMED}{axis}", []).append((number, axis))
     names = Names()
-    return tuple(FreeSize(names.value(wish), tuple(at), 0) for wish, at in places.items())
+    return tuple(FreeSize(names.value(_wish(file, *at[0])), tuple(at), 0) for at in places.values())
 
 
-def _wish(entry: OnnxInput, axis: int, size: str) -> str:
-    """What a size shall be called: as in the file, or for what it is."""
-    if SIZE_NAME.fullmatch(size) and size != BATCH and len(size) <= LONGEST:
+def _wish(file: OnnxFile, number: int, axis: int) -> str:
+    """What a size shall be called: as in the file, where that is a name, or for what it is."""
+    shape = file.inputs[number].shape
+    size = str(shape[axis])
+    if MADE_UP.fullmatch(size) or size == BATCH:
+        names = CHANNELS_LAST if isinstance(shape[1], str) and isinstance(shape[-1], int) else OF_IMAGES
+        return names.get(axis, f"size_{axis}") if len(shape) == 4 else f"size_{axis}"
+    if SIZE_NAME.fullmatch(size) and len(size) <= LONGEST:
         return size
-    unnamed = OF_IMAGES.get(axis, f"size_{axis}") if len(entry.shape) == 4 else f"size_{axis}"
-    return unnamed if size == UNNAMED else re.sub(r"\W+", "_", f"size_{size}", flags=re.ASCII)[:LONGEST]
+    return re.sub(r"\W+", "_", f"size_{size}", flags=re.ASCII)[:LONGEST]
 
 
 def free_sizes(file: OnnxFile, net: Net, read: Callable[[OnnxFile], Net]) -> tuple[FreeSize, ...]:
