@@ -228,6 +228,58 @@ def test_a_tampered_net_is_refused(what: str, residual: Net, tmp_path: Path) -> 
         load_net(tmp_path)
 
 
+ENDS: dict[str, Any] = {
+    "inputs": ["x"], "outputs": ["y"], "layouts": [{"axis": 0, "outer": 1, "inner": 1}], "open_batch": True,
+    "opset": 17,
+}  # fmt: skip
+HEIGHT: dict[str, Any] = {"name": "height", "places": [[0, 2]], "step": 32}
+WRONG_SIZES: dict[str, list[Any]] = {
+    "a name that a shell reads": [{**HEIGHT, "name": "h;reboot"}],
+    "no name": [{**HEIGHT, "name": ""}],
+    "a number as a name": [{**HEIGHT, "name": 3}],
+    "a name twice": [HEIGHT, {**HEIGHT, "places": [[0, 3]]}],
+    "a place twice": [HEIGHT, {**HEIGHT, "name": "width"}],
+    "no places": [{**HEIGHT, "places": []}],
+    "the batch": [{**HEIGHT, "places": [[0, 0]]}],
+    "a dimension that is not there": [{**HEIGHT, "places": [[0, 4]]}],
+    "an input that is not there": [{**HEIGHT, "places": [[1, 2]]}],
+    "an input from behind": [{**HEIGHT, "places": [[-1, 2]]}],
+    "two sizes as one": [{**HEIGHT, "places": [[0, 1], [0, 2]]}],
+    "a place of three numbers": [{**HEIGHT, "places": [[0, 2, 3]]}],
+    "a place of words": [{**HEIGHT, "places": [["0", "2"]]}],
+    "a step that takes all memory": [{**HEIGHT, "step": 2**40}],
+    "a step backwards": [{**HEIGHT, "step": -1}],
+    "a broken step": [{**HEIGHT, "step": 0.5}],
+    "a truth as a step": [{**HEIGHT, "step": True}],
+    "no step": [{"name": "height", "places": [[0, 2]]}],
+    "words": ["height"],
+}
+
+
+@pytest.mark.parametrize("what", WRONG_SIZES)
+def test_free_sizes_that_cannot_be_are_refused(what: str, residual: Net, tmp_path: Path) -> None:
+    save_net(residual, tmp_path)
+    (tmp_path / "net.json").write_text(
+        json.dumps({**described(residual), "ends": {**ENDS, "sizes": WRONG_SIZES[what]}})
+    )
+    with pytest.raises(ModelError):
+        load_net(tmp_path)
+
+
+def test_free_sizes_come_back_and_older_nets_have_none(residual: Net, tmp_path: Path) -> None:
+    save_net(residual, tmp_path)
+    width = {**HEIGHT, "name": "width", "places": [[0, 3]], "step": 0}
+    (tmp_path / "net.json").write_text(json.dumps({**described(residual), "ends": {**ENDS, "sizes": [HEIGHT, width]}}))
+    net = load_net(tmp_path)
+    assert net.ends is not None and [size.name for size in net.ends.free] == ["height"]
+    save_net(net, tmp_path / "again")
+    assert load_net(tmp_path / "again").ends == net.ends
+    (tmp_path / "net.json").write_text(json.dumps({**described(residual), "ends": ENDS}))
+    older = load_net(tmp_path)
+    assert older.ends is not None and older.ends.sizes == ()
+    assert described(older)["ends"] == ENDS  # and so its digest is what it was
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

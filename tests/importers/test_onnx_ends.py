@@ -16,7 +16,8 @@ from slimwright.errors import ModelError
 from slimwright.graph import load_net, save_net
 from slimwright.graph.ends import Layout
 from slimwright.importers.onnx import read_onnx
-from slimwright.runtimes.onnxruntime import in_file_layout, write_onnx
+from slimwright.runtimes.file_layout import in_file_layout
+from slimwright.runtimes.onnxruntime import write_onnx
 
 STORED = {
     "w": torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(1)), "m": torch.randn(64, 3),

@@ -122,6 +122,16 @@ def test_onnxruntime_tells_a_median(text: str, memory: int | None) -> None:
     assert program is binary_for(artefact("ort"), "onnxruntime_perf_test")
 
 
+def test_onnxruntime_is_told_the_sizes_that_a_model_leaves_free() -> None:
+    """Otherwise it takes them for one."""
+    program = binary_for(artefact("onnxruntime"), "onnxruntime_perf_test")
+    (fixed,), (free,) = (
+        program.commands(replace(run("m"), free_sizes=sizes)) for sizes in ((), (("height", 224), ("width", 192)))
+    )
+    assert free[-5:] == ["-f", "height:224", "-f", "width:192", f"{HOME}/model/m"]
+    assert list(fixed) == [*free[:-5], free[-1]]
+
+
 def test_onnxruntime_without_statistics_tells_a_mean() -> None:
     found = binary_for(artefact("onnxruntime"), "x").read("Average inference time cost: 1.5 ms", run("model.onnx"))
     assert found is not None and (found.ms, found.statistic) == (1.5, "mean")

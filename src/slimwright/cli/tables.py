@@ -219,6 +219,7 @@ def exported(found: Export, width: int) -> RenderableType:
         Text(f"{found.model} on {found.target}, {threads}", style="bold"),
         table,
         *(Text(f"{each.runtime} {each.precision}: {each.why}") for each in found.artefacts if not each.passed),
+        *(Text(f"{each.runtime} {each.precision}: {note}") for each in found.artefacts for note in each.notes),
         Text(legend, style="dim"),
     )
 

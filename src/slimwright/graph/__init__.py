@@ -1,5 +1,6 @@
 """The network as data."""
 
+from slimwright.graph.free import alike, as_free_as, grown, larger_sizes
 from slimwright.graph.liveness import MemoryPlan, plan_memory
 from slimwright.graph.net import Net, Node, Ref, images_at_once, random_inputs, structure, zero_inputs
 from slimwright.graph.store import FILES, load_net, save_net
@@ -10,7 +11,11 @@ __all__ = [
     "Net",
     "Node",
     "Ref",
+    "alike",
+    "as_free_as",
+    "grown",
     "images_at_once",
+    "larger_sizes",
     "load_net",
     "plan_memory",
     "random_inputs",

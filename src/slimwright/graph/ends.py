@@ -1,9 +1,11 @@
 """How the file that a net was read from holds its inputs and outputs: what an artefact of the net keeps.
 
 In a net the batch is the first dimension of every input and output. A file may have the batch of an output elsewhere,
-as [T, N, C], or together with other things in one dimension, as [T * N, C].
+as [T, N, C], or together with other things in one dimension, as [T * N, C]. A file may leave sizes free, as a detector
+does with height and width; a net has them fixed, and knows whether any of its numbers follow from them.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,6 +44,24 @@ class Layout:
 BATCH_FIRST = Layout()
 
 
+BATCH = "batch"  # what artefacts call an open batch
+MOST_STEP = 128
+SIZE_NAME = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class FreeSize:
+    """A size of inputs that the file leaves free, which is the same at all its `places`: (input, dimension).
+
+    The net computes what the file does also where the size is larger by multiples of `step`; at sizes between, it does
+    so or refuses. A step of 0 says that numbers in the net follow from the size, which stays as it is.
+    """
+
+    name: str
+    places: tuple[tuple[int, int], ...]
+    step: int
+
+
 @dataclass(frozen=True)
 class Ends:
     """Names and layouts of inputs and outputs, in the net's order, and what else an artefact takes from the file."""
@@ -51,11 +71,22 @@ class Ends:
     layouts: tuple[Layout, ...]  # of each output
     open_batch: bool = False  # whether the file takes any number of images at once
     opset: int | None = None  # of an ONNX file
+    sizes: tuple[FreeSize, ...] = ()  # those that the file leaves free, besides the batch
 
     @property
     def names_alone(self) -> "Ends":
-        """The same names, for one image at a time, with the batch first."""
-        return replace(self, layouts=(BATCH_FIRST,) * len(self.outputs), open_batch=False, opset=None)
+        """The same names, for one image at a time, with the batch first, and of fixed sizes."""
+        return replace(self, layouts=(BATCH_FIRST,) * len(self.outputs), open_batch=False, opset=None, sizes=())
+
+    @property
+    def free(self) -> tuple[FreeSize, ...]:
+        """The sizes that are free in the net, too."""
+        return tuple(size for size in self.sizes if size.step)
+
+    @property
+    def fixed(self) -> "Ends":
+        """The same with no size free."""
+        return replace(self, sizes=tuple(replace(size, step=0) for size in self.sizes))
 
 
 def ends_of(found: Mapping[str, Any]) -> Ends:
@@ -65,4 +96,21 @@ def ends_of(found: Mapping[str, Any]) -> Ends:
     if len(layouts) != len(outputs) or min((min(one.outer, one.inner) for one in layouts), default=1) < 1:
         raise ValueError(f"{len(outputs)} outputs have the layouts {layouts}")
     opset = found["opset"]
-    return Ends(inputs, outputs, layouts, bool(found["open_batch"]), None if opset is None else int(opset))
+    sizes = tuple(map(_size_of, found.get("sizes", ())))  # nets of older versions have none
+    places = [place for size in sizes for place in size.places]
+    if len({size.name for size in sizes}) < len(sizes) or len(set(places)) < len(places):
+        raise ValueError(f"two of its free sizes have one name or one place: {sizes}")
+    if any(not 0 <= number < len(inputs) for number, _ in places):
+        raise ValueError(f"one of {len(places)} free sizes is of an input beyond the {len(inputs)} that there are")
+    return Ends(inputs, outputs, layouts, bool(found["open_batch"]), None if opset is None else int(opset), sizes)
+
+
+def _size_of(found: Mapping[str, Any]) -> FreeSize:
+    name, step = found["name"], found["step"]
+    places = tuple((number, axis) for number, axis in found["places"])
+    whole = all(type(n) is int for n in (step, *(n for place in places for n in place)))
+    if not isinstance(name, str) or not SIZE_NAME.fullmatch(name) or not places or not whole:
+        raise ValueError(f"a free size is {dict(found)}")
+    if not 0 <= step <= MOST_STEP or min(axis for _, axis in places) < 1:
+        raise ValueError(f"the free size '{name}' has the step {step} and the places {places}")
+    return FreeSize(name, places, step)

@@ -315,8 +315,13 @@ def structure(net: Net) -> dict[str, object]:
         ],
         "outputs": list(net.outputs),
         **({"encodings": {name: one.name for name, one in sorted(net.encodings.items())}} if net.encodings else {}),
-        **({"ends": asdict(net.ends)} if net.ends else {}),
+        **({"ends": _plain_ends(net.ends)} if net.ends else {}),
     }
+
+
+def _plain_ends(ends: Ends) -> dict[str, object]:
+    """Ends as JSON-ready data; where nothing is free they are what older versions wrote, with the same digest."""
+    return {key: value for key, value in asdict(ends).items() if key != "sizes" or value}
 
 
 def _check_inputs(net: Net, inputs: Sequence[Tensor]) -> None:

@@ -76,6 +76,9 @@ def _ends(found: Mapping[str, Any], net: Net) -> Ends | None:
     ends = ends_of(found["ends"])
     if (len(ends.inputs), len(ends.outputs)) != (len(net.inputs), len(net.outputs)):
         raise ModelError(f"its ends name {len(ends.inputs)} inputs and {len(ends.outputs)} outputs; it has others")
+    for size in ends.sizes:
+        if len({net.inputs[number].shape[axis : axis + 1] for number, axis in size.places} - {()}) != 1:
+            raise ModelError(f"its free size '{size.name}' is not one size of its inputs: {size.places}")
     return ends
 
 

@@ -32,6 +32,7 @@ from slimwright.measure import (
     Record,
     Timing,
     as_json,
+    decisions_on_sizes,
     expected_of,
     original_of,
     prove,
@@ -59,6 +60,7 @@ class Exported(Record):
     precision: Precision
     passed: bool
     why: str  # it did not pass; "" where it did
+    notes: list[str] = Field(default_factory=list)  # what became of sizes that the model's file leaves free
     files: dict[str, str] = Field(default_factory=dict)  # SHA-256 by path in the export's folder
     size_bytes: int | None = None
     conversion_s: float | None = None
@@ -205,6 +207,7 @@ def _converted(
                         "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in made.files},
                         "size_bytes": made.size_bytes,
                         "conversion_s": round(time.perf_counter() - began, 1),
+                        "notes": [f"{one.what}: {one.why}" for one in decisions_on_sizes(net, made)],
                     }
                 )
             except ConversionError as error:

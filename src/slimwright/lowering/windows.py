@@ -192,13 +192,18 @@ def _is_constant(node: Node) -> bool:
 
 
 def _crops(net: Net, node: Node, pad: tuple[int, ...]) -> tuple[list[Node], tuple[int, ...]]:
-    """The slices that take away what a padding says less than nothing of, and the padding that is left."""
+    """The slices that take away what a padding says less than nothing of, and the padding that is left.
+
+    Where a net is free of sizes, what a slice leaves at the end is counted from there.
+    """
+    is_free = net.ends is not None and bool(net.ends.free)
     shape, value = net[node.source].shape, node.arguments["self"]
     slices: list[Node] = []
     for k in range(len(pad) // 2):  # from the last dimension to the first
         dim, (before, behind) = len(shape) - 1 - k, pad[2 * k : 2 * k + 2]
         if min(before, behind) < 0:
-            ends: dict[str, Value] = {"start": max(-before, 0), "end": shape[dim] - max(-behind, 0), "step": 1}
+            end = (min(behind, 0) or None) if is_free else shape[dim] - max(-behind, 0)
+            ends: dict[str, Value] = {"start": max(-before, 0), "end": end, "step": 1}
             slices.append(Node(f"{node.name}_crop{dim}", "slice", {"self": value, "dim": dim, **ends}))
             value = Ref(slices[-1].name)
     return slices, tuple(max(n, 0) for n in pad)

@@ -63,6 +63,7 @@ from slimwright.measure.records import (
     artefact_of,
     said_of,
 )
+from slimwright.measure.sizes import decisions_on_sizes
 
 __all__ = [
     "ABOUT",
@@ -116,6 +117,7 @@ __all__ = [
     "as_data",
     "as_json",
     "compared",
+    "decisions_on_sizes",
     "drop_interval",
     "expected_of",
     "given_by",

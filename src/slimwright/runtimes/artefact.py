@@ -34,6 +34,7 @@ class Artefact:
     output_dtypes: tuple[str, ...] = ()
     input_names: tuple[str, ...] = ()  # what the files call each input; those without are taken in the files' order
     output_names: tuple[str, ...] = ()
+    free_sizes: tuple[tuple[str, int], ...] = ()  # sizes that the files leave free, and what they are in `shapes`
 
     @property
     def size_bytes(self) -> int:
@@ -71,6 +72,7 @@ class Written:
     files: tuple[str, ...]
     inputs: tuple[str, ...] = ()  # () where they have no names: they are in the net's order
     outputs: tuple[str, ...] = ()
+    free_sizes: tuple[tuple[str, int], ...] = ()  # sizes that the files leave free, and what they are in the net
 
 
 def name_in_job(number: int, path: Path) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from torch import Tensor
@@ -97,9 +97,10 @@ class Workshop:
                 output_dtypes=tuple(node.dtype for node in outputs),
                 input_names=tuple(answer["inputs"]),
                 output_names=tuple(answer["outputs"]),
+                free_sizes=tuple((name, size) for name, size in answer["free_sizes"]),
             )
 
-    def _answer(self, python: tuple[str, ...], scratch: Path, timeout_s: float) -> dict[str, list[str] | str]:
+    def _answer(self, python: tuple[str, ...], scratch: Path, timeout_s: float) -> dict[str, Any]:
         process = self._processes.get(python) or self._processes.setdefault(python, _Process(python))
         ended = process.run(scratch, timeout_s)
         if ended is not None:
@@ -108,7 +109,7 @@ class Workshop:
             if not (scratch / ANSWER).exists():
                 return {"error": ended}
         if (scratch / ANSWER).exists():
-            found: dict[str, list[str] | str] = json.loads((scratch / ANSWER).read_text())
+            found: dict[str, Any] = json.loads((scratch / ANSWER).read_text())
             return found
         return {"error": f"the converter {process.fate}: {_last_line(scratch / LOG)}"}
 

@@ -2,8 +2,8 @@
 
 FP32 models come from `torch.onnx`, INT8 ones from ONNX Runtime's own static quantizer (per-channel weights,
 activations calibrated on given inputs, QDQ format). A net that was read from an `.onnx` file keeps what its `ends` say:
-names, layouts, an open batch, and an opset that is no newer, where torch and onnx can write it. Of another net a file
-calls a single picture "image" and a single row of numbers "scores"; all else has the name that it has in the net.
+names, layouts, an open batch, free sizes, and an opset that is no newer, where torch and onnx can write it. Of another
+net a file calls a single picture "image" and a single row of numbers "scores"; all else has its name in the net.
 """
 
 import inspect
@@ -27,15 +27,16 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch.onnx._internal.exporter import _core as exporter
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from slimwright.errors import ProofError
-from slimwright.graph.ends import BATCH_FIRST
-from slimwright.graph.net import Net, Node, checked, zero_inputs
+from slimwright.errors import ModelError, ProofError
+from slimwright.graph.ends import BATCH, FreeSize
+from slimwright.graph.net import Net, zero_inputs
 from slimwright.lowering.decompositions import with_attention_spelled_out
 from slimwright.runtimes.artefact import Array, Written
+from slimwright.runtimes.file_layout import in_file_layout
+from slimwright.runtimes.free_sizes import computes_at_other_sizes, left_free, with_sizes_left_free
 
 OPSET = 18  # the oldest that torch.onnx writes
 OLDEST, OLDEST_INT8 = 11, 13  # that are converted to; INT8 has scales for each channel from 13 on
-BATCH = "batch"
 INPUT, OUTPUT = "image", "scores"
 GIVEN, FOUND = "slimwright_input_", "slimwright_output_"  # until the graph is written: no model has such names
 
@@ -51,40 +52,51 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
         (folder / "model-int8.onnx").replace(path)
     elif precision == "fp16":
         onnx.save(_in_half(onnx.load(path)), path)
-    return Written((path.name,), inputs, outputs)
+    free = left_free(path, net)
+    if free and precision != "fp32" and not computes_at_other_sizes(path, net):
+        assert net.ends is not None
+        return export(replace(net, ends=net.ends.fixed), folder, precision, calibration)
+    return Written((path.name,), inputs, outputs, free)
 
 
 def write_onnx(net: Net, path: Path, *, oldest: int = OLDEST) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Write a net as an FP32 ONNX model, for one image or for any number; return what it calls its inputs and outputs.
 
-    Raises ProofError where the exporter fails.
+    Sizes that are free in the net are free in the model where it then computes what the net does at others, too. Raises
+    ProofError where the exporter fails.
     """
+    _write(net, path, oldest)
+    if net.ends and net.ends.free and not _is_left_free(path, net):
+        fixed = path.read_bytes()
+        _write(net, path, oldest, free=net.ends.free)
+        if not _is_left_free(path, net):
+            path.write_bytes(fixed)
+    return end_names(net)
+
+
+def _write(net: Net, path: Path, oldest: int, *, free: Sequence[FreeSize] = ()) -> None:
+    """Write a net for the sizes that it has; the file computes the numbers that follow from those that are `free`."""
     inputs, outputs = end_names(net)
-    program = _program(in_file_layout(with_attention_spelled_out(net)), outputs, any_batch=_has_open_batch(net))
+    laid_out = in_file_layout(with_attention_spelled_out(net))
+    program = _program(laid_out, outputs, any_batch=_has_open_batch(net), free=free)
     _name_ends(program.model.graph, inputs, outputs)
     program.save(str(path), external_data=False)
     wanted = max(net.ends.opset, oldest) if net.ends and net.ends.opset else OPSET
     if _has_open_batch(net) or wanted < OPSET:
         onnx.save(_in_opset(_with_batch_named(onnx.load(path)), wanted), path)
-    return inputs, outputs
 
 
-def in_file_layout(net: Net) -> Net:
-    """Return the net with its outputs as its file has them; it is there to be exported, and for nothing else."""
-    taken, added, outputs = {node.name for node in net.nodes}, list[Node](), list[str]()
-
-    def free(name: str) -> str:
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        return name
-
-    layouts = net.ends.layouts if net.ends else (BATCH_FIRST,) * len(net.outputs)
-    for output, layout in zip(net.outputs, layouts, strict=True):
-        made = layout.nodes(net[output], free)
-        added += made
-        outputs.append(made[-1].name if made else output)
-    return checked(replace(net, nodes=(*net.nodes, *added), outputs=tuple(outputs))) if added else net
+def _is_left_free(path: Path, net: Net) -> bool:
+    """Leave the net's free sizes open in its file, if that then computes the same; say whether it is so."""
+    fixed = onnx.load(path)
+    try:
+        onnx.save(with_sizes_left_free(fixed, net), path)
+    except ModelError:
+        return False
+    if computes_at_other_sizes(path, net):
+        return True
+    onnx.save(fixed, path)
+    return False
 
 
 def with_names_alone(net: Net) -> Net:
@@ -102,13 +114,16 @@ def _has_open_batch(net: Net) -> bool:
     return net.ends is not None and net.ends.open_batch
 
 
-def _program(net: Net, outputs: Sequence[str], *, any_batch: bool) -> Any:
+def _program(net: Net, outputs: Sequence[str], *, any_batch: bool, free: Sequence[FreeSize] = ()) -> Any:
     """The exporter's program; for one image where it cannot have an open batch."""
     module, examples = net.to_module(), zero_inputs(net)
-    shapes = None
+    dims = [dict[int, Any]() for _ in examples]
+    for number, axis in (place for size in free for place in size.places):
+        dims[number][axis] = torch.export.Dim.AUTO
     if any_batch:  # two images, as a batch of one is taken for a number
         examples = tuple(tensor.expand(2, *tensor.shape[1:]).contiguous() for tensor in examples)
-        shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in examples)
+        dims = [{**each, 0: torch.export.Dim.DYNAMIC} for each in dims]
+    shapes = tuple(dims) if any(dims) else None
     try:
         with _quiet():
             program = _exporter()(
@@ -118,7 +133,7 @@ def _program(net: Net, outputs: Sequence[str], *, any_batch: bool) -> Any:
             )  # fmt: skip
     except Exception as error:  # torch.onnx raises errors of many unrelated kinds
         if any_batch:
-            return _program(net, outputs, any_batch=False)
+            return _program(net, outputs, any_batch=False, free=free)
         raise ProofError(f"torch.onnx cannot export the net: {_first_cause(error)}") from error
     assert program is not None
     return program

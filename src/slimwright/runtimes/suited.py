@@ -1,12 +1,15 @@
 """What a runtime cannot take, or takes slowly, in the form that it likes: a column of rewrites for each.
 
-Every rewrite computes the same up to float32 rounding, and gives back the same net where nothing applies.
+Every rewrite computes the same up to float32 rounding, and gives back the same net where nothing applies. One that
+brings in numbers that follow from a size that is free fixes the net's sizes.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
-from slimwright.graph import Net
+from slimwright.errors import ModelError
+from slimwright.graph import Net, alike, grown, larger_sizes
 from slimwright.lowering.decompositions import (
     with_attention_spelled_out,
     with_hardsigmoid_spelled_out,
@@ -56,9 +59,23 @@ FOR: Mapping[str, tuple[Rewrite, ...]] = {
 
 def suited(net: Net, runtime: str) -> Net:
     """Return the net as `runtime` takes it best; the same net if it does so already."""
-    suited = net
-    for rewrite in FOR[runtime]:
-        suited = rewrite(suited)
+    suited = _rewritten(net, runtime)
+    if suited.ends and suited is not net and not _is_free_of_sizes(net, suited, runtime):
+        suited = replace(suited, ends=suited.ends.fixed)
     if suited is not net and net.encodings and not net.float_layers:  # layers that are new are encoded as all are
         return suited.in_precision(net.precision)
     return suited
+
+
+def _rewritten(net: Net, runtime: str) -> Net:
+    for rewrite in FOR[runtime]:
+        net = rewrite(net)
+    return net
+
+
+def _is_free_of_sizes(net: Net, suited: Net, runtime: str) -> bool:
+    """True where the net at its other free sizes is rewritten alike, or has none."""
+    try:
+        return all(alike(_rewritten(grown(net, by), runtime), suited) for by in larger_sizes(net))
+    except ModelError:
+        return False

@@ -119,6 +119,7 @@ def benchmark(
         artefact.precision,
         threads,
         runs,
+        artefact.free_sizes,
     )
     try:
         link = f" && ln -s {shlex.quote(str(binary))} {shlex.quote(run.program)}" if there else ""

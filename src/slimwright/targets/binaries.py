@@ -27,6 +27,7 @@ class Run:
     precision: str
     threads: int
     runs: int
+    free_sizes: tuple[tuple[str, int], ...] = ()  # that the model leaves free, and what they are in the shapes
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,10 @@ def _mnn_basic_read(text: str, run: Run) -> Reading | None:
 
 
 def _onnxruntime_commands(run: Run) -> Sequence[Sequence[str]]:
-    """Times mode, threads, statistics, inputs made up."""
+    """Times mode, threads, statistics, inputs made up; a size that is free would be one."""
     program = [run.program, "-e", "cpu", "-m", "times", "-r", str(run.runs), "-x", str(run.threads), "-s", "-I"]
-    return ([*program, run.model],)
+    sizes = [word for name, size in run.free_sizes for word in ("-f", f"{name}:{size}")]
+    return ([*program, *sizes, run.model],)
 
 
 def _onnxruntime_read(text: str, run: Run) -> Reading | None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from slimwright.compute import usable
 from slimwright.data import Dataset
 from slimwright.errors import RequestError, SlimwrightError
-from slimwright.graph import Net
+from slimwright.graph import Net, as_free_as
 from slimwright.progress import Tell, silent
 from slimwright.tasks import Task
 from slimwright.techniques.factorise import FACTORISE
@@ -147,7 +147,8 @@ def applied(
     """Return the work after every step, as `apply` does: the net, and the data and task that it is judged by.
 
     With `cost_only` weights need not mean anything. `begun` keeps the work after each step, for recipes that begin in
-    the same way; net, data, task, techniques and device must be the same.
+    the same way; net, data, task, techniques and device must be the same. Sizes that were free in the original stay so
+    where the result gives outputs of the same shapes at others.
     """
     usable(device)
     if recipe.original not in (None, original.digest):
@@ -162,7 +163,8 @@ def applied(
         except SlimwrightError as error:
             raise RequestError(f"step {number} of the recipe ({step.step}): {error}") from error
         work = begun[so_far] = replace(work, checkpoint=checkpoint, tell=tell)
-    return work
+    net = as_free_as(work.draft.net, original)
+    return work if net is work.draft.net else replace(work, draft=replace(work.draft, net=net))
 
 
 def sentences(recipe: Recipe, techniques: Sequence[Technique] = TECHNIQUES) -> list[str]:

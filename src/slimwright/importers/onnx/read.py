@@ -6,6 +6,7 @@ Nothing in the file is run. Exact up to float32 rounding: the net computes what 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from slimwright.graph.net import Net
 from slimwright.importers.build import net_of_program
 from slimwright.importers.onnx.file import OnnxFile, OnnxInput, OnnxNode, read_file
 from slimwright.importers.onnx.fill import fillings
+from slimwright.importers.onnx.free import free_sizes, open_sizes
 from slimwright.importers.onnx.layouts import batch_first, layout_of
 from slimwright.importers.onnx.operators import OPERATORS
 from slimwright.importers.onnx.qlinear import taken_apart
@@ -35,6 +37,7 @@ def read_onnx(path: Path, *, seed: int | None = None, sizes: Sizes = ()) -> Net:
     With a `seed`, weights that are missing or all one number are drawn at random (see `fill.fillings`): for files that
     show an architecture only. The batch may be open or fixed in the file; the net runs at any. `sizes` fix the other
     dimensions that the file leaves open: [1, ...] by the input's name, or [...] without the batch for each in order.
+    The net's `ends` say which of these are free in the net, too.
 
     Raises ModelError and UnsupportedOp, naming the node, the field and what to do.
     """
@@ -48,8 +51,17 @@ def net_of_file(file: OnnxFile, *, sizes: Sizes = (), keeps_grids: bool = False)
     A quantized file is read as the float model that it stands for (see `quantized.py`); with `keeps_grids` the net
     rounds every value as the file does.
     """
-    file = sized(file, sizes)
-    _check_inputs(file)
+    given = sized(file, sizes)
+    _check_inputs(given)
+    if not open_sizes(file) or keeps_grids:
+        return _read(given, keeps_grids=keeps_grids, open_sizes=bool(open_sizes(file)))
+    net, again = _read(given, open_sizes=True), partial(_read, open_sizes=True, must_be_exact=True)
+    assert net.ends is not None
+    return replace(net, ends=replace(net.ends, sizes=free_sizes(file, net, again)))
+
+
+def _read(file: OnnxFile, *, open_sizes: bool, keeps_grids: bool = False, must_be_exact: bool = False) -> Net:
+    """The net in a file whose inputs have fixed sizes, though it may leave them open itself."""
     file = replace(file, nodes=taken_apart(file.nodes))
     quantized = next((node for node in file.nodes if node.op not in OPERATORS and "." in node.op), None)
     if quantized is not None:
@@ -61,7 +73,8 @@ def net_of_file(file: OnnxFile, *, sizes: Sizes = (), keeps_grids: bool = False)
             f"ONNX operator{'s' * (len(unknown) > 1)} {', '.join(sorted(unknown))} ({first.label} of {file.path}) "
             f"cannot be read; those that can are {', '.join(sorted(OPERATORS))}"
         )
-    graph = _Graph(file, keeps_grids=keeps_grids)
+    graph = _Graph(file, keeps_grids=keeps_grids, open_sizes=open_sizes)
+    graph.trace.must_be_exact = must_be_exact
     for node in file.nodes:
         graph.take(node)
     program, layouts = graph.program()
@@ -152,11 +165,11 @@ def _other_batches(file: OnnxFile) -> ModelError:
 class _Graph:
     """The values of a file's graph, by their ONNX names."""
 
-    def __init__(self, file: OnnxFile, *, keeps_grids: bool) -> None:
+    def __init__(self, file: OnnxFile, *, keeps_grids: bool, open_sizes: bool) -> None:
         self.file = file
         fixed = [entry.shape[0] for entry in file.inputs if isinstance(entry.shape[0], int)]
         most_bytes = MOST_MADE_BYTES + 8 * file.held_bytes
-        self.trace = Trace(fixed[0] if fixed else 1, not fixed, most_bytes, keeps_grids)
+        self.trace = Trace(fixed[0] if fixed else 1, not fixed, most_bytes, keeps_grids, open_sizes)
         self.values: dict[str, Operand] = {
             name: constant(tensor, name, learned=tensor.is_floating_point()) for name, tensor in file.constants.items()
         }

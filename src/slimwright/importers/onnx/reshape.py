@@ -60,6 +60,8 @@ def reshaped(step: Step, x: Flow, one: Sizes, two: Sizes | None, wish: int | Non
         raise ModelError(f"{list(x.shape)} does not fit into {one}")
     if axis is None:
         return step.call("reshape.default", x, tuple(one))
+    if step.trace.open_sizes and x.outer == 1 and (merged := _merged(x.shape, one)) and axis not in range(*merged):
+        return step.call("flatten.using_ints", x, merged[0], merged[1] - 1)
     outside = math.prod(x.shape[:axis]) * x.outer
     if two is not None and one != two:
         places = [place for place, (a, b) in enumerate(zip(one, two, strict=True)) if a != b]
@@ -74,6 +76,18 @@ def reshaped(step: Step, x: Flow, one: Sizes, two: Sizes | None, wish: int | Non
             raise UnsupportedOp("its shape takes the batch apart into other dimensions: images must not mix")
     sizes = tuple(-1 if at == place else size for at, size in enumerate(one))
     return replace(step.flow_call("reshape.default", x, sizes), outer=outer)
+
+
+def _merged(before: tuple[int, ...], after: Sizes) -> tuple[int, int] | None:
+    """Which dimensions, from one up to another, become one in a reshape; None where it does something else.
+
+    Said so, and not by the sizes that there are, it is free of them.
+    """
+    gone = len(before) - len(after)
+    start = next((at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after))
+    stop = start + gone + 1
+    fits = gone > 0 and start < len(after) and list(before[stop:]) == after[start + 1 :]
+    return (start, stop) if fits and math.prod(before[start:stop]) == after[start] else None
 
 
 def place_of_batch(outside: int, batch: int, sizes: Sizes, wish: int | None) -> tuple[int, int]:

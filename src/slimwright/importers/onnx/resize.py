@@ -3,7 +3,8 @@
 Nearest neighbours are exact in every mode: the index of each output's source is worked out by ONNX's formula, and
 where torch's kernel would pick the same ones it is used, otherwise a selection by index. So is linear resizing: with
 half pixels (torch's `align_corners=False`) and aligned corners by torch's kernel, otherwise as means of two picks.
-Cubic resizing is supported where torch computes the same.
+Cubic resizing is supported where torch computes the same. In a file that leaves sizes open, a scale of few binary
+digits stays a scale, which is exact at any size; all others become sizes.
 Source: the ONNX operator specifications of Resize (opsets 10 to 19) and Upsample (7 and 9).
 """
 
@@ -28,6 +29,8 @@ TRANSFORMS: dict[str, Callable[[Tensor, "Axis"], Tensor]] = {  # output place ->
     ),
     "align_corners": lambda at, axis: at * (axis.size - 1) / max(axis.out - 1, 1),
 }
+BINARY = 64.0  # a scale times this is a whole number, or a size times the scale may be rounded
+LONG = 4096  # of an axis on which the picks of a scale are compared
 TORCH_HAS = ("half_pixel", "pytorch_half_pixel", "align_corners")
 ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "round_prefer_floor": lambda place: torch.ceil(place - 0.5),
@@ -93,6 +96,8 @@ def _axes(x: Flow, scales: object, sizes: object) -> list[Axis]:
 
 
 def _nearest(step: Step, x: Flow, axes: list[Axis], transform: str, rounding: str) -> Operand:
+    if (scales := _at_any_size(step, axes)) is not None and all(_is_torchs(axis, transform, rounding) for axis in axes):
+        return step.call("upsample_nearest2d.vec", x, None, scales)
     picks, torch_picks = [], []
     for axis in axes:
         step.trace.afford(axis.out, torch.float32)
@@ -105,6 +110,20 @@ def _nearest(step: Step, x: Flow, axes: list[Axis], transform: str, rounding: st
     for place, pick in enumerate(picks, 2):
         result = step.call("index_select.default", result, place, constant(pick, f"{step.trace.about}.index"))
     return result
+
+
+def _at_any_size(step: Step, axes: list[Axis]) -> tuple[float, ...] | None:
+    """The scales, where the file leaves sizes open and they give the size that is wanted without rounding."""
+    exact = all((axis.scale * BINARY).is_integer() and axis.out == math.floor(axis.size * axis.scale) for axis in axes)
+    return tuple(axis.scale for axis in axes) if step.trace.open_sizes and len(axes) == 2 and exact else None
+
+
+def _is_torchs(axis: Axis, transform: str, rounding: str) -> bool:
+    """True where torch picks the same neighbours at a scale as ONNX does, on an axis as long as there are."""
+    long = Axis(LONG, math.floor(LONG * axis.scale), axis.scale)
+    at = torch.arange(long.out, dtype=torch.float32)
+    pick = ROUNDINGS[rounding](TRANSFORMS[transform](at, long)).clamp(0, LONG - 1)
+    return torch.equal(pick, (at * (1 / axis.scale)).floor().clamp(0, LONG - 1))
 
 
 def _linear(step: Step, x: Flow, axes: list[Axis], transform: str) -> Operand:
@@ -144,8 +163,12 @@ def _smooth(step: Step, x: Flow, mode: str, axes: list[Axis], transform: str) ->
     if any(axis.out == axis.size and axis.scale != 1 for axis in axes):
         raise UnsupportedOp("its scale moves pixels along an axis without changing its size, as no torch operator does")
     aligned = transform == "align_corners"
+    if (kept := _at_any_size(step, axes)) is not None:
+        return step.call(SMOOTH[mode], x, None, aligned, kept)
     if aligned or all(math.isclose(axis.scale, axis.out / axis.size) for axis in axes):
         return step.call(SMOOTH[mode], x, tuple(axis.out for axis in axes), aligned, None)
+    if step.trace.must_be_exact:
+        raise UnsupportedOp("a size times its scale is rounded, which runtimes do in different ways")
     return step.call(SMOOTH[mode], x, None, aligned, tuple(axis.scale for axis in axes))
 
 

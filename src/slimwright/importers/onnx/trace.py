@@ -35,6 +35,8 @@ class Trace:
     open_batch: bool
     most_bytes: int
     keeps_grids: bool = False  # whether quantized values are rounded as the file rounds them
+    open_sizes: bool = False  # whether the file leaves sizes besides the batch open
+    must_be_exact: bool = False  # whether what may round sizes in another way at some of them is refused
     names: Names = field(default_factory=Names)
     calls: dict[str, Made] = field(default_factory=dict)  # by the name of the result, in order
     about: str = "constant"  # what the next constant is for: the value that is being made

@@ -219,6 +219,10 @@ def depth_to_space(step: Step) -> Operand:
         raise ModelError(f"its {channels} channels cannot be split into blocks of {block}x{block}")
     if step.choice("mode", ("DCR", "CRD")) == "CRD":
         return step.call("pixel_shuffle.default", x, block)
+    if step.trace.open_sizes:  # reshapes would name the sizes of the image
+        order = torch.arange(channels).reshape(block**2, -1).T.reshape(-1)
+        x = step.flow_call("index.Tensor", x, (None, constant(order, f"{step.trace.about}.index")))
+        return step.call("pixel_shuffle.default", x, block)
     x = step.flow_call("reshape.default", x, (-1, block, block, channels // block**2, height, width))
     x = step.flow_call("permute.default", x, (0, 3, 4, 1, 5, 2))
     return step.call("reshape.default", x, (-1, channels // block**2, height * block, width * block))
