@@ -214,9 +214,9 @@ def read_original(path: Path, sizes: Sizes = ()) -> Original:
         inner = path / "net"
         return original_of(load_net(inner if (inner / "net.json").exists() else path), [])
     if not path.exists():
-        raise ModelError(
-            f"there is no model '{path}': no file and no folder of that name, and {unknown(str(path), ZOO)}"
-        )
+        named = len(path.parts) == 1 and path.suffix not in (".onnx", ".pt2", *PICKLES)  # perhaps one of the zoo
+        also = f", and {unknown(str(path), ZOO)}" if named else "; check the path"
+        raise ModelError(f"there is no model '{path}': no file and no folder of that name{also}")
     if _is_pickle(path):
         raise ModelError(
             f"{path} is a pickle, which can run code when it is opened. Save the model with torch.export.save as .pt2, "
