@@ -8,7 +8,7 @@ from slimwright.errors import ModelError
 
 @pytest.mark.parametrize("spec", ["models/resnet20", "resnet20.onnx", "net.pt2", "checkpoint.pth"])
 def test_a_path_that_leads_nowhere_is_no_name_of_the_zoo(spec: str) -> None:
-    with pytest.raises(ModelError, match="no file and no folder of that name; check the path$"):
+    with pytest.raises(ModelError, match=r"no file and no folder of that name; check the path$"):
         read_original(Path(spec))
 
 
