@@ -109,7 +109,7 @@ FULL = Extent(
     60,
 )
 QUICK = Extent(
-    Glyphs(classes=10, sizes={"train": 300, "calibration": 100, "validation": 100, "test": 200}),
+    Glyphs(classes=10, sizes={"train": 200, "calibration": 100, "validation": 100, "test": 100}),
     Schedule(epochs=1, rate=0.05, batch_size=64, seed=SEED),
     Schedule(epochs=1, rate=0.01, batch_size=64, seed=SEED),
     (520e6,),

@@ -82,10 +82,11 @@ class Extent:
     kinds: tuple[Kind, ...]
     shares: tuple[float, ...]
     runs: int  # of a timed model
+    turned: int | None  # layers that are factorised in turns; all
 
 
-FULL = Extent("glyphs:classes=10,train=2500", ("output", "tucker2", "cp", "cp4"), (0.7, 0.85), 100)
-QUICK = Extent("glyphs:classes=10,train=500,calibration=200,validation=100,test=500", ("output", "cp"), (0.85,), 20)
+FULL = Extent("glyphs:classes=10,train=2500", ("output", "tucker2", "cp", "cp4"), (0.7, 0.85), 100, None)
+QUICK = Extent("glyphs:classes=10,train=300,calibration=200,validation=100,test=300", ("output", "cp"), (0.85,), 20, 2)
 
 
 def main() -> None:
@@ -97,7 +98,7 @@ def main() -> None:
     data = load_data(extent.data, SEED)
     trained = list(trained_rows(data, extent, step))
     show(f"{NETWORK} on {data.name}, factorised", TRAINED, trained, sections=("kind", "share_removed"))
-    turns = list(turn_rows(data, step))
+    turns = list(turn_rows(data, extent, step))
     show(f"{QUOTED[0]}, {QUOTED[1]:.0%} removed, from evidence, in turns with training", TURNS, turns)
     said = {
         "data": data.name,
@@ -207,13 +208,14 @@ class Read:
         }
 
 
-def turn_rows(data: Dataset, step: int) -> Iterator[Row]:
+def turn_rows(data: Dataset, extent: Extent, step: int) -> Iterator[Row]:
     """Factorise the layers at the share quoted, from evidence, all at once, two at a time, and one at a time."""
     net = load_original(NETWORK, data, cache=CACHE).net
     whole = accuracy(net.to_module(), data, "test")
     factors = aligned(net, factors_at(net, *QUOTED), step)
     layers = {name: Ranks(kind=wanted.kind, ranks=wanted.ranks) for name, wanted in factors.items()}
-    names = list(layers)
+    names = list(layers)[: extent.turned]
+    layers = {name: layers[name] for name in names}
     for way, size in (("one-shot", len(names)), ("hybrid", 2), ("iterative", 1)):
         groups = [names[start : start + size] for start in range(0, len(names), size)]
         steps = in_turns(layers, groups, Tune(epochs=1, rate=TUNING.rate, seed=SEED), images=IMAGES)

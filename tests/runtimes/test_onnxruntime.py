@@ -127,3 +127,41 @@ def test_what_onnx_has_no_operator_for_is_told_by_its_first_cause(tmp_path: Path
     with pytest.raises(ProofError, match=r"^torch\.onnx cannot export the net: .*bessel_j0"):
         onnxruntime.write_onnx(capture(Bessel().eval(), SHAPE), tmp_path / "net.onnx")
     assert not (tmp_path / "net.onnx").exists()
+
+
+class Sequenced(nn.Module):
+    """Linear layers at every position, whose weights exporters store transposed under names of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 16), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, HW/4, 5]."""
+        y: Tensor = self.second(self.first(self.conv(x).relu().flatten(2).permute(0, 2, 1)).relu())
+        return y
+
+
+@pytest.mark.parametrize(("floating", "left"), [("first", "second"), ("second", "first")])
+def test_a_layer_stays_in_float_whatever_the_file_calls_its_weights(floating: str, left: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = capture(Sequenced().eval(), (3, 16, 16))
+    layers = {net.paths[node.name]: node.name for node in net.weighted()}
+    path, made = tmp_path / "net.onnx", tmp_path / "int8.onnx"
+    (name,), _ = onnxruntime.write_onnx(net, path)
+    seen = {name: torch.randn(8, 3, 16, 16).numpy()}
+    onnxruntime.quantize(path, made, seen, keep_float=onnxruntime.weights_of(net, [layers[floating]]))
+    stored = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(made).graph.initializer]
+
+    def whole(layer: str) -> bool:
+        weights = net.tensors[net[layers[layer]].tensors["weight"]].numpy()
+        return any(values.shape == weights.T.shape and bool((values == weights.T).all()) for values in stored)
+
+    assert whole(floating) and not whole(left)
+
+
+def test_weights_that_no_file_has_are_named(exported: Path, images: Tensor, tmp_path: Path) -> None:
+    with pytest.raises(ProofError, match="the file has no weights 'none', so their layer cannot stay in float"):
+        onnxruntime.quantize(
+            exported, tmp_path / "int8.onnx", {"image": images.numpy()}, keep_float={"none": torch.ones(3, 3).numpy()}
+        )

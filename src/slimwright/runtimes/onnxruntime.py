@@ -17,7 +17,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx.version_converter
 import onnxruntime as ort
 import torch
@@ -227,12 +229,15 @@ def _name_ends(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Non
         value.name = name
 
 
-def weights_of(net: Net, layers: Sequence[str]) -> tuple[str, ...]:
-    """Return what a file calls the weights of these layers."""
-    return tuple(net.key(net[name], "weight") for name in layers)
+def weights_of(net: Net, layers: Sequence[str]) -> dict[str, Array]:
+    """Return the weights of these layers, by what a file calls them if it does not store them transposed."""
+    nodes = [net[name] for name in layers]
+    return {net.key(node, "weight"): net.tensors[node.tensors["weight"]].numpy() for node in nodes}
 
 
-def quantize(fp32: Path, path: Path, calibration: Mapping[str, Array], *, keep_float: Sequence[str] = ()) -> None:
+def quantize(
+    fp32: Path, path: Path, calibration: Mapping[str, Array], *, keep_float: Mapping[str, Array] | None = None
+) -> None:
     """Write the INT8 model of an FP32 one, activations calibrated on what each input, by name, is given [N, ...].
 
     Layers that read one of the weights `keep_float` stay in float. Raises ProofError where one is not in the file.
@@ -243,14 +248,23 @@ def quantize(fp32: Path, path: Path, calibration: Mapping[str, Array], *, keep_f
         quantize_static(
             str(prepared), str(path), _Reader(calibration), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            nodes_to_exclude=_readers(onnx.load(prepared, load_external_data=False).graph, keep_float),
+            nodes_to_exclude=_readers(onnx.load(prepared).graph, keep_float or {}),
         )  # fmt: skip
 
 
-def _readers(graph: onnx.GraphProto, weights: Sequence[str]) -> list[str]:
-    """The names of the nodes that read these weights, each through a transposition perhaps."""
+def _readers(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> list[str]:
+    """The names of the nodes that read these weights, each through a transposition perhaps.
+
+    Exporters store a transposed weight under another name; it is known by its values.
+    """
     through = {node.output[0]: node.input[0] for node in graph.node if node.op_type in ("Transpose", "Identity")}
     found = {through.get(read, read): node.name for node in graph.node for read in node.input}
+    lost = {name: values.T for name, values in weights.items() if name not in found}
+    for tensor in graph.initializer if lost else ():
+        values = onnx.numpy_helper.to_array(tensor)
+        for name, transposed in lost.items():
+            if tensor.name in found and np.array_equal(values, transposed):
+                found.setdefault(name, found[tensor.name])
     missing = [name for name in weights if name not in found]
     if missing:
         raise ProofError(f"the file has no weights '{missing[0]}', so their layer cannot stay in float")
