@@ -65,7 +65,12 @@ def main() -> None:
                 keep(rows[subject.name], asked.rows)
     found = list(rows.values())
     show("Trained nets of many tasks, at half of their time", COLUMNS, found)
-    publish(asked, headline=headline(found), rows=found, environment=environment(*RUNTIME_PACKAGES, seed=SEED))
+    publish(
+        asked,
+        headline=headline(found),
+        rows=found,
+        environment={**environment(*RUNTIME_PACKAGES, seed=SEED), "tuning_minutes": asked.minutes},
+    )
 
 
 def options() -> argparse.Namespace:
@@ -130,13 +135,13 @@ def _macs(bundle: Bundle) -> float:
 
 
 def _proven(subject: Subject, bundle: Bundle, data: Dataset, out: Path) -> list[str]:
-    """The runtimes whose FP32 artefact of the tuned net passes its proof."""
+    """The runtimes whose artefact of the tuned net, in the precision that it has, passes its proof."""
     net = load_net(bundle.path / NET)
     task = task_for(data, [net[name].shape for name in net.outputs], net.run, subject.task(OUT))
     try:
         found = exporting.export(
             net,
-            exporting.Request(exporting.wanted(RUNTIMES, ["fp32"]), name=subject.name),
+            exporting.Request(exporting.wanted(RUNTIMES, [net.precision]), name=subject.name),
             data=data,
             out=out,
             task=task,
