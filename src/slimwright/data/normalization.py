@@ -10,11 +10,12 @@ from slimwright.data.preprocessing import LEVELS, Values
 
 @dataclass(frozen=True)
 class Normalization:
-    """The numbers of a normalization, one for each channel or one for all."""
+    """The numbers of a normalization, one for each channel or one for all, and what people call it."""
 
     mean: Values
     std: Values
     scale: float = LEVELS
+    said: str = ""
 
     def of(self, levels: Tensor) -> Tensor:
         """Return levels [N, C, H, W] normalized."""
@@ -25,3 +26,9 @@ class Normalization:
         """Return the levels of normalized images [N, C, H, W]."""
         mean, std = (torch.tensor(value).reshape(-1, 1, 1) for value in (self.mean, self.std))
         return (images * std + mean) * self.scale
+
+    @property
+    def text(self) -> str:
+        """As `described` reads it."""
+        mean, std = ("/".join(f"{number:.6g}" for number in values) for values in (self.mean, self.std))
+        return f"mean={mean},std={std}" + (f",scale={self.scale:g}" if self.scale != LEVELS else "")

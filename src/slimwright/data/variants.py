@@ -1,7 +1,7 @@
 """Other ways in which the same pictures may have been meant: what a model that does badly is tried with.
 
-Images are undone up to levels as shares of the largest one, 0..1, by the data set's own numbers, or by those that fit
-the values where it has none. A variant then normalizes them in another way, with the channels in another order, grey
+Images are undone up to levels, 0..255, by the data set's own numbers, or by those that fit the values where it has
+none. A variant then normalizes them in another way, with the channels in another order, grey
 or inverted. Exact up to float32 rounding.
 """
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from slimwright.data.batch import Batch, Inputs, like, tensors_of
 from slimwright.data.dataset import Dataset, whole
+from slimwright.data.normalization import Normalization
 from slimwright.data.preprocessing import LEVELS, MEAN, STD, Preprocessing, Values
 from slimwright.data.streamed import StreamedData
 
@@ -21,36 +22,10 @@ LUMA = (0.299, 0.587, 0.114)  # of ITU-R BT.601, as Pillow's "L"
 SLACK = 0.02  # by which levels of a guess may lie outside of 0..1
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """(level / scale - mean) / std, and what to call it."""
-
-    said: str
-    mean: Values
-    std: Values
-    scale: float = LEVELS
-
-    def of(self, shares: Tensor) -> Tensor:
-        """Return levels, given as shares of the largest, normalized."""
-        mean, std = (torch.tensor(value).reshape(-1, 1, 1) for value in (self.mean, self.std))
-        return (shares * (LEVELS / self.scale) - mean) / std
-
-    def undone(self, images: Tensor) -> Tensor:
-        """Return the levels of normalized images, as shares of the largest."""
-        mean, std = (torch.tensor(value).reshape(-1, 1, 1) for value in (self.mean, self.std))
-        return (images * std + mean) * (self.scale / LEVELS)
-
-    @property
-    def text(self) -> str:
-        """As `described` reads it."""
-        mean, std = ("/".join(f"{number:.6g}" for number in values) for values in (self.mean, self.std))
-        return f"mean={mean},std={std}" + (f",scale={self.scale:g}" if self.scale != LEVELS else "")
-
-
-IMAGENET = Normalization("ImageNet's mean and std", MEAN, STD)
-PLAIN = Normalization("levels as 0..1", (0.0,), (1.0,))
-WHOLE = Normalization("levels as 0..255", (0.0,), (1.0,), 1.0)
-HALF = Normalization("mean and std of 0.5", (0.5,), (0.5,))
+IMAGENET = Normalization(MEAN, STD, said="ImageNet's mean and std")
+PLAIN = Normalization((0.0,), (1.0,), said="levels as 0..1")
+WHOLE = Normalization((0.0,), (1.0,), 1.0, "levels as 0..255")
+HALF = Normalization((0.5,), (0.5,), said="mean and std of 0.5")
 # Caffe's: the means of levels in the order BGR that its published networks subtract. CIFAR-10's and MNIST's: over
 # their training images. What a grey picture has is the mean over ImageNet's three channels.
 COLOURS = (
@@ -58,15 +33,15 @@ COLOURS = (
     HALF,
     PLAIN,
     WHOLE,
-    Normalization("Caffe's means of levels", (103.939, 116.779, 123.68), (1.0,), 1.0),
-    Normalization("CIFAR-10's mean and std", (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+    Normalization((103.939, 116.779, 123.68), (1.0,), 1.0, "Caffe's means of levels"),
+    Normalization((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616), said="CIFAR-10's mean and std"),
 )
 GREYS = (
     HALF,
     PLAIN,
     WHOLE,
-    Normalization("MNIST's mean and std", (0.1307,), (0.3081,)),
-    Normalization("ImageNet's mean and std, grey", (0.449,), (0.226,)),
+    Normalization((0.1307,), (0.3081,), said="MNIST's mean and std"),
+    Normalization((0.449,), (0.226,), said="ImageNet's mean and std, grey"),
 )
 
 
@@ -87,28 +62,28 @@ class Turn:
     change: Callable[[Tensor], Tensor]
 
 
-def _grey(shares: Tensor) -> Tensor:
-    return torch.einsum("nchw,c->nhw", shares, torch.tensor(LUMA))[:, None].expand_as(shares)
+def _grey(levels: Tensor) -> Tensor:
+    return torch.einsum("nchw,c->nhw", levels, torch.tensor(LUMA))[:, None].expand_as(levels)
 
 
-AS_IS = Turn("", lambda shares: shares)
-FLIPPED = Turn("the other order of channels", lambda shares: shares.flip(1))
+AS_IS = Turn("", lambda levels: levels)
+FLIPPED = Turn("the other order of channels", lambda levels: levels.flip(1))
 GREY = Turn("grey in three channels", _grey)
-INVERTED = Turn("dark and bright exchanged", lambda shares: 1 - shares)
+INVERTED = Turn("dark and bright exchanged", lambda levels: LEVELS - levels)
 
 
 def numbers_of(data: Dataset, images: Tensor) -> Normalization | None:
     """Return how the images [N, C, H, W] of a data set were normalized; None where nothing fits their values."""
     if isinstance(data, StreamedData):
-        return Normalization("", data.mean, data.std, data.scale)
+        return Normalization(data.mean, data.std, data.scale)
     said = data.preprocessing
     if {"scale", "mean", "std"} <= said.keys():
         record: Mapping[str, Any] = said
         scale = record["scale"] * LEVELS / record.get("levels", LEVELS)
-        return Normalization("", tuple(record["mean"]), tuple(record["std"]), scale)
+        return Normalization(tuple(record["mean"]), tuple(record["std"]), scale)
     guesses = GREYS if images.shape[1] == 1 else COLOURS if images.shape[1] == 3 else (PLAIN, WHOLE, HALF)
     order = (PLAIN, WHOLE, *(one for one in guesses if one not in (PLAIN, WHOLE)))
-    return next((one for one in order if _fits(one.undone(images), images)), None)
+    return next((one for one in order if _fits(one.undone(images) / LEVELS, images)), None)
 
 
 def variants(data: Dataset, inputs: Inputs) -> Iterator[Variant]:
@@ -152,7 +127,7 @@ def placings(data: Dataset) -> Iterator[Placing]:
     for said, one in other.items():
         if one != how:
             made = data.remade(one)
-            yield Placing(said, _text(made, Normalization("", one.mean, one.std, one.scale)), made)
+            yield Placing(said, _text(made, Normalization(one.mean, one.std, one.scale)), made)
 
 
 def some_of(data: StreamedData, count: int) -> Batch:
@@ -181,7 +156,7 @@ def _text(
     data: Dataset,
     numbers: Normalization,
     own: Normalization | None = None,
-    turn: Turn = Turn("", lambda shares: shares),
+    turn: Turn = AS_IS,
 ) -> str:
     """What to write after --preprocessing."""
     if turn is INVERTED:  # (1 - x - mean) / std is (x - (1 - mean)) / -std
@@ -222,7 +197,7 @@ def _relative(numbers: Normalization, own: Normalization) -> Normalization:
         ),
         strict=True,
     )
-    return Normalization(numbers.said, tuple(mean), tuple(std), 1.0)
+    return Normalization(tuple(mean), tuple(std), 1.0, numbers.said)
 
 
 def _fits(shares: Tensor, images: Tensor) -> bool:
@@ -232,5 +207,5 @@ def _fits(shares: Tensor, images: Tensor) -> bool:
 
 
 def _same(one: Normalization, other: Normalization) -> bool:
-    probe = torch.linspace(0, 1, 6).reshape(1, 1, 2, 3).expand(1, 3, 2, 3)
+    probe = torch.linspace(0, LEVELS, 6).reshape(1, 1, 2, 3).expand(1, 3, 2, 3)
     return bool(torch.allclose(one.of(probe), other.of(probe), atol=0.05, rtol=0.02))
