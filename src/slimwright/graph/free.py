@@ -30,8 +30,10 @@ def grown(net: Net, by: Mapping[str, int]) -> Net:
 
 
 def larger_sizes(net: Net) -> list[dict[str, int]]:
-    """Return by how much each free size is larger where a net is looked at: two sets of sizes, none of them alike."""
-    free = net.ends.free if net.ends else ()
+    """Return by how much each free size is larger where a net is looked at: two sets, or none where no size is free."""
+    if not net.ends or not net.ends.free:
+        return []
+    free = net.ends.free
     return [{size.name: size.step * (count + number) for number, size in enumerate(free)} for count in LOOKED_AT]
 
 
