@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 from slimwright.errors import ModelError
 from slimwright.graph.ends import BATCH, MOST_STEP, SIZE_NAME, FreeSize
 from slimwright.graph.free import alike, grown
-from slimwright.graph.net import Net
+from slimwright.graph.net import Net, Node
 from slimwright.importers.onnx.file import OnnxFile
 from slimwright.importers.onnx.names import Names
 
@@ -60,8 +60,10 @@ def _wish(file: OnnxFile, number: int, axis: int) -> str:
 
 def free_sizes(file: OnnxFile, net: Net, read: Callable[[OnnxFile], Net]) -> tuple[FreeSize, ...]:
     """Return the sizes that a file leaves free, each with the step in which it is free in the net that was `read`."""
-    looked = _Looked(file, net, read)
-    found = {size.name: list[int]() for size in open_sizes(file)[:MOST]}  # how much larger ones gave the same net
+    assert net.ends is not None
+    sizes = open_sizes(file)
+    looked = _Looked(file, replace(net, ends=replace(net.ends, sizes=sizes)), read)
+    found = {size.name: list[int]() for size in sizes[:MOST]}  # how much larger ones gave the same net
     for step in (FIRST, *STEPS):
         for name, outcome in looked.each(tuple(found), step):
             if outcome == "same":
@@ -72,12 +74,12 @@ def free_sizes(file: OnnxFile, net: Net, read: Callable[[OnnxFile], Net]) -> tup
     apart = {name: FIRST * (number + 1) for number, name in enumerate(found)}
     if found and looked.at(apart) != "same":
         found = {}
-    return tuple(replace(size, step=min(found.get(size.name, (0,)))) for size in open_sizes(file))
+    return tuple(replace(size, step=min(found.get(size.name, (0,)))) for size in sizes)
 
 
 @dataclass(frozen=True)
 class _Looked:
-    """A file that is read at larger sizes than the given ones, at which it gave `net`."""
+    """A file that is read at larger sizes than the given ones, at which it gave `net`; its ends name those sizes."""
 
     file: OnnxFile
     net: Net
@@ -96,28 +98,20 @@ class _Looked:
     def at(self, by: Mapping[str, int]) -> Outcome:
         """Say what the net is to the file where sizes, by name, are larger by so much; "refused" is by the net."""
         try:
-            grown(self._with_sizes(), by)
+            larger = grown(self.net, by)
         except ModelError:
             return "refused"
         try:
-            found = self.read(self._larger(by))
+            found = self.read(self._for_inputs(larger.inputs))
         except ModelError:
             return "other"
         same = alike(found, self.net) and self._layouts(found) == self._layouts(self.net)
         return "same" if same else "other"
 
-    def _with_sizes(self) -> Net:
-        assert self.net.ends is not None
-        return replace(self.net, ends=replace(self.net.ends, sizes=open_sizes(self.file)))
-
-    def _larger(self, by: Mapping[str, int]) -> OnnxFile:
-        given = zip(self.file.inputs, self.net.inputs, strict=True)
-        shapes = [[entry.shape[0], *node.shape[1:]] for entry, node in given]
-        for size in open_sizes(self.file):
-            for number, axis in size.places:
-                shapes[number][axis] = int(shapes[number][axis]) + by.get(size.name, 0)
-        inputs = zip(self.file.inputs, shapes, strict=True)
-        return replace(self.file, inputs=tuple(replace(entry, shape=tuple(shape)) for entry, shape in inputs))
+    def _for_inputs(self, inputs: Sequence[Node]) -> OnnxFile:
+        given = zip(self.file.inputs, inputs, strict=True)
+        entries = (replace(entry, shape=(entry.shape[0], *node.shape[1:])) for entry, node in given)
+        return replace(self.file, inputs=tuple(entries))
 
     def _layouts(self, net: Net) -> object:
         return net.ends.layouts if net.ends else ()

@@ -53,9 +53,11 @@ def net_of_file(file: OnnxFile, *, sizes: Sizes = (), keeps_grids: bool = False)
     """
     given = sized(file, sizes)
     _check_inputs(given)
-    if not open_sizes(file) or keeps_grids:
-        return _read(given, keeps_grids=keeps_grids, open_sizes=bool(open_sizes(file)))
-    net, again = _read(given, open_sizes=True), partial(_read, open_sizes=True, must_be_exact=True)
+    leaves_open = bool(open_sizes(file))
+    net = _read(given, open_sizes=leaves_open, keeps_grids=keeps_grids)
+    if not leaves_open or keeps_grids:
+        return net
+    again = partial(_read, open_sizes=True, must_be_exact=True)
     assert net.ends is not None
     return replace(net, ends=replace(net.ends, sizes=free_sizes(file, net, again)))
 
