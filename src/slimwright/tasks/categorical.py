@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from slimwright.tasks.task import drawn_classes
+from slimwright.tasks.task import classes_drawn
 
 SLACK = 1e-2  # by which probabilities, in half precision, may fail to add up to 1
 LEAST = 1e-12  # probability
@@ -40,11 +40,9 @@ def divergence(found: Tensor, wanted: Tensor, dim: int) -> Tensor:
 
 def drawn_entropy(output: Tensor, dim: int, seeds: Sequence[torch.Generator]) -> Tensor:
     """Return the cross-entropies against classes that generators, one an image, draw, over the root of their number."""
-    likely = output.detach().cpu().double()
-    positions = [size for place, size in enumerate(output.shape) if place not in (0, dim)]
-    uniform = torch.stack([torch.rand(positions, dtype=torch.float64, generator=seed, device="cpu") for seed in seeds])
-    drawn = drawn_classes(likely, uniform, dim).unsqueeze(dim).to(output.device)
-    return -_log(output).gather(dim, drawn).sum() / math.sqrt(math.prod(positions))
+    drawn = classes_drawn(output.detach().cpu().double(), dim, seeds)  # [N, ...]
+    entropies = -_log(output).gather(dim, drawn.unsqueeze(dim).to(output.device))
+    return entropies.sum() / math.sqrt(drawn[0].numel())
 
 
 def _log(shares: Tensor) -> Tensor:

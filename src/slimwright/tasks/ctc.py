@@ -20,7 +20,7 @@ from slimwright.data import Dataset, Targets, tensors_of
 from slimwright.data.lines import PAD
 from slimwright.errors import DataError
 from slimwright.tasks.categorical import LEAST, class_dims
-from slimwright.tasks.task import Forward, Metric, Outputs, drawn_classes, seeds_of, shapes_said
+from slimwright.tasks.task import Forward, Metric, Outputs, classes_drawn, seeds_of, shapes_said
 
 BLANK = 0
 Measure = Literal["ctc", "character-error"]
@@ -80,8 +80,7 @@ class Ctc:
     def drawn_loss(self, outputs: Outputs, numbers: Tensor) -> Tensor:
         """Return the summed cross-entropy of each frame against a number drawn from its scores."""
         logs = _logs(outputs[0])
-        uniform = [torch.rand(logs.shape[1], dtype=torch.float64, generator=g) for g in seeds_of(numbers)]
-        drawn = drawn_classes(logs.detach().cpu().double().exp(), torch.stack(uniform), 2)  # [N, T]
+        drawn = classes_drawn(logs.detach().cpu().double().exp(), 2, seeds_of(numbers))  # [N, T]
         return F.nll_loss(logs.flatten(0, 1), drawn.flatten().to(logs.device), reduction="sum")
 
     def distance(self, outputs: Outputs, wanted: Outputs, temperature: float) -> Tensor:

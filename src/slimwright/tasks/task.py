@@ -129,6 +129,13 @@ def drawn_classes(likely: Tensor, uniform: Tensor, dim: int) -> Tensor:
     return below.sum(dim).clamp_max(likely.shape[dim] - 1)
 
 
+def classes_drawn(likely: Tensor, dim: int, seeds: Sequence[torch.Generator]) -> Tensor:
+    """Return a class for each position, which the generator of its image draws by probabilities along `dim`."""
+    positions = [size for place, size in enumerate(likely.shape) if place not in (0, dim)]
+    uniform = [torch.rand(positions, dtype=torch.float64, generator=seed, device="cpu") for seed in seeds]
+    return drawn_classes(likely, torch.stack(uniform), dim)
+
+
 def seeds_of(numbers: Tensor) -> list[torch.Generator]:
     """Return a generator for each of `numbers` [N], float64 from 0 to below 1; other numbers give other draws."""
     return [torch.Generator("cpu").manual_seed(int(number * 2**53)) for number in numbers.tolist()]
