@@ -135,11 +135,11 @@ def srcnn() -> nn.Module:
     )
 
 
-def espcn(scale: int = 3) -> nn.Module:
+def espcn(scale: int = 3, channels: int = 1) -> nn.Module:
     """Shi et al. 2016 (arXiv 1609.05158): what is enlarged last is put together of channels."""
     return nn.Sequential(
-        nn.Conv2d(1, 64, 5, padding=2), nn.Tanh(), nn.Conv2d(64, 32, 3, padding=1), nn.Tanh(),
-        nn.Conv2d(32, scale**2, 3, padding=1), nn.PixelShuffle(scale),
+        nn.Conv2d(channels, 64, 5, padding=2), nn.Tanh(), nn.Conv2d(64, 32, 3, padding=1), nn.Tanh(),
+        nn.Conv2d(32, channels * scale**2, 3, padding=1), nn.PixelShuffle(scale),
     )  # fmt: skip
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.kept_nets import in_memory
-from lib.other_tasks import block
-from slimwright.data import PARTS, ArrayData, Batch, Dataset, Part, glyphs, scenes, tensors_of
+from lib.other_tasks import block, espcn
+from slimwright.data import PARTS, ArrayData, Batch, Dataset, Part, glyphs, scenes, tensors_of, whole
 from slimwright.data.glyphs import parsed, parsed_scenes
 from slimwright.tasks import Task, forward_of, scored, task_for
 from slimwright.tasks.task import Forward
@@ -39,21 +39,6 @@ class Own:
         """The shapes of the inputs, without the batch."""
         inputs, _ = next(self.data().batches("calibration", 1))
         return [tuple(one.shape[1:]) for one in tensors_of(inputs)]
-
-
-class Espcn(nn.Module):
-    """Shi et al. 2016 (arXiv 1609.05158), in colours: what is doubled in size is put together of channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, 64, 5, padding=2), nn.ReLU(), nn.Conv2d(64, 32, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(32, 12, 3, padding=1), nn.PixelShuffle(2),
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W], normalized -> levels [N, 3, 2H, 2W] as 0..1."""
-        return self.layers(x)  # type: ignore[no-any-return]
 
 
 class Twins(nn.Module):
@@ -97,7 +82,7 @@ def corners() -> Dataset:
     data = scenes(parsed_scenes(f"boxes,glyphs=1,{SIZES}"), SEED)
     parts: dict[Part, Batch] = {}
     for part in PARTS:
-        images, boxes = next(data.batches(part, data.size(part)))
+        images, boxes = whole(data, part)
         (rows,) = tensors_of(boxes)
         places = rows[:, 0, 1:].reshape(-1, 2, 2)
         seen = (rows[:, :1, 0] >= 0).float()[..., None].expand(-1, 2, 1)
@@ -132,7 +117,7 @@ class _Held(ArrayData):
 
     @classmethod
     def of(cls, data: Dataset, task: str) -> "_Held":
-        parts = {part: next(data.batches(part, data.size(part))) for part in PARTS}
+        parts = {part: whole(data, part) for part in PARTS}
         return cls(data.name, data.labels, parts, data.preprocessing, task=task)
 
 
@@ -155,7 +140,7 @@ OWN = {
     "segmenter": Own(
         partial(build, "glyph-unet", classes=5), partial(drawn, "masks,classes=4"), Schedule(epochs=16, rate=0.1)
     ),
-    "super-resolution": Own(Espcn, partial(drawn, "double"), Schedule(epochs=10, rate=0.02)),
+    "super-resolution": Own(partial(espcn, 2, 3), partial(drawn, "double"), Schedule(epochs=10, rate=0.02)),
     "siamese": Own(Twins, pairs, Schedule(epochs=12, rate=0.05, label_smoothing=0)),
     "key points": Own(partial(Corners, 2), corners, Schedule(epochs=10, rate=0.02)),
 }

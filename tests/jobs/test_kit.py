@@ -221,26 +221,25 @@ def installed_onnxruntime(tmp_path_factory: pytest.TempPathFactory) -> list[str]
     return ["sh", "-c", f"cmake -B build -DONNXRUNTIME={home} . && cmake --build build && build/selftest ."]
 
 
+def assert_cpp_passes(bundle: Bundle, data: Dataset, command: list[str], home: Path) -> None:
+    """The kit is built and tests itself by a command, every sample within rounding."""
+    kit(bundle, "cpp", data, home)
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    errors = [float(found) for found in re.findall(r"error (\S+), as expected", done.stdout)]
+    assert len(errors) == min(SAMPLES, data.size("calibration")) and max(errors) < 1e-5
+
+
 @pytest.mark.parametrize("how", ["letterbox", "line"])
 def test_the_cpp_kit_runs_with_onnxruntime(
     how: str, made: Made, installed_onnxruntime: list[str], tmp_path: Path
 ) -> None:
-    bundle, data = made(how, "onnxruntime")
-    kit(bundle, "cpp", data, tmp_path / "kit")
-    done = subprocess.run(installed_onnxruntime, cwd=tmp_path / "kit", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    errors = [float(found) for found in re.findall(r"error (\S+), as expected", done.stdout)]
-    assert len(errors) == min(SAMPLES, data.size("calibration")) and max(errors) < 1e-5
+    assert_cpp_passes(*made(how, "onnxruntime"), installed_onnxruntime, tmp_path / "kit")
 
 
 @pytest.mark.parametrize("how", ["letterbox", "crop", "line"])
 def test_the_cpp_kit_gives_what_the_artefact_gave(how: str, made: Made, installed: list[str], tmp_path: Path) -> None:
-    bundle, data = made(how, "ncnn")
-    kit(bundle, "cpp", data, tmp_path / "kit")
-    done = subprocess.run(installed, cwd=tmp_path / "kit", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    errors = [float(found) for found in re.findall(r"error (\S+), as expected", done.stdout)]
-    assert len(errors) == min(SAMPLES, data.size("calibration")) and max(errors) < 1e-5
+    assert_cpp_passes(*made(how, "ncnn"), installed, tmp_path / "kit")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ keeps it. After a round that does not help the rate is halved; after two of thos
 as long as the first, tuning ends. The first round is always run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic
 
@@ -43,7 +43,8 @@ def _rounds(
         lengths.append(epochs)
         name = f"{_base(first)}, tuned for {sum(lengths)} epochs"
         began = monotonic()
-        made = evaluate(_further(best, name, Tune(epochs=epochs, rate=rate, seed=_seed(space, lengths))))
+        step = Tune(epochs=epochs, rate=rate, seed=space.tune.seed + len(lengths) - 1)
+        made = evaluate(_further(best, name, step))
         took_s = float(_taken(journal, made.key, began))
         left_s -= took_s
         yield made
@@ -54,11 +55,6 @@ def _rounds(
         epochs = min(2 * epochs, int(max(left_s, 0.0) / max(took_s / epochs, LEAST_S)))
     length = f"{sum(lengths)} epochs in {len(lengths)} rounds"
     _note(space, length, first, best if best is not first else made, best is not first)
-
-
-def _seed(space: Space, lengths: Sequence[int]) -> int:
-    """A seed of its own for each round."""
-    return space.tune.seed + len(lengths) - 1
 
 
 def _taken(journal: Journal, key: str, began: float) -> float:
