@@ -4,7 +4,6 @@ What is being written bears the process's number in its name: `.NAME.PID-RANDOM.
 nobody will finish it.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -102,17 +101,6 @@ def _unwritable(out: Path, error: OSError) -> RequestError:
     return RequestError(f"cannot write to {out}: {error.strerror}")
 
 
-@contextmanager
-def keeping(cache: Path | None) -> Iterator[Path]:
-    """Yield the folder for what is not to be computed again; one that goes with the job where nothing shall be kept."""
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-        yield cache
-        return
-    with tempfile.TemporaryDirectory(prefix="slimwright-") as folder:
-        yield Path(folder)
-
-
 def stamped(parent: Path, name: str) -> Path:
     """Return a new hidden folder for what becomes `name`, with this process's number in its name."""
     return Path(tempfile.mkdtemp(dir=parent, prefix=f".{name}.{os.getpid()}-", suffix=".part"))
@@ -144,8 +132,3 @@ def _runs(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def kept_at(folder: Path, kind: str, said: str) -> Path:
-    """Return where a folder keeps tensors of some kind: under a name that all that made them, `said`, gives."""
-    return folder / f"{kind}-{hashlib.sha256(said.encode()).hexdigest()[:24]}.safetensors"

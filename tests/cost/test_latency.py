@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from example_nets import net_of
 from slimwright.cost.latency import COLD, MOST_MISSED, LatencyTable, LayerShape, one_by_one, shape_of, with_channels
 from slimwright.graph import Net
 from slimwright.importers import capture
+from slimwright.kept import as_line, from_line
 
 CONV = LayerShape("conv2d", 16, 16, (3, 3), padding=(1, 1), input_size=(8, 8))
 DEPTHWISE = LayerShape("conv2d", 8, 8, (3, 3), padding=(1, 1), groups=8, input_size=(8, 8))
@@ -283,7 +285,13 @@ def test_a_cached_time_never_answers_for_another_identity(tmp_path: Path) -> Non
         "{}",
         '{"identity": IDENTITY}',
         '{"identity": IDENTITY, "milliseconds": 3}',
-        '{"identity": IDENTITY, "milliseconds": {"a": "fast"}}',
+        '{"identity": IDENTITY, "milliseconds": {"LAYER": "fast"}}',
+        '{"identity": IDENTITY, "milliseconds": {"LAYER": 0}}',
+        '{"identity": IDENTITY, "milliseconds": {"LAYER": 0.0}}',
+        '{"identity": IDENTITY, "milliseconds": {"LAYER": -1.0}}',
+        f'{{"identity": IDENTITY, "milliseconds": {{"LAYER": 1{"0" * 400}}}}}',
+        '{"identity": IDENTITY, "milliseconds": {"LAYER": 1e400}}',
+        '{"identity": IDENTITY, "milliseconds": {"LAYER": 1.5}}',  # a time that could be: without its checksum
     ],
 )
 def test_a_damaged_cache_is_measured_again(damage: str, tmp_path: Path) -> None:
@@ -291,7 +299,12 @@ def test_a_damaged_cache_is_measured_again(damage: str, tmp_path: Path) -> None:
     time = table.time(CONV)
     table.save()
     (path,) = tmp_path.iterdir()
-    path.write_text(damage.replace("IDENTITY", json.dumps(table.identity)))
+    (layer,) = from_line(path.read_text())["milliseconds"]
+    text = damage.replace("IDENTITY", json.dumps(table.identity)).replace('"LAYER"', json.dumps(layer))
+    with suppress(ValueError):  # what is no JSON, or infinite, cannot bear a checksum
+        if "1.5" not in text:
+            text = as_line(json.loads(text))
+    path.write_text(text)
     watch = Stopwatch()
     again = LatencyTable(one_by_one(watch), tmp_path, {"runtime": "one"})
     assert again.time(CONV) == time and watch.asked

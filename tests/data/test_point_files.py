@@ -134,5 +134,5 @@ def test_a_picture_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="leads out of"):
             point_file(path, PLAIN)
     path.write_text("{")
-    with pytest.raises(DataError, match="is not COCO's JSON of keypoints: the file: Invalid JSON"):
+    with pytest.raises(DataError, match="is not COCO's JSON of keypoints: content: Invalid JSON"):
         point_file(path, PLAIN)

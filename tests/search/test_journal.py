@@ -1,6 +1,5 @@
 """What a journal keeps of a job that is killed at any moment."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slimwright.kept import as_line
 from slimwright.search import key_of, open_journal
 from slimwright.search.journal import JOURNAL
 
@@ -105,8 +105,37 @@ def test_a_key_is_that_of_everything_that_shapes_a_result() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"[]\n", b"{}\n", b'{"key": 1, "result": {}}\n', b'{"key": "a", "result": 3}\n', b"\xff\n"]
+    "line",
+    [
+        b"[]\n",
+        b"{}\n",
+        *(as_line(entry).encode() + b"\n" for entry in ([], {}, {"key": 1, "result": {}}, {"key": "b", "result": 3})),
+        as_line({"key": "b", "result": {"loss": 1.5}}).replace("1.5", "1.4").encode() + b"\n",  # its checksum stays
+        b"\xff\n",
+    ],
 )
 def test_a_line_that_is_none_of_a_journals_ends_it(line: bytes, tmp_path: Path) -> None:
-    (tmp_path / JOURNAL).write_bytes(json.dumps({"key": "a", "result": {}}).encode() + b"\n" + line)
+    (tmp_path / JOURNAL).write_bytes(as_line({"key": "a", "result": {}}).encode() + b"\n" + line)
+    assert list(open_journal(tmp_path).results) == ["a"]
+
+
+def test_a_result_whose_files_were_changed_is_dropped_with_all_that_follows(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    for key in "abc":
+        with journal.writing(key) as folder:
+            (folder / "net").mkdir()
+            (folder / "net" / "weights").write_bytes(b"123")
+        journal.add(key, {})
+    assert list(open_journal(tmp_path).results) == ["a", "b", "c"]
+    (journal.files("b") / "net" / "weights").write_bytes(b"124")
+    assert list(open_journal(tmp_path).results) == ["a"]
+    assert list(open_journal(tmp_path).results) == ["a"]
+
+
+def test_files_that_are_no_longer_kept_take_no_result_away(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    with journal.writing("a") as folder:
+        (folder / "weights").write_bytes(b"123")
+    journal.add("a", {})
+    journal.keep_files_of([])
     assert list(open_journal(tmp_path).results) == ["a"]

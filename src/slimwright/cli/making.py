@@ -141,11 +141,12 @@ def apply(
     as_json: JsonOption = False,
 ) -> None:
     """Take the steps of a recipe, any techniques in any order, and save the net."""
-    from slimwright.atomic import appearing, kept_at
+    from slimwright.atomic import appearing
     from slimwright.cli import tables
     from slimwright.cli.sources import load_data, load_original
     from slimwright.graph import FILES, save_net
     from slimwright.jobs.apply import applied_sides
+    from slimwright.kept import kept_at
     from slimwright.techniques import applied, load_recipe
 
     wanted = load_recipe(recipe)

@@ -17,12 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
-from slimwright.atomic import kept_at, replacing
 from slimwright.compute import usable
 from slimwright.data import (
     Dataset,
@@ -57,8 +54,10 @@ from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import load_net
 from slimwright.importers import Sizes, read_pt2, weights_for
 from slimwright.jobs.given import shapes_of
+from slimwright.kept import kept_at, kept_tensors, write_tensors
 from slimwright.measure import Original, original_file, original_of
 from slimwright.progress import Event, Tell, silent
+from slimwright.reading import plain, stored_tensors
 from slimwright.tasks import Making, Task, forward_of, task_for
 from slimwright.train import Schedule, fit
 from slimwright.zoo import CLASSIFICATION, ZOO, build, unknown
@@ -242,17 +241,16 @@ def _trained(name: str, data: Dataset, schedule: Schedule, cache: Path | None, *
     model = _zoo(name, data)
     said = json.dumps([name, data.name, part_fingerprint(data, "train"), asdict(schedule)])
     path = kept_at(cache, name, said) if cache else None
-    if path and path.exists():
-        return _weighted(model, path)
+    if path and (found := kept_tensors(path, said)):
+        model.load_state_dict(found[0])
+        return model.eval()
     forward = forward_of(model)
     shapes = [tuple(output.shape) for output in forward(torch.zeros(1, *data.image_shape, device="cpu"))]
     task = task_for(data, shapes, forward)
     partial = path.with_suffix(".partial") if path else None
     fit(model.to(device), data, schedule, task=task, checkpoint=partial, tell=tell).cpu()
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            safetensors.torch.save_file({k: t.contiguous() for k, t in model.state_dict().items()}, temporary)
+        write_tensors(path, model.state_dict(), {"key": said})
     return model
 
 
@@ -272,17 +270,14 @@ def _zoo(name: str, data: Dataset) -> nn.Module:
 
 def _weighted(model: nn.Module, path: Path, tell: Tell = silent) -> nn.Module:
     """Load weights from a safetensors file, or from one of `torch.save`, of which nothing is run."""
+    plain(path, "a file of weights", ModelError)
     try:
         if _is_pickle(path):
             found = weights_for(model, path)
             model.load_state_dict(found.tensors, strict=False)
             tell(Event("load", 1, 1, found.said))
         else:
-            model.load_state_dict(safetensors.torch.load_file(path))
-    except FileNotFoundError as error:
-        raise ModelError(f"there are no weights at {path}") from error
-    except safetensors.SafetensorError as error:
-        raise ModelError(f"{path} is not a safetensors file: {error}") from error
+            model.load_state_dict(stored_tensors(path, "a safetensors file", ModelError)[0])
     except RuntimeError as error:
         detail = " ".join(line.strip() for line in str(error).splitlines()[1:3])
         raise ModelError(f"the weights in {path} do not fit the model: {detail}") from error
@@ -306,7 +301,7 @@ def _called(spec: str, kind: type[RequestError]) -> Any:
 
 
 def _is_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
+    with plain(path, "a model", ModelError).open("rb") as file:
         if file.read(1) == b"\x80":
             return True
     if path.suffix in PICKLES:

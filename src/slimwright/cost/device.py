@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from slimwright.errors import ProfileError
+from slimwright.reading import reading, text_of
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -28,6 +29,7 @@ SOURCES = {
     "unverified": "stated without the document at hand",
     "estimate": "a guess, and on what it rests",
 }
+MOST_CORES = 100_000  # of one kind
 UNCERTAIN = ("unverified", "estimate")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -63,7 +65,7 @@ class Fact(_Sourced):
 class Count(_Sourced):
     """A whole number and where it is from."""
 
-    value: Annotated[int, Field(gt=0)]
+    value: Annotated[int, Field(gt=0, le=MOST_CORES)]
 
 
 class Lengths(_Sourced):
@@ -160,16 +162,12 @@ def load_device(spec: str | Path) -> Device:
                 f"there is no device '{spec}'; {meant}There are {', '.join(device_names())}; or name a .toml file"
             )
         path = FOLDER / f"{spec}.toml"
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ProfileError(f"cannot read the device profile {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProfileError(f"the device profile {path} is no TOML: {error}") from error
-    try:
-        return Device.model_validate(found)
-    except ValidationError as error:
-        raise ProfileError(f"the device profile {path} is not valid: {_fault(error)}") from error
+    with reading(path, "a device profile", ProfileError):
+        found = tomllib.loads(text_of(path, "a device profile", ProfileError))
+        try:
+            return Device.model_validate(found)
+        except ValidationError as error:
+            raise ProfileError(f"the device profile {path} is not valid: {_fault(error)}") from error
 
 
 def load_devices() -> list[Device]:

@@ -21,8 +21,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from slimwright.atomic import replacing
 from slimwright.graph.net import Net, Node
+from slimwright.kept import keep_json, kept_json
 from slimwright.progress import Event, Tell, silent
 
 
@@ -156,19 +156,18 @@ class LatencyTable:
     def save(self) -> None:
         """Write what was measured; nothing if the table has no path."""
         if self._path and self.measured:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._path) as temporary:
-                temporary.write_text(json.dumps({"identity": self.identity, "milliseconds": self._times}, indent=1))
+            keep_json(self._path, {"identity": self.identity, "milliseconds": self._times})
 
     def _read(self) -> dict[str, float]:
-        try:
-            found = json.loads(self._path.read_text()) if self._path else {}
-        except (OSError, ValueError, RecursionError):
-            return {}
+        found = kept_json(self._path) if self._path else None
         if not isinstance(found, dict) or found.get("identity") != self.identity:
             return {}
         times = found.get("milliseconds")
-        return {k: ms for k, ms in times.items() if isinstance(ms, (int, float))} if isinstance(times, dict) else {}
+        return {k: ms for k, ms in times.items() if _is_time(ms)} if isinstance(times, dict) else {}
+
+
+def _is_time(ms: object) -> bool:
+    return isinstance(ms, float) and 0 < ms < math.inf
 
 
 def shape_of(net: Net, node: Node) -> LayerShape:

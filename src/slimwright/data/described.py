@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from slimwright.data import files
 from slimwright.data.preprocessing import Channels, Fit, Preprocessing
 from slimwright.data.published import HUGGING_FACE, TIMM, HuggingFace, Timm
 from slimwright.errors import DataError
+from slimwright.reading import reading, text_of
 
 T = TypeVar("T", bound=BaseModel)
 SUFFIXES = (".json", ".toml")
@@ -150,12 +150,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(
             f"there is no file '{path}' with a preprocessing; give one, or a text such as mean=0.5,std=0.5,channels=BGR"
         )
-    text = "\n".join(files.lines(path.parent, path))
-    try:
-        found = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (ValueError, RecursionError) as error:
-        kind = "TOML" if path.suffix == ".toml" else "JSON"
-        raise DataError(f"{path} is not {kind}: {error}; a preprocessing is read from .json or .toml") from error
+    kind = "TOML" if path.suffix == ".toml" else "JSON"
+    with reading(path, f"{kind} with a preprocessing", DataError):
+        text = text_of(path, f"{kind} with a preprocessing", DataError)
+        found = tomllib.loads(text) if kind == "TOML" else json.loads(text)
     if not isinstance(found, dict):
         raise DataError(f"{path} holds a {type(found).__name__}; a preprocessing is an object with names and values")
     return found

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from slimwright.errors import DataError
+from slimwright.reading import text_of
 
 MOST_BYTES = 4_000_000  # of a file of names
 SHOWN = 5  # names in an error
@@ -18,12 +19,7 @@ def class_names(text: str) -> tuple[str, ...]:
     """
     path = Path(text)
     if path.is_file():
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{path} is larger than {MOST_BYTES} bytes; a file of class names has one on each line")
-        try:
-            found = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not a file of class names, one on each line: {error}") from error
+        found = text_of(path, "a file of class names, one on each line", DataError, MOST_BYTES).splitlines()
     elif path.suffix in (".txt", ".names", ".labels"):
         raise DataError(f"there is no file {path}; give a file of class names, or the names with commas between them")
     else:

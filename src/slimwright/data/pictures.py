@@ -1,9 +1,7 @@
 """Decode a picture file that came from elsewhere. Transparency is dropped; of several frames the first counts."""
 
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,8 +22,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MOST_PIXELS = 64_000_000  # of one picture: 192 MB when it is decoded
 MOST_BYTES = 64 * 2**20  # of one file
 JPEG_END, TAIL_BYTES = b"\xff\xd9", 2**16  # the marker that ends a picture; what cameras write behind it may be long
-FAULTS = (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error, KeyError, IndexError, TypeError)
-"""What Pillow raises for damaged files; the last three by its TIFF plugin."""
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # modes with more than 8 bits
 
 
@@ -59,7 +55,9 @@ def opened(root: Path, path: Path, use: Callable[[Image.Image], T], *, deep: boo
                 return use(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path} claims more pixels than the limit of {MOST_PIXELS}; make it smaller") from error
-    except FAULTS as error:
+    except DataError:
+        raise
+    except Exception as error:  # a decoder raises what it likes for bytes that it cannot read
         raise DataError(f"{path} cannot be read as {', '.join(FORMATS)}: {error}; replace or remove it") from error
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from slimwright.data import files
@@ -29,6 +29,7 @@ from slimwright.data.preprocessing import Preprocessing
 from slimwright.data.streamed import Numbers, Share, StreamedData, of_pictures, parted
 from slimwright.data.table import Table, read_table
 from slimwright.errors import DataError
+from slimwright.reading import reading
 
 ROOMY = 1.25  # of a box
 JSON_BYTES = 2**30  # COCO's own largest file has 250 MB
@@ -135,12 +136,8 @@ class _Coco(_Read):
 
 def _of_coco(path: Path) -> tuple[tuple[str, ...], list[Marked]]:
     """The points' names, and the annotations that have any of them."""
-    try:
+    with reading(path, "COCO's JSON of keypoints", DataError):
         read = _Coco.model_validate_json(files.text(path.parent, path, JSON_BYTES))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(f"{path} is not COCO's JSON of keypoints: {where}: {first['msg']}; correct it") from error
     pictures = {image.id: path.parent / image.file_name for image in read.images}
     used = [one for one in read.annotations if any(one.keypoints[2::3]) and not one.iscrowd]
     if not used:

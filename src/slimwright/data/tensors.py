@@ -13,13 +13,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import safetensors
 import torch
 from torch import Tensor
 
 from slimwright.data.batch import Inputs, Targets, tensors_of
 from slimwright.data.dataset import ArrayData, split
 from slimwright.errors import DataError
+from slimwright.reading import stored_tensors
 
 Tensors = Mapping[str, Tensor]
 
@@ -41,13 +41,7 @@ def tensor_file(path: Path, seed: int = 0) -> ArrayData:
 
 
 def _read(path: Path) -> tuple[Tensors, Mapping[str, str]]:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise DataError(f"there is no data set at {path}") from error
-    except (OSError, safetensors.SafetensorError) as error:
-        raise DataError(f"{path} is not a safetensors file: {error}") from error
+    return stored_tensors(path, "a safetensors file", DataError)
 
 
 def _inputs(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> Inputs:

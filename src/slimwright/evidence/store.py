@@ -5,12 +5,13 @@ import json
 from pathlib import Path
 from time import monotonic
 
-import safetensors
 import torch
 
 from slimwright.data import Batch, fingerprint
 from slimwright.errors import DataError
 from slimwright.evidence.sums import FORMAT, ROLES, Evidence, LayerSums, shapes_of
+from slimwright.kept import read_tensors
+from slimwright.reading import reading
 
 EVERY_BATCHES, EVERY_S = 32, 30.0  # whichever is first
 S_PER_BYTE = 3e-7  # at least, from one time to the next: a ResNet-50's sums are a gigabyte, and take 20 s to write
@@ -23,22 +24,19 @@ def load_evidence(path: Path) -> Evidence:
 
 def _read(path: Path) -> tuple[Evidence, dict[str, str]]:
     """The evidence in a file, and its metadata."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            notes = dict(file.metadata() or {})
-            if notes.get("format") != FORMAT:
-                raise DataError(f"{path} is no saved evidence: its format is {notes.get('format')!r}, not {FORMAT!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    what = "saved evidence"
+    tensors, notes = read_tensors(path, what, DataError)
+    if notes.get("format") != FORMAT:
+        raise DataError(f"{path} is not saved evidence: its format is {notes.get('format')!r}, not {FORMAT!r}")
+    with reading(path, what, DataError):
         groups = tuple(tuple(group) for group in json.loads(notes["groups"]))
         skipped = dict(json.loads(notes["skipped"]))
         images, taylor_images = tensors.pop("images"), tensors.pop("taylor_images")
         names = dict.fromkeys(name.rpartition("/")[0] for name in tensors)
         layers = {name: LayerSums(**{role: tensors.pop(f"{name}/{role}") for role in ROLES}) for name in names}
         found = Evidence(notes["net"], images, layers, groups, taylor_images, skipped)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, safetensors.SafetensorError) as error:
-        raise DataError(f"{path} is no saved evidence: {error}") from error
     if fault := _fault(found) or ("tensors beyond those of its layers" if tensors else ""):
-        raise DataError(f"{path} is no saved evidence, or it is damaged: {fault}")
+        raise DataError(f"{path} is not saved evidence, or is damaged: {fault}")
     return found, notes
 
 

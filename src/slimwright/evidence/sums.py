@@ -5,12 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import safetensors.torch
 from torch import Tensor
 
-from slimwright.atomic import replacing
 from slimwright.errors import DataError
 from slimwright.graph.net import Net
+from slimwright.kept import write_tensors
 
 FORMAT = "slimwright-evidence 3"
 
@@ -110,9 +109,7 @@ class Evidence:
             "groups": json.dumps(self.groups),
             "skipped": json.dumps(dict(self.skipped)),
         }
-        with replacing(path) as temporary:
-            tensors = {name: tensor.cpu().contiguous() for name, tensor in self.tensors().items()}
-            safetensors.torch.save_file(tensors, temporary, {**(notes or {}), **told})
+        write_tensors(path, self.tensors(), {**(notes or {}), **told})
 
 
 def merged(parts: Iterable[Evidence]) -> Evidence:

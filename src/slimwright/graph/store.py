@@ -22,6 +22,7 @@ from slimwright.graph.ends import Ends, ends_of
 from slimwright.graph.net import Net, checked, structure
 from slimwright.graph.node import Node, Ref, Value
 from slimwright.graph.ops import op_of
+from slimwright.reading import json_of, reading, stored_tensors
 
 FORMAT, VERSION = "slimwright-net", 1
 FILES = ("net.json", "net.safetensors")
@@ -39,17 +40,13 @@ def save_net(net: Net, folder: Path) -> None:
 
 def load_net(folder: Path) -> Net:
     """Return the net saved in `folder`. Raises ModelError, naming the file and the fault."""
-    try:
-        found = json.loads((folder / "net.json").read_text())
-        tensors = safetensors.torch.load_file(folder / "net.safetensors")
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder} holds no saved net: {error.filename} is missing") from error
-    except (ValueError, RecursionError, safetensors.SafetensorError) as error:
-        raise ModelError(f"the net in {folder} is damaged: {error}") from error
-    try:
+    for name in FILES:
+        if not (folder / name).exists():
+            raise ModelError(f"{folder} holds no saved net: {folder / name} is missing")
+    with reading(folder / "net.json", "a saved net", ModelError):
+        found = json_of(folder / "net.json", "a saved net", ModelError)
+        tensors, _ = stored_tensors(folder / "net.safetensors", "the tensors of a saved net", ModelError)
         return net_of(found, tensors)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ModelError(f"{folder / 'net.json'} is not a saved net: {error!r}") from error
 
 
 def net_of(found: Mapping[str, Any], tensors: Mapping[str, Any]) -> Net:

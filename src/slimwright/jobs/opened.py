@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from slimwright.atomic import appearing, keeping
+from slimwright.atomic import appearing
 from slimwright.compute import usable
 from slimwright.data import Dataset
 from slimwright.graph import Net
@@ -20,6 +20,7 @@ from slimwright.jobs.embedded import embedded
 from slimwright.jobs.given import check_place, context_of, given_of, shapes_of
 from slimwright.jobs.setups import check_setup
 from slimwright.jobs.stages import Stages
+from slimwright.kept import keeping
 from slimwright.measure import Original, original_of
 from slimwright.progress import Tell, told
 from slimwright.runtimes import Workshop, lent

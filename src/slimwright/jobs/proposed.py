@@ -1,15 +1,17 @@
 """What can be done to a network: it is observed once, and every technique offers its knobs, priced."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimwright.atomic import kept_at
 from slimwright.cost import Budget
 from slimwright.coupling import couple
+from slimwright.errors import DataError
 from slimwright.evidence import FORMAT, Evidence, load_evidence, observe
 from slimwright.jobs.bench import Bench
 from slimwright.jobs.stages import Stages
+from slimwright.kept import kept_at
 from slimwright.measure import Decision, Outcome
 from slimwright.progress import Event
 from slimwright.runtimes.known import RUNTIMES
@@ -66,7 +68,7 @@ def observed(bench: Bench, cache: Path, seed: int) -> Evidence:
     given = bench.given
     said = json.dumps([FORMAT, given.net.digest, bench.context["calibration"], bench.context["task"], seed])
     path = kept_at(cache, "evidence", said)
-    if path.exists():
+    with suppress(DataError):  # what is missing or damaged is observed again
         return load_evidence(path)
     evidence = observe(
         given.net,

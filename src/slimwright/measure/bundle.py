@@ -17,16 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from slimwright.errors import BundleError
 from slimwright.measure.notebook import html_of
 from slimwright.measure.record import Record
 from slimwright.measure.records import DataCard, Decision, DropInterval, Parity, TaskCard, Timing
+from slimwright.reading import data_of, reading
 from slimwright.runtimes import Artefact, Precision
 from slimwright.tasks import Metric
 from slimwright.techniques import TECHNIQUES, Recipe, Technique, recipe_type
-from slimwright.techniques.recipe import FILE, fault
+from slimwright.techniques.recipe import FILE
 
 RECIPE, MANIFEST, REPORT, NET, ABOUT = FILE, "manifest.json", "report.html", "net", "about.json"
 STEMS = {"original": "original", "result": "model"}  # of the artefacts' files
@@ -174,15 +175,15 @@ class Bundle:
 
 def load_bundle(path: Path, techniques: Sequence[Technique] = TECHNIQUES) -> Bundle:
     """Return the bundle in `path`, its hashes checked. Raises BundleError, naming the file and the fault."""
-    try:
-        text = (path / MANIFEST).read_bytes()
+    for name in (MANIFEST, RECIPE):
+        if not (path / name).exists():
+            raise BundleError(f"{path} is not a bundle: {path / name} is missing")
+    with reading(path / MANIFEST, "a bundle's manifest", BundleError):
+        text = data_of(path / MANIFEST, "a bundle's manifest", BundleError)
         _check_version(path, text)
         manifest = Manifest.model_validate_json(text)
-        recipe = recipe_type(techniques).model_validate_json((path / RECIPE).read_bytes())
-    except FileNotFoundError as error:
-        raise BundleError(f"{path} is not a bundle: {error.filename} is missing") from error
-    except ValidationError as error:
-        raise BundleError(f"{path / MANIFEST} or {RECIPE} is not valid: {fault(error)}") from error
+    with reading(path / RECIPE, "a recipe", BundleError):
+        recipe = recipe_type(techniques).model_validate_json(data_of(path / RECIPE, "a recipe", BundleError))
     sides = {"original": manifest.original, "result": manifest.result}
     for which, side in sides.items():
         for name in side.files:
@@ -206,12 +207,11 @@ def _check_version(path: Path, text: bytes) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, or "" where there is none."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, IsADirectoryError):
+    """Return the SHA-256 of a plain file, or "" where there is none."""
+    if not path.is_file():
         return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def as_json(record: BaseModel) -> str:

@@ -1,7 +1,8 @@
 """The journal of a job: each result is appended the moment it is there, under a key of everything that shapes it.
 
 One line of JSON a result. A job that was killed finds every line but the one that was being written, whose torn end is
-dropped. Files that belong to a result, such as a net, lie in a folder of the result's key beside the journal.
+dropped. Files that belong to a result, such as a net, lie in a folder of the result's key beside the journal. Lines and
+files bear checksums: from the first that was changed on, nothing counts.
 """
 
 import hashlib
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from slimwright.atomic import stamped, swept
+from slimwright.kept import as_line, from_line, keep_json, kept_json
 
-JOURNAL = "journal.jsonl"
+JOURNAL, SEAL = "journal.jsonl", "checksums.json"
 Result = Mapping[str, Any]  # JSON-ready
 
 
@@ -33,12 +35,12 @@ class Journal:
 
     def add(self, key: str, result: Result) -> Result:
         """Append a result; it is on the disk when this returns. Return it as it will be read back."""
-        line = json.dumps({"key": key, "result": result}, allow_nan=False)
+        line = as_line({"key": key, "result": result})
         with (self.folder / JOURNAL).open("ab") as file:
             file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        found: Result = json.loads(line)["result"]
+        found: Result = from_line(line)["result"]
         self.results[key] = found
         return found
 
@@ -57,6 +59,7 @@ class Journal:
         folder = stamped(self.folder, key)
         try:
             yield folder
+            keep_json(folder / SEAL, _sums(folder))
             shutil.rmtree(self.files(key), ignore_errors=True)
             folder.rename(self.files(key))
         finally:
@@ -73,8 +76,8 @@ class Journal:
 def open_journal(folder: Path, *, fresh: bool = False) -> Journal:
     """Return the journal in `folder`, with what an earlier run left there; empty if `fresh`.
 
-    A torn last line is cut off. A line that cannot be read ends the journal: what stands behind it is dropped. Folders
-    that a killed run was writing are removed.
+    A torn last line is cut off. A line that cannot be read, or whose files were changed, ends the journal: it is
+    dropped with what stands behind it. Folders that a killed run was writing are removed.
     """
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
@@ -84,7 +87,7 @@ def open_journal(folder: Path, *, fresh: bool = False) -> Journal:
     if path.exists():
         for line in path.read_bytes().splitlines(keepends=True):
             entry = _read(line)
-            if entry is None:
+            if entry is None or not _whole(folder / entry[0]):
                 break
             results[entry[0]] = entry[1]
             whole += len(line)
@@ -98,13 +101,28 @@ def key_of(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
+def _whole(folder: Path) -> bool:
+    """Whether the files of a result are as they were written, or there are none."""
+    return not folder.is_dir() or kept_json(folder / SEAL) == _sums(folder)
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """The hash of every file in a folder but the seal."""
+    sums = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != SEAL:
+            with path.open("rb") as file:
+                sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
+
+
 def _read(line: bytes) -> tuple[str, Result] | None:
     """One line's key and result; None where it is torn or not a line of a journal."""
     if not line.endswith(b"\n"):
         return None
     try:
-        found = json.loads(line)
+        found = from_line(line)
         key, result = found["key"], found["result"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
     return (key, result) if isinstance(key, str) and isinstance(result, dict) else None

@@ -12,13 +12,14 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from slimwright.compute import usable
 from slimwright.data import Dataset
 from slimwright.errors import RequestError, SlimwrightError
 from slimwright.graph import Net, as_free_as
 from slimwright.progress import Tell, silent
+from slimwright.reading import data_of, reading
 from slimwright.tasks import Task
 from slimwright.techniques.factorise import FACTORISE
 from slimwright.techniques.fold import FOLD, Fold
@@ -95,19 +96,8 @@ def recipe_type(techniques: Sequence[Technique]) -> type[Recipe]:
 def load_recipe(path: Path, techniques: Sequence[Technique] = TECHNIQUES) -> Recipe:
     """Read a recipe, or that of a bundle. Raises RequestError, naming the file and the field that is wrong."""
     path = path / FILE if path.is_dir() else path
-    try:
-        return recipe_type(techniques).model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise RequestError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except ValidationError as error:
-        raise RequestError(f"{path} is not a recipe: {fault(error)}") from error
-
-
-def fault(error: ValidationError) -> str:
-    """Say which field of a file is wrong, and how: the first one."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where or 'content'}: {first['msg']}"
+    with reading(path, "a recipe", RequestError):
+        return recipe_type(techniques).model_validate_json(data_of(path, "a recipe"))
 
 
 def apply(

@@ -11,13 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from slimwright.atomic import replacing
 from slimwright.data import Dataset
+from slimwright.kept import kept_tensors, write_tensors
 from slimwright.tasks import Task
 from slimwright.train.run import Best, Good, Run
 from slimwright.train.schedule import Schedule
@@ -56,22 +54,15 @@ def save(run: Run, path: Path, key: str) -> None:
         "first_loss": run.first_loss,
         "halvings": run.halvings,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        said = {"key": key, **{name: repr(number) for name, number in numbers.items()}}
-        safetensors.torch.save_file({name: t.clone().contiguous() for name, t in tensors.items()}, temporary, said)
+    write_tensors(path, tensors, {"key": key, **{name: repr(number) for name, number in numbers.items()}})
 
 
 def restore(run: Run, path: Path, key: str) -> None:
     """Let the run go on from `path`, if that is a checkpoint of this very run."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            said: Mapping[str, str] = file.metadata() or {}
-            if said.get("key") != key:
-                return
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (FileNotFoundError, safetensors.SafetensorError):
+    found = kept_tensors(path, key)
+    if found is None:
         return
+    tensors, said = found
     run.model.load_state_dict(_under("model.", tensors))
     if run.average:
         run.average.load_state_dict(_under("average.", tensors))

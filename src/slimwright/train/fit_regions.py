@@ -26,17 +26,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, fx, nn
 
-from slimwright.atomic import replacing
 from slimwright.compute import placed, usable
 from slimwright.data import Inputs, count_of, fingerprint, moved, taken, tensors_of
 from slimwright.errors import DataError
 from slimwright.graph.net import Net, Node, without_dead_ends
 from slimwright.graph.ops import op_of
+from slimwright.kept import kept_tensors, write_tensors
 from slimwright.progress import Event, Tell, silent
 from slimwright.train.loss import LEAST, Match, check_matches
 from slimwright.train.region import Region, part_of
@@ -214,18 +212,10 @@ def _key(original: Net, changed: Net, regions: Sequence[Region], inputs: Inputs,
 
 
 def _save(path: Path, key: str, solved: Mapping[str, Tensor], done: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        safetensors.torch.save_file(dict(solved), temporary, {"key": key, "done": str(done)})
+    write_tensors(path, solved, {"key": key, "done": str(done)})
 
 
 def _restored(path: Path, key: str) -> tuple[dict[str, Tensor], int]:
     """Return the tensors solved so far and the number of regions done, of a checkpoint of this very work."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            said: Mapping[str, str] = file.metadata() or {}
-            if said.get("key") == key:
-                return {name: file.get_tensor(name) for name in file.keys()}, int(said["done"])  # noqa: SIM118
-    except (FileNotFoundError, safetensors.SafetensorError):
-        pass
-    return {}, 0
+    found = kept_tensors(path, key)
+    return (found[0], int(found[1]["done"])) if found else ({}, 0)

@@ -3,7 +3,6 @@
 Classes are the categories in the order of their ids. Source: the format's page, cocodataset.org/#format-data.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from slimwright.data.boxes.annotated import Annotated, boxed, check_count, no_bo
 from slimwright.data.preprocessing import Preprocessing
 from slimwright.data.streamed import StreamedData
 from slimwright.errors import DataError
+from slimwright.reading import json_of
 
 MOST_BYTES = 2**30  # of the file; COCO's largest has 470 MB
 MOST_SIDE = 100_000
@@ -51,14 +51,7 @@ def coco(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
 
 def _parsed(path: Path) -> Entry:
     real = files.held(path.parent, path)
-    if real.stat().st_size > MOST_BYTES:
-        raise DataError(f"{path} has {real.stat().st_size} bytes, over the limit of {MOST_BYTES}; split it")
-    try:
-        said = json.loads(real.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path} is not JSON: {error}; name the file with images, annotations and categories"
-        ) from error
+    said = json_of(real, "JSON with images, annotations and categories", DataError, MOST_BYTES)
     if not isinstance(said, dict):
         raise DataError(f"{path} holds no object with images, annotations and categories; name a file in COCO's format")
     return said

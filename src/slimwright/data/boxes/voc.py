@@ -17,6 +17,7 @@ from slimwright.data.pictures import SUFFIXES, size
 from slimwright.data.preprocessing import Preprocessing
 from slimwright.data.streamed import StreamedData
 from slimwright.errors import DataError
+from slimwright.reading import data_of, reading
 
 MOST_BYTES = 4 * 2**20  # of one file
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -65,16 +66,12 @@ def _stems(path: Path) -> list[list[str]]:
 
 def _read(path: Path, stem: str) -> tuple[list[Named], tuple[int, int] | None]:
     """The boxes in a file, by name, and the picture's size where it says so."""
-    from defusedxml.ElementTree import ParseError, fromstring  # entities are refused
+    from defusedxml.ElementTree import fromstring  # entities are refused
 
     at = path / "Annotations" / f"{stem}.xml"
     real = files.held(path, at)
-    if real.stat().st_size > MOST_BYTES:
-        raise DataError(f"{at} has {real.stat().st_size} bytes, over the limit of {MOST_BYTES}; get it again")
-    try:
-        top = fromstring(real.read_bytes(), forbid_dtd=True)
-    except (ParseError, ValueError, LookupError) as error:  # what defusedxml forbids is a ValueError
-        raise DataError(f"{at} is not plain XML: {error}; get it again") from error
+    with reading(at, "plain XML", DataError):
+        top = fromstring(data_of(real, "plain XML", DataError, MOST_BYTES), forbid_dtd=True)
     boxes = [_box(at, number, one) for number, one in enumerate(top.findall("object"), 1) if not _difficult(one)]
     return [box for box in boxes if box[1][0] < box[1][2] and box[1][1] < box[1][3]], _size(top)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.importers.onnx.tensors import DTYPES, EXTERNAL, FLOAT, HALVES, external_bytes, tensor_of
+from slimwright.reading import data_of, reading
 
 Attribute: TypeAlias = int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 OPSETS = range(7, 26)  # below 7 elementwise operators broadcast differently; above 25 nothing was checked
@@ -22,6 +23,7 @@ OPEN = -1  # how older versions of Paddle2ONNX write a dimension of any size
 OWN_DOMAINS = ("", "ai.onnx")
 INTEGERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger",
             "DynamicQuantizeMatMul", "MatMulIntegerToFloat")  # fmt: skip
+WHAT, MOST_BYTES = "an .onnx file", 2**31  # protobuf holds no more
 CONTRIBUTED = "com.microsoft"  # ONNX Runtime's own operators, of which those on integers are read
 
 
@@ -68,7 +70,11 @@ class OnnxFile:
 
 def read_file(path: Path) -> OnnxFile:
     """Return what an `.onnx` file says. Raises ModelError and UnsupportedOp, naming the node, the field and the fix."""
-    model = parsed(path)
+    with reading(path, WHAT, ModelError):
+        return _file_of(path, parsed(path))
+
+
+def _file_of(path: Path, model: Any) -> OnnxFile:
     graph = model.graph
     opset = _opset(path, model)
     _check_domains(path, graph.node)
@@ -108,10 +114,11 @@ def write_in_one_file(path: Path, to: Path) -> None:
     Raises ModelError where weights that lie in files of their own are not there, or not inside the model's folder.
     """
     model = parsed(path)
-    for tensor in (each for each in model.graph.initializer if each.data_location == EXTERNAL):
-        tensor.raw_data = external_bytes(tensor, f"initializer '{tensor.name}' of {path}", path.parent)
-        del tensor.external_data[:]
-        tensor.ClearField("data_location")
+    with reading(path, WHAT, ModelError):
+        for tensor in (each for each in model.graph.initializer if each.data_location == EXTERNAL):
+            tensor.raw_data = external_bytes(tensor, f"initializer '{tensor.name}' of {path}", path.parent)
+            del tensor.external_data[:]
+            tensor.ClearField("data_location")
     try:
         to.write_bytes(model.SerializeToString())
     except ValueError as error:  # protobuf holds no more than 2 GiB
@@ -146,16 +153,11 @@ def parsed(path: Path) -> Any:
     """Return the file as onnx parses it. Raises ModelError."""
     try:
         import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ImportError as error:
         raise ModelError(f'reading {path} needs the onnx package: pip install "slimwright[onnxruntime]"') from error
     model = onnx.ModelProto()
-    try:
-        model.ParseFromString(path.read_bytes())
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (DecodeError, ValueError) as error:
-        raise ModelError(f"{path} is not an .onnx file, or is cut short: {error}") from error
+    with reading(path, WHAT, ModelError):
+        model.ParseFromString(data_of(path, WHAT, ModelError, MOST_BYTES))
     if not model.HasField("graph") or not len(model.graph.node):
         raise ModelError(f"{path} holds no graph: it is not an .onnx model, or is cut short")
     return model

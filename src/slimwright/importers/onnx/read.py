@@ -16,7 +16,7 @@ from slimwright.graph.ends import Ends, Layout
 from slimwright.graph.inference import INPUT_DTYPES
 from slimwright.graph.net import Net
 from slimwright.importers.build import net_of_program
-from slimwright.importers.onnx.file import OnnxFile, OnnxInput, OnnxNode, read_file
+from slimwright.importers.onnx.file import WHAT, OnnxFile, OnnxInput, OnnxNode, read_file
 from slimwright.importers.onnx.fill import fillings
 from slimwright.importers.onnx.free import free_sizes, open_sizes
 from slimwright.importers.onnx.layouts import batch_first, layout_of
@@ -27,6 +27,7 @@ from slimwright.importers.onnx.step import Step
 from slimwright.importers.onnx.trace import FACTOR, MOST_MADE_BYTES, Trace
 from slimwright.importers.onnx.values import Flow, Operand, constant
 from slimwright.importers.program import Program
+from slimwright.reading import reading
 
 Sizes = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
 
@@ -51,15 +52,16 @@ def net_of_file(file: OnnxFile, *, sizes: Sizes = (), keeps_grids: bool = False)
     A quantized file is read as the float model that it stands for (see `quantized.py`); with `keeps_grids` the net
     rounds every value as the file does.
     """
-    given = sized(file, sizes)
-    _check_inputs(given)
-    leaves_open = bool(open_sizes(file))
-    net = _read(given, open_sizes=leaves_open, keeps_grids=keeps_grids)
-    if not leaves_open or keeps_grids:
-        return net
-    again = partial(_read, open_sizes=True, must_be_exact=True)
-    assert net.ends is not None
-    return replace(net, ends=replace(net.ends, sizes=free_sizes(file, net, again)))
+    with reading(file.path, WHAT, ModelError):
+        given = sized(file, sizes)
+        _check_inputs(given)
+        leaves_open = bool(open_sizes(file))
+        net = _read(given, open_sizes=leaves_open, keeps_grids=keeps_grids)
+        if not leaves_open or keeps_grids:
+            return net
+        again = partial(_read, open_sizes=True, must_be_exact=True)
+        assert net.ends is not None
+        return replace(net, ends=replace(net.ends, sizes=free_sizes(file, net, again)))
 
 
 def _read(file: OnnxFile, *, open_sizes: bool, keeps_grids: bool = False, must_be_exact: bool = False) -> Net:

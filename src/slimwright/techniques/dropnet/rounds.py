@@ -12,21 +12,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
-import safetensors
-import safetensors.torch
-
-from slimwright.atomic import replacing
 from slimwright.coupling.channels import Coupling
 from slimwright.coupling.cut import cut
 from slimwright.coupling.views import Ids
 from slimwright.data import Dataset, part_fingerprint
 from slimwright.graph.net import Net
+from slimwright.kept import kept_tensors, write_tensors
 from slimwright.progress import Event
 from slimwright.tasks import Task
 from slimwright.techniques.dropnet.training import module_of
 from slimwright.train import Schedule, fit, mean_loss, score
 
 Keep: TypeAlias = Mapping[str, Ids]
+SAID = ("epochs", "validation_loss", "validation_score")
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,9 @@ class Rounds:
     def trained(self, keep: Keep) -> Round:
         """Return the round that keeps these units of each group."""
         small = cut(self.net, keep, self.coupling)
-        path = self._path(keep)
-        known = _restored(small, keep, path) if path else None
+        key = self._key(keep)
+        path = self.folder / f"{sum(map(len, keep.values()))}-{key[:24]}.safetensors" if self.folder else None
+        known = _restored(small, keep, path, key) if path else None
         if known is not None:
             return known
         module = module_of(small)
@@ -86,38 +85,25 @@ class Rounds:
         loss, scored = (judge(module, data, "validation", task) for judge in (mean_loss, score))
         done = Round(keep, net, len(epochs), loss, scored)
         if path:
-            _save(done, path)
+            _save(done, path, key)
         return done
 
-    def _path(self, keep: Keep) -> Path | None:
-        """Where the round of these units is kept, without a suffix: named after all that it depends on."""
-        if self.folder is None:
-            return None
+    def _key(self, keep: Keep) -> str:
+        """All that the round of these units depends on."""
         kept = {name: channels.tolist() for name, channels in keep.items()}
-        key = hashlib.sha256(json.dumps([self._identity, kept], sort_keys=True).encode()).hexdigest()
-        return self.folder / f"{sum(map(len, kept.values()))}-{key[:24]}"
+        return hashlib.sha256(json.dumps([self._identity, kept], sort_keys=True).encode()).hexdigest()
 
 
-def _save(done: Round, path: Path) -> None:
-    """Write the weights and, last, what came of them: where the JSON stands, the round is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path.with_suffix(".safetensors")) as temporary:
-        safetensors.torch.save_file(dict(done.net.tensors), temporary)
-    said = {name: getattr(done, name) for name in ("units", "epochs", "validation_loss", "validation_score")}
+def _save(done: Round, path: Path, key: str) -> None:
+    said = {name: getattr(done, name) for name in SAID}
     kept = {name: channels.tolist() for name, channels in done.keep.items()}
-    with replacing(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps({**said, "keep": kept}) + "\n")
+    write_tensors(path, done.net.tensors, {"key": key, "round": json.dumps(said), "keep": json.dumps(kept)})
 
 
-def _restored(small: Net, keep: Keep, path: Path) -> Round | None:
+def _restored(small: Net, keep: Keep, path: Path, key: str) -> Round | None:
     """The round at `path` with the weights of `small` as they were trained; None where it is missing or damaged."""
-    try:
-        found = json.loads(path.with_suffix(".json").read_text())
-        tensors = safetensors.torch.load_file(path.with_suffix(".safetensors"))
-        loss, scored = float(found["validation_loss"]), float(found["validation_score"])
-        epochs = int(found["epochs"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
+    found = kept_tensors(path, key)
+    if found is None:
         return None
-    if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in small.tensors.items()}:
-        return None
-    return Round(keep, small.edited(tensors=tensors), epochs, loss, scored)
+    tensors, notes = found
+    return Round(keep, small.edited(tensors=tensors), **json.loads(notes["round"]))
