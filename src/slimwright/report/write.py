@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimwright.errors import MissingExtra, check_extra
+from slimwright.atomic import replacing, unwritable, write_text
+from slimwright.errors import MissingExtra, RequestError, check_extra
 from slimwright.measure import FRONT_PAGE, REPORT, Front, Manifest
 from slimwright.techniques import TECHNIQUES, Recipe, Technique
 
@@ -30,7 +31,7 @@ def write_report(
 
     drawn = charts(manifest)
     _write_plots(bundle_path, drawn)
-    (bundle_path / REPORT).write_text(page(manifest, recipe, drawn, techniques), encoding="utf-8", newline="\n")
+    write_text(bundle_path / REPORT, page(manifest, recipe, drawn, techniques))
 
 
 def write_front(folder: Path, found: Front) -> None:
@@ -43,15 +44,21 @@ def write_front(folder: Path, found: Front) -> None:
 
     drawn = list(front_charts(found))
     _write_plots(folder, drawn)
-    (folder / FRONT_PAGE).write_text(front_page(found, drawn), encoding="utf-8", newline="\n")
+    write_text(folder / FRONT_PAGE, front_page(found, drawn))
 
 
 def _write_plots(folder: Path, drawn: Sequence["Chart"]) -> None:
-    """Write each chart as an image into `plots`."""
+    """Write each chart as an image into `plots`, which must not lead elsewhere."""
     plots = folder / PLOTS
-    plots.mkdir(exist_ok=True)
+    if plots.is_symlink():
+        raise RequestError(f"{plots} is a link, and no pictures are written to where it leads; remove it")
+    try:
+        plots.mkdir(exist_ok=True)
+    except OSError as error:
+        raise unwritable(plots, error) from error
     for chart in drawn:
-        (plots / f"{chart.name}.png").write_bytes(_image(chart))
+        with replacing(plots / f"{chart.name}.png") as temporary:
+            temporary.write_bytes(_image(chart))
 
 
 def check_drawing(what: str = "the page's charts need") -> None:
