@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -45,10 +46,18 @@ def kept_at(folder: Path, kind: str, said: str) -> Path:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Notes | None = None) -> None:
     """Write tensors and texts as one safetensors file with a checksum, replaced at once."""
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    told = dict(notes or {})
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_safetensors(path, held, {**told, SUM: _sum_of(held, told)})
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], notes: Notes | None = None) -> None:
+    """Write tensors that share no memory as a safetensors file, replaced at once."""
     with replacing(path) as temporary:
-        told = dict(notes or {})
-        safetensors.torch.save_file(held, temporary, {**told, SUM: _sum_of(held, told)})
+        try:
+            safetensors.torch.save_file(dict(tensors), temporary, dict(notes) if notes else None)
+        except safetensors.SafetensorError as error:  # which says in its text what the system said
+            raise OSError(str(error)) from error
 
 
 def read_tensors(path: Path, what: str, wrong: type[SlimwrightError]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -37,16 +37,16 @@ def silent(_: Event) -> None:
 @contextmanager
 def told(tell: Tell | None) -> Iterator[Tell]:
     """Give `tell`; where there is none, what shows progress, if standard error is a terminal or this is a notebook."""
-    from rich.console import Console
+    from slimwright.terminal import Terminal
 
     if tell is not None:
         yield tell
         return
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not (console.is_terminal or console.is_jupyter):
         yield silent
         return
-    with shown(Console(stderr=True, force_jupyter=False)) as shows:
+    with shown(Terminal(stderr=True, force_jupyter=False)) as shows:
         yield shows
 
 
@@ -59,12 +59,12 @@ def shown(console: "Console") -> Iterator[Tell]:
         yield _Lines(console)
         return
     columns = (
-        TextColumn("{task.description:>10}"),
+        TextColumn("{task.description:>10}", markup=False),
         BarColumn(24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as bars:
         yield _Bars(bars)
@@ -98,11 +98,9 @@ class _Bars:
         self.pace = _Pace()
 
     def __call__(self, event: Event) -> None:
-        from rich.markup import escape
-
         if event.stage not in self.tasks or self.bars.tasks[self.tasks[event.stage]].finished:
             self.tasks[event.stage] = self.bars.add_task(event.stage, total=event.total, note="", left="")
-        left, note = self.pace.left(event, monotonic()), escape(event.note)
+        left, note = self.pace.left(event, monotonic()), event.note
         self.bars.update(self.tasks[event.stage], completed=event.done, total=event.total, note=note, left=left)
 
 
@@ -120,7 +118,7 @@ class _Lines:
         if event.done < event.total and now - self.printed < LINE_S:
             return
         line = f"{event.stage}: {event.done}/{event.total} {event.note}".rstrip() + (f" ({left})" if left else "")
-        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        self.console.print(line, soft_wrap=True, highlight=False)
         self.printed = now
 
 

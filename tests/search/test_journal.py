@@ -104,12 +104,15 @@ def test_a_key_is_that_of_everything_that_shapes_a_result() -> None:
     assert len({key_of(context, 1), key_of(context, 2), *others}) == 5
 
 
+NO_ENTRIES: tuple[object, ...] = ([], {}, {"key": 1, "result": {}}, {"key": "b", "result": 3})
+
+
 @pytest.mark.parametrize(
     "line",
     [
         b"[]\n",
         b"{}\n",
-        *(as_line(entry).encode() + b"\n" for entry in ([], {}, {"key": 1, "result": {}}, {"key": "b", "result": 3})),
+        *(as_line(entry).encode() + b"\n" for entry in NO_ENTRIES),
         as_line({"key": "b", "result": {"loss": 1.5}}).replace("1.5", "1.4").encode() + b"\n",  # its checksum stays
         b"\xff\n",
     ],

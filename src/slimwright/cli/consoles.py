@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-
 from slimwright.progress import Tell, shown, silent
+from slimwright.terminal import Terminal
 
-out_console, err_console = Console(), Console(stderr=True)
+out_console, err_console = Terminal(), Terminal(stderr=True)
 
 
 @contextmanager

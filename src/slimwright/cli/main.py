@@ -1,7 +1,7 @@
 """The command line: parse, call once, print, exit status.
 
 Exit status: 0 done and within budget, 1 done but a budget or a proof was missed, 2 the request was wrong, 130 stopped
-by hand. Results go to standard output, progress and errors to standard error.
+by hand, 143 by SIGTERM. Results go to standard output, progress and errors to standard error.
 """
 
 import os
@@ -14,6 +14,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime from 1.29 on
 import logging
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -21,10 +22,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from slimwright.atomic import stamped, swept
 from slimwright.cli import examining, making, shrinking
@@ -82,15 +84,39 @@ def main() -> None:
     """Run the command line."""
     logging.getLogger("torch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
     try:
         with _scratch():
             app()
     except SlimwrightError as error:
-        err_console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        _say(str(error))
         sys.exit(2 if isinstance(error, RequestError) else 1)
-    except KeyboardInterrupt:
+    except Stopped as stopped:
         err_console.print("stopped; the same command goes on from what is in the cache")
-        sys.exit(130)
+        sys.exit(128 + stopped.number)
+    except BrokenPipeError:  # who read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:  # a full disk, a file that may not be read
+        _say(f"{error.filename or 'a file'}: {error.strerror or error}")
+        sys.exit(1)
+
+
+class Stopped(BaseException):
+    """The process was asked to end: what is under way ends as it does where an error is raised."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _say(why: str) -> None:
+    err_console.print(Text.assemble(("error:", "bold red"), " ", why), soft_wrap=True)
 
 
 @contextmanager

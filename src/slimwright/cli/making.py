@@ -118,7 +118,7 @@ def export(
             tell=tell,
         )
     if as_json:
-        print(result.model_dump_json(indent=1))
+        print(json.dumps(result.model_dump(mode="json"), indent=1))
     else:
         out_console.print(tables.exported(result, out_console.width))
         out_console.print(f"in {out}", soft_wrap=True)
@@ -247,7 +247,7 @@ def agent(
     try:
         if write:
             pack.write_runner(write)
-            out_console.print(pack.INSTRUCTIONS.format(file=write.name), soft_wrap=True, markup=False, highlight=False)
+            out_console.print(pack.INSTRUCTIONS.format(file=write.name), soft_wrap=True, highlight=False)
         else:
             serve.serve(host, port, serve.token_in(token_file))
     except (ValueError, OSError) as error:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from slimwright.cli.arguments import (
     DEFAULT_CACHE,
@@ -146,14 +145,14 @@ def shrink(
             )
     if budget is None:
         if as_json:
-            print(front.model_dump_json(indent=1))
+            print(json.dumps(front.model_dump(mode="json"), indent=1))
         else:
             out_console.print(tables.front(front, out), soft_wrap=True)
         return
     if why := missing_page():
-        err_console.print(escape(why), soft_wrap=True)
+        err_console.print(why, soft_wrap=True)
     if as_json:
-        print(bundle.summary.model_dump_json(indent=1))
+        print(json.dumps(bundle.summary.model_dump(mode="json"), indent=1))
     else:
         out_console.print(tables.summary(bundle), soft_wrap=True)
     raise typer.Exit(0 if bundle.summary.within_budget else 1)

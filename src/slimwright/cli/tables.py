@@ -228,11 +228,11 @@ EXPORTED = ("proof", "error", "score", "file", "ms", "p10", "p90", "CPU ms", "st
 ROOMY = ("p10", "p90", "CPU ms")
 
 
-def _run(each: Exported, metric: Metric | None) -> dict[str, str]:
+def _run(each: Exported, metric: Metric | None) -> dict[str, str | Text]:
     """What was measured of an artefact, as cells; a dash for what was not reached."""
     timing = each.latency
     cells = {
-        "proof": "[green]passed[/]" if each.passed else "[red]failed[/]",
+        "proof": Text("passed", "green") if each.passed else Text("failed", "red"),
         "error": f"{each.proof.max_relative_error:.0e}" if each.proof else None,
         "score": metric.number(each.score) if metric and each.score is not None else None,
         "file": megabytes(each.size_bytes) if each.size_bytes else None,

@@ -12,9 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-
 from slimwright.atomic import replacing
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.encoding import ENCODINGS, Encoding
@@ -22,6 +19,7 @@ from slimwright.graph.ends import Ends, ends_of
 from slimwright.graph.net import Net, checked, structure
 from slimwright.graph.node import Node, Ref, Value
 from slimwright.graph.ops import op_of
+from slimwright.kept import write_safetensors
 from slimwright.reading import json_of, reading, stored_tensors
 
 FORMAT, VERSION = "slimwright-net", 1
@@ -32,8 +30,7 @@ def save_net(net: Net, folder: Path) -> None:
     """Write `net.json` and `net.safetensors` into `folder`, each replaced at once."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in net.tensors.items()}
-    with replacing(folder / "net.safetensors") as path:
-        safetensors.torch.save_file(tensors, path)
+    write_safetensors(folder / "net.safetensors", tensors)
     with replacing(folder / "net.json") as path:
         path.write_text(json.dumps({"format": FORMAT, "version": VERSION, **structure(net)}, indent=1))
 
