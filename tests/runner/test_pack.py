@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimwright.runner.pack import BLOCK, MOST_FILES, packed, packed_files, runner, unpack, write_runner
+from slimwright.runner.pack import BLOCK, MOST_FILES, packed, packed_files, runner, unpack
 
 NAMES = st.text(
     st.characters(codec="ascii", exclude_characters="/\0", categories=["L", "N", "P"]), min_size=1, max_size=60
@@ -118,7 +118,7 @@ def test_a_damaged_archive_stays_in_its_folder(place: int, byte: int) -> None:
 
 
 def test_the_runner_needs_nothing_but_python(tmp_path: Path) -> None:
-    write_runner(tmp_path / "elsewhere.bin")  # whatever its name is
+    (tmp_path / "elsewhere.bin").write_bytes(runner())  # whatever its name is
     assert runner()[:2] == b"#!"
     bare = [sys.executable, "-S", "-I", str(tmp_path / "elsewhere.bin")]
     about = json.loads(subprocess.run([*bare, "--about"], capture_output=True, check=True).stdout)

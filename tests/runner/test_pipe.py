@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from slimwright.runner import pipe
-from slimwright.runner.pack import packed_files, unpack, write_runner
+from slimwright.runner.pack import packed_files, runner, unpack
 from small_artefacts import packed_job, small_artefact
 
 
@@ -160,7 +160,7 @@ def test_a_disk_without_room_is_told_of(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_job_is_ended_with_the_process_that_waits_for_it(tmp_path: Path) -> None:
     """Even where that is killed outright: the child sees that its parent has gone."""
-    write_runner(tmp_path / "runner.pyz")
+    (tmp_path / "runner.pyz").write_bytes(runner())
     fifo = tmp_path / "job" / "job.json"
     fifo.parent.mkdir()
     os.mkfifo(fifo)  # reading the job waits for ever
@@ -200,7 +200,7 @@ def test_the_end_of_a_pipe_is_noticed() -> None:
 
 
 def test_a_pipe_that_ends_early_ends_the_runner(home: Path, tmp_path: Path) -> None:
-    write_runner(tmp_path / "runner.pyz")
+    (tmp_path / "runner.pyz").write_bytes(runner())
     done = subprocess.run(
         [sys.executable, "-I", str(tmp_path / "runner.pyz"), "--pipe", "30", str(len(JOB) + 1)],
         input=JOB, capture_output=True, check=False, env={**os.environ, "TMPDIR": str(home)},

@@ -182,7 +182,7 @@ def test_a_phone_describes_itself_and_does_no_jobs(phone: Path) -> None:
     about = Adb().about()
     assert (about["cpu"], about["machine"]) == ("Google Tensor G3", "arm64-v8a")
     assert about["system"] == "Android 14, Google Pixel 8"
-    with pytest.raises(RequestError, match="run the agent there, in Termux"):
+    with pytest.raises(RequestError, match="start an SSH server there, in Termux"):
         Adb("R58M").answer(b"", 1.0)
 
 

@@ -90,8 +90,18 @@ def test_a_result_is_read() -> None:
         {"peak_rss_bytes": None},
         {"surplus": 1},
         {"kernels": [{"name": "conv"}]},
+        {"kernels": [{"name": "conv", "kind": "conv", "ms": -1.0}]},
+        {"kernels": [{"name": "conv", "kind": "conv", "ms": 1.0}] * 100_001},
+        {"latency": LATENCY | {"median_ms": 0, "p10_ms": 0}},  # no run takes no time
+        {"latency": LATENCY | {"median_ms": 3.0}},  # beyond its own p90
+        {"latency": LATENCY | {"runs": 10**9}},
+        {"load_ms": -1.0},
+        {"peak_rss_bytes": 10**400},
+        {"planned_bytes": -1},
+        {"temperature_c": 1e9},
+        {"name": "small" * 1000},
     ],
-    ids=str,
+    ids=lambda side: str(side)[:40],
 )
 def test_a_side_that_is_none_is_refused(side: dict[str, object]) -> None:
     with pytest.raises(DeviceError, match="a board sent back"):
@@ -111,11 +121,20 @@ def test_a_side_that_is_none_is_refused(side: dict[str, object]) -> None:
         claimed((2, 9)),
         claimed((2, 1 << 50)),
         claimed((2, -3)),
+        b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'shape': (" + b"(" * 91,  # what no parser likes
     ],
 )
 def test_scores_that_are_none_are_refused(scores: bytes | None) -> None:
     with pytest.raises(DeviceError, match="a board sent back"):
         measured(answer({"sides": [SIDE]}, scores))
+
+
+def test_times_that_were_asked_for_must_be_there() -> None:
+    artefact = Artefact("onnxruntime", "fp32", (), ((1, 1, 4, 4),), ((1, 3),))
+    board = Board(answer({"sides": [SIDE | {"latency": None}]}, GOOD))
+    with pytest.raises(DeviceError, match="a board sent back no times"):
+        measure(board, {"small": artefact}, Effort(runs=3), inputs=[IMAGES])
+    assert measure(board, {"small": artefact}, Effort(), inputs=[IMAGES])["small"].latency is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import pytest
 
 from slimwright.errors import RequestError
 from slimwright.targets.adb import Adb
-from slimwright.targets.agent import Agent
 from slimwright.targets.local import Local
 from slimwright.targets.named import target
 from slimwright.targets.ssh import Ssh
@@ -27,14 +26,6 @@ def test_boards(spec: str, board: Ssh) -> None:
     assert target(spec) == board
 
 
-@pytest.mark.parametrize("spec", ["agent:10.0.0.7:8765", "http://10.0.0.7:8765", "http://10.0.0.7:8765/"])
-def test_agents(spec: str) -> None:
-    found = target(spec, token="t" * 40)
-    assert isinstance(found, Agent) and found.name == "the agent at 10.0.0.7:8765"
-    with pytest.raises(RequestError, match="wants its token"):
-        target(spec)
-
-
 def test_phones() -> None:
     assert isinstance(target("adb"), Adb)
     assert target("adb:R58M").name == "the phone R58M"
@@ -43,8 +34,8 @@ def test_phones() -> None:
 @pytest.mark.parametrize(
     "spec",
     ["", "locally", "local:1", "ssh:", "ssh:-oProxyCommand=x", "ssh:a b", "ssh:pi:22:33", "ssh:pi?shell=x", "ssh:pi/x",
-     "agent:", "agent:pi", "agent:pi:0", "agent:pi:99999", "https://pi:1", "ftp:pi", "http://pi:1/about", "ssh:pi:-1"],
+     "agent:pi:8765", "ssh:pi:0", "ssh:pi:99999", "https://pi:1", "ftp:pi", "http://pi:1/about", "ssh:pi:-1"],
 )  # fmt: skip
 def test_anything_else_is_refused(spec: str) -> None:
     with pytest.raises(RequestError, match=r"is no target; there is local, ssh:|is no host|is no port"):
-        target(spec, token="t" * 40)
+        target(spec)

@@ -12,10 +12,8 @@ from slimwright.errors import RequestError
 if TYPE_CHECKING:
     from slimwright.data import Dataset
     from slimwright.measure import Original
-    from slimwright.targets import Target
     from slimwright.tasks import Task
 
-DEFAULT_TOKEN = Path.home() / ".slimwright-token"
 DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slimwright"
 
 ModelArgument = Annotated[str, typer.Argument(help="zoo name, .onnx or .pt2 file, saved net, bundle, module:callable")]
@@ -90,24 +88,10 @@ RuntimesOption = Annotated[
     list[str] | None,
     typer.Option(help="onnxruntime, ort, ncnn, mnn, executorch, litert, openvino, or all; may be repeated"),
 ]
-TargetOption = Annotated[
-    str, typer.Option(help="where artefacts run: local, ssh:HOST, agent:HOST:PORT; the last needs its --token-file")
-]
+TargetOption = Annotated[str, typer.Option(help="where artefacts run: local, ssh:HOST or ssh:USER@HOST:PORT")]
 ComputeOption = Annotated[
     str, typer.Option(help="where this machine observes, solves and trains: cpu, cuda, cuda:1; torch must know it")
 ]
-TokenOption = Annotated[Path | None, typer.Option(help="the agent's token, as the agent wrote it")]
-
-
-def target_of(spec: str, token_file: Path | None) -> "Target":
-    """Return the target that `--target` names. Raises RequestError where its token cannot be read."""
-    from slimwright.targets import target
-
-    try:
-        token = token_file.read_text().strip() if token_file else None
-    except OSError as error:
-        raise RequestError(f"cannot read the token in {token_file}: {error.strerror}") from error
-    return target(spec, token=token)
 
 
 def with_classes(original: "Original", names: str | None, data: "Dataset | None") -> "Original":

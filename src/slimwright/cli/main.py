@@ -53,7 +53,6 @@ COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (shrinking.report, shrinking.REPORT),
     (making.kit, making.KIT),
     (making.train, making.TRAIN),
-    (making.agent, making.AGENT),
 )
 
 

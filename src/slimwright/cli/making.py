@@ -1,4 +1,4 @@
-"""`slimwright export`, `apply`, `train` and `agent`: artefacts, nets by recipe, trained nets, a place to run them."""
+"""`slimwright export`, `apply`, `kit` and `train`: artefacts, nets by recipe, code for apps, trained nets."""
 
 import dataclasses
 import json
@@ -9,7 +9,6 @@ import typer
 
 from slimwright.cli.arguments import (
     DEFAULT_CACHE,
-    DEFAULT_TOKEN,
     CacheOption,
     ClassesOption,
     ComputeOption,
@@ -28,9 +27,7 @@ from slimwright.cli.arguments import (
     SeedOption,
     TargetOption,
     TaskOption,
-    TokenOption,
     WeightsOption,
-    target_of,
     task_of,
     with_classes,
 )
@@ -60,10 +57,6 @@ KIT = (
     "Examples:\n\n  slimwright kit bundle/ --for python --data folder:photos@64 --out kit/\n\n"
     "  slimwright kit bundle/ --for android --data folder:photos@64 --out kit/"
 )
-AGENT = (
-    "Examples:\n\n  slimwright agent --host 0.0.0.0\n\n  slimwright agent --write runner.pyz\n\n"
-    "Jobs are then sent with --target agent:HOST:8765 and the token that is printed."
-)
 
 
 def export(
@@ -83,7 +76,6 @@ def export(
     licence: LicenceOption = "",
     threads: Annotated[int, typer.Option(min=1, help="of the runtime")] = 1,
     target: TargetOption = "local",
-    token_file: TokenOption = None,
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
     force: ForceOption = False,
@@ -95,6 +87,7 @@ def export(
     from slimwright.cli.sources import load_data, load_original
     from slimwright.cli.subjects import subjects
     from slimwright.jobs import export as exporting
+    from slimwright.targets import target as named
 
     wanted = exporting.wanted(runtime or ["onnxruntime"], precision or ["fp32"])
     with progress(quiet) as tell:
@@ -114,7 +107,7 @@ def export(
             data=found,
             out=out,
             task=task_of(task, found, original) if found else None,
-            target=target_of(target, token_file),
+            target=named(target),
             tell=tell,
         )
     if as_json:
@@ -228,27 +221,3 @@ def train(
     shown = task.metric.shown(score(original.net.to_module(), found, "validation", task))
     said = f"{model} on {found.name}: {task.metric.name} {shown} on the validation part, saved in {out}"
     out_console.print(said, soft_wrap=True)
-
-
-def agent(
-    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 for all networks")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8765,
-    token_file: Annotated[
-        Path, typer.Option(help="the token that jobs are signed with; made if it is not there")
-    ] = DEFAULT_TOKEN,
-    write: Annotated[
-        Path | None,
-        typer.Option(help="serve nothing; write the runner, as one file, to copy to a device without slimwright"),
-    ] = None,
-) -> None:
-    """Let others run artefacts on this machine: one job at a time, for whoever knows the token."""
-    from slimwright.runner import pack, serve
-
-    try:
-        if write:
-            pack.write_runner(write)
-            out_console.print(pack.INSTRUCTIONS.format(file=write.name), soft_wrap=True, highlight=False)
-        else:
-            serve.serve(host, port, serve.token_in(token_file))
-    except (ValueError, OSError) as error:
-        raise RequestError(f"the agent cannot start, or the runner be written: {error}") from error

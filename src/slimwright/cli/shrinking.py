@@ -23,9 +23,7 @@ from slimwright.cli.arguments import (
     QuietOption,
     TargetOption,
     TaskOption,
-    TokenOption,
     WeightsOption,
-    target_of,
     task_of,
     with_classes,
 )
@@ -73,7 +71,6 @@ def shrink(
         str, typer.Option(help="that the result is for: onnxruntime, ort, ncnn, mnn, executorch, litert or openvino")
     ] = "onnxruntime",
     target: TargetOption = "local",
-    token_file: TokenOption = None,
     weights: WeightsOption = None,
     licence: LicenceOption = "",
     tune_epochs: Annotated[int, typer.Option(min=0, help="fine-tuning, only if the metric drops too far")] = 3,
@@ -99,6 +96,7 @@ def shrink(
     from slimwright.cli.sources import load_data, load_original
     from slimwright.cost import Budget
     from slimwright.report import missing_page
+    from slimwright.targets import target as named
 
     limits = {"latency": latency, "size": size, "memory": memory, "macs": macs, "energy": energy, "minimise": minimise}
     given = [f"--{name}" for name, value in limits.items() if value is not None]
@@ -119,7 +117,7 @@ def shrink(
     )
     settings = jobs.Settings(
         runtime=runtime,
-        target=target_of(target, token_file),
+        target=named(target),
         seed=seed,
         tune_epochs=tune_epochs,
         tune_minutes=minutes,
@@ -164,7 +162,6 @@ def verify(
     preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
     target: TargetOption = "local",
-    token_file: TokenOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -173,6 +170,7 @@ def verify(
     from slimwright.cli.sources import load_data, load_task
     from slimwright.jobs.verify import verify as verified
     from slimwright.measure import load_bundle
+    from slimwright.targets import target as named
 
     found = load_bundle(bundle)
     name = data or found.manifest.data.name
@@ -181,7 +179,7 @@ def verify(
     wanted = load_task(task) if task and ":" in task else None
     with progress(quiet) as tell:
         loaded = load_data(name, found.manifest.seed, preprocessing or _recorded(found, name), tell=tell)
-        checks = verified(found, loaded, target_of(target, token_file), task=wanted, tell=tell)
+        checks = verified(found, loaded, named(target), task=wanted, tell=tell)
     passed = all(check.passed for check in checks)
     if as_json:
         print(json.dumps({"passed": passed, "checks": [dataclasses.asdict(check) for check in checks]}, indent=1))

@@ -3,4 +3,4 @@
 It travels to boards as one file (`packed`), so no module here may import from the rest of slimwright.
 """
 
-VERSION = "2"  # raised whenever jobs, results or the agent's protocol change
+VERSION = "2"  # raised whenever jobs, results or how it is called change

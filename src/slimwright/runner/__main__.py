@@ -3,7 +3,6 @@
 runner FOLDER [PARENT]            do the job in a folder; end with the process PARENT, which waits for it
 runner --pipe SECONDS LENGTH      read a packed job of LENGTH bytes from standard input, do it in a child, write the
                                   packed results; more bytes, now and then, say that somebody still waits
-runner --serve [OPTIONS]          do jobs for whoever knows the token (--serve --help)
 runner --about                    describe this machine
 """
 
@@ -19,11 +18,6 @@ from types import FrameType
 
 def main() -> None:
     """Do what the arguments say. What runtimes print goes to standard error."""
-    if sys.argv[1:2] == ["--serve"]:
-        from slimwright.runner import serve
-
-        serve.main(sys.argv[2:])
-        return
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     match sys.argv[1:]:

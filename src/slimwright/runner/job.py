@@ -93,6 +93,8 @@ def read_job(folder: Path) -> Job:
     try:
         found = json.loads((folder / JOB).read_text())
         sides = tuple(_side(entry, folder) for entry in _list(found, "sides", MOST_SIDES))
+        if not sides:
+            raise ValueError("sides is empty: there is nothing to run")
         return Job(
             sides,
             runs=int(_number(found, "runs", MOST_RUNS)),

@@ -12,23 +12,6 @@ from pathlib import Path
 
 MOST_FILES, BLOCK = 2048, 512
 STARTS_WITH = b"#!/usr/bin/env python3\n"
-INSTRUCTIONS = """{file} is the runner. It needs Python 3.10 or newer, numpy and the runtime that is to be measured.
-
-Raspberry Pi and other Linux boards:
-  scp {file} pi@raspberrypi:
-  ssh pi@raspberrypi
-  python3 -m venv runtime
-  runtime/bin/pip install numpy onnxruntime        (or ncnn, MNN, ai-edge-litert, openvino)
-  runtime/bin/python {file} --serve --host 0.0.0.0
-
-Android phones, in Termux:
-  pkg install python python-numpy python-onnxruntime
-  cp /sdcard/Download/{file} .
-  python {file} --serve
-  and on this computer, with the phone on its cable: adb forward tcp:8765 tcp:8765
-
-It prints a token when it is first started. Jobs are signed with the token, but not encrypted: where others can listen,
-keep the agent on 127.0.0.1 and go through ssh -L 8765:127.0.0.1:8765 or adb forward."""
 
 
 def packed(folder: Path) -> bytes:
@@ -80,12 +63,6 @@ def _entry(header: bytes) -> tuple[str, int]:
     if header[156:157] not in (b"0", b"\0") or header[345] or not plain:
         raise ValueError(f"the archive holds {name!r}, which is no plain file")
     return name, size
-
-
-def write_runner(path: Path) -> None:
-    """Write the runner as one file that can be started."""
-    path.write_bytes(runner())
-    path.chmod(0o755)
 
 
 def runner() -> bytes:

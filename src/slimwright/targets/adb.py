@@ -1,7 +1,7 @@
 """Android phones over `adb`, with the runtimes' own benchmark programs.
 
 There is no Python on a phone, so it cannot do jobs: no outputs, and only the latency that such a program prints. (For
-jobs, run the agent on the phone, in Termux.) The system's `adb` is used; files go into a fresh folder under
+jobs, start an SSH server on the phone, in Termux.) The system's `adb` is used; files go into a fresh folder under
 /data/local/tmp, which is removed afterwards, by the phone itself where the cable is pulled while a program runs.
 """
 
@@ -86,8 +86,8 @@ class Adb:
     def answer(self, data: bytes, seconds: float) -> bytes:
         """Refuse: there is no Python over adb. Raises RequestError."""
         raise RequestError(
-            f"{self.name} has no Python over adb, so it cannot do jobs: run the agent there, in Termux, and name it as "
-            "agent:HOST:PORT; or measure latency alone with a benchmark program of the runtime"
+            f"{self.name} has no Python over adb, so it cannot do jobs: start an SSH server there, in Termux, and name "
+            "it as ssh:HOST:8022; or measure latency alone with a benchmark program of the runtime"
         )
 
 

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slimwright.errors import DeviceError
 from slimwright.runner.machine import Described
-from slimwright.terminal import printable
+from slimwright.terminal import UNSEEN, printable
 
 MOST_SAID = 500  # characters
 MOST_ANSWER = 1 << 30  # bytes
@@ -43,4 +43,4 @@ def read_description(data: bytes, where: str) -> Described:
 
 def plain(text: str) -> str:
     """Return what a device says without what would steer a terminal, and not at any length."""
-    return printable(text).replace("\n", " ")[:MOST_SAID]
+    return printable(text).replace("\n", " ").replace(UNSEEN, " ")[:MOST_SAID]

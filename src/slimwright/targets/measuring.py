@@ -1,20 +1,20 @@
 """Send artefacts to a target, and read what it measured."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from torch import Tensor
 
 from slimwright.errors import DeviceError, ProofError, RequestError
-from slimwright.runner.job import RESULT, Job, input_file, output_file, write_job
+from slimwright.reading import json_of
+from slimwright.runner.job import MOST_RUNS, MOST_SIDES, RESULT, Job, input_file, output_file, write_job
 from slimwright.runner.machine import Described
 from slimwright.runner.pack import packed, unpack
 from slimwright.runner.sessions.session import Kernel
@@ -94,44 +94,56 @@ class Measurement:
         return self.peak_rss_bytes - self.empty_rss_bytes
 
 
+MOST = 2**50  # bytes, or milliseconds: what no device has or takes
+Milliseconds = Annotated[float, Field(gt=0, le=MOST)]
+Bytes = Annotated[int, Field(ge=0, le=MOST)]
+Word = Annotated[str, StringConstraints(max_length=1000)]
+
+
 class _Told(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class _Latency(_Told):
-    median_ms: float = Field(ge=0)
-    p10_ms: float = Field(ge=0)
-    p90_ms: float = Field(ge=0)
-    runs: int = Field(gt=0)
-    cpu_ms: float = Field(ge=0)
+    median_ms: Milliseconds
+    p10_ms: Milliseconds
+    p90_ms: Milliseconds
+    runs: int = Field(gt=0, le=MOST_RUNS)
+    cpu_ms: float = Field(ge=0, le=MOST)
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> "_Latency":
+        if not self.p10_ms <= self.median_ms <= self.p90_ms:
+            raise ValueError("p10_ms, median_ms and p90_ms must not fall in this order")
+        return self
 
 
 class _Kernel(_Told):
-    name: str
-    kind: str
-    ms: float
+    name: Word
+    kind: Word
+    ms: float = Field(ge=0, le=MOST)
 
 
 class _Side(_Told):
-    name: str
-    load_ms: float
-    first_run_ms: float
-    planned_bytes: int | None
+    name: Word
+    load_ms: float = Field(ge=0, le=MOST)
+    first_run_ms: float = Field(ge=0, le=MOST)
+    planned_bytes: Bytes | None
     latency: _Latency | None = None
-    empty_rss_bytes: int
-    peak_rss_bytes: int
-    temperature_c: float | None = None
-    kernels: list[_Kernel] = []
-    energy_mj: float | None = None
+    empty_rss_bytes: Bytes
+    peak_rss_bytes: Bytes
+    temperature_c: float | None = Field(None, gt=-274, lt=1000)
+    kernels: list[_Kernel] = Field([], max_length=100_000)
+    energy_mj: float | None = Field(None, ge=0, le=MOST)
 
 
 class _Fault(_Told):
-    kind: str
+    kind: Word
     message: str
 
 
 class _Result(BaseModel):
-    sides: list[_Side] = []
+    sides: list[_Side] = Field([], max_length=MOST_SIDES)
     error: _Fault | None = None
 
 
@@ -174,7 +186,7 @@ def measure(
         answered = target.answer(packed(folder), timeout_s)
     with tempfile.TemporaryDirectory() as name:
         count = None if inputs is None else len(inputs[0])
-        return _read(answered, Path(name), artefacts, count, target.name)
+        return _read(answered, Path(name), artefacts, count, target.name, timed=effort.runs > 0)
 
 
 def _check_inputs(name: str, artefact: Artefact, inputs: Sequence[Tensor] | None) -> None:
@@ -185,17 +197,19 @@ def _check_inputs(name: str, artefact: Artefact, inputs: Sequence[Tensor] | None
 
 
 def _read(
-    data: bytes, folder: Path, artefacts: Mapping[str, Artefact], count: int | None, where: str
+    data: bytes, folder: Path, artefacts: Mapping[str, Artefact], count: int | None, where: str, *, timed: bool
 ) -> dict[str, Measurement]:
     try:
         unpack(data, folder)
-        result = _Result.model_validate(json.loads((folder / RESULT).read_text()))
-    except (ValueError, OSError, RecursionError) as error:
-        raise DeviceError(f"{where} sent back something that is no result: {error}") from error
+        result = _Result.model_validate(json_of(folder / RESULT, "a result", DeviceError))
+    except (ValueError, OSError, DeviceError) as error:
+        raise DeviceError(f"{where} sent back something that is no result: {plain(str(error))}") from error
     if result.error:
         raise _raised(result.error, where)
     if [side.name for side in result.sides] != list(artefacts):
         raise DeviceError(f"{where} sent back the results of another job")
+    if timed and any(side.latency is None for side in result.sides):
+        raise DeviceError(f"{where} sent back no times, which it was asked for")
     found = {}
     for number, side in enumerate(result.sides):
         outputs = None if count is None else _outputs(folder, number, artefacts[side.name], count, where)
@@ -228,8 +242,8 @@ def _output(path: Path, shape: tuple[int, ...], dtype: str, where: str) -> Tenso
     """An output of a known shape; floats come as float32, integers as int64."""
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)  # refuses what the file is too short for
-    except (ValueError, EOFError, OSError) as error:
-        raise DeviceError(f"{where} sent back no outputs: {error}") from error
+    except Exception as error:  # numpy reads a header as Python's literals, and raises what their parser raises
+        raise DeviceError(f"{where} sent back no outputs: {plain(str(error))}") from error
     sent = "float32" if dtype.startswith("float") else "int64"
     if found.dtype != sent or found.shape != shape:
         raise DeviceError(f"{where} sent back {found.dtype} {found.shape} where {sent} {shape} was asked for")

@@ -6,19 +6,16 @@ from urllib.parse import parse_qsl
 
 from slimwright.errors import RequestError
 from slimwright.targets.adb import Adb
-from slimwright.targets.agent import Agent
 from slimwright.targets.local import Local
 from slimwright.targets.measuring import Target
 from slimwright.targets.ssh import Ssh
 
-FORMS = (
-    "local, ssh:[user@]host[:port][?python=PATH&folder=PATH], agent:host:port, adb or adb:SERIAL"
-)  # fmt: skip
+FORMS = "local, ssh:[user@]host[:port][?python=PATH&folder=PATH], adb or adb:SERIAL"
 PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:/?\[\]\s]+)(:(?P<port>\d{1,5}))?", re.ASCII)
 
 
-def target(spec: str, *, token: str | None = None, ssh_config: Path | None = None) -> Target:
-    """Return the target that `spec` names; an agent is given its `token`.
+def target(spec: str, *, ssh_config: Path | None = None) -> Target:
+    """Return the target that `spec` names.
 
     Raises RequestError, with the forms that there are, for anything else.
     """
@@ -28,8 +25,6 @@ def target(spec: str, *, token: str | None = None, ssh_config: Path | None = Non
             return Local()
         case "ssh":
             return _ssh(spec, rest, ssh_config)
-        case "agent" | "http":
-            return _agent(spec, rest.removeprefix("//").removesuffix("/"), token)
         case "adb":
             return Adb(rest or None)
         case _:
@@ -43,15 +38,6 @@ def _ssh(spec: str, rest: str, config: Path | None) -> Ssh:
         raise _unknown(spec)
     host, port = _place(spec, place)
     return Ssh(host, port, settings.get("python", "python3"), settings.get("folder", ""), config)
-
-
-def _agent(spec: str, place: str, token: str | None) -> Agent:
-    host, port = _place(spec, place)
-    if port is None:
-        raise _unknown(spec)
-    if not token:
-        raise RequestError(f"{spec} wants its token: give the file that the agent named when it was started")
-    return Agent(host, port, token)
 
 
 def _place(spec: str, place: str) -> tuple[str, int | None]:

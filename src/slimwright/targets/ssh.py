@@ -20,10 +20,10 @@ from typing import IO
 from slimwright.errors import DeviceError, RequestError
 from slimwright.runner.machine import Described
 from slimwright.runner.pack import runner
-from slimwright.runner.serve import SLOWEST_BYTES_PER_S
 from slimwright.targets import bootstrap
 from slimwright.targets.described import MOST_ANSWER, plain, read_description
 
+SLOWEST_BYTES_PER_S = 50_000
 CONNECT_S, GRACE_S, ABOUT_S, ALIVE_S = 10, 30.0, 60.0, 5
 OPTIONS = {
     "BatchMode": "yes",  # nobody is there to type a password
