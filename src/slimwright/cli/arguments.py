@@ -79,7 +79,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="show no progre
 ForceOption = Annotated[
     bool, typer.Option("--force", help="replace what is at --out, even if this command did not write it")
 ]
-SeedOption = Annotated[int, typer.Option(help="of the data's split")]
+SeedOption = Annotated[int, typer.Option(min=0, help="of the data's split")]
 CacheOption = Annotated[
     Path,
     typer.Option(envvar="SLIMWRIGHT_CACHE", help="everything that is not to be computed again is kept here"),

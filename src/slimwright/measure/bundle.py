@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from slimwright.errors import BundleError
 from slimwright.measure.notebook import html_of
-from slimwright.measure.record import Record
+from slimwright.measure.record import Amount, Count, Number, Record, Time
 from slimwright.measure.records import DataCard, Decision, DropInterval, Parity, TaskCard, Timing
 from slimwright.reading import data_of, reading
 from slimwright.runtimes import Artefact, Precision
@@ -41,22 +41,22 @@ class ModelRecord(Record):
     """One of the two models, counted and measured."""
 
     precision: Precision
-    score: float  # on the test part, in the runtime, in the metric's unit
+    score: Number  # on the test part, in the runtime, in the metric's unit
     latency: Timing  # measured, the two models interleaved
-    size_bytes: int  # of the artefact's files
-    macs: int  # exact, for one image
-    params: int  # exact
-    weight_bytes: int  # exact, in the encodings of the net
-    peak_activation_bytes: int  # exact, of the FP32 net, for one image
-    arena_bytes: int  # what a planned arena takes
-    peak_rss_bytes: int  # measured in a fresh process
-    cold_start_ms: float  # load and first run, measured in a fresh process
-    planned_bytes: int | None  # what the runtime says it set aside; None where it does not say
-    energy_mj: float | None = None  # for an image; None where the device has no counter
-    kernel_ms: dict[str, float]  # of a run, by the runtime's profiler; empty where it has none
+    size_bytes: Count  # of the artefact's files
+    macs: Count  # exact, for one image
+    params: Count  # exact
+    weight_bytes: Count  # exact, in the encodings of the net
+    peak_activation_bytes: Count  # exact, of the FP32 net, for one image
+    arena_bytes: Count  # what a planned arena takes
+    peak_rss_bytes: Count  # measured in a fresh process
+    cold_start_ms: Amount  # load and first run, measured in a fresh process
+    planned_bytes: Count | None  # what the runtime says it set aside; None where it does not say
+    energy_mj: Amount | None = None  # for an image; None where the device has no counter
+    kernel_ms: dict[str, Amount]  # of a run, by the runtime's profiler; empty where it has none
     files: list[str]  # the artefact's, its main file first
-    input_shapes: list[list[int]]
-    output_shapes: list[list[int]]
+    input_shapes: list[list[Count]]
+    output_shapes: list[list[Count]]
 
 
 class CandidateRecord(Record):
@@ -64,13 +64,13 @@ class CandidateRecord(Record):
 
     name: str
     precision: Precision
-    predicted_latency_ms: float | None
-    predicted_damage: float | None  # nats of loss
-    latency_ms: float
-    size_bytes: int
-    macs: int
-    validation_score: float  # in the metric's unit
-    images: int | None = None  # calibration images that it was solved on; None: all
+    predicted_latency_ms: Amount | None
+    predicted_damage: Number | None  # nats of loss
+    latency_ms: Time
+    size_bytes: Count
+    macs: Count
+    validation_score: Number  # in the metric's unit
+    images: Count | None = None  # calibration images that it was solved on; None: all
     proven: bool  # the runtime's outputs are those of its net
     chosen: bool
 
@@ -80,34 +80,40 @@ class Layer(Record):
 
     name: str
     op: str
-    channels_before: int
-    channels_after: int
-    macs_before: int
-    macs_after: int
-    weight_bytes_before: int
-    weight_bytes_after: int
-    output_bytes_before: int
-    output_bytes_after: int
+    channels_before: Count
+    channels_after: Count
+    macs_before: Count
+    macs_after: Count
+    weight_bytes_before: Count
+    weight_bytes_after: Count
+    output_bytes_before: Count
+    output_bytes_after: Count
 
 
 class Memory(Record):
     """Live activation bytes while each node of a net runs, for one image."""
 
     nodes: list[str]
-    live_bytes: list[int]
+    live_bytes: list[Count]
+
+    @model_validator(mode="after")
+    def _has_as_many(self) -> "Memory":
+        if len(self.nodes) != len(self.live_bytes):
+            raise ValueError(f"{len(self.nodes)} nodes have {len(self.live_bytes)} live_bytes; there must be as many")
+        return self
 
 
 class Summary(Record):
     """What most people want to know. Scores are in the metric's unit, the drop in its steps."""
 
-    score_original: float
-    score: float
-    drop: float
-    latency_ms_original: float
-    latency_ms: float
-    latency_ratio: float
-    size_bytes_original: int
-    size_bytes: int
+    score_original: Number
+    score: Number
+    drop: Number
+    latency_ms_original: Time
+    latency_ms: Time
+    latency_ratio: Time
+    size_bytes_original: Count
+    size_bytes: Count
     within_budget: bool
     misses: list[str]  # each limit that was missed, and by how much
     interval: DropInterval | None = None  # of the drop, on the test part
@@ -121,19 +127,19 @@ class Manifest(Record):
     format: Literal["slimwright-bundle"] = "slimwright-bundle"
     version: Literal[2] = 2
     created: str
-    seconds: dict[str, float]  # wall time per stage
+    seconds: dict[str, Amount]  # wall time per stage
     model: str
     runtime: str
     threads: Literal[1] = 1
-    seed: int
+    seed: Count
     versions: dict[str, str]
     target: str
     machine: dict[str, object]  # the target's: processor, system, runtimes
     budget: dict[str, str]  # as the user wrote it
-    limits: dict[str, float]  # resolved, in the unit of each name
-    max_drop: float  # in the metric's steps
-    channel_step: int
-    empty_runtime_rss_bytes: int
+    limits: dict[str, Amount]  # resolved, in the unit of each name
+    max_drop: Amount  # in the metric's steps
+    channel_step: Count
+    empty_runtime_rss_bytes: Count
     task: TaskCard
     data: DataCard
     summary: Summary

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from slimwright.measure.bundle import CandidateRecord
-from slimwright.measure.record import Record
+from slimwright.measure.record import Amount, Count, Record, Time
 from slimwright.measure.records import DataCard, TaskCard
 
 FRONT, FRONT_PAGE = "front.json", "front.html"
@@ -19,10 +19,10 @@ FRONT_FILES = (FRONT, FRONT_PAGE, "plots/*.png")  # all that the folder holds
 class FrontPoint(Record):
     """The best network found for a limit on latency, a share of the original's."""
 
-    share: float
-    limit_ms: float
+    share: Time
+    limit_ms: Time
     candidate: CandidateRecord
-    latency_ratio: float  # measured, to the original's
+    latency_ratio: Time  # measured, to the original's
     fits: bool  # it was measured within the limit
     dominated: bool  # another point was measured as fast and as good, and better in one of them
 
@@ -33,13 +33,13 @@ class Front(Record):
     format: Literal["slimwright-front"] = "slimwright-front"
     version: Literal[1] = 1
     created: str
-    seconds: Mapping[str, float]  # wall time per stage
+    seconds: Mapping[str, Amount]  # wall time per stage
     model: str
     runtime: str
     target: str
     machine: Mapping[str, object]
     versions: Mapping[str, str]
-    seed: int
+    seed: Count
     task: TaskCard
     data: DataCard
     original: CandidateRecord

@@ -8,11 +8,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
 from slimwright.data import PARTS, Dataset
 from slimwright.measure.forms import OutputForm, output_form
-from slimwright.measure.record import Record
+from slimwright.measure.record import Amount, Count, Error, Number, Record, Size, Time
 from slimwright.runner.timing import Latency
 from slimwright.runtimes import Artefact
 from slimwright.tasks import Metric, Task
@@ -23,11 +21,11 @@ Outcome = Literal["kept", "taken back", "not chosen", "left whole"]
 class Timing(Record):
     """Measured time of one image, in milliseconds: on the clock, and of the processor."""
 
-    median_ms: float
-    p10_ms: float
-    p90_ms: float
-    runs: int
-    cpu_ms: float  # median
+    median_ms: Time
+    p10_ms: Time
+    p90_ms: Time
+    runs: Count
+    cpu_ms: Amount  # median
 
     @classmethod
     def of(cls, latency: Latency) -> "Timing":
@@ -38,24 +36,24 @@ class Timing(Record):
 class Parity(Record):
     """An artefact's outputs against those that it should give, on the same images."""
 
-    images: int
-    max_abs_error: float
-    max_relative_error: float  # of the largest value of the output
-    tolerance: float  # on max_relative_error
-    agreement: float  # share of answers on which both mean the same, by the task
-    least_agreement: float
+    images: Count
+    max_abs_error: Error
+    max_relative_error: Error  # of the largest value of the output
+    tolerance: Amount  # on max_relative_error
+    agreement: Amount  # share of answers on which both mean the same, by the task
+    least_agreement: Amount
     passed: bool
 
 
 class DropInterval(Record):
     """How much worse one network scored than another on the same images, in the metric's steps, with 95 % limits."""
 
-    drop: float
-    low: float
-    high: float
-    images: int
+    drop: Number
+    low: Number
+    high: Number
+    images: Count
     method: Literal["paired", "bootstrap"]  # a mean over images, or any metric
-    resamples: int  # of a bootstrap
+    resamples: Count  # of a bootstrap
 
     @property
     def shows(self) -> bool:
@@ -70,7 +68,7 @@ class MetricCard(Record):
     unit: str
     step: str
     higher_is_better: bool
-    finest: float = Field(0.005, gt=0, allow_inf_nan=False)
+    finest: Time = 0.005
 
     @classmethod
     def of(cls, metric: Metric) -> "MetricCard":
@@ -101,9 +99,9 @@ class DataCard(Record):
 
     name: str
     labels: list[str]
-    image_shape: list[int]
+    image_shape: list[Size]
     preprocessing: dict[str, object]
-    sizes: dict[str, int]
+    sizes: dict[str, Count]
 
     @classmethod
     def of(cls, data: Dataset) -> "DataCard":

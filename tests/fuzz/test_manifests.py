@@ -1,0 +1,68 @@
+"""A bundle that somebody else wrote: what is read of it can be shown, or it is refused."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manifest_example import example_manifest, example_recipe
+from mutating import as_text, numbered, with_changes
+from slimwright.cli import tables
+from slimwright.errors import BundleError
+from slimwright.measure import Bundle, Manifest, load_bundle
+from slimwright.measure.bundle import HASHED, as_json, sha256_of
+from slimwright.report.charts import charts
+from slimwright.report.page import page
+from slimwright.terminal import Terminal
+
+CASES = 500
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose hashes fit."""
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "net").mkdir()
+    (folder / "recipe.json").write_text(as_json(example_recipe()))
+    manifest = json.loads(as_json(example_manifest()))
+    for name in (*HASHED[1:], *manifest["original"]["files"], *manifest["result"]["files"]):
+        (folder / name).write_bytes(b"0")
+    manifest["sha256"] = {
+        name: sha256_of(folder / name)
+        for name in (*HASHED, *manifest["original"]["files"], *manifest["result"]["files"])
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def shown(bundle: Bundle) -> str:
+    """Everything that people are shown of it."""
+    out = io.StringIO()
+    Terminal(file=out, width=120).print(tables.summary(bundle), soft_wrap=True)
+    drawn = charts(bundle.manifest)
+    return out.getvalue() + page(bundle.manifest, bundle.recipe, drawn) + bundle._repr_html_()
+
+
+def test_the_bundle_is_read_and_shown(bundle: Path) -> None:
+    assert "resnet" in shown(load_bundle(bundle))
+
+
+def test_a_manifest_that_was_changed_is_shown_or_refused(bundle: Path) -> None:
+    """No other error, no markup of the file's own, and no number that is none."""
+    whole: dict[str, Any] = json.loads((bundle / "manifest.json").read_text())
+    read = 0
+    for chance in numbered(CASES):
+        (bundle / "manifest.json").write_bytes(as_text(with_changes(whole, chance), chance))
+        try:
+            found = load_bundle(bundle)
+        except BundleError as error:
+            assert str(bundle) in str(error)
+            continue
+        text = shown(found)
+        assert "<script>alert" not in text and "\x1b" not in text
+        assert isinstance(found.manifest, Manifest)
+        read += 1
+    assert read > CASES / 50  # some changes are harmless, or this would test the first check alone
+    (bundle / "manifest.json").write_text(json.dumps(whole))
