@@ -56,6 +56,7 @@ from slimwright.data.glyphs import parsed, parsed_scenes
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import load_net
 from slimwright.importers import Sizes, read_pt2, weights_for
+from slimwright.importers.archives import opened
 from slimwright.jobs.given import shapes_of
 from slimwright.measure import Original, original_file, original_of
 from slimwright.progress import Event, Tell, silent
@@ -313,5 +314,5 @@ def _is_pickle(path: Path) -> bool:
         return True
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
+    with opened(path, "a model in a zip archive") as archive:
         return any(name.endswith("data.pkl") and "/data/" not in name for name in archive.namelist())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,7 +23,7 @@ from slimwright.graph.ends import Ends
 from slimwright.graph.inference import INPUT_DTYPES, inferred, result_of
 from slimwright.graph.modules import graph_module, layer_of, paths_of
 from slimwright.graph.node import Node, Ref, Value, plain
-from slimwright.graph.ops import op_of
+from slimwright.graph.ops import FAILURES, detail_of, op_of
 
 __all__ = [
     "Net",
@@ -150,7 +151,8 @@ class Net:
     def run(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Run the net without gradients, some images at once: one tensor [N, ...] for each input and each output.
 
-        Raises ModelError where the inputs are not as many, or not of the shapes, that the net takes.
+        Raises ModelError where the inputs are not as many, or not of the shapes, that the net takes, and where a node
+        cannot compute them, such as an index that is too large.
         """
         inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
         _check_inputs(self, inputs)
@@ -158,7 +160,7 @@ class Net:
         found: list[tuple[Tensor, ...]] = []
         with torch.no_grad():
             for batch in zip(*(given.split(images_at_once(self)) for given in inputs), strict=True):
-                made = module(*batch)
+                made = _made(module, batch)
                 found.append((made,) if isinstance(made, Tensor) else tuple(made))
                 _check_rows(self, found[-1], len(batch[0]))
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
@@ -322,6 +324,24 @@ def structure(net: Net) -> dict[str, object]:
 def _plain_ends(ends: Ends) -> dict[str, object]:
     """Ends as JSON-ready data; where nothing is free they are what older versions wrote, with the same digest."""
     return {key: value for key, value in asdict(ends).items() if key != "sizes" or value}
+
+
+def _made(module: fx.GraphModule, batch: Sequence[Tensor]) -> Any:
+    try:
+        return module(*batch)
+    except FAILURES:
+        return _Named(module).run(*batch)
+
+
+class _Named(fx.Interpreter):
+    """Runs a net node by node, more slowly, to name the node that fails."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Return what a node gives. Raises ModelError, naming it, where it cannot be computed."""
+        try:
+            return super().run_node(n)
+        except FAILURES as error:
+            raise ModelError(f"node '{n.name}' of the net cannot be computed: {detail_of(error)}") from error
 
 
 def _check_inputs(net: Net, inputs: Sequence[Tensor]) -> None:

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from slimwright.errors import ModelError
+from slimwright.graph.ops import FAILURES, detail_of
+from slimwright.importers.archives import opened
 
 MOST_OPERATIONS = 10**7
 MOST_PICKLE_BYTES = 2**28
@@ -59,7 +61,9 @@ def read_checkpoint(path: Path) -> object:
     Raises ModelError where it is no such file, is damaged, or was saved by a torch before 1.6.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        if not zipfile.is_zipfile(path):
+            raise ModelError(f"{path} is no file that torch has written since 1.6. {_way_out(path)}")
+        with opened(path, "a file of torch.save") as archive:
             names = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
             if len(names) != 1:
                 raise ModelError(f"{path} holds no weights of torch.save: there is no data.pkl in it")
@@ -68,12 +72,8 @@ def read_checkpoint(path: Path) -> object:
                     f"the pickle in {path} is larger than {MOST_PICKLE_BYTES >> 20} MiB; it holds no weights alone"
                 )
             return _Reader(path, archive, names[0].removesuffix("data.pkl")).read(archive.read(names[0]))
-    except zipfile.BadZipFile as error:
-        raise ModelError(f"{path} is no file that torch has written since 1.6. {_way_out(path)}") from error
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, RuntimeError, OverflowError,
-            NotImplementedError, RecursionError, UnicodeError) as error:  # fmt: skip
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path} cannot be read: {detail}") from error
+    except (*FAILURES, zipfile.BadZipFile, OSError, EOFError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read: {detail_of(error)}") from error
 
 
 def weights_for(model: nn.Module, path: Path) -> Checkpoint:
