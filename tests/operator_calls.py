@@ -1,17 +1,20 @@
 """Random calls of the operators that a file may name, legal and illegal ones, made in a process that may die of them.
 
-Each call is made as loading makes it: checked, then on tensors without elements, then for real. Its tensors lie in the
-middle of larger buffers. The real call is made twice, with other values in what lies around the tensors: a result that
-differs was read there. Run as `python operator_calls.py LOG FIRST COUNT`; LOG holds the number of the call under way,
-so that a process that has died names it.
+Each call is made as reading a net makes it: checked, then on tensors without elements, then for real. Its tensors lie
+in the middle of larger buffers. The real call is made twice, with other values in what lies around the tensors: a
+result that differs was read there. Run as `python operator_calls.py LOG FIRST COUNT`; LOG holds the number of the call
+under way, so that a process that has died names it.
 """
 
+import json
+import math
 import random
 import resource
 import sys
 import warnings
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,15 @@ from torch import Tensor
 
 from operator_examples import EXAMPLES, T
 from slimwright.errors import UnsupportedOp
-from slimwright.graph.allowed import ALLOWED, check_call, check_size
+from slimwright.graph.allowed import ALLOWED, ELEMENTWISE, REDUCTIONS
 from slimwright.graph.ops import FAILURES, aten, call_aten, check_quiet, on_meta
 
 EVERY = sorted(ALLOWED)
 MOST_BYTES = 4 * 2**30  # of the process
 MOST_MADE = 2**22  # elements that a call may make here
-AROUND = 40  # elements before and behind each tensor
+MARGIN = 40  # elements before and behind each tensor
+AROUND = (7.5e29, -3.0)  # what they hold
+SMALL_RESULTS = frozenset((*ELEMENTWISE, *REDUCTIONS))  # no larger than what they read: theirs are not foreseen
 DTYPES = (
     *[torch.float32] * 12, *[torch.int64] * 4, torch.int32, torch.bool, torch.float64, torch.float16, torch.bfloat16,
     torch.uint8, torch.int8, torch.int16,
@@ -67,16 +72,33 @@ class Numbers:
     transposed: bool
     expanded: bool
 
+    @cached_property
+    def held(self) -> tuple[int, ...]:
+        """The shape in memory."""
+        shape = (*self.shape[:-2], *reversed(self.shape[-2:])) if self.transposed else self.shape
+        return (1, *shape[1:]) if self.expanded and shape else shape
+
+    @cached_property
+    def inner(self) -> Tensor:
+        """The numbers in memory."""
+        count = math.prod(self.held)
+        return torch.tensor((self.values * (count // len(self.values) + 1))[:count]).to(self.dtype)
+
     def tensor(self, around: float) -> Tensor:
         """The tensor, in a buffer that holds `around` before and behind it."""
-        shape = (*self.shape[:-2], *reversed(self.shape[-2:])) if self.transposed else self.shape
-        held = (1, *shape[1:]) if self.expanded and shape else shape
-        count = torch.Size(held).numel()
-        buffer = torch.full((count + 2 * AROUND,), around).to(self.dtype)
-        inner = buffer[AROUND : AROUND + count]
-        inner.copy_(torch.tensor((self.values * (count // len(self.values) + 1))[:count]))
-        found = inner.view(held).expand(shape)
+        margin = margin_of(self.dtype, around)
+        found = torch.cat((margin, self.inner, margin))[MARGIN:-MARGIN].view(self.held)
+        if self.expanded and self.shape:
+            found = found.expand(
+                self.shape[-1] if self.transposed and len(self.shape) == 2 else self.shape[0], *self.held[1:]
+            )
         return found.transpose(-1, -2) if self.transposed else found
+
+
+@cache
+def margin_of(dtype: torch.dtype, around: float) -> Tensor:
+    """What lies before and behind a tensor."""
+    return torch.full((MARGIN,), around).to(dtype)
 
 
 class Drawn:
@@ -210,45 +232,50 @@ def without_elements(value: Any) -> Any:
 
 def made(overload: str, arguments: dict[str, Any]) -> str:
     """Make one call; say how it ended. Raises AssertionError where the result depends on what lies around."""
-    given = {key: placed(value, 7.5e29) for key, value in arguments.items()}
-    meta = {key: without_elements(value) for key, value in given.items()}
     try:
         check_quiet(f"aten.{overload}", arguments)
-        check_call(overload, meta)
-        shapes = call_aten(overload, on_meta(meta))
-        check_size(shapes)
+        given = [{key: placed(value, around) for key, value in arguments.items()} for around in AROUND]
+        expected = foreseen(overload, given[0])
     except (*FAILURES, UnsupportedOp):
         return "refused"
-    if sum(t.numel() for t in tensors_in(shapes)) > MOST_MADE:
-        return "large"
-    results = []
-    for around in (7.5e29, -3.0):
-        try:
-            results.append(call_aten(overload, {key: placed(value, around) for key, value in arguments.items()}))
-        except FAILURES as error:
-            return f"failed: {str(error).splitlines()[0] if str(error) else error!r}"
-    first, second, expected = (tensors_in(result) for result in (*results, shapes))
-    for one, two, shape in zip(first, second, expected, strict=True):
-        assert one.numel() <= shape.numel(), f"it makes {list(one.shape)}, not {list(shape.shape)} as was foreseen"
+    if sum(tensor.numel() for tensor in expected or ()) > MOST_MADE:
+        return "too large"
+    try:
+        first, second = (tensors_in(call_aten(overload, one)) for one in given)
+    except FAILURES:
+        return "failed"
+    for one, two in zip(first, second, strict=True):
         same = torch.equal(one, two) or torch.allclose(one, two, equal_nan=True)
         assert same, "its result depends on what lies around its tensors"
+    for one, shape in zip(first, first if expected is None else expected, strict=False):
+        assert one.numel() <= shape.numel(), f"it makes {list(one.shape)}, not {list(shape.shape)} as was foreseen"
     return "made"
 
 
+def foreseen(overload: str, arguments: dict[str, Any]) -> list[Tensor] | None:
+    """What a call would make, without elements, as it is found when a net is read; None where it can be little only."""
+    if overload in SMALL_RESULTS:
+        return None
+    return tensors_in(call_aten(overload, on_meta({key: without_elements(v) for key, v in arguments.items()})))
+
+
 def main(log: Path, first: int, count: int) -> None:
-    """Make calls, one seed each; write how they ended as the last line."""
+    """Make calls, one seed each; print how many ended in each way."""
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     ended: Counter[str] = Counter()
+    named: set[str] = set()
     with log.open("w") as file, torch.no_grad():
         for seed in range(first, first + count):
             overload, arguments = Drawn(seed).call()
             file.seek(0)
-            file.write(f"{seed:9d} {overload:60}")
+            file.write(f"call {seed} of {overload}".ljust(80))
             file.flush()
-            ended[made(overload, arguments).partition(":")[0]] += 1
-    print(dict(ended))
+            how = made(overload, arguments)
+            ended[how] += 1
+            named |= {overload} if how == "made" else set()
+    print(json.dumps({"ended": ended, "never made": sorted(ALLOWED - named)}))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ what its kernel trusts; `tests/graph/test_allowed.py` calls all of them with ran
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -93,6 +94,7 @@ SIZES = _overloads("sym_size.int")
 EVERY = (*ELEMENTWISE, *REDUCTIONS, *MOVES, *TYPES, *FACTORIES, *PRODUCTS, *LAYERS, *SIZES)
 ALLOWED = frozenset(EVERY)
 
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 POSITIVE = ("kernel_size", "stride", "dilation", "groups", "num_groups", "upscale_factor", "downscale_factor")
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 MOST_PARTS = 2**14  # results of one call
@@ -176,10 +178,27 @@ def _sampling(arguments: Mapping[str, Any]) -> None:
         )
 
 
+def _recurrent(gates: int, arguments: Mapping[str, Any]) -> None:
+    """The kernels take all sizes from the input and the first state, and read as much of the other tensors."""
+    given, states, params = arguments["input"], arguments["hx"], arguments["params"]
+    states = [states] if isinstance(states, Tensor) else states
+    ways, layers = 1 + bool(arguments["bidirectional"]), arguments["num_layers"]
+    out, hidden = states[0].shape[-1], states[-1].shape[-1]
+    batch = given.shape[0 if arguments["batch_first"] else 1]
+    behind = 2 * bool(arguments["has_biases"]) * [(gates * hidden,)] + (out != hidden) * [(out, hidden)]
+    of_one = [[(gates * hidden, size), (gates * hidden, out), *behind] for size in (given.shape[-1], ways * out)]
+    wanted = [(layers * ways, batch, out), (layers * ways, batch, hidden)][: len(states)]
+    wanted += [shape for layer in range(min(layers, len(params))) for shape in ways * of_one[layer > 0]]
+    found = [tuple(tensor.shape) for tensor in (*states, *params)]
+    if given.ndim != 3 or len(states) != 1 + (gates == 4) or found != wanted:
+        raise ValueError(f"its states and weights have the shapes {found}; they must have {wanted}")
+
+
 CHECKS: Mapping[str, Check] = {
     **dict.fromkeys((name for name in EVERY if "split" in name or "chunk" in name or "unbind" in name), _parts),
     **dict.fromkeys((name for name in EVERY if "upsample" in name and name.endswith(".default")), _scales),
     **dict.fromkeys((name for name in EVERY if "grid_sampler" in name), _sampling),
+    **{f"{name}.input": partial(_recurrent, gates) for name, gates in GATES.items()},
     "_native_batch_norm_legit_no_training.default": _statistics,
 }
 

@@ -159,8 +159,8 @@ class Trace:
             except FAILURES as error:
                 if world:
                     raise ModelError(
-                        f"it fits a batch of {self.batch} only ({detail_of(error)}); export the model with a dynamic batch: "
-                        "torch.onnx.export(..., dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
+                        f"it fits a batch of {self.batch} only ({detail_of(error)}); export the model with a "
+                        "dynamic batch: torch.onnx.export(..., dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
                     ) from error
                 raise ModelError(detail_of(error)) from error
         return results[0], results[1]
