@@ -6,17 +6,15 @@ shapes do not show, such as a dtype or an index, so every node is called once, o
 left out, and gives zeros.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from slimwright.errors import ModelError
 from slimwright.graph.allowed import ALLOWED, work
-from slimwright.graph.inference import INPUT_DTYPES, call_of, inferred, result_of
+from slimwright.graph.inference import INPUT_DTYPES, call_of, inferred
 from slimwright.graph.liveness import plan_memory
-from slimwright.graph.net import Net, Node
-from slimwright.graph.ops import FAILURES, OPS, detail_of, op_of
+from slimwright.graph.net import Net, Node, called
+from slimwright.graph.ops import OPS, op_of
 
 MOST_BYTES = 2**29  # of the values of one image that are live at once, besides
 MOST_TIMES = 64  # the bytes of the weights
@@ -62,7 +60,7 @@ def _try(net: Net, nodes: tuple[Node, ...]) -> None:
             values[node.name] = torch.zeros(node.shape, dtype=_dtype(node))
         else:
             left -= effort
-            values[node.name] = _called(net, node, values)
+            values[node.name] = called(net, node, values)
         for name in node.reads:
             if last[name] == place:
                 values.pop(name, None)
@@ -70,11 +68,3 @@ def _try(net: Net, nodes: tuple[Node, ...]) -> None:
 
 def _dtype(node: Node) -> torch.dtype:
     return INPUT_DTYPES.get(node.dtype) or getattr(torch, node.dtype)
-
-
-def _called(net: Net, node: Node, values: Mapping[str, Tensor]) -> Tensor:
-    try:
-        module = net.module_of(node) if op_of(node.op).module is not None else None
-        return result_of(node, net.tensors, module, values.__getitem__)
-    except FAILURES as error:
-        raise ModelError(f"node '{node.name}' ({node.op}) cannot be computed: {detail_of(error)}") from error
