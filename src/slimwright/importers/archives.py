@@ -26,3 +26,11 @@ def opened(path: Path, kind: str) -> Iterator[zipfile.ZipFile]:
         if stored > path.stat().st_size:
             raise ModelError(f"{path} says that it holds {stored} bytes, which is more than it has; it is damaged")
         yield archive
+
+
+def is_archive(path: Path) -> bool:
+    """True for a zip archive, also for one that is damaged."""
+    try:
+        return zipfile.is_zipfile(path)
+    except FAULTS:  # its end says that it has several disks, for example
+        return True

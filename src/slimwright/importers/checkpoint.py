@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from slimwright.errors import ModelError
 from slimwright.graph.ops import FAILURES, detail_of
-from slimwright.importers.archives import opened
+from slimwright.importers.archives import is_archive, opened
 
 MOST_OPERATIONS = 10**7
 MOST_PICKLE_BYTES = 2**28
@@ -61,7 +61,7 @@ def read_checkpoint(path: Path) -> object:
     Raises ModelError where it is no such file, is damaged, or was saved by a torch before 1.6.
     """
     try:
-        if not zipfile.is_zipfile(path):
+        if not is_archive(path):
             raise ModelError(f"{path} is no file that torch has written since 1.6. {_way_out(path)}")
         with opened(path, "a file of torch.save") as archive:
             names = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
