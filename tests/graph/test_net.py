@@ -225,7 +225,7 @@ def test_a_misfit_is_told_where_it_is_although_a_reader_far_behind_sees_it_first
 
 def test_a_layer_cannot_read_another_type_than_its_weight(chain: Net) -> None:
     weight = {"0.weight": chain.tensors["0.weight"].double()}
-    with pytest.raises(ModelError, match=r"its weight is torch.float64, what it reads torch.float32"):
+    with pytest.raises(ModelError, match=r"its weight is torch.float64, not torch.float32"):
         chain.edited(tensors=weight)
 
 

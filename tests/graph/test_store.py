@@ -213,9 +213,8 @@ def test_a_gather_beyond_its_source_never_reads_foreign_memory(index: list[int],
     relu = node(found, "relu")
     relu.update(op="gather", arguments={**relu["arguments"], "dim": 1}, tensors={"index": "stray"})
     index = [*index, *[0] * (6 - len(index))] if index else []
-    with pytest.raises((ModelError, IndexError, RuntimeError)):
-        net = net_of(found, {**residual.tensors, "stray": torch.tensor(index, dtype=torch.int64)})
-        net.to_module()(torch.zeros(1, *SHAPE))
+    with pytest.raises(ModelError):
+        net_of(found, {**residual.tensors, "stray": torch.tensor(index, dtype=torch.int64)})
 
 
 @pytest.mark.parametrize("what", TAMPERED)

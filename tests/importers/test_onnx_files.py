@@ -141,6 +141,7 @@ FAULTS: dict[str, tuple[Edit, str]] = {
     "two batches": (another_input, r"has 2 inputs .*\('x' \[1, 1, 6, 6\], 'mask' \[4, 4, 4, 4\]\).*seed"),
     "no input": (lambda m: m.graph.ClearField("input"), "reads 'x'"),
     "an open height": (resized(2, dim_param="h"), r"dimension 2 is 'h'; say it, as in --input x=1x1x\?x6"),
+    "an image beyond any memory": (resized(2, dim_value=2**62), r"input 'x' .*\[1, 1, 4611686018427387904, 6\]"),
     "an empty image": (resized(2, dim_value=0), "it must be a batch of float32 images"),
     "a negative batch": (resized(0, dim_value=-2), "it must be a batch of float32 images"),
     "half precision": (

@@ -308,6 +308,35 @@ def test_an_operator_from_elsewhere_is_refused_by_name(good: Path) -> None:
         read_pt2(changed(good, lambda entries: edited_json(entries, "models/model.json", plant)))
 
 
+@pytest.mark.parametrize("target", ["_reshape_alias_copy.default", "_weight_norm_interface.default", "nansum.default"])
+def test_an_operator_that_a_file_may_not_name_is_refused_by_name(good: Path, target: str) -> None:
+    def plant(program: Any) -> None:
+        node = next(n for n in program["graph_module"]["graph"]["nodes"] if "relu" in n["target"])
+        node["target"] = f"torch.ops.aten.{target}"
+
+    with pytest.raises(UnsupportedOp, match=rf"operator {target} is not one of those .*module:callable"):
+        read_pt2(changed(good, lambda entries: edited_json(entries, "models/model.json", plant)))
+
+
+def test_weights_that_are_one_entry_many_times_are_refused(tmp_path: Path) -> None:
+    small = exported(nn.Conv2d(1, 512, 3), tmp_path / "small.pt2")
+
+    def repeat(config: Any) -> None:
+        first = next(iter(config["config"].values()))
+        config["config"] |= {f"again{k}": first for k in range(1000)}
+
+    with pytest.raises(ModelError, match="4 times what it holds"):
+        read_pt2(changed(small, lambda entries: edited_json(entries, "model_weights_config.json", repeat)))
+
+
+def test_an_input_beyond_any_memory_is_refused(good: Path) -> None:
+    def grow(program: Any) -> None:
+        program["graph_module"]["graph"]["tensor_values"]["x"]["sizes"][-1] = number(2**62)
+
+    with pytest.raises(ModelError, match="which no tensor on a device can have"):
+        read_pt2(changed(good, lambda entries: edited_json(entries, "models/model.json", grow)))
+
+
 def test_two_inputs_are_read_in_order(tmp_path: Path) -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> Tensor:

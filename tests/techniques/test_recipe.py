@@ -1,4 +1,6 @@
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,6 +34,7 @@ from slimwright.techniques import (
     applied,
     apply,
     in_turns,
+    load_recipe,
 )
 
 
@@ -226,3 +229,16 @@ def test_recipes_that_begin_in_the_same_way_go_on_from_there(residual: Net, data
         work = applied(recipe, residual, data, techniques=techniques, begun=begun)
         assert work.draft.net.digest == apply(recipe, residual, data).digest
     assert done == ["prune", "solve", "fold_batch_norm", "prune", "fold_batch_norm"]
+
+
+@pytest.mark.parametrize("steps", [
+    {"step": "remove", "collapse": ["add"], "kernel": 2**31},
+    {"step": "prune", "keep": {"conv2d": [0, 2**63]}},
+    {"step": "factorise", "layers": {"conv2d": {"kind": "svd", "ranks": [10**30]}}},
+    {"step": "subset", "classes": [-(2**40)]},
+])  # fmt: skip
+def test_numbers_beyond_any_network_are_refused_as_a_recipe_is_read(steps: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({"original": None, "steps": [steps]}))
+    with pytest.raises(RequestError, match="must lie between"):
+        load_recipe(path)

@@ -116,3 +116,10 @@ def test_what_must_stay_is_told() -> None:
             removed(Draft.of(net), name)
     with pytest.raises(RequestError, match="cannot collapse"):
         collapsed(Draft.of(net), "conv2d")
+
+
+def test_a_kernel_beyond_twice_the_image_is_refused(residual: Net) -> None:
+    with pytest.raises(
+        RequestError, match=r"a 2147483647x2147483647 convolution: its images are 6x6, and of a kernel .*11"
+    ):
+        collapsed(Draft.of(residual), collapsible(residual)[0], 2**31 - 1)

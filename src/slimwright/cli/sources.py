@@ -10,7 +10,6 @@ import importlib
 import json
 import re
 import sys
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -53,6 +52,7 @@ from slimwright.data.glyphs import parsed, parsed_scenes
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import load_net
 from slimwright.importers import Sizes, read_pt2, weights_for
+from slimwright.importers.archives import is_archive, opened
 from slimwright.jobs.given import shapes_of
 from slimwright.kept import kept_at, kept_tensors, write_tensors
 from slimwright.measure import Original, original_file, original_of
@@ -306,7 +306,7 @@ def _is_pickle(path: Path) -> bool:
             return True
     if path.suffix in PICKLES:
         return True
-    if not zipfile.is_zipfile(path):
+    if not is_archive(path):
         return False
-    with zipfile.ZipFile(path) as archive:
+    with opened(path, "a model in a zip archive") as archive:
         return any(name.endswith("data.pkl") and "/data/" not in name for name in archive.namelist())

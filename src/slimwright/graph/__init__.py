@@ -1,6 +1,7 @@
 """The network as data."""
 
 from slimwright.graph.free import alike, as_free_as, grown, larger_sizes
+from slimwright.graph.from_file import unlisted
 from slimwright.graph.liveness import MemoryPlan, plan_memory
 from slimwright.graph.net import Net, Node, Ref, images_at_once, random_inputs, structure, zero_inputs
 from slimwright.graph.store import FILES, load_net, save_net
@@ -21,5 +22,6 @@ __all__ = [
     "random_inputs",
     "save_net",
     "structure",
+    "unlisted",
     "zero_inputs",
 ]

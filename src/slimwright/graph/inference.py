@@ -1,21 +1,24 @@
 """The shapes and dtypes of a net's values, inferred by running it on tensors without elements."""
 
 import keyword
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from slimwright.errors import ModelError
+from slimwright.graph.allowed import MOST_ELEMENTS, check_call, check_size
 from slimwright.graph.node import Node, resolved
-from slimwright.graph.ops import called, check_quiet, on_meta, op_of
+from slimwright.graph.ops import FAILURES, called, check_quiet, detail_of, on_meta, op_of
 
 INPUT_DTYPES = {"float32": torch.float32, "int64": torch.int64, "int32": torch.int32}
 
 
-def inferred(nodes: Iterable[Node], tensors: Mapping[str, Tensor]) -> tuple[Node, ...]:
+def inferred(nodes: Iterable[Node], tensors: Mapping[str, Tensor], *, images: int = 1) -> tuple[Node, ...]:
     """Return nodes in execution order with their shapes and dtypes inferred anew, those of the inputs as they say.
+
+    Shapes are those for so many images; the inputs say them for one.
 
     Raises ModelError, naming the node, where shapes do not fit, a value is missing or a name is none.
     """
@@ -24,7 +27,7 @@ def inferred(nodes: Iterable[Node], tensors: Mapping[str, Tensor]) -> tuple[Node
     for node in nodes:
         _check_names(node, values)
         check_quiet(node.op, node.arguments)
-        values[node.name] = _input(node) if node.op == "input" else _result(node, tensors, values)
+        values[node.name] = _input(node, images) if node.op == "input" else _result(node, tensors, values)
         shape, dtype = shape_and_dtype(values[node.name])
         found.append(replace(node, shape=shape, dtype=dtype))
     return tuple(found)
@@ -66,16 +69,33 @@ def _check_names(node: Node, values: Mapping[str, Tensor]) -> None:
             raise ModelError(f"node '{node.name}' reads '{name}', which no earlier node produces")
 
 
-def _input(node: Node) -> Tensor:
+def empty_input(name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return an input without elements. Raises ModelError for a shape that no tensor on a device can have."""
+    try:
+        given = torch.empty(*shape, dtype=dtype, device="meta")
+        if not given.numel() <= MOST_ELEMENTS:
+            raise ValueError
+    except FAILURES as error:
+        raise ModelError(
+            f"input '{name}' of the model has the shape {list(shape)}, which no tensor on a device can have"
+        ) from error
+    return given
+
+
+def call_of(node: Node, tensors: Mapping[str, Tensor], value: Callable[[str], object]) -> tuple[str, dict[str, object]]:
+    """The ATen overload of a node, "" where it has none, and what it is called with, by name."""
+    own = {role: tensors[name] for role, name in node.tensors.items()}
+    overloads = op_of(node.op).overloads
+    return (overloads[0] if overloads else ""), {k: resolved(v, value) for k, v in node.arguments.items()} | own
+
+
+def _input(node: Node, images: int) -> Tensor:
     if node.dtype not in INPUT_DTYPES or node.shape[:1] != (1,):
         raise ModelError(
             f"input '{node.name}' of the net is {node.dtype} {list(node.shape)}; an input must be one batch, its first "
             f"dimension 1, of {', '.join(INPUT_DTYPES)}"
         )
-    try:
-        return torch.empty(node.shape, dtype=INPUT_DTYPES[node.dtype], device="meta")
-    except (RuntimeError, TypeError, ArithmeticError) as error:
-        raise ModelError(f"input '{node.name}' of the net has the shape {list(node.shape)}, which none has") from error
+    return empty_input(node.name, (images, *node.shape[1:]), INPUT_DTYPES[node.dtype])
 
 
 def _result(node: Node, tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
@@ -83,18 +103,28 @@ def _result(node: Node, tensors: Mapping[str, Tensor], values: Mapping[str, Tens
         if op_of(node.op).channels == "parameter":
             return torch.empty_like(tensors[node.tensors["value"]], device="meta")
         module = _meta_module(node, tensors) if op_of(node.op).module is not None else None
-        weight = tensors[node.tensors["weight"]] if "weight" in node.tensors else None
-        if module is not None and weight is not None and values[node.source].dtype != weight.dtype:
-            raise ValueError(f"its weight is {weight.dtype}, what it reads {values[node.source].dtype}")
+        if module is not None:
+            _check_dtypes(node, tensors, values[node.source].dtype)
+        check_call(*call_of(node, tensors, values.__getitem__))
         on_nothing = replace(node, arguments=on_meta(node.arguments))
-        return result_of(on_nothing, tensors, module, values.__getitem__)
-    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError) as error:
+        result = result_of(on_nothing, tensors, module, values.__getitem__)
+        check_size(result)
+        return result
+    except FAILURES as error:
         took = ", ".join(f"{name} {list(getattr(values[name], 'shape', ()))}" for name in node.reads)
         owns = ", ".join(f"{role} {list(tensors[t].shape)}" for role, t in node.tensors.items())
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"node '{node.name}' ({node.op}) cannot take {took}{'; it owns ' + owns if owns else ''}: {detail}"
+            f"node '{node.name}' ({node.op}) cannot take {took}{'; it owns ' + owns if owns else ''}: "
+            f"{detail_of(error)}"
         ) from error
+
+
+def _check_dtypes(node: Node, tensors: Mapping[str, Tensor], read: torch.dtype) -> None:
+    """What a layer owns is of the dtype that it reads, but for an index."""
+    for role, name in node.tensors.items():
+        wanted = torch.int64 if role == "index" else read
+        if tensors[name].dtype != wanted:
+            raise ValueError(f"its {role} is {tensors[name].dtype}, not {wanted}")
 
 
 def _meta_module(node: Node, tensors: Mapping[str, Tensor]) -> nn.Module:

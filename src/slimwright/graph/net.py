@@ -22,13 +22,14 @@ from slimwright.graph.ends import Ends
 from slimwright.graph.inference import INPUT_DTYPES, inferred, result_of
 from slimwright.graph.modules import graph_module, layer_of, paths_of
 from slimwright.graph.node import Node, Ref, Value, plain
-from slimwright.graph.ops import op_of
+from slimwright.graph.ops import FAILURES, detail_of, op_of
 
 __all__ = [
     "Net",
     "Node",
     "Ref",
     "Value",
+    "called",
     "checked",
     "compute",
     "images_at_once",
@@ -150,7 +151,8 @@ class Net:
     def run(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Run the net without gradients, some images at once: one tensor [N, ...] for each input and each output.
 
-        Raises ModelError where the inputs are not as many, or not of the shapes, that the net takes.
+        Raises ModelError where the inputs are not as many, or not of the shapes, that the net takes, or where a node
+        cannot take their values, such as an index that is too large.
         """
         inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
         _check_inputs(self, inputs)
@@ -158,8 +160,7 @@ class Net:
         found: list[tuple[Tensor, ...]] = []
         with torch.no_grad():
             for batch in zip(*(given.split(images_at_once(self)) for given in inputs), strict=True):
-                made = module(*batch)
-                found.append((made,) if isinstance(made, Tensor) else tuple(made))
+                found.append(_made(self, module, batch))
                 _check_rows(self, found[-1], len(batch[0]))
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
@@ -275,6 +276,15 @@ def compute(net: Net, node: Node, module: nn.Module | None, value: Callable[[str
     return result_of(node, net.tensors, module, value)
 
 
+def called(net: Net, node: Node, values: Mapping[str, Tensor]) -> Tensor:
+    """Return what `node` makes of the values that it reads. Raises ModelError, naming it, where its kernel refuses."""
+    try:
+        module = net.module_of(node) if op_of(node.op).module is not None else None
+        return compute(net, node, module, values.__getitem__)
+    except FAILURES as error:
+        raise ModelError(f"node '{node.name}' ({node.op}) cannot be computed: {detail_of(error)}") from error
+
+
 def checked(net: Net) -> Net:
     """Return the net with every node's shape and dtype inferred anew; raise ModelError where they do not fit."""
     nodes = inferred(net.nodes, net.tensors)
@@ -322,6 +332,18 @@ def structure(net: Net) -> dict[str, object]:
 def _plain_ends(ends: Ends) -> dict[str, object]:
     """Ends as JSON-ready data; where nothing is free they are what older versions wrote, with the same digest."""
     return {key: value for key, value in asdict(ends).items() if key != "sizes" or value}
+
+
+def _made(net: Net, module: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What the module of a net gives. Where it fails, each node is called by itself, more slowly, to name the one."""
+    try:
+        made = module(*inputs)
+    except FAILURES as error:
+        values = dict(zip((node.name for node in net.inputs), inputs, strict=True))
+        for node in net.nodes:
+            values[node.name] = values[node.name] if node.op == "input" else called(net, node, values)
+        raise ModelError(f"the net cannot compute what it was given: {detail_of(error)}") from error
+    return (made,) if isinstance(made, Tensor) else tuple(made)
 
 
 def _check_inputs(net: Net, inputs: Sequence[Tensor]) -> None:

@@ -38,6 +38,7 @@ import torch
 from torch import nn
 
 from slimwright.errors import UnsupportedOp
+from slimwright.graph.allowed import check_call
 
 Passage = Literal[
     "input", "parameter", "mix", "each", "norm", "join", "window", "move", "concat", "reduce", "softmax", "contract",
@@ -73,7 +74,11 @@ def aten(overload: str) -> Any:
 
 
 def call_aten(overload: str, arguments: Mapping[str, Any]) -> Any:
-    """Return what an ATen overload computes from arguments by name."""
+    """Return what an ATen overload computes from arguments by name.
+
+    Raises one of `FAILURES` where they do not fit, and ValueError for those that its kernel would wrongly trust.
+    """
+    check_call(overload, arguments)
     args, kwargs = _split(aten(overload)._schema.arguments, arguments)
     return aten(overload)(*args, **kwargs)
 
@@ -117,6 +122,11 @@ def check_quiet(op: str, arguments: Mapping[str, Any]) -> None:
     )
     if drops and any(part in op for part in DROPPING):
         raise UnsupportedOp(f"operator {op} drops a share of {drops:g} at random; put the model into eval mode")
+
+
+def detail_of(error: BaseException) -> str:
+    """The first line of what an error says, or its kind."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def pair_of(value: Any) -> tuple[int, int]:
@@ -232,6 +242,10 @@ class DropPath(nn.Module):
         return x * kept / max(1 - self.p, 1e-12)
 
 
+FAILURES = (  # what torch raises of a call that cannot be
+    RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, AssertionError, MemoryError,
+    AttributeError,
+)  # fmt: skip
 TYPE_ARGUMENTS = ("dtype", "layout", "device", "memory_format")
 INTEGER: dict[str, Callable[[Any, Any], Any]] = {  # arithmetic on sizes
     "int_add": operator.add,
@@ -323,15 +337,7 @@ SHUFFLES = ("pixel_shuffle", "pixel_unshuffle")
 LIKES = ("zeros_like", "ones_like", "full_like")  # of the same shape, channel for channel
 FACTORIES = ("arange", "zeros", "ones", "full", "eye", "linspace", "scalar_tensor", "tril_indices", "triu_indices")
 REDUCTIONS = ("sum", "mean", "amax", "amin", "var", "std", "linalg_vector_norm", "logsumexp", "max", "min", "prod")
-INTERNAL = (  # names, or parts of names, of operators that do not check what they are given, or fill nothing
-    "backward", "sparse", "quantized", "mkldnn", "nested", "cudnn", "miopen", "fbgemm", "foreach", "resize", "empty",
-    "set",
-)  # fmt: skip
-PRIVATE = (  # what torch's own decompositions and layers use, although it begins with an underscore
-    "_softmax", "_log_softmax", "_unsafe_view", "_unsafe_index", "_to_copy", "_upsample", "_adaptive_avg_pool", "_fft",
-    "_scaled_dot_product", "_conj", "_prelu_kernel", "_native_batch_norm_legit_no_training", "_linalg", "_convolution",
-    "_reshape_alias", "_weight_norm",
-)  # fmt: skip
+UNFILLED = ("empty", "resize")  # parts of names of operators whose results hold whatever lay in memory
 DROPPING = ("attention", *RECURRENT)  # draw random numbers only where they drop something
 MOVES = ("roll", "flip", "unfold", "contiguous", "clone", "to", "_to_copy", "alias", "detach", "lift_fresh_copy")
 CARRIED: tuple[tuple[tuple[str, ...], Passage], ...] = (
@@ -345,7 +351,7 @@ def op_of(name: str) -> Op:
     """Return the row of an op, or of a carried ATen overload "aten.NAME.OVERLOAD".
 
     Raises UnsupportedOp for a name that is neither, and for an operator that writes to its inputs, draws random
-    numbers, is torch's own affair, or neither takes tensors nor fills one: a saved net may name no others than these.
+    numbers, fills nothing, or neither takes tensors nor makes one. A file may name fewer (`allowed.py`).
     """
     if name in OPS:
         return OPS[name]
@@ -357,8 +363,8 @@ def op_of(name: str) -> Op:
         raise UnsupportedOp(f"there is no operator {name} in torch {torch.__version__}") from error
     base = overload.partition(".")[0]
     from_tensors = any("Tensor" in str(argument.type) for argument in schema.arguments) or base in FACTORIES
-    internal = any(part in base for part in INTERNAL) or (base[:1] == "_" and not base.startswith(PRIVATE))
-    if name != str(function) or schema.is_mutable or not from_tensors or internal:
+    unfilled = any(part in base for part in UNFILLED)
+    if name != str(function) or schema.is_mutable or not from_tensors or unfilled:
         raise UnsupportedOp(f"operator {name} is not one that computes tensors from tensors")
     if torch.Tag.nondeterministic_seeded in tags and not any(part in overload for part in DROPPING):
         raise UnsupportedOp(f"operator {name} may draw random numbers, also in eval mode")

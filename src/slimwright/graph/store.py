@@ -1,29 +1,33 @@
 """Save and load a `Net` as two files: `net.json` and `net.safetensors`. Nothing in them is run.
 
 The structure is checked as untrusted input: names must be plain identifiers, ops must be rows of `ops.OPS` or
-operators that `ops.op_of` lets through, arguments must be numbers, strings, None or references, and the shapes must
-follow from the weights.
+operators of `allowed.ALLOWED`, arguments must be numbers, strings, None or references, the shapes must follow from the
+weights, and every node must compute (`from_file.py`). A net that this process captured may carry other operators; who
+saves it and loads it again names these.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from slimwright.atomic import replacing
 from slimwright.errors import ModelError, UnsupportedOp
+from slimwright.graph.allowed import DTYPES, check_named
 from slimwright.graph.encoding import ENCODINGS, Encoding
 from slimwright.graph.ends import Ends, ends_of
+from slimwright.graph.from_file import admitted
 from slimwright.graph.net import Net, checked, structure
 from slimwright.graph.node import Node, Ref, Value
-from slimwright.graph.ops import op_of
+from slimwright.graph.ops import OPS, op_of
 from slimwright.kept import write_safetensors
 from slimwright.reading import json_of, reading, stored_tensors
 
 FORMAT, VERSION = "slimwright-net", 1
 FILES = ("net.json", "net.safetensors")
+MOST_NESTED = 4  # lists in an argument; indices of several dimensions take two
 
 
 def save_net(net: Net, folder: Path) -> None:
@@ -35,31 +39,40 @@ def save_net(net: Net, folder: Path) -> None:
         path.write_text(json.dumps({"format": FORMAT, "version": VERSION, **structure(net)}, indent=1))
 
 
-def load_net(folder: Path) -> Net:
-    """Return the net saved in `folder`. Raises ModelError, naming the file and the fault."""
+def load_net(folder: Path, *, carried: Container[str] = ()) -> Net:
+    """Return the net saved in `folder`. Raises ModelError, naming the file and the fault.
+
+    `carried` are operators besides those that a file may name: those of a net that the caller captured itself.
+    """
     for name in FILES:
         if not (folder / name).exists():
             raise ModelError(f"{folder} holds no saved net: {folder / name} is missing")
     with reading(folder / "net.json", "a saved net", ModelError):
         found = json_of(folder / "net.json", "a saved net", ModelError)
         tensors, _ = stored_tensors(folder / "net.safetensors", "the tensors of a saved net", ModelError)
-        return net_of(found, tensors)
+        return net_of(found, tensors, carried)
 
 
-def net_of(found: Mapping[str, Any], tensors: Mapping[str, Any]) -> Net:
-    """Return the net that `structure` described. Raises ModelError, or KeyError and TypeError where it is malformed."""
+def net_of(found: Mapping[str, Any], tensors: Mapping[str, Any], carried: Container[str] = ()) -> Net:
+    """Return the net that `structure` described; `carried` as in `load_net`.
+
+    Raises ModelError, or KeyError and TypeError where it is malformed.
+    """
     if found.get("format") != FORMAT or found.get("version") != VERSION:
         raise ModelError(
             f"this is {found.get('format')!r} version {found.get('version')!r}, not {FORMAT!r} version {VERSION}"
         )
-    nodes = tuple(_node(entry, tensors) for entry in found["nodes"])
+    nodes = tuple(_node(entry, tensors, carried) for entry in found["nodes"])
     steps = [step for step, node in enumerate(nodes) if node.op == "input"]
     if not steps or steps != list(range(len(steps))):
         raise ModelError("a saved net must start with its inputs, at least one")
     if len({n.name for n in nodes}) != len(nodes) or not found["outputs"]:
         raise ModelError("a saved net must return something, and no two of its nodes may share a name")
     used = {name for node in nodes for name in node.tensors.values()}
-    net = checked(Net(nodes, {name: tensors[name] for name in used}, tuple(found["outputs"])))
+    for name in used:
+        if str(tensors[name].dtype).removeprefix("torch.") not in DTYPES:
+            raise ModelError(f"tensor '{name}' is {tensors[name].dtype}; it must be one of {', '.join(DTYPES)}")
+    net = admitted(checked(Net(nodes, {name: tensors[name] for name in used}, tuple(found["outputs"]))))
     return replace(net.encoded(_encodings(found.get("encodings", {}))), ends=_ends(found, net))
 
 
@@ -83,14 +96,16 @@ def _encodings(found: Mapping[str, Any]) -> dict[str, Encoding]:
     return {str(tensor): ENCODINGS[name] for tensor, name in found.items()}
 
 
-def _node(entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Node:
+def _node(entry: Mapping[str, Any], tensors: Mapping[str, Any], carried: Container[str]) -> Node:
     name, op = entry["name"], entry["op"]
     if not isinstance(name, str) or not name.isidentifier():
         raise ModelError(f"{name!r} is no name for a node")
     try:
         row = op_of(op)
+        if op not in OPS and op not in carried:
+            check_named(op.removeprefix("aten."))
     except UnsupportedOp as error:
-        raise ModelError(f"node '{name}' has the unknown op {op!r}: {error}") from error
+        raise UnsupportedOp(f"node '{name}' has the unknown op {op!r}: {error}") from error
     owned = dict(entry["tensors"])
     for role, tensor in owned.items():
         if role not in row.owns or not re.fullmatch(r"\w+(\.\w+)*", tensor):
@@ -104,11 +119,13 @@ def _node(entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Node:
     return Node(name, op, arguments, owned, tuple(entry["shape"]), entry["dtype"], fixed)
 
 
-def _read(value: Any) -> Value:
+def _read(value: Any, depth: int = 0) -> Value:
+    if depth > MOST_NESTED:
+        raise ModelError(f"its lists are nested more than {MOST_NESTED} deep; no operator takes such an argument")
     if isinstance(value, dict):
         return Ref(value["value_of"])
     if isinstance(value, list):
-        return tuple(_read(item) for item in value)
+        return tuple(_read(item, depth + 1) for item in value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ModelError(f"{value!r} is no argument")

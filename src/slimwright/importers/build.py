@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.editing import renamed_nodes
-from slimwright.graph.inference import INPUT_DTYPES
+from slimwright.graph.inference import INPUT_DTYPES, empty_input
 from slimwright.graph.net import Net, Node, Ref, Value, checked, without_dead_ends
-from slimwright.graph.ops import BY_OVERLOAD, INTEGER, OPS, STATE, op_of
-from slimwright.importers.constants import FAILURES, Constants, cannot, computed, filled, is_one_row, meta_of
+from slimwright.graph.ops import BY_OVERLOAD, FAILURES, INTEGER, OPS, STATE, op_of
+from slimwright.importers.constants import Constants, cannot, computed, filled, is_one_row, meta_of
 from slimwright.importers.normal import Seen, normal, renamed
 from slimwright.importers.patterns import with_lrn
 from slimwright.importers.program import UNKNOWN, Call, Input, Program, functional
@@ -265,7 +265,7 @@ def _at_one_and_two(given: Input) -> tuple[Tensor, Tensor]:
             f"input '{given.name}' of the model is {given.dtype} {list(given.shape)}; an input must be a batch of "
             f"{' or '.join(INPUT_DTYPES)}"
         )
-    one, two = (torch.empty(n, *given.shape[1:], dtype=INPUT_DTYPES[given.dtype], device="meta") for n in (1, 2))
+    one, two = (empty_input(given.name, (n, *given.shape[1:]), INPUT_DTYPES[given.dtype]) for n in (1, 2))
     return one, two
 
 

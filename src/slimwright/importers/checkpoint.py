@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from slimwright.errors import ModelError
-from slimwright.reading import plain, reading
+from slimwright.importers.archives import is_archive, opened
+from slimwright.reading import reading
 
+WHAT = "a file of torch.save"
 MOST_OPERATIONS = 10**7
 MOST_PICKLE_BYTES = 2**28
 MOST_TIMES = 4  # the file's size, that its tensors may take: views of one storage may be many
@@ -59,13 +61,10 @@ def read_checkpoint(path: Path) -> object:
 
     Raises ModelError where it is no such file, is damaged, or was saved by a torch before 1.6.
     """
-    with reading(path, "a file of torch.save", ModelError):
-        return _held_in(path)
-
-
-def _held_in(path: Path) -> object:
-    try:
-        with zipfile.ZipFile(plain(path, "a file of torch.save", ModelError)) as archive:
+    with reading(path, WHAT, ModelError):
+        if not is_archive(path):
+            raise ModelError(f"{path} is no file that torch has written since 1.6. {_way_out(path)}")
+        with opened(path, WHAT) as archive:
             names = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
             if len(names) != 1:
                 raise ModelError(f"{path} holds no weights of torch.save: there is no data.pkl in it")
@@ -74,8 +73,6 @@ def _held_in(path: Path) -> object:
                     f"the pickle in {path} is larger than {MOST_PICKLE_BYTES >> 20} MiB; it holds no weights alone"
                 )
             return _Reader(path, archive, names[0].removesuffix("data.pkl")).read(archive.read(names[0]))
-    except zipfile.BadZipFile as error:
-        raise ModelError(f"{path} is no file that torch has written since 1.6. {_way_out(path)}") from error
 
 
 def weights_for(model: nn.Module, path: Path) -> Checkpoint:

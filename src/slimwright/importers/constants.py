@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from slimwright.errors import ModelError
+from slimwright.graph.allowed import check_size, work
 from slimwright.graph.node import Ref, Value
-from slimwright.graph.ops import FACTORIES, INTEGER, OPS, call_aten, on_meta, op_of
+from slimwright.graph.ops import FACTORIES, FAILURES, INTEGER, OPS, call_aten, detail_of, on_meta, op_of
 from slimwright.importers.program import UNKNOWN, Call, Program
 
 MOST_FOLDED = 2**26  # elements of all constants that no parameter stands behind
+MOST_WORK = 10**10  # operations for one constant: some seconds
 LIKE = ("new_zeros", "new_ones", "new_full")  # of the value they are called on, only the dtype counts
-FAILURES = (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, NotImplementedError)
 
 
 class Constants:
@@ -86,6 +87,8 @@ class Constants:
             result = computed(call, lambda name: meta_of(self.values[name]), meta=True)
         except ModelError:  # some operators have no rule for shapes alone
             return False
+        if work(call.overload, filled(call.arguments, lambda name: meta_of(self.values[name])), result) > MOST_WORK:
+            return False
         made_of = self._parameters(call)
         if made_of and not all(t.is_floating_point() for t in _tensors(result)):
             return False
@@ -101,15 +104,16 @@ def computed(call: Call, value: Callable[[str], Any], *, meta: bool = False) -> 
     """Return what an ATen call computes from `value`s; with `meta`, only its shape. Raises ModelError, naming it."""
     arguments = filled(call.arguments, value)
     try:
-        return call_aten(call.overload, on_meta(arguments) if meta else arguments)
+        result = call_aten(call.overload, on_meta(arguments) if meta else arguments)
+        check_size(result)
+        return result
     except FAILURES as error:
         raise cannot(call, error) from error
 
 
 def cannot(call: Call, error: Exception) -> ModelError:
     """The error of a call that cannot be computed."""
-    detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return ModelError(f"node '{call.name}' ({call.overload}) cannot be computed: {detail}")
+    return ModelError(f"node '{call.name}' ({call.overload}) cannot be computed: {detail_of(error)}")
 
 
 def filled(arguments: Mapping[str, Value], value: Callable[[str], Any]) -> dict[str, Any]:

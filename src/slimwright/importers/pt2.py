@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
+from slimwright.graph.allowed import ALLOWED, check_named
+from slimwright.graph.from_file import admitted
 from slimwright.graph.net import Net
 from slimwright.graph.node import Ref, Value
-from slimwright.graph.ops import INTEGER
+from slimwright.graph.ops import INTEGER, op_of
+from slimwright.importers.archives import opened
 from slimwright.importers.build import net_of_program
-from slimwright.importers.program import UNKNOWN, Call, Input, Program, bound, leaf_names
+from slimwright.importers.program import UNKNOWN, Call, Input, Program, bound, functional, leaf_names
 
 DTYPES = {
     1: torch.uint8,
@@ -34,29 +37,37 @@ DTYPES = {
     12: torch.bool,
 }
 MEMORY_FORMATS = {1: "torch.contiguous_format", 2: "torch.channels_last", 4: "torch.preserve_format"}
+MOST_TIMES = 4  # the bytes of the archive, that its weights may take: views of one storage may be many
 MOST_JSON_BYTES = 256 * 2**20  # a graph of a million nodes is smaller
 
 
 def read_pt2(path: Path) -> Net:
     """Return the net in a `.pt2` file. Raises ModelError where the file is not one, or holds pickled weights."""
+    with opened(path, "a .pt2 file that torch.export.save of torch 2.13 writes") as archive:
+        names = archive.namelist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ModelError(f"{path} is compressed; torch.export.save writes its files uncompressed")
+        graph_name = _only(path, [n for n in names if "/models/" in n and n.endswith(".json")], "graph")
+        root, _, model = graph_name.partition("/models/")
+        model = model.removesuffix(".json")
+        graph = _json(archive, graph_name)
+        tensors = _payloads(archive, f"{root}/data/weights/", f"{model}_weights_config.json")
+        tensors |= _payloads(archive, f"{root}/data/constants/", f"{model}_constants_config.json")
+        program = functional(_program(graph, tensors))
+        for call in program.calls:
+            _check_named(call)
+        return admitted(net_of_program(program))
+
+
+def _check_named(call: Call) -> None:
+    """Raise UnsupportedOp for an operator that a file may not name; what is none is refused as such."""
+    if call.overload in (*ALLOWED, *INTEGER, "getitem") or call.overload.startswith(UNKNOWN):
+        return
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ModelError(f"{path} is compressed; torch.export.save writes its files uncompressed")
-            graph_name = _only(path, [n for n in names if "/models/" in n and n.endswith(".json")], "graph")
-            root, _, model = graph_name.partition("/models/")
-            model = model.removesuffix(".json")
-            program = _json(archive, graph_name)
-            tensors = _payloads(archive, f"{root}/data/weights/", f"{model}_weights_config.json")
-            tensors |= _payloads(archive, f"{root}/data/constants/", f"{model}_constants_config.json")
-            return net_of_program(_program(program, tensors))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ModelError(f"{path} is not a .pt2 file, or is cut short: {error}") from error
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError, RecursionError) as error:
-        raise ModelError(f"{path} is not a .pt2 file that torch.export.save of torch 2.13 writes: {error!r}") from error
+        op_of(f"aten.{call.overload}")
+        check_named(call.overload)
+    except UnsupportedOp as error:
+        raise UnsupportedOp(f"node '{call.name}': {error}") from error
 
 
 def _only(path: Path, names: list[str], what: str) -> str:
@@ -77,7 +88,8 @@ def _json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
 
 
 def _payloads(archive: zipfile.ZipFile, folder: str, config_name: str) -> dict[str, Tensor]:
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
+    left = MOST_TIMES * sum(entry.file_size for entry in archive.infolist())
     for name, payload in _json(archive, folder + config_name)["config"].items():
         if payload["use_pickle"] or payload["tensor_meta"] is None:
             raise ModelError(
@@ -87,6 +99,9 @@ def _payloads(archive: zipfile.ZipFile, folder: str, config_name: str) -> dict[s
         dtype = DTYPES.get(meta["dtype"])
         if dtype is None:
             raise ModelError(f"'{name}' has the unknown dtype code {meta['dtype']}")
+        left -= archive.getinfo(folder + payload["path_name"]).file_size
+        if left < 0:
+            raise ModelError(f"its weights take more than {MOST_TIMES} times what it holds; the file is damaged")
         raw = bytearray(archive.read(folder + payload["path_name"]))
         tensors[name] = _strided(name, raw, dtype, meta)
     return tensors

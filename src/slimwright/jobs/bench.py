@@ -9,7 +9,7 @@ from typing import Any
 from slimwright.cost import Cost, count
 from slimwright.data import Dataset, Inputs, like, tensors_of
 from slimwright.errors import ConversionError, ProofError
-from slimwright.graph import Net, load_net, save_net, structure
+from slimwright.graph import Net, load_net, save_net, structure, unlisted
 from slimwright.measure import EFFORTS, About, Exam, artefact_of, outputs_of, prove, said_of
 from slimwright.progress import Tell
 from slimwright.runtimes import Artefact, Workshop
@@ -86,7 +86,7 @@ class Bench:
 
     def network(self, key: str) -> Net:
         """Return the net of an evaluation."""
-        return load_net(self.journal.files(key) / "net")
+        return load_net(self.journal.files(key) / "net", carried=unlisted(self.given.net))
 
     def _measured(self, candidate: Candidate, key: str) -> Mapping[str, Any]:
         with self.journal.writing(key) as folder:

@@ -80,7 +80,7 @@ def _convert(folder: Path) -> None:
     try:
         request = json.loads((folder / REQUEST).read_text())
         exporter = importlib.import_module(f"slimwright.runtimes.{request['runtime']}")
-        net = suited(load_net(folder / "net"), request["runtime"])
+        net = suited(load_net(folder / "net", carried=request["carried"]), request["runtime"])
         if request["precision"] == "fp16":
             net = within_half(net)
         paths = [folder / calibration_file(k) for k in range(len(net.inputs))]

@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from slimwright.errors import ConversionError, RequestError
-from slimwright.graph import Net, save_net
+from slimwright.graph import Net, save_net, unlisted
 from slimwright.runner.pipe import QUIET
 from slimwright.runtimes.artefact import Artefact, Precision
 from slimwright.runtimes.fallbacks import noted
@@ -78,7 +78,8 @@ class Workshop:
             save_net(net, scratch / "net")
             for k, given in enumerate(calibration or ()):
                 np.save(scratch / calibration_file(k), given.numpy())
-            (scratch / REQUEST).write_text(json.dumps({"runtime": runtime, "precision": precision}))
+            request = {"runtime": runtime, "precision": precision, "carried": unlisted(net)}
+            (scratch / REQUEST).write_text(json.dumps(request))
             answer = self._answer(python, scratch, timeout_s)
             if "error" in answer:
                 raise ConversionError(f"{known.title}, {precision}: {answer['error']}")

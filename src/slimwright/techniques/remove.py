@@ -83,7 +83,7 @@ def collapsible(net: Net) -> list[str]:
 def collapsed(draft: Draft, name: str, kernel: int = 3) -> Draft:
     """Return the draft with one `kernel` x `kernel` convolution, at first the identity, in place of a residual block.
 
-    Raises RequestError where `name` is no such sum, or the kernel is even.
+    Raises RequestError where `name` is no such sum, the kernel is even, or no image is large enough for it.
     """
     net = draft.net
     if name not in collapsible(net) or kernel % 2 == 0:
@@ -92,6 +92,12 @@ def collapsed(draft: Draft, name: str, kernel: int = 3) -> Draft:
             f"{', '.join(collapsible(net)) or 'none'}"
         )
     node = net[name]
+    most = 2 * max(node.shape[2:]) - 1
+    if kernel > most:
+        raise RequestError(
+            f"'{name}' cannot collapse to a {kernel}x{kernel} convolution: its images are "
+            f"{node.shape[2]}x{node.shape[3]}, and of a kernel larger than {most} the rest meets padding alone"
+        )
     channels, weight, bias = node.shape[1], f"{name}.weight", f"{name}.bias"
     identity = torch.zeros(channels, channels, kernel, kernel)
     identity[range(channels), range(channels), kernel // 2, kernel // 2] = 1

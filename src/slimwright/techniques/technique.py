@@ -4,13 +4,13 @@ A technique is one file, and one line in `TECHNIQUES`. The recipe's steps, the p
 sentences derive from that tuple. A technique that takes part in planning offers knobs (`knobs.py`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from slimwright.data import Dataset
 from slimwright.progress import Tell
@@ -18,12 +18,33 @@ from slimwright.tasks import Task, task_for
 from slimwright.techniques.knobs import Choice, Knob, Observed, no_knobs, no_steps
 from slimwright.techniques.solver.draft import Draft
 
+MOST = 2**31 - 1
+
 
 class Step(BaseModel):
     """One step of a recipe: the knobs of one technique. Each technique's own has its name in the field `step`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     step: str
+
+    @field_validator("*")
+    @classmethod
+    def _check_numbers(cls, value: object) -> object:
+        """Numbers of channels, images and epochs are far smaller; larger ones overflow where they are used."""
+        if any(abs(number) > MOST for number in _integers(value)):
+            raise ValueError(f"a number of a step must lie between -{MOST} and {MOST}")
+        return value
+
+
+def _integers(value: object) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, BaseModel | Mapping):
+        for _, item in value.items() if isinstance(value, Mapping) else value:
+            yield from _integers(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _integers(item)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from slimwright.errors import ModelError
 from slimwright.importers.onnx.file import OnnxFile, OnnxInput, OnnxNode
-from slimwright.importers.onnx.trace import MOST_MADE_BYTES
 
 Draw = Callable[[tuple[int, ...], torch.Generator], Tensor]
+MOST_DRAWN_BYTES = 2**30
 PASSED_ON = ("Identity", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Flatten")
 ROLES = {  # operator -> the roles of its inputs
     "Conv": ("", "matrix", "shift"),
@@ -55,8 +55,8 @@ def fillings(file: OnnxFile, seed: int) -> dict[str, Tensor]:
     for entry in file.inputs:
         if entry.name in roles:
             shapes[entry.name] = _fixed(file, entry)
-    if sum(math.prod(shape) for shape in shapes.values()) * 4 > MOST_MADE_BYTES:
-        raise ModelError(f"the weights to draw for {file.path} take more than {MOST_MADE_BYTES / 1e9:.1f} GB")
+    if sum(math.prod(shape) for shape in shapes.values()) * 4 > MOST_DRAWN_BYTES:
+        raise ModelError(f"the weights to draw for {file.path} take more than {MOST_DRAWN_BYTES / 1e9:.1f} GB")
     return {name: _drawn(name, shape, roles[name], seed) for name, shape in shapes.items()}
 
 

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.ends import Ends, Layout
+from slimwright.graph.from_file import admitted
 from slimwright.graph.inference import INPUT_DTYPES
 from slimwright.graph.net import Net
+from slimwright.graph.ops import FAILURES, detail_of
 from slimwright.importers.build import net_of_program
 from slimwright.importers.onnx.file import WHAT, OnnxFile, OnnxInput, OnnxNode, read_file
 from slimwright.importers.onnx.fill import fillings
@@ -56,7 +58,7 @@ def net_of_file(file: OnnxFile, *, sizes: Sizes = (), keeps_grids: bool = False)
         given = sized(file, sizes)
         _check_inputs(given)
         leaves_open = bool(open_sizes(file))
-        net = _read(given, open_sizes=leaves_open, keeps_grids=keeps_grids)
+        net = admitted(_read(given, open_sizes=leaves_open, keeps_grids=keeps_grids))
         if not leaves_open or keeps_grids:
             return net
         again = partial(_read, open_sizes=True, must_be_exact=True)
@@ -193,10 +195,11 @@ class _Graph:
             made = OPERATORS[node.op](Step(node, floats, self.trace, self.file.opset, self.readers))
         except ModelError as error:
             raise type(error)(f"{node.label} of {self.file.path}: {error}") from error
-        except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError) as error:
-            detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except FAILURES as error:
             shapes = ", ".join(str(list(operand.shape)) for operand in operands if operand is not None)
-            raise ModelError(f"{node.label} of {self.file.path} cannot take {shapes or 'nothing'}: {detail}") from error
+            raise ModelError(
+                f"{node.label} of {self.file.path} cannot take {shapes or 'nothing'}: {detail_of(error)}"
+            ) from error
         results = made if isinstance(made, tuple) else (made,)
         if grid is not None:
             results = tuple(replace(result, grid=grid) if isinstance(result, Flow) else result for result in results)

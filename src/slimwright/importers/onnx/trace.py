@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 
 from slimwright.errors import ModelError, UnsupportedOp
-from slimwright.graph.ops import call_aten
+from slimwright.graph.allowed import check_size, work
+from slimwright.graph.inference import empty_input
+from slimwright.graph.ops import FAILURES, call_aten, detail_of
 from slimwright.importers.onnx.names import Names, identifier
 from slimwright.importers.onnx.store import Store
 from slimwright.importers.onnx.values import Flow, Known, Made, Operand, constant, operands_in, resolved, varies
 from slimwright.importers.program import Call, Input, Program, bound
 
 FACTOR = 7  # the second batch is this many times the first: no accident of small numbers hides the batch
-MOST_MADE_BYTES = 2**30  # of constants that a file computes; the fully connected layer of VGG takes 0.4e9
-MOST_ELEMENTS = 2**32  # of one value for one image: 16 GB
+MOST_MADE_BYTES = 2**29  # of constants that a file computes; the fully connected layer of VGG takes 0.4e9
+MOST_WORK = 10**10  # operations for one constant: some seconds
 VIEWS = ("permute", "slice", "select", "unsqueeze", "squeeze", "expand")  # share memory with what they read
 
 
@@ -47,7 +49,7 @@ class Trace:
 
     def input(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Flow:
         """Note an input, such as images, of `shape`, which is without the batch."""
-        one, two = (torch.empty((n, *shape), dtype=dtype, device="meta") for n in (self.batch, FACTOR * self.batch))
+        one, two = (empty_input(name, (n, *shape), dtype) for n in (self.batch, FACTOR * self.batch))
         self._inputs.append(Flow(self.names.value(name), (one, two)))
         return self._inputs[-1]
 
@@ -153,16 +155,14 @@ class Trace:
             given = {key: resolved(value, world, meta=True) for key, value in arguments.items()}
             try:
                 results.append(call_aten(overload, given))
-            except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, NotImplementedError) as error:
-                detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+                check_size(results[-1], images=self.batch * FACTOR)
+            except FAILURES as error:
                 if world:
                     raise ModelError(
-                        f"it fits a batch of {self.batch} only ({detail}); export the model with a dynamic batch: "
-                        "torch.onnx.export(..., dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
+                        f"it fits a batch of {self.batch} only ({detail_of(error)}); export the model with a "
+                        "dynamic batch: torch.onnx.export(..., dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
                     ) from error
-                raise ModelError(detail) from error
-            if isinstance(results[-1], Tensor) and results[-1].numel() > MOST_ELEMENTS * (self.batch * FACTOR):
-                raise ModelError(f"it makes a value of shape {list(results[-1].shape)}, which no device can hold")
+                raise ModelError(detail_of(error)) from error
         return results[0], results[1]
 
     @torch.no_grad()
@@ -175,7 +175,9 @@ class Trace:
         for world in (0,) if same else (0, 1):
             if overload.partition(".")[0] not in VIEWS:
                 self.afford(results[world].numel(), results[world].dtype)
-            found.append(call_aten(overload, {k: resolved(v, world, meta=False) for k, v in arguments.items()}))
+            given = {key: resolved(value, world, meta=False) for key, value in arguments.items()}
+            _check_work(overload, given, results[world])
+            found.append(call_aten(overload, given))
         learned = [k for k in known if k.learned] if found[0].is_floating_point() else []
         wish = learned[0].wish if len(learned) == 1 else self.about
         return Known((found[0], found[-1]), wish, bool(learned))
@@ -228,3 +230,8 @@ class Trace:
         result = self.call("expand.default", row, tuple(sizes))
         assert isinstance(result, Flow)
         return result
+
+
+def _check_work(overload: str, arguments: Mapping[str, Any], result: Tensor) -> None:
+    if work(overload, arguments, result) > MOST_WORK:
+        raise ModelError("it would compute for minutes from constants alone; store its result in the model instead")
