@@ -86,6 +86,11 @@ def stored_tensors(
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8: one that JSON spells with half a surrogate pair cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def fault(error: ValidationError) -> str:
     """Say which field of a file is wrong, and how: the first one."""
     first = error.errors()[0]

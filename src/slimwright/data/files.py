@@ -21,6 +21,14 @@ def folder(path: Path, what: str) -> Path:
     return path
 
 
+def there(path: Path) -> bool:
+    """Whether something is at a path that a file names; a name that no file can have names nothing."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, a null byte
+        return False
+
+
 def held(root: Path, path: Path) -> Path:
     """Return `path`, which must be a plain file whose real place is within `root`. Raises DataError."""
     try:

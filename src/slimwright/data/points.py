@@ -160,7 +160,7 @@ def _of_coco(path: Path) -> tuple[tuple[str, ...], list[Marked]]:
 def _found(root: Path, path: Path) -> Path:
     """A picture beside the file, or in the folder `images` there."""
     inner = root / "images" / path.relative_to(root) if path.is_relative_to(root) else path
-    place = inner if not path.exists() and inner.exists() else path
+    place = inner if not files.there(path) and files.there(inner) else path
     files.held(root, place)
     return place
 

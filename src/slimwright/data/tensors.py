@@ -19,9 +19,10 @@ from torch import Tensor
 from slimwright.data.batch import Inputs, Targets, tensors_of
 from slimwright.data.dataset import ArrayData, split
 from slimwright.errors import DataError
-from slimwright.reading import stored_tensors
+from slimwright.reading import is_text, stored_tensors
 
 Tensors = Mapping[str, Tensor]
+MOST_CLASSES = 100_000
 
 
 def tensor_file(path: Path, seed: int = 0) -> ArrayData:
@@ -80,6 +81,11 @@ def _labels(path: Path, labels: Tensor) -> Tensor:
         raise DataError(
             f"{path} holds labels {list(labels.shape)}; they must be whole numbers [N], or zeros and ones [N, K]"
         )
+    if labels.ndim == 1 and labels.numel() and not 0 <= int(whole.min()) <= int(whole.max()) < MOST_CLASSES:
+        raise DataError(
+            f"{path} holds labels from {int(whole.min())} to {int(whole.max())}; they must count classes from 0, of "
+            f"which there are at most {MOST_CLASSES:,}"
+        )
     if labels.ndim == 2 and not bool(labels.any()):
         raise DataError(f"{path} holds labels {list(labels.shape)} that are all 0; a class must be marked by a 1")
     return whole
@@ -129,4 +135,8 @@ def _names(path: Path, what: str, text: str) -> tuple[str, ...]:
         found = None
     if not isinstance(found, list):
         raise DataError(f"{path} gives its {what} as {text[:40]!r} in the metadata; they must be a JSON list of texts")
-    return tuple(map(str, found))
+    names = tuple(map(str, found))
+    unfit = next((name for name in names if not is_text(name)), None)
+    if unfit is not None:
+        raise DataError(f"{path} gives {unfit[:40]!r} among its {what}, which cannot be written as text; rename it")
+    return names

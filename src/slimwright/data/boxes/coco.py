@@ -90,7 +90,7 @@ def _root(path: Path, first: str) -> Path:
     home = path.parent
     folders = [home / "images", home, home.parent / path.stem.rpartition("_")[2]]
     for folder in folders:
-        if (folder / first).is_file():
+        if files.there(folder / first):
             return folder
     raise DataError(
         f"{first!r}, which {path} lists, is in none of {', '.join(map(str, folders))}; put the pictures there"

@@ -102,6 +102,6 @@ def _picture(path: Path, stem: str) -> str:
     """The path of a picture from the root."""
     names = [f"JPEGImages/{stem}{suffix}" for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))]
     for name in names:
-        if (path / name).exists():
+        if files.there(path / name):
             return name
     raise DataError(f"{path / 'JPEGImages'} holds no picture '{stem}' for its annotation; add it, or remove that")
