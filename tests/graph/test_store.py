@@ -1,5 +1,6 @@
 import copy
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from example_nets import SHAPE
 from slimwright.atomic import replacing
 from slimwright.errors import ModelError
 from slimwright.graph import Net, load_net, save_net
+from slimwright.graph.inference import INPUT_DTYPES
 from slimwright.graph.net import structure
 from slimwright.graph.store import FORMAT, VERSION, net_of
+from slimwright.importers import capture
 
 
 def described(net: Net) -> dict[str, Any]:
@@ -38,6 +41,14 @@ def test_a_saved_net_comes_back_the_same(name: str, tmp_path: Path) -> None:
     assert back.digest == net.digest
     assert back.nodes == net.nodes
     assert torch.equal(back.to_module()(images), net.to_module()(images))
+
+
+def test_a_layer_whose_name_has_a_hyphen_comes_back(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(OrderedDict({"block1-0": torch.nn.Conv2d(1, 2, 3)}))
+    net = capture(model, SHAPE)
+    save_net(net, tmp_path)
+    assert load_net(tmp_path).digest == net.digest and "block1-0.weight" in net.tensors
+    assert load_net(tmp_path).to_module().state_dict().keys() == model.state_dict().keys()
 
 
 def test_nothing_but_json_and_raw_tensors_is_written(residual: Net, tmp_path: Path) -> None:
@@ -378,6 +389,8 @@ def test_no_change_to_the_json_gives_anything_but_a_net_or_a_model_error(
         return
     assert back.nodes[0].op == "input"
     back.to_module()  # what loads can also be built
+    for images in (1, 3):
+        back.run(tuple(torch.zeros(images, *given.shape[1:]).to(INPUT_DTYPES[given.dtype]) for given in back.inputs))
 
 
 def test_extra_tensors_in_the_file_are_not_taken_in(residual: Net) -> None:

@@ -27,6 +27,7 @@ from slimwright.reading import json_of, reading, stored_tensors
 
 FORMAT, VERSION = "slimwright-net", 1
 FILES = ("net.json", "net.safetensors")
+TENSOR_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")  # torchvision has a layer "block1-0"
 MOST_NESTED = 4  # lists in an argument; indices of several dimensions take two
 
 
@@ -108,7 +109,7 @@ def _node(entry: Mapping[str, Any], tensors: Mapping[str, Any], carried: Contain
         raise UnsupportedOp(f"node '{name}' has the unknown op {op!r}: {error}") from error
     owned = dict(entry["tensors"])
     for role, tensor in owned.items():
-        if role not in row.owns or not re.fullmatch(r"\w+(\.\w+)*", tensor):
+        if role not in row.owns or not TENSOR_NAME.fullmatch(tensor):
             raise ModelError(f"node '{name}' ({op}) cannot own {tensor!r} as its {role}")
         if tensor not in tensors:
             raise ModelError(f"the weights of node '{name}' are missing: no tensor {tensor!r}")
