@@ -1,8 +1,12 @@
 """OpenVINO: read from the ONNX file; INT8 from its quantize and dequantize operators."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+# Its package reports its use to its maker, unless what sends the reports cannot be found. This is a child process.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 import openvino
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slimwright.errors import DeviceError, ProofError, RequestError
 from slimwright.reading import json_of
-from slimwright.runner.job import MOST_RUNS, MOST_SIDES, RESULT, Job, input_file, output_file, write_job
+from slimwright.runner.job import MOST_SIDES, RESULT, Job, input_file, output_file, write_job
 from slimwright.runner.machine import Described
 from slimwright.runner.pack import packed, unpack
 from slimwright.runner.sessions.session import Kernel
@@ -108,7 +108,7 @@ class _Latency(_Told):
     median_ms: Milliseconds
     p10_ms: Milliseconds
     p90_ms: Milliseconds
-    runs: int = Field(gt=0, le=MOST_RUNS)
+    runs: int = Field(gt=0, le=MOST)
     cpu_ms: float = Field(ge=0, le=MOST)
 
     @model_validator(mode="after")

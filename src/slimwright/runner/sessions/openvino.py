@@ -1,10 +1,15 @@
 """OpenVINO on the CPU: an .xml and a .bin file."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# Its package reports to its maker that it was imported, unless what sends the reports cannot be found.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
 import openvino
 
 from slimwright.runner.job import Side
