@@ -17,6 +17,7 @@ from pathlib import Path
 from slimwright.errors import RequestError
 
 LITTER = (".DS_Store", "Thumbs.db")  # that systems leave in folders which people look into
+MARKED_BYTES = 2_000  # of a page, within which it says what wrote it
 PART = re.compile(r"\..+\.(\d+)-\w+\.part")
 
 
@@ -32,6 +33,24 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_replaceable(path: Path, mark: str, option: str, *, force: bool = False) -> None:
+    """Raise RequestError, naming the `option` that gave the path, where a file that is not ours would be replaced.
+
+    Ours has `mark` near its beginning. With `force` any plain file may be replaced.
+    """
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise RequestError(f"{path} is not a plain file; name another one with {option}")
+    with path.open("rb") as file:
+        ours = mark.encode() in file.read(MARKED_BYTES)
+    if not (ours or force):
+        raise RequestError(
+            f"{path} exists and was not written by this command; name another file with {option}, or replace it with "
+            "--force"
+        )
 
 
 @contextmanager

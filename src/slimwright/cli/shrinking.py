@@ -150,7 +150,7 @@ def shrink(
         else:
             out_console.print(tables.front(front, out), soft_wrap=True)
         return
-    if why := missing_page():
+    if quiet and (why := missing_page()):  # else the job has said so
         err_console.print(escape(why), soft_wrap=True)
     if as_json:
         print(bundle.summary.model_dump_json(indent=1))

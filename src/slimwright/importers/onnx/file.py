@@ -73,6 +73,7 @@ class OnnxFile:
     in_half: bool = False  # whether some of it is computed in float16 or bfloat16
     apart: bool = False  # whether some of its weights lie in files beside it
     quantized: bool = False  # whether some of it is computed with integers
+    idle_inputs: tuple[str, ...] = ()  # of the file, on which no output depends
 
 
 def read_file(path: Path) -> OnnxFile:
@@ -110,11 +111,12 @@ def read_file(path: Path) -> OnnxFile:
     held_bytes = sum(t.numel() * t.element_size() for tensors in everything for t in tensors.values())
     apart = any(tensor.data_location == EXTERNAL for tensor in graph.initializer)
     quantized = any(_is_on_integers(node.op.rpartition(".")[2]) for node in live)
-    return OnnxFile(path, opset, used, outputs, rest, constants, held_bytes, in_half, apart, quantized)
+    idle = tuple(entry.name for entry in inputs if entry not in used)
+    return OnnxFile(path, opset, used, outputs, rest, constants, held_bytes, in_half, apart, quantized, idle)
 
 
 def write_in_one_file(path: Path, to: Path) -> None:
-    """Write a model whose weights lie in files beside it as one file.
+    """Write a model as one file, with weights that lie in files beside it, and without what no output depends on.
 
     Raises ModelError where weights that lie in files of their own are not there, or not inside the model's folder.
     """
@@ -123,6 +125,14 @@ def write_in_one_file(path: Path, to: Path) -> None:
         tensor.raw_data = external_bytes(tensor, f"initializer '{tensor.name}' of {path}", path.parent)
         del tensor.external_data[:]
         tensor.ClearField("data_location")
+    file = read_file(path)
+    made = {*file.constants, *(name for node in file.nodes for name in node.outputs)}
+    for field, kept in (
+        (model.graph.input, [entry for entry in model.graph.input if entry.name not in file.idle_inputs]),
+        (model.graph.node, [node for node in model.graph.node if made.intersection(node.output)]),
+    ):
+        del field[:]
+        field.extend(kept)
     try:
         to.write_bytes(model.SerializeToString())
     except ValueError as error:  # protobuf holds no more than 2 GiB
