@@ -28,6 +28,7 @@ from slimwright.data import (
     Dataset,
     Described,
     Preprocessing,
+    StreamedData,
     cifar10,
     cifar100,
     coco,
@@ -44,6 +45,7 @@ from slimwright.data import (
     part_fingerprint,
     point_file,
     prepared,
+    readable,
     scenes,
     table_file,
     tensor_file,
@@ -65,7 +67,7 @@ from slimwright.zoo import CLASSIFICATION, ZOO, build, unknown
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 
-PICTURED: dict[str, Callable[[Path, Preprocessing, int], Dataset]] = {  # named as `folder:PATH@SIZE`
+PICTURED: dict[str, Callable[[Path, Preprocessing, int], StreamedData]] = {  # named as `folder:PATH@SIZE`
     "folder": image_folder,
     "identities": identities,
     "lines": text_lines,
@@ -151,7 +153,9 @@ def _pictured(kind: str, rest: str, seed: int, how: Described, tell: Tell) -> Da
     usual = PLAIN.get(kind, Preprocessing)
 
     def made(path: Path, prepared: Preprocessing) -> Dataset:
-        return image_folder(path, prepared, seed, tell) if kind == "folder" else PICTURED[kind](path, prepared, seed)
+        if kind == "folder":
+            return image_folder(path, prepared, seed, tell)
+        return readable(PICTURED[kind](path, prepared, seed), tell)
 
     path, at, size = rest.rpartition("@")
     found = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", size, re.ASCII)
