@@ -23,6 +23,7 @@ from slimwright.errors import RequestError
 LITTER = (".DS_Store", "Thumbs.db")  # that systems leave in folders which people look into
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 RENAME_SWAP = 2  # sys/stdio.h of macOS
+MARKED_BYTES = 2_000  # of a page, within which it says what wrote it
 PART = re.compile(r"\..+\.(\d+)-\w+\.part")
 
 
@@ -65,6 +66,24 @@ def _check_file(path: Path) -> None:
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
         raise RequestError(f"{path} is {what} and is not replaced by a file; name a file")
+
+
+def check_replaceable(path: Path, mark: str, option: str, *, force: bool = False) -> None:
+    """Raise RequestError, naming the `option` that gave the path, where a file that is not ours would be replaced.
+
+    Ours has `mark` near its beginning. With `force` any plain file may be replaced.
+    """
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise RequestError(f"{path} is not a plain file; name another one with {option}")
+    with path.open("rb") as file:
+        ours = mark.encode() in file.read(MARKED_BYTES)
+    if not (ours or force):
+        raise RequestError(
+            f"{path} exists and was not written by this command; name another file with {option}, or replace it with "
+            "--force"
+        )
 
 
 @contextmanager

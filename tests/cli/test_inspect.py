@@ -169,6 +169,7 @@ WRONG = {
     "a model for other images": (("model.pt2", "--image", "3x32x32"), "model.pt2 takes images of 1x32x32"),
     "a model for other classes": (("mynets:two", "--data", "digits"), "10 classes"),
     "no such model": (("resnet8", "nowhere.pt2"), "nowhere.pt2"),
+    "a page in the place of a file": (("resnet8", "--html", "mynets.py"), "mynets.py exists and was not written by"),
     "a page that cannot be written": (("resnet8", "--html", "mynets.py/page.html"), "mynets.py/page.html"),
 }
 

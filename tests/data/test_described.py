@@ -76,6 +76,16 @@ def test_what_a_data_set_records_says_the_same_preprocessing_again(tmp_path: Pat
     assert described(str(tmp_path / "bundle")).preprocessing() == EVERYTHING
 
 
+def test_what_is_null_in_a_file_is_not_given(tmp_path: Path) -> None:
+    said = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": 16, "width": 16}}
+    nulls = dict.fromkeys(("do_center_crop", "crop_size", "resample", "do_rescale", "device"))
+    assert described(str(written(tmp_path / "new.json", said | nulls))) == described(
+        str(written(tmp_path / "old.json", said))
+    )
+    (tmp_path / "marked.json").write_text((tmp_path / "old.json").read_text(), encoding="utf-8-sig")
+    assert described(str(tmp_path / "marked.json")) == described(str(tmp_path / "old.json"))
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -107,14 +107,25 @@ def test_six_pictures_without_labels_are_enough(tmp_path: Path) -> None:
     assert data.labels == () and [data.size(part) for part in PARTS] == [3, 4, 1, 1]
 
 
-@pytest.mark.parametrize("name", ["test", "val"])
-def test_a_given_test_folder_is_the_test_part(name: str, tmp_path: Path) -> None:
-    fill(tmp_path / "train", 10)
+@pytest.mark.parametrize(
+    ("train", "name"),
+    [("train", "test"), ("train", "val"), ("train", "valid"), ("Training", "Testing"), ("TRAIN", "Validation")],
+)
+def test_a_given_test_folder_is_the_test_part(train: str, name: str, tmp_path: Path) -> None:
+    fill(tmp_path / train, 10)
     fill(tmp_path / name, 4)
     data = image_folder(tmp_path, square(16))
     assert [data.size(part) for part in PARTS] == [24, 27, 3, 12]
     images, labels = labelled(whole(data, "test"))
     assert torch.equal(by_level(images), labels)
+
+
+def test_two_folders_for_one_part_are_told(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 10)
+    fill(tmp_path / "val", 4)
+    fill(tmp_path / "valid", 4)
+    with pytest.raises(DataError, match="holds val and valid, which are the same part"):
+        image_folder(tmp_path, square(16))
 
 
 def test_with_test_and_val_both_are_what_they_say(tmp_path: Path) -> None:

@@ -51,6 +51,14 @@ def test_zeros_and_ones_are_labels_that_the_columns_name(tmp_path: Path) -> None
     assert table_file(path, SMALL).size("calibration") == 5
 
 
+@pytest.mark.parametrize("words", [("0.0", "1.0"), ("False", "True"), ("false", "1")])
+def test_flags_are_read_as_other_programs_write_them(words: tuple[str, str], tmp_path: Path) -> None:
+    lines = ["path,glasses,beard", *(f"{{p}},{words[k % 2]},{words[k // 2 % 2]}" for k in range(20))]
+    data = table_file(table(tmp_path, lines), SMALL)
+    assert data.task == "" and data.labels == ("glasses", "beard")
+    assert targets_of(data).sum(0).tolist() == [10, 10]
+
+
 def test_text_is_a_class_and_each_class_is_dealt_alike(tmp_path: Path) -> None:
     kinds = ["cat", "dog, large", "emu"]
     lines = ["path,kind", *(f'{{p}},"{kinds[k % 3]}"' for k in range(30))]
@@ -74,6 +82,7 @@ def test_tabs_and_marks_of_a_byte_order_are_read(tmp_path: Path) -> None:
         (["path,age", "{p},3.5", "{p},inf"], "line 3 of .*t.csv, column 'age': 'inf' is not a number"),
         (["path,age", "{p},3.5", "{p},4,5"], "line 3 of .*t.csv has 3 cells, and line 1 2"),
         (["path,age", "{p},3.5", "p/none.png,4"], "line 3 of .*t.csv: .*p/none.png is missing"),
+        ([",path", "0,{p}", "1,{p}"], "t.csv: .*/0 is missing .*; the first column is the pictures' paths"),
         (["path,age", "{p},3.5", "../../etc/passwd,4"], "line 3 of .*t.csv: .* (leads out of|is missing)"),
         (["path,kind", "{p},cat", "{p},"], "line 3 of .*t.csv, column 'kind': '' names no class"),
         (["path,name,age", "{p},cat,1", "{p},dog,2"], "column 'name' of .*t.csv holds text beside 1 other columns"),

@@ -30,6 +30,14 @@ SAVED: dict[str, Callable[[Mapping[str, Tensor]], object]] = {
     "timm": lambda state: {"epoch": 9, "arch": "resnet", "state_dict": dict(state), "metric": 81.2},
     "data parallel": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
     "compiled, under a key": lambda state: {"model": {f"_orig_mod.{n}": t for n, t in state.items()}, "best": True},
+    "under an attribute of another name": lambda state: {
+        "state_dict": {**{f"resnet.{name}": t for name, t in state.items()}, "loss.weight": torch.ones(3)}
+    },
+    "wrapped twice": lambda state: {"state_dict": {f"module.model.{name}": t for name, t in state.items()}},
+    "under a key that trainers of another kind use": lambda state: {"params_ema": dict(state), "iter": 5},
+    "keys within keys": lambda state: {"model": {"state_dict": dict(state)}, "optimizer": {"state": {}}},
+    "averaged": lambda state: {**{f"module.{name}": t for name, t in state.items()}, "n_averaged": torch.tensor(4)},
+    "in a list": lambda state: [dict(state), {"epoch": 3}],
     "parameters": lambda state: {name: nn.Parameter(t) if t.is_floating_point() else t for name, t in state.items()},
     "views of one storage": lambda state: {
         name: torch.stack([tensor, tensor])[1] if tensor.ndim else tensor for name, tensor in state.items()
@@ -55,6 +63,44 @@ def test_where_they_stood_is_said(model: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     torch.save(SAVED["lightning"](model.state_dict()), path)
     assert weights_for(model, path).said == "weights of last.ckpt under 'state_dict', without the prefix 'model.'"
+
+
+def test_of_several_that_fit_the_first_is_taken_and_the_others_are_said(model: nn.Module, tmp_path: Path) -> None:
+    path, state = tmp_path / "best.pth", model.state_dict()
+    none = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    torch.save({"params_ema": none, "student": {f"net.{n}": t for n, t in state.items()}, "state_dict": state}, path)
+    found = weights_for(model, path)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.tensors.items())
+    said = "under 'state_dict'; those under 'params_ema' and those under 'student', without the prefix 'net.' fit, too"
+    assert found.said == f"weights of best.pth {said}"
+
+
+def test_a_tensor_that_two_layers_share_may_be_stored_once(tmp_path: Path) -> None:
+    def tied() -> nn.Sequential:
+        two = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        two[1].weight = two[0].weight
+        return two
+
+    model, state = tied(), tied().state_dict()
+    del state["1.weight"]
+    torch.save(state, tmp_path / "tied.pth")
+    model.load_state_dict(weights_for(model, tmp_path / "tied.pth").tensors, strict=False)
+    assert torch.equal(model.state_dict()["1.weight"], state["0.weight"])
+    del state["0.bias"]
+    torch.save(state, tmp_path / "less.pth")
+    with pytest.raises(ModelError, match=r"'0\.bias' is missing"):
+        weights_for(model, tmp_path / "less.pth")
+
+
+def test_a_module_under_a_key_is_refused_with_the_lines_that_convert_it(model: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    torch.save({"epoch": 3, "model": model, "optimizer": None}, path)
+    with pytest.raises(
+        ModelError, match=r"last.pt under 'model' is a whole pickled object of class .*Residual"
+    ) as told:
+        weights_for(model, path)
+    exec("\n".join(line.strip() for line in str(told.value).split("\n")[1:]), {})
+    assert weights_for(model, tmp_path / "last-weights.pth").tensors.keys() == model.state_dict().keys()
 
 
 @pytest.mark.parametrize(
@@ -143,7 +189,7 @@ def test_weights_that_do_not_fit_are_named(model: nn.Module, tmp_path: Path) -> 
 
 def test_a_file_without_tensors_is_refused(model: nn.Module, tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "model.pth")
-    with pytest.raises(ModelError, match="holds no dict of tensors"):
+    with pytest.raises(ModelError, match="holds no dict of tensors; its keys are epoch"):
         weights_for(model, tmp_path / "model.pth")
     with zipfile.ZipFile(tmp_path / "other.pth", "w") as archive:
         archive.writestr("hello.txt", "hello")

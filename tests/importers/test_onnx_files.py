@@ -98,13 +98,25 @@ def quantized(model: ModelProto) -> None:
 
 
 def branched(model: ModelProto) -> None:
-    branch = helper.make_graph([], "branch", [], [])
+    value = helper.make_tensor_value_info("b", TensorProto.FLOAT, None)
+    branch = helper.make_graph([helper.make_node("Relu", ["x"], ["b"])], "branch", [], [value])
+    model.graph.node[0].input[0] = "q"
     model.graph.node.insert(0, helper.make_node("If", ["x"], ["q"], "choice", then_branch=branch, else_branch=branch))
+
+
+def looped(model: ModelProto) -> None:
+    body = helper.make_graph([], "body", [], [])
+    model.graph.node.insert(0, helper.make_node("Loop", ["", "x", "x"], ["q"], "again", body=body))
 
 
 def circular(model: ModelProto) -> None:
     model.graph.node[0].input[0] = "z"
     model.graph.node.append(helper.make_node("Relu", ["y"], ["z"], "loop"))
+
+
+def constant_output(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Relu", ["w"], ["z"]))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
 
 
 def resized(place: int, **dim: Any) -> Edit:
@@ -134,7 +146,10 @@ FAULTS: dict[str, tuple[Edit, str]] = {
     "a quantized model": (quantized, "node 'conv' .com.microsoft.QAttention. .*with integers.*give the float model"),
     "a foreign domain": (lambda m: setattr(m.graph.node[0], "domain", "com.microsoft"), "'conv' .* 'com.microsoft'"),
     "an unknown operator": (lambda m: setattr(m.graph.node[0], "op_type", "Abracadabra"), "Abracadabra .*node 'conv'"),
-    "a branch": (branched, "node 'choice' .If. .*runs a graph of its own"),
+    "a branch on the images": (branched, "which way node 'choice' .If. .* goes depends on the images"),
+    "an output of weights": (constant_output, "output 'z' .* does not depend on the images; leave it out"),
+    "a loop": (looped, "node 'again' .Loop. .*runs a graph of its own"),
+    "an output that is an input": (lambda m: setattr(m.graph.output[0], "name", "x"), "output 'x' .*leave it out"),
     "two outputs of one name": (lambda m: m.graph.output.append(m.graph.output[0]), "two outputs named 'y'"),
     "no output": (lambda m: m.graph.ClearField("output"), "has 0 outputs"),
     "an output of nothing": (lambda m: setattr(m.graph.output[0], "name", "z"), "output 'z' .* made by no node"),

@@ -6,11 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, RuntimeException
 from torch import Tensor
 
@@ -216,13 +217,14 @@ def drawn(*shape: int) -> Tensor:
 
 POSITIVE = drawn(2, 3, 4, 5) + 0.5
 SIGNED = 4 * drawn(2, 3, 4, 5) - 2
-OF_POSITIVE = ("Log", "Sqrt", "Reciprocal", "Pow", "Mod")
+OF_POSITIVE = ("Log", "Sqrt", "Reciprocal", "Pow", "Mod", "ReduceLogSum")
+RANGES = {"Acos": SIGNED / 3, "Asin": SIGNED / 3, "Atanh": SIGNED / 3, "Acosh": POSITIVE + 1}  # where they are defined
 ELEMENTWISE: list[tuple[str, dict[str, Any], list[Tensor], int]] = [
     *((op, {}, [], 18) for op in ("Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "HardSwish", "HardSigmoid", "Log",
                                   "Mish", "Neg", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus",
                                   "Sqrt", "Tanh", "LeakyRelu", "Elu", "Selu", "Celu", "Softsign", "ThresholdedRelu",
                                   "Identity", "Softmax", "LogSoftmax", "GlobalAveragePool", "GlobalMaxPool", "Clip",
-                                  "Flatten")),
+                                  "Flatten", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Sinh", "Tan")),
     ("Gelu", {}, [], 20),
     ("Gelu", {"approximate": "tanh"}, [], 20),
     ("HardSigmoid", {"alpha": 1 / 6}, [], 18),
@@ -257,6 +259,8 @@ ELEMENTWISE: list[tuple[str, dict[str, Any], list[Tensor], int]] = [
     ("Pad", {}, [ints(0, 0, 1, 2, 0, 1, 0, -1), torch.tensor(0.5)], 18),
     ("Pad", {"mode": "reflect"}, [ints(0, 0, 1, 2, 0, 0, 0, 1)], 18),
     ("Pad", {"mode": "edge"}, [ints(0, 0, 1, 2, 0, 0, 0, 1)], 18),
+    ("Pad", {"mode": "edge"}, [ints(0, 0, 0, 2, 0, 0, 0, 1)], 18),
+    ("Pad", {"mode": "reflect"}, [ints(0, 0, 0, 0, 0, 0, 0, 3)], 18),
     ("Pad", {"pads": [0, 0, 1, 2, 0, 0, 0, 1], "value": 0.25}, [], 10),
     ("Gather", {"axis": 1}, [ints(2, 0)], 18),
     ("Gather", {"axis": 3}, [ints(1, 2, 3)], 18),
@@ -267,7 +271,10 @@ ELEMENTWISE: list[tuple[str, dict[str, Any], list[Tensor], int]] = [
     ("ReduceMean", {"axes": [2, 3]}, [], 13),
     ("ReduceMean", {"keepdims": 0}, [ints(-1, 2)], 18),
     *((op, {}, [ints(1, 3)], 18) for op in ("ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2",
-                                          "ReduceSumSquare", "ReduceLogSumExp", "ReduceProd")),
+                                          "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "ReduceProd")),
+    ("ReduceSum", {"noop_with_empty_axes": 1}, [], 18),
+    ("LpNormalization", {}, [], 18),
+    ("LpNormalization", {"axis": 1, "p": 1}, [], 18),
     ("InstanceNormalization", {}, [drawn(3), drawn(3)], 18),
     ("GroupNormalization", {"num_groups": 1}, [drawn(1), drawn(1)], 18),
     ("GroupNormalization", {"num_groups": 3}, [drawn(3), drawn(3)], 21),
@@ -288,7 +295,8 @@ ELEMENTWISE: list[tuple[str, dict[str, Any], list[Tensor], int]] = [
 def test_one_operator(op: str, attributes: dict[str, Any], inputs: list[Tensor], opset: int) -> None:
     weights = {f"w{place}": tensor for place, tensor in enumerate(inputs)}
     node = helper.make_node(op, ["x", *weights], ["y"], **attributes)
-    agrees(node, (1, 3, 4, 5), weights, opset=opset, images=POSITIVE if op in OF_POSITIVE else SIGNED)
+    images = POSITIVE if op in OF_POSITIVE else RANGES.get(op, SIGNED)
+    agrees(node, (1, 3, 4, 5), weights, opset=opset, images=images)
 
 
 @pytest.mark.parametrize("mode", ["DCR", "CRD"])
@@ -344,10 +352,11 @@ def test_flattening_elsewhere(axis: int) -> None:
     agrees(nodes, (1, 3, 4, 5), {"t": ints(-1, 60)})
 
 
-def test_the_place_of_the_largest_score(tmp_path: Path) -> None:
+@pytest.mark.parametrize("op", ["ArgMax", "ArgMin"])
+def test_the_place_of_the_largest_or_smallest_score(op: str, tmp_path: Path) -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["s"]),
-        helper.make_node("ArgMax", ["s"], ["y"], axis=1, keepdims=0),
+        helper.make_node(op, ["s"], ["y"], axis=1, keepdims=0),
     ]
     path = saved(tmp_path / "model.onnx", nodes, ["n", 6], {"w": torch.randn(6, 5)}, returns=7)
     images = torch.randn(8, 6)
@@ -371,3 +380,99 @@ def test_a_result_that_no_torch_operator_gives_is_refused(tmp_path: Path) -> Non
         read_onnx(saved(tmp_path / "model.onnx", nodes, ["n", 1, 4, 4]))
     mask = [helper.make_node("Dropout", ["x"], ["y", "mask"])]
     assert [n.op for n in read_onnx(saved(tmp_path / "drop.onnx", mask, ["n", 3])).nodes] == ["input", "dropout"]
+
+
+@given(
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    pads=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    ceil=st.booleans(),
+    counted=st.booleans(),
+)
+def test_average_pooling_along_one_dimension(
+    kernel: int, stride: int, pads: tuple[int, int], ceil: bool, counted: bool
+) -> None:
+    assume(max(pads) < kernel and stride <= kernel)
+    options: dict[str, Any] = {"ceil_mode": int(ceil), "count_include_pad": int(counted)}
+    node = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[kernel], strides=[stride], pads=pads, **options)
+    agrees(node, (1, 3, 9), opset=19)
+
+
+def test_the_best_of_many_places_are_picked_as_detectors_without_suppression_do() -> None:
+    nodes = [
+        helper.make_node("ReduceMax", ["x", "last"], ["m"], keepdims=0),
+        helper.make_node("TopK", ["m", "three"], ["v", "i"], axis=-1),
+        helper.make_node("Unsqueeze", ["i", "last"], ["u"]),
+        helper.make_node("Tile", ["u", "each"], ["t"]),
+        helper.make_node("GatherElements", ["x", "t"], ["y"], axis=1),
+    ]
+    agrees(nodes, (1, 10, 4), {"last": ints(-1), "three": ints(3), "each": ints(1, 1, 4)})
+
+
+@pytest.mark.parametrize(("attributes", "opset"), [({}, 18), ({"axis": 1, "largest": 0}, 11), ({"axis": 2, "k": 3}, 9)])
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_largest_or_smallest_values_and_their_places(attributes: dict[str, Any], opset: int, place: int) -> None:
+    outputs = ["v", "i"]
+    weights = {} if "k" in attributes else {"k": ints(3)}
+    nodes = [
+        helper.make_node("TopK", ["x", *weights], outputs, **attributes),
+        helper.make_node("Cast", [outputs[place]], ["y"], to=TensorProto.FLOAT),
+    ]
+    agrees(nodes, (1, 3, 4, 5), weights, opset=opset)
+
+
+@pytest.mark.parametrize("op", ["GatherElements", "ScatterElements"])
+def test_entries_by_stored_numbers_are_the_same_for_every_image(op: str, tmp_path: Path) -> None:
+    weights = {"i": torch.tensor([[[0, -1], [2, 1]]])}
+    if op == "ScatterElements":
+        weights["u"] = torch.tensor([[[9.0, 8.0], [7.0, 6.0]]])
+    node = helper.make_node(op, ["x", *weights], ["y"], axis=2)
+    path = saved(tmp_path / "model.onnx", [node], [1, 2, 4], weights)
+    net, images = read_onnx(path), torch.randn(3, 2, 4)
+    assert torch.equal(net.to_module()(images), torch.cat([in_onnxruntime(path, one[None]) for one in images]))
+
+
+def test_what_would_be_picked_from_the_batch_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("GatherElements", ["x", "i"], ["y"], axis=0)]
+    with pytest.raises(UnsupportedOp, match="images must not mix"):
+        read_onnx(saved(tmp_path / "model.onnx", nodes, [1, 4], {"i": ints(0, 0, 0, 0)[None]}))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("aligned", [0, 1])
+@pytest.mark.parametrize("beyond", ["zeros", "border", "reflection"])
+def test_an_image_is_sampled_at_places_that_are_computed(mode: str, aligned: int, beyond: str) -> None:
+    nodes = [
+        helper.make_node("Slice", ["x", "zero", "two", "one"], ["s"]),
+        helper.make_node("Transpose", ["s"], ["grid"], perm=[0, 2, 3, 1]),
+        helper.make_node("GridSample", ["x", "grid"], ["y"], mode=mode, align_corners=aligned, padding_mode=beyond),
+    ]
+    agrees(nodes, (1, 3, 5, 6), {"zero": ints(0), "two": ints(2), "one": ints(1)}, opset=16)
+
+
+def test_a_table_is_looked_up_by_numbers_that_are_fed(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["e"]), helper.make_node("ReduceMean", ["e"], ["y"], axes=[1])],
+        "test",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", 7])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(torch.randn(11, 4).numpy(), "table")],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    ids = torch.randint(0, 11, (3, 7))
+    net = read_onnx(path)
+    assert apart(net.to_module()(ids), in_onnxruntime(path, ids)) <= CLOSE
+    assert "table" in net.tensors
+
+
+def test_a_norm_over_no_axis_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("ReduceL2", ["x"], ["y"], noop_with_empty_axes=1)
+    with pytest.raises(UnsupportedOp, match="reduces no axis"):
+        read_onnx(saved(tmp_path / "model.onnx", [node], ["n", 4]))
+
+
+@pytest.mark.parametrize("sizes", [(12, 10), (9, 8)])
+def test_a_transposed_convolution_of_a_size_that_is_asked_for(sizes: tuple[int, int]) -> None:
+    node = helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], strides=[2, 2], output_shape=sizes)
+    agrees(node, (1, 4, 5, 4), {"w": torch.randn(4, 3, 3, 3), "b": torch.randn(3)})

@@ -60,6 +60,19 @@ def test_sizes_of_newer_opsets(tmp_path: Path, case: str) -> None:
     assert reads_like_onnx_runtime(path, shape)
 
 
+@pytest.mark.parametrize("attributes", [LINEAR, FLOOR])
+@pytest.mark.parametrize("by_size", [False, True])
+def test_an_image_with_channels_last(tmp_path: Path, attributes: dict[str, Any], by_size: bool) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]),
+        helper.make_node("Resize", ["t", "", *(["", "z"] if by_size else ["z"])], ["r"], **attributes),
+        helper.make_node("Transpose", ["r"], ["y"], perm=[0, 3, 1, 2]),
+    ]
+    wanted = torch.tensor([1, 10, 9, 2]) if by_size else torch.tensor([1, 2.0, 1.5, 1])
+    path = saved(tmp_path / "m.onnx", nodes, SHAPE, {"z": wanted}, opset=13)
+    assert reads_like_onnx_runtime(path, SHAPE)
+
+
 TRANSPOSED: dict[str, dict[str, Any]] = {
     "output_padding": {"output_padding": [1, 1], "pads": [1, 1, 1, 1]},
     "uneven pads and output_padding": {"output_padding": [1, 0], "pads": [0, 1, 1, 0]},

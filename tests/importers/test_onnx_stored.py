@@ -161,3 +161,15 @@ def test_weights_in_a_file_of_their_own_are_compared_and_run(location: str, tmp_
     original, images = original_file(apart_from_it), torch.randn(2, *SHAPE)
     assert original.net.digest == read_onnx(path).digest
     assert apart(original.forward(images)[0], model(images)) <= 1e-5
+
+
+def test_an_input_that_nothing_reads_is_not_asked_for(tmp_path: Path) -> None:
+    path = exported(lively(hand_made("Residual")), tmp_path / "whole.onnx", SHAPE, dynamic=True)
+    model = onnx.load(path)
+    model.graph.input.append(helper.make_tensor_value_info("sizes", TensorProto.FLOAT, ["n", 2]))
+    model.graph.node.append(helper.make_node("Relu", ["sizes"], ["to nowhere"]))
+    with_it = tmp_path / "model.onnx"
+    onnx.save(model, with_it)
+    original, images = original_file(with_it), torch.randn(2, *SHAPE)
+    assert len(original.net.inputs) == 1
+    assert torch.equal(original.forward(images)[0], original_file(path).forward(images)[0])

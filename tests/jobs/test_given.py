@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from slimwright.data import ArrayData, Inputs, count_of, split, whole
+from slimwright.errors import DataError
 from slimwright.importers import capture
-from slimwright.jobs.given import LOOKED_AT, given_of
+from slimwright.jobs.given import LOOKED_AT, check_inputs, given_of
 from slimwright.measure import Original, expected_of
 from slimwright.tasks import Classification, Outputs, imitating, known_outputs
 
@@ -82,3 +84,15 @@ def test_a_job_is_known_by_its_images_and_by_how_the_original_runs() -> None:
     parts = dict(DATA.parts)
     parts["validation"] = torch.zeros(3, 1, 4, 4), torch.tensor([0, 1, 0])
     assert given_of(given, task, ArrayData("noise", DATA.labels, parts)).digests != digests
+
+
+def test_inputs_in_another_order_are_told() -> None:
+    sizes = (torch.randn(40, 2, 4, 4), torch.randn(40, 3))
+    data = ArrayData("two", (), split(sizes, torch.zeros(40, 0), seed=0))
+
+    class Two(nn.Module):
+        def forward(self, number: Tensor, image: Tensor) -> Tensor:
+            return image.flatten(1).sum(1, keepdim=True) + number
+
+    with pytest.raises(DataError, match="the same in another order: list their names"):
+        check_inputs(capture(Two(), [(3,), (2, 4, 4)]), data)

@@ -11,7 +11,7 @@ from example_nets import SHAPE, hand_made
 from slimwright.errors import RequestError
 from slimwright.importers import capture
 from slimwright.measure.inspection import Inspection, Measured, inspection_of
-from slimwright.report.inspected import inspection_page, write_inspection
+from slimwright.report.inspected import WRITTEN_BY, inspection_page, write_inspection
 from slimwright.runner.timing import Latency
 from slimwright.tasks import Metric
 
@@ -96,6 +96,21 @@ def test_a_browser_draws_every_chart(plain: Inspection, timed: Inspection, tmp_p
     document = rendered(page, tmp_path / "profile")
     assert document.count('data-state="drawn"') == 2 * len(STRIPS) + 2
     assert 'data-state="failed"' not in document
+
+
+def test_a_page_is_replaced_and_what_is_none_stays(plain: Inspection, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    write_inspection(page, [plain])
+    write_inspection(page, [plain], depth=1)
+    for other in ("def mine(): ...", "<!doctype html>\n<title>slimwright inspect</title>", ""):
+        page.write_text(other)
+        with pytest.raises(RequestError, match=r"was not written by this command; .* --html, or .* --force"):
+            write_inspection(page, [plain])
+        assert page.read_text() == other
+    write_inspection(page, [plain], force=True)
+    assert WRITTEN_BY in page.read_text()
+    with pytest.raises(RequestError, match="not a plain file"):
+        write_inspection(tmp_path, [plain], force=True)
 
 
 def test_a_page_that_cannot_be_written_is_told_of(plain: Inspection, tmp_path: Path) -> None:

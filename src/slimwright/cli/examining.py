@@ -73,6 +73,7 @@ def inspect(
         int | None, typer.Option(min=1, help="one row for each module this many names deep, not for each layer")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="write a page with tables and charts to this file")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace what is at --html, whatever wrote it")] = False,
     seed: SeedOption = 0,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -84,10 +85,11 @@ def inspect(
     from slimwright.cli.sources import load_data
     from slimwright.cli.subjects import subjects
     from slimwright.measure import as_data
-    from slimwright.report import check_drawing, write_inspection
+    from slimwright.report import check_drawing, check_page, write_inspection
 
     if html:
         check_drawing("a page's charts need")
+        check_page(html, force=force)
     with progress(quiet) as tell:
         found = load_data(data, seed, preprocessing, tell=tell) if data else None
         nets = subjects(models, data=found, image=image, sizes=sizes, weights=weights, tell=tell)
@@ -98,7 +100,7 @@ def inspect(
         timed = len(nets) > 1 if measure is None else measure
         seen = jobs.inspect(nets, data=found, task=wanted, expect=expect, timed=timed, tell=tell)
     if html:
-        write_inspection(html, seen, depth)
+        write_inspection(html, seen, depth, force=force)
     if as_json:
         print(json.dumps(as_data(seen, depth), indent=1))
     elif len(seen) > 1:

@@ -147,7 +147,7 @@ def shrink(
         else:
             out_console.print(tables.front(front, out), soft_wrap=True)
         return
-    if why := missing_page():
+    if quiet and (why := missing_page()):  # else the job has said so
         err_console.print(why, soft_wrap=True)
     if as_json:
         print(json.dumps(bundle.summary.model_dump(mode="json"), indent=1))

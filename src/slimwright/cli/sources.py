@@ -24,6 +24,7 @@ from slimwright.data import (
     Dataset,
     Described,
     Preprocessing,
+    StreamedData,
     cifar10,
     cifar100,
     coco,
@@ -40,6 +41,7 @@ from slimwright.data import (
     part_fingerprint,
     point_file,
     prepared,
+    readable,
     scenes,
     table_file,
     tensor_file,
@@ -51,20 +53,20 @@ from slimwright.data import (
 from slimwright.data.glyphs import parsed, parsed_scenes
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import load_net
-from slimwright.importers import Sizes, read_pt2, weights_for
+from slimwright.importers import Sizes, fitting, read_pt2, weights_for
 from slimwright.importers.archives import is_archive, opened
-from slimwright.jobs.given import shapes_of
+from slimwright.jobs.given import check_inputs, shapes_of
 from slimwright.kept import kept_at, kept_tensors, write_tensors
 from slimwright.measure import Original, original_file, original_of
 from slimwright.progress import Event, Tell, silent
 from slimwright.reading import plain, stored_tensors
-from slimwright.tasks import Making, Task, forward_of, task_for
+from slimwright.tasks import Making, Task, as_task, forward_of, task_for
 from slimwright.train import Schedule, fit
 from slimwright.zoo import CLASSIFICATION, ZOO, build, unknown
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 
-PICTURED: dict[str, Callable[[Path, Preprocessing, int], Dataset]] = {  # named as `folder:PATH@SIZE`
+PICTURED: dict[str, Callable[[Path, Preprocessing, int], StreamedData]] = {  # named as `folder:PATH@SIZE`
     "folder": image_folder,
     "identities": identities,
     "lines": text_lines,
@@ -143,20 +145,16 @@ def _callable_data(spec: str) -> Dataset:
 def load_task(spec: str) -> Task | Making:
     """Return what `module:callable` returns: a task, or how one is made. Raises RequestError for anything else."""
     task: Task | Making = _called(spec, RequestError)
-    if callable(task):
-        return task
-    members = ("name", "metric", "classes", "outputs", "check", "data", "class_of", "loss", "drawn_loss", "distance")
-    missing = [name for name in (*members, "score", "agreement") if not hasattr(task, name)]
-    if missing:
-        raise RequestError(f"what {spec} returned is not a task: it has no {', '.join(missing)}")
-    return task
+    return task if callable(task) else as_task(task, f"what {spec} returned")
 
 
 def _pictured(kind: str, rest: str, seed: int, how: Described, tell: Tell) -> Dataset:
     usual = PLAIN.get(kind, Preprocessing)
 
     def made(path: Path, prepared: Preprocessing) -> Dataset:
-        return image_folder(path, prepared, seed, tell) if kind == "folder" else PICTURED[kind](path, prepared, seed)
+        if kind == "folder":
+            return image_folder(path, prepared, seed, tell)
+        return readable(PICTURED[kind](path, prepared, seed), tell)
 
     path, at, size = rest.rpartition("@")
     found = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", size, re.ASCII)
@@ -201,7 +199,9 @@ def load_original(
         return original_of(_weighted(model, weights, tell) if weights else model, shapes_of(data))
     if weights is not None:
         raise ModelError(f"--weights goes with a zoo name or module:callable; {spec} brings its own")
-    return read_original(path, shapes_of(data))
+    original = read_original(path, shapes_of(data))
+    check_inputs(original.net, data)
+    return original
 
 
 def read_original(path: Path, sizes: Sizes = ()) -> Original:
@@ -274,10 +274,10 @@ def _weighted(model: nn.Module, path: Path, tell: Tell = silent) -> nn.Module:
     try:
         if _is_pickle(path):
             found = weights_for(model, path)
-            model.load_state_dict(found.tensors, strict=False)
-            tell(Event("load", 1, 1, found.said))
         else:
-            model.load_state_dict(stored_tensors(path, "a safetensors file", ModelError)[0])
+            found = fitting(model, stored_tensors(path, "a safetensors file", ModelError)[0], path)
+        model.load_state_dict(found.tensors, strict=False)
+        tell(Event("load", 1, 1, found.said))
     except RuntimeError as error:
         detail = " ".join(line.strip() for line in str(error).splitlines()[1:3])
         raise ModelError(f"the weights in {path} do not fit the model: {detail}") from error
@@ -285,8 +285,12 @@ def _weighted(model: nn.Module, path: Path, tell: Tell = silent) -> nn.Module:
 
 
 def _called(spec: str, kind: type[RequestError]) -> Any:
-    """Import `module` and call `callable` of `module:callable`; modules beside the working directory count."""
+    """Import `module` and call `callable` of `module:callable`; modules beside the working directory count.
+
+    A network itself is returned as it is. `module` may be named as its file.
+    """
     module_name, _, name = spec.partition(":")
+    module_name = module_name.removesuffix(".py")
     sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module_name), name)
@@ -294,6 +298,8 @@ def _called(spec: str, kind: type[RequestError]) -> Any:
         raise kind(f"cannot find '{spec}': {error}") from error
     finally:
         sys.path.pop(0)
+    if isinstance(found, nn.Module):
+        return found
     try:
         return found()
     except Exception as error:  # the user's own code may raise anything

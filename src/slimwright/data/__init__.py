@@ -43,6 +43,7 @@ from slimwright.data.pictures import opened
 from slimwright.data.points import point_file
 from slimwright.data.prepared import prepared
 from slimwright.data.preprocessing import Placement, Preprocessing, square
+from slimwright.data.scanned import readable
 from slimwright.data.streamed import StreamedData
 from slimwright.data.subset import ClassSubset, of_classes
 from slimwright.data.table import table_file
@@ -97,6 +98,7 @@ __all__ = [
     "point_file",
     "prepared",
     "preprocessing_of",
+    "readable",
     "recorded",
     "scenes",
     "split",

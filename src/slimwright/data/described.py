@@ -24,6 +24,7 @@ T = TypeVar("T", bound=BaseModel)
 SUFFIXES = (".json", ".toml")
 MANIFEST = "manifest.json"  # of a bundle
 MOST_NUMBERS = 4  # of a text such as 0.5/0.5/0.5
+NETWORK = frozenset({"architectures", "model_type", "id2label"})  # keys of Hugging Face's config.json
 RENAMED = {"crop": "crop_share", "orientation": "upright"}  # here -> in `Preprocessing`
 
 
@@ -115,6 +116,11 @@ def described_in(path: Path) -> Described:
         return _converted(_validated(Timm, timm, str(path)), path)
     if HUGGING_FACE & found.keys():
         return _converted(_validated(HuggingFace, found, str(path)), path)
+    if NETWORK & found.keys():
+        raise DataError(
+            f"{path} describes a network, and not how pictures are prepared; give the preprocessor_config.json that "
+            "lies beside it"
+        )
     return _validated(Described, found, str(path))
 
 

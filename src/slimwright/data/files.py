@@ -51,12 +51,15 @@ def lines(root: Path, path: Path) -> list[str]:
 
 
 def text(root: Path, path: Path, most: int = TEXT_BYTES) -> str:
-    """Return what a text file in `root` says. Raises DataError for what is no text, or has over `most` bytes."""
+    """Return what a text file in `root` says, without a mark of its byte order.
+
+    Raises DataError for what is no text, or has over `most` bytes.
+    """
     real = held(root, path)
     if real.stat().st_size > most:
         raise DataError(f"{path} has {real.stat().st_size} bytes, over the limit of {most}; get it again, or split it")
     try:
-        return real.read_text("utf-8")
+        return real.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a text in UTF-8: {error}; get it again") from error
 

@@ -26,7 +26,8 @@ from slimwright.errors import DataError
 from slimwright.progress import Event, Tell, silent
 
 TINY = square(64)
-TESTS = ("test", "val")  # folders that may hold the test part
+TRAINING = ("train", "training")  # what folders of parts are called, in any case
+TESTS = (("test", "testing"), ("val", "valid", "validation"))
 ORDER = "classes.txt"  # a name a line
 LEAST_CALIBRATION = 64  # images; where there are fewer, training images, which choose nothing either, are observed too
 
@@ -35,10 +36,10 @@ def image_folder(path: Path, how: Preprocessing, seed: int = 0, tell: Tell = sil
     """Return the pictures in `path`, preprocessed like this, a class for each of its folders, named like it.
 
     Classes are in the order of their names, or as classes.txt lists them. With a folder `train` in it, classes lie in
-    there; `test` or `val` beside it is the test part, and where there are both, `val` is the validation part. `seed`
-    deals what is not given. Pictures that lie in no folders of classes, but directly there or in one folder or deeper,
-    have no labels. Files that cannot be read are left out, and `tell` hears of what is left out. Raises DataError,
-    naming the folder or file.
+    there; `test` or `val` beside it is the test part, and where there are both, `val` is the validation part; other
+    names of these are in `TRAINING` and `TESTS`. `seed` deals what is not given. Pictures that lie in no folders of
+    classes, but directly there or in one folder or deeper, have no labels. Files that cannot be read are left out, and
+    `tell` hears of what is left out. Raises DataError, naming the folder or file.
     """
     files.folder(path, "a folder for each class, or pictures without labels")
     home, *given = homes(path)
@@ -50,14 +51,32 @@ def image_folder(path: Path, how: Preprocessing, seed: int = 0, tell: Tell = sil
     shares = [_share(path, some, how, labelled=bool(names)) for some in groups]
     parts = parted(shares, names=names, image_shape=how.shape, seed=seed)
     count = sum(map(len, looked))
-    tell(Event(STAGE, count, count, passed_over(path, [*looked, _lists(path, home)], faults).said))
+    said = [_unlabelled_said(path, home, looked)] * (not names)
+    said.append(passed_over(path, [*looked, _lists(path, home)], faults).said)
+    tell(Event(STAGE, count, count, "; ".join(filter(None, said))))
     return _data(path.resolve().name, names, how, _observed(parts, how.shape))
+
+
+def _unlabelled_said(root: Path, home: Path, looked: Sequence[Sequence[str]]) -> str:
+    """A line for people who may think that their folders are classes; "" where there are none."""
+    folders = _folders(root, home)
+    if len(folders) < 2:
+        return ""
+    return f"no labels: pictures lie deeper than in the {len(folders)} folders of {home.name} ({looked[0][0]})"
 
 
 def homes(path: Path) -> list[Path]:
     """Return where training pictures lie, and where those of the test and of the validation part, as far as given."""
-    home = path / "train" if (path / "train").is_dir() else path
-    return [home, *(path / name for name in TESTS if home != path and (path / name).is_dir())]
+    home = _called(path, TRAINING)
+    return [path] if home is None else [home, *(at for names in TESTS if (at := _called(path, names)) is not None)]
+
+
+def _called(path: Path, names: Sequence[str]) -> Path | None:
+    """The folder in `path` that has one of these names, in upper or lower case. Raises DataError where two do."""
+    found = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and entry.name.lower() in names)
+    if len(found) > 1:
+        raise DataError(f"{path} holds {' and '.join(found)}, which are the same part; keep one, or put them together")
+    return path / found[0] if found else None
 
 
 def identities(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
@@ -164,8 +183,8 @@ def _labelled(root: Path, home: Path, names: Sequence[str]) -> list[list[str]]:
     others = set(_folders(root, home)) ^ set(names)
     if others:
         raise DataError(
-            f"{home} and {root / 'train'} do not hold the same classes: {sorted(others)[0]!r} is in one of them only; "
-            "add or remove that folder"
+            f"{home} and the training folder do not hold the same classes: {sorted(others)[0]!r} is in one of them "
+            "only; add or remove that folder"
         )
     return [_pictures(root, home / name) for name in names]
 

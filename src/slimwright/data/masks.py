@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from slimwright.data import files
-from slimwright.data.pictures import opened, size
+from slimwright.data.pictures import fault_of, opened, size
 from slimwright.data.preprocessing import Preprocessing
 from slimwright.data.streamed import Numbers, StreamedData, of_pictures, parted
 from slimwright.data.twins import Twins, twins
@@ -63,9 +63,10 @@ def _numbers_of_levels(pair: Twins, classes: int) -> NDArray[np.int64]:
     numbers[IGNORED] = UNCOUNTED
     seen = np.zeros(256, bool)
     for number in pair.some(LOOKED_AT):
-        seen[opened(pair.root, pair.root / pair.second[number], partial(_levels, pair.root / pair.second[number]))] = (
-            True
-        )
+        path = pair.root / pair.second[number]
+        files.held(pair.root, path)
+        if not fault_of(pair.root, path, deep=True):
+            seen[opened(pair.root, path, partial(_levels, path))] = True
     if not seen[1:IGNORED].any():
         numbers[IGNORED] = 1
     return numbers

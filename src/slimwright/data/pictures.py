@@ -81,13 +81,14 @@ def _check(path: Path, image: Image.Image, deep: bool) -> None:
         raise DataError(f"{path} has more than 8 bits per channel; save it with 8")
 
 
-def fault_of(root: Path, path: Path) -> str:
+def fault_of(root: Path, path: Path, *, deep: bool = False) -> str:
     """Return why a file within `root` is not a picture that can be read, or "" where it is one.
 
-    A PNG's checksums and the end of a JPEG are looked at; other formats are decoded.
+    A PNG's checksums and the end of a JPEG are looked at; other formats are decoded. If `deep`, more than 8 bits a
+    channel are no fault.
     """
     try:
-        opened(root, path, _looked_through)
+        opened(root, path, _looked_through, deep=deep)
     except DataError as error:
         return str(error)
     return ""

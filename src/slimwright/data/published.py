@@ -7,7 +7,7 @@ preprocessor_config.json of its image processors. What either leaves out has the
 import math
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from slimwright.data.preprocessing import LEVELS, MEAN, STD
 from slimwright.errors import DataError
@@ -58,6 +58,7 @@ class Size(BaseModel):
     height: int | None = None
     width: int | None = None
     shortest_edge: int | None = None
+    longest_edge: int | None = None
 
 
 class HuggingFace(BaseModel):
@@ -79,6 +80,12 @@ class HuggingFace(BaseModel):
     image_std: Several | None = None
     do_flip_channel_order: bool = False  # MobileViT's
     do_grayscale: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, found: Any) -> Any:
+        """What is null is not given: newer processors write all that they know."""
+        return {key: value for key, value in found.items() if value is not None} if isinstance(found, dict) else found
 
     def said(self) -> dict[str, Any]:
         """Return the same as fields of `Described`. Raises DataError for what cannot be said in them."""
@@ -111,8 +118,11 @@ class HuggingFace(BaseModel):
             if edge >= SQUASHED:
                 return {"size": [edge, edge], "fit": "stretch"}
             return {"size": [edge, edge], "fit": "crop", "crop": _share(edge, int(edge / self.crop_pct))}
-        if size is None or (edge is None and (size.height is None or size.width is None)):
-            raise DataError("size needs height and width, or shortest_edge")
+        if size is None or (edge is None and (size.height is None or size.width is None)) or size.longest_edge:
+            raise DataError(
+                "size needs height and width, or shortest_edge without longest_edge; pictures whose sizes differ are "
+                "placed into one by fit=letterbox, say, and size=640: write the preprocessing as text"
+            )
         resized = (edge, edge) if edge is not None else (size.height, size.width)
         fit = "crop" if edge is not None else "stretch"
         if not self.do_center_crop:

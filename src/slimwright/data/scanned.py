@@ -6,10 +6,13 @@ a folder for the whole.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from slimwright.data.pictures import SUFFIXES, fault_of
+from slimwright.data.streamed import Share, StreamedData
 from slimwright.errors import DataError
 from slimwright.progress import Event, Tell, silent
 
@@ -50,6 +53,50 @@ def sound(root: Path, found: Sequence[Sequence[str]], tell: Tell = silent) -> tu
         if paths and all(path in faults for path in paths):
             raise DataError(f"{(root / paths[0]).parent} holds no picture that can be read: {faults[paths[0]]}")
     return [[path for path in paths if path not in faults] for paths in found], faults
+
+
+def readable(data: StreamedData, tell: Tell = silent) -> StreamedData:
+    """Return a data set of picture files without those that cannot be read; `tell` hears how many these are.
+
+    A picture goes with what belongs to it, such as its mask. Raises DataError where a part would be empty.
+    """
+    every = [share.numbers for share in data.shares.values() if share.pictures]
+    total, looked = sum(map(len, every)), _Looked(tell, sum(map(len, every)))
+    shares = {part: looked.sound_of(share) for part, share in data.shares.items()}
+    for part, share in shares.items():
+        if not len(share.numbers):
+            raise DataError(f"no picture of the {part} part can be read: {next(iter(looked.faults.values()))}")
+    if total:
+        names = list(looked.faults)
+        said = Passed({READ: len(names)}, {READ: names[:NAMED]}).said if names else ""
+        tell(Event(STAGE, total, total, said))
+    return replace(data, shares=shares) if looked.faults else data
+
+
+@dataclass
+class _Looked:
+    """Goes through pictures one by one and keeps why some cannot be read."""
+
+    tell: Tell
+    total: int
+    done: int = 0
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def sound_of(self, share: Share) -> Share:
+        """The share without pictures that cannot be read, or whose partner cannot."""
+        if share.pictures is None:
+            return share
+        root, names = share.pictures
+        good = []
+        for place, number in enumerate(share.numbers.tolist()):
+            files = [(names[number], False), *((beside[number], True) for beside in (share.beside,) if beside)]
+            why = {name: fault for name, deep in files if (fault := fault_of(root, root / name, deep=deep))}
+            self.faults |= why
+            good += [place] * (not why)
+            self.done += 1
+            if self.done % EVERY == 0 and self.done < self.total:
+                self.tell(Event(STAGE, self.done, self.total))
+        return share if len(good) == len(share.numbers) else share.only(np.array(good, np.int64))
 
 
 def passed_over(root: Path, used: Sequence[Sequence[str]], faults: Mapping[str, str]) -> Passed:

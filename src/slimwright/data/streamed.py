@@ -40,6 +40,7 @@ class Share:
     targets: Targets  # labels [N] int64; [N, 0] where there are none; or what the task wants
     read_targets: ReadTargets | None = None  # where they are too large to be held; `targets` are [N, 0] then
     pictures: tuple[Path, Sequence[str]] | None = None  # a folder, and the files in it by number, if they are pictures
+    beside: Sequence[str] = ()  # by number the pictures that belong to those, such as masks, if there are any
 
     def only(self, chosen: Numbers) -> "Share":
         """Return the share of the chosen places."""

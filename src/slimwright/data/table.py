@@ -28,7 +28,7 @@ from slimwright.errors import DataError
 
 DELIMITERS = "\t;,"
 MOST_COLUMNS = 4096
-FLAGS = {"0", "1"}
+FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}  # as spreadsheets and pandas write them, too
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ def table_file(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
     table = read_table(path)
     every = [{row[column] for row in table.cells} for column in range(len(table.columns))]
     texts = [column for column, values in enumerate(every) if not any(map(_is_number, values))]
-    if all(values <= FLAGS for values in every):
-        return _data(table, how, seed, torch.tensor([[*map(int, row)] for row in table.cells]), table.columns)
+    if all(value.lower() in FLAGS for values in every for value in values):
+        flags = torch.tensor([[FLAGS[cell.lower()] for cell in row] for row in table.cells])
+        return _data(table, how, seed, flags, table.columns)
     if texts == [0] and len(every) == 1:
         names = tuple(sorted(every[0]))
         if "" in names:
@@ -88,7 +89,7 @@ def table_file(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
 
 def read_table(path: Path) -> Table:
     """Return the cells of a CSV file. Raises DataError, naming the line, where it is no table of pictures."""
-    text = files.text(path.parent, path).removeprefix("\ufeff")
+    text = files.text(path.parent, path)
     first = text.partition("\n")[0]
     rows = list(_rows(path, text, max(DELIMITERS, key=first.count)))
     if len(rows) < 2:
@@ -107,7 +108,7 @@ def read_table(path: Path) -> Table:
         try:
             files.held(path.parent, path.parent / row[0])
         except DataError as error:
-            raise DataError(f"line {line} of {path}: {error}") from error
+            raise DataError(f"line {line} of {path}: {error}; the first column is the pictures' paths") from error
     lines, cells = zip(*rest, strict=True)
     return Table(path, tuple(columns), tuple(row[0] for row in cells), tuple(tuple(row[1:]) for row in cells), lines)
 

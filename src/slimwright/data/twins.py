@@ -33,7 +33,8 @@ class Twins:
         """Return the first pictures, with targets that are read with them."""
         count = len(self.first)
         pixels = partial(pictures, self.root, self.first, how)
-        return Share(pixels, np.arange(count), torch.zeros(count, 0), read_targets, (self.root, self.first))
+        both = (self.root, self.first), self.second
+        return Share(pixels, np.arange(count), torch.zeros(count, 0), read_targets, *both)
 
     def some(self, most: int) -> list[int]:
         """Return at most so many numbers, spread evenly."""

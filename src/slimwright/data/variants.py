@@ -1,8 +1,8 @@
 """Other ways in which the same pictures may have been meant: what a model that does badly is tried with.
 
 Images are undone up to levels, 0..255, by the data set's own numbers, or by those that fit the values where it has
-none. A variant then normalizes them in another way, with the channels in another order, grey
-or inverted. Exact up to float32 rounding.
+none. A variant then normalizes them in another way, with the channels in another order, grey or inverted. Exact up to
+float32 rounding.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -11,10 +11,10 @@ bytes under `data/`.
 import math
 import pickletools
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +34,12 @@ STORAGES = {
 }  # fmt: skip
 TENSOR, PARAMETER = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
 ORDERED = "collections OrderedDict"
-HOLDERS = (
+HOLDERS = (  # keys that are looked at first, in this order
     "state_dict", "model_state_dict", "model", "net", "weights", "model_ema", "state_dict_ema", "ema", "generator",
 )  # fmt: skip
 PREFIXES = ("", "module.", "model.", "net.", "_orig_mod.", "backbone.", "network.")
+DEEPEST, MOST_ITEMS, SHOWN_KEYS = 4, 64, 8  # of keys within keys; looked at in one place; in an error
+Keys: TypeAlias = tuple[Any, ...]
 MARK = object()
 
 
@@ -78,66 +80,120 @@ def read_checkpoint(path: Path) -> object:
 def weights_for(model: nn.Module, path: Path) -> Checkpoint:
     """Return the weights in a file of `torch.save` that fit a module, by the names that the module calls them.
 
-    They may stand under a key of their own, and under a prefix, as trainers and wrappers save them. Raises ModelError,
-    saying how they differ, where none fit, and how to convert a file that holds a whole module.
+    They may stand under any keys, and under a prefix, as trainers and wrappers save them. Raises ModelError, saying how
+    they differ, where none fit, and how to convert a file that holds a whole module.
     """
     found = read_checkpoint(path)
-    if isinstance(found, Foreign):
-        raise ModelError(f"{path} is a whole pickled object of class {found.name}, which cannot be read without "
-                         f"running its code. {_way_out(path)}")  # fmt: skip
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    held = _holders(found)
-    candidates = [
-        (_fitted(tensors, prefix, wanted), holder, prefix) for holder, tensors in held.items() for prefix in PREFIXES
+    whole = [
+        (keys, held.name)
+        for keys, held in _places(found)
+        if isinstance(held, Foreign) and (not keys or keys[-1] in HOLDERS)
     ]
-    if not candidates:
-        raise ModelError(f"{path} holds no dict of tensors, under no key of {', '.join(HOLDERS)}")
-    faults, holder, prefix = min(candidates, key=lambda one: len(one[0]))
+    if whole and not _holders(found):
+        (keys, name), *_ = whole
+        raise ModelError(
+            f"{path}{_under(keys)} is a whole pickled object of class {name}, which cannot be read without running its "
+            f"code. {_way_out(path, keys)}"
+        )
+    return fitting(model, found, path)
+
+
+def fitting(model: nn.Module, found: object, path: Path) -> Checkpoint:
+    """Return those of the tensors that were `found` in a file that fit a module, as `weights_for` does."""
+    own = {name: held for name, held in model.state_dict().items() if isinstance(held, Tensor)}
+    held = _holders(found)
+    if not held:
+        raise ModelError(f"{path} holds no dict of tensors{_keys_said(found)}")
+    ends = [*list(own)[:1], *list(own)[-1:]]
+    candidates = [
+        (len(faults := _faults(tensors, prefix, own)), faults, keys, prefix)
+        for keys, tensors in held.items()
+        for prefix in dict.fromkeys([*PREFIXES, *_prefixes(tensors, ends)])
+    ]
+    _, faults, keys, prefix = min(candidates, key=lambda one: one[0])
     if faults:
         raise ModelError(
-            f"the weights in {path}{f', under {holder!r}' if holder else ''} do not fit the model: "
-            f"{'; '.join(faults[:3])}{f'; and {len(faults) - 3} more' if len(faults) > 3 else ''}"
+            f"the weights in {path}{f',{_under(keys)}' if keys else ''} do not fit the model: {'; '.join(faults[:3])}"
+            f"{f'; and {len(faults) - 3} more' if len(faults) > 3 else ''}"
         )
-    where = [f"under '{holder}'"] * bool(holder) + [f"without the prefix '{prefix}'"] * bool(prefix)
+    others = [_place_said(*one[2:]) for one in candidates if not one[1] and one[2:] != (keys, prefix)]
+    also = f"; those {' and those '.join(others)} fit, too" if others else ""
     return Checkpoint(
-        {name: held[holder][prefix + name] for name in wanted if prefix + name in held[holder]},
-        f"weights of {path.name} {', '.join(where)}".strip(),
+        {name: held[keys][prefix + name] for name in own if prefix + name in held[keys]},
+        f"weights of {path.name} {_place_said(keys, prefix)}".strip() + also,
     )
 
 
-def _way_out(path: Path) -> str:
+def _place_said(keys: Keys, prefix: str) -> str:
+    return ", ".join([_under(keys).strip()] * bool(keys) + [f"without the prefix '{prefix}'"] * bool(prefix))
+
+
+def _under(keys: Keys) -> str:
+    return f" under {', '.join(map(repr, keys))}" if keys else ""
+
+
+def _keys_said(found: object) -> str:
+    keys = [str(key) for key in found][:SHOWN_KEYS] if isinstance(found, dict) else []
+    return f"; its keys are {', '.join(keys)}" if keys else ""
+
+
+def _way_out(path: Path, keys: Keys = ()) -> str:
     """The lines that convert a file, where its source is trusted."""
     to = str(path.with_name(f"{path.stem}-weights.pth"))
+    inner = "".join(f"[{key!r}]" for key in keys)
     return (
         "Where you trust where it is from, save its weights once, and give these:\n"
         "    import torch\n"
-        f"    model = torch.load({str(path)!r}, map_location='cpu', weights_only=False)\n"
+        f"    model = torch.load({str(path)!r}, map_location='cpu', weights_only=False){inner}\n"
         f"    torch.save(getattr(model, 'state_dict', lambda: model)(), {to!r})"
     )
 
 
-def _holders(found: object) -> dict[str, Mapping[str, Tensor]]:
+def _places(found: object, keys: Keys = ()) -> Iterator[tuple[Keys, object]]:
+    """What a file holds, and what is in that, with the keys that lead there; known keys first."""
+    yield keys, found
+    if isinstance(found, dict) and len(keys) < DEEPEST:
+        inner = {key: held for key, held in found.items() if isinstance(held, dict | list | tuple | Foreign)}
+        known = [key for key in HOLDERS if key in inner]
+    elif isinstance(found, list | tuple) and len(keys) < DEEPEST:
+        inner, known = dict(enumerate(found[:MOST_ITEMS])), []
+    else:
+        return
+    for key in dict.fromkeys([*known, *list(inner)[:MOST_ITEMS]]):
+        yield from _places(inner[key], (*keys, key))
+
+
+def _holders(found: object) -> dict[Keys, Mapping[str, Tensor]]:
     """The dicts of tensors in a file, by the keys that they stand under."""
-    if not isinstance(found, dict):
-        return {}
-    places = {"": found, **{key: found[key] for key in HOLDERS if isinstance(found.get(key), dict)}}
     tensors = {
-        key: {n: t for n, t in held.items() if isinstance(n, str) and isinstance(t, Tensor)}
-        for key, held in places.items()
+        keys: {name: tensor for name, tensor in held.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
+        for keys, held in _places(found)
+        if isinstance(held, dict)
     }
-    return {key: held for key, held in tensors.items() if held}
+    return {keys: held for keys, held in tensors.items() if held}
 
 
-def _fitted(tensors: Mapping[str, Tensor], prefix: str, wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """How tensors differ from what is wanted; the counts of batches that a batch norm saw do not matter."""
+def _prefixes(tensors: Mapping[str, Tensor], ends: Sequence[str]) -> list[str]:
+    """What stands before a module's own names in a file."""
+    found = [name.removesuffix(end) for end in ends for name in tensors if name.endswith(f".{end}")]
+    return list(dict.fromkeys(found))[:MOST_ITEMS]
+
+
+def _faults(tensors: Mapping[str, Tensor], prefix: str, own: Mapping[str, Tensor]) -> list[str]:
+    """How tensors differ from a module's own; the counts of batches that a batch norm saw do not matter.
+
+    A tensor that two layers share may be there once.
+    """
     faults = []
-    for name, shape in wanted.items():
-        given = tensors.get(prefix + name)
+    there = {tensor.data_ptr() for name, tensor in own.items() if prefix + name in tensors and tensor.numel()}
+    for name, tensor in own.items():
+        given, shape = tensors.get(prefix + name), tuple(tensor.shape)
         if given is None:
-            faults += [f"'{name}' is missing"] * (not name.endswith("num_batches_tracked"))
+            counted = name.endswith("num_batches_tracked") or tensor.data_ptr() in there
+            faults += [f"'{name}' is missing"] * (not counted)
         elif tuple(given.shape) != shape:
             faults.append(f"'{name}' is {list(given.shape)}, not {list(shape)}")
-    extra = [name for name in tensors if name.startswith(prefix) and name.removeprefix(prefix) not in wanted]
+    extra = [name for name in tensors if name.startswith(prefix) and name.removeprefix(prefix) not in own]
     return faults + [f"the model has no '{name}'" for name in extra]
 
 

@@ -153,7 +153,10 @@ class Bench:
         if not one.rounds or one.score is None:
             raise ProofError(one.why)
         if not math.isfinite(one.score):
-            raise ProofError("its outputs hold values that are not numbers")
+            raise ProofError(
+                f"its {self.given.task.metric.name} is {one.score}: its outputs hold values that are not numbers, or "
+                "the metric gives none for them"
+            )
         return {
             "cost": asdict(self._cost(name, net, artefact, alike)),
             "precision": artefact.precision,

@@ -49,6 +49,11 @@ def check_inputs(net: Net, data: Dataset) -> None:
     if takes != has:
         said = [" and ".join(map(str, shapes)) for shapes in (takes, has)]
         hint = _hint(takes[0], has[0]) if len(takes) == len(has) == 1 else ""
+        if sorted(takes) == sorted(has):
+            hint = (
+                '; these are the same in another order: list their names in the model\'s order under "inputs" in the '
+                "metadata of a .safetensors file"
+            )
         raise DataError(f"the model takes images of {said[0]}, data set '{data.name}' has {said[1]}{hint}")
 
 

@@ -17,7 +17,7 @@ from slimwright.data import Dataset
 from slimwright.graph import Net
 from slimwright.jobs.bench import Bench, Method, Place
 from slimwright.jobs.embedded import embedded
-from slimwright.jobs.given import check_place, context_of, given_of, shapes_of
+from slimwright.jobs.given import check_inputs, check_place, context_of, given_of, shapes_of
 from slimwright.jobs.setups import check_setup
 from slimwright.jobs.stages import Stages
 from slimwright.kept import keeping
@@ -101,6 +101,7 @@ def opened(asked: Asked, settings: Settings, out: Out, tell: Tell | None) -> Ite
     usable(settings.device)
     check_place(settings.runtime, settings.target)
     original = asked.model if isinstance(asked.model, Original) else original_of(asked.model, shapes_of(asked.data))
+    check_inputs(original.net, asked.data)
     task = task_for(asked.data, original.output_shapes, original.forward, asked.task)
     with (
         told(tell) as tell,

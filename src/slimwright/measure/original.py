@@ -70,7 +70,7 @@ def original_file(path: Path, sizes: Sizes = ()) -> Original:
     """
     file = read_file(path)
     net = net_of_file(file, sizes=sizes)
-    forward = _in_onnx_runtime(path, net, apart=file.apart)
+    forward = _in_onnx_runtime(path, net, as_it_is=not (file.apart or file.idle_inputs))
     if file.quantized:
         rounded = net_of_file(file, sizes=sizes, keeps_grids=True)
         return compared(Original(net, forward, "ONNX Runtime", QUANTIZED_TOLERANCE, rounded))
@@ -162,14 +162,14 @@ def _in_batches(module: nn.Module, at_once: int) -> Forward:
     return forward
 
 
-def _in_onnx_runtime(path: Path, net: Net, *, apart: bool) -> Callable[[Inputs], Outputs]:
-    """Run a file in ONNX Runtime, in a process of its own; weights that lie `apart` are put into it."""
+def _in_onnx_runtime(path: Path, net: Net, *, as_it_is: bool) -> Callable[[Inputs], Outputs]:
+    """Run a file in ONNX Runtime, in a process of its own; if not as it is, as one that takes what the net takes."""
     outputs = [net[name] for name in net.outputs]
 
     def forward(inputs: Inputs) -> Outputs:
         with tempfile.TemporaryDirectory(prefix="slimwright-") as folder:
-            whole = Path(folder) / "model.onnx" if apart else path
-            if apart:
+            whole = path if as_it_is else Path(folder) / "model.onnx"
+            if not as_it_is:
                 write_in_one_file(path, whole)
             artefact = Artefact(
                 "onnxruntime",

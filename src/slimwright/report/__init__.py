@@ -13,12 +13,13 @@ from slimwright.report.figures import (
     shown,
     size,
 )
-from slimwright.report.inspected import write_inspection
+from slimwright.report.inspected import check_page, write_inspection
 from slimwright.report.write import check_drawing, missing_page, write_front, write_report
 
 __all__ = [
     "NONE",
     "check_drawing",
+    "check_page",
     "columns",
     "compared",
     "ends",

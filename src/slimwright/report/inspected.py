@@ -3,19 +3,28 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimwright.atomic import replacing
+from slimwright.atomic import check_replaceable, replacing
 from slimwright.errors import RequestError
 from slimwright.measure import Inspection
 from slimwright.report import figures
 from slimwright.report.write import check_drawing
 
+WRITTEN_BY = '<meta name="generator" content="slimwright inspect">'  # as inspect.html has it
 
-def write_inspection(path: Path, found: Sequence[Inspection], depth: int | None = None) -> None:
-    """Write the page; with a `depth`, layers by module.
 
-    Raises RequestError where nothing can be written, and MissingExtra where what draws charts is not installed.
+def check_page(path: Path, *, force: bool = False) -> None:
+    """Raise RequestError where a file would be replaced that no inspection wrote, unless by `force`."""
+    check_replaceable(path, WRITTEN_BY, "--html", force=force)
+
+
+def write_inspection(path: Path, found: Sequence[Inspection], depth: int | None = None, *, force: bool = False) -> None:
+    """Write the page; with a `depth`, layers by module. A page that an inspection wrote is replaced.
+
+    Raises RequestError where nothing can be written, and for any other file unless by `force`, and MissingExtra where
+    what draws charts is not installed.
     """
     try:
+        check_page(path, force=force)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(inspection_page(found, depth), encoding="utf-8", newline="\n")

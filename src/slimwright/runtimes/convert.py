@@ -67,7 +67,10 @@ class Workshop:
         known = of(runtime, precision)
         net = net if net.encodings else net.in_precision(precision)
         if net.encodings and net.precision != precision:
-            raise RequestError(f"the weights of the net are encoded as {net.precision}, not as {precision}")
+            raise RequestError(
+                f"the weights of the net are encoded as {net.precision}, not as {precision}: it is converted as it was "
+                f"proven, with --precision {net.precision}; for {precision} give the network that it was made from"
+            )
         if precision == "int8" and calibration is None:
             raise RequestError("INT8 is calibrated on images: name them with --data")
         _check_ends(net, calibration)

@@ -1,6 +1,6 @@
 """What outputs mean, one file a task."""
 
-from slimwright.tasks.choosing import NAMED, Named, task_for
+from slimwright.tasks.choosing import NAMED, Named, as_task, task_for
 from slimwright.tasks.classification import Classification
 from slimwright.tasks.ctc import Ctc
 from slimwright.tasks.detection import (
@@ -49,6 +49,7 @@ __all__ = [
     "Segmentation",
     "Task",
     "Yolo",
+    "as_task",
     "detecting",
     "embedding_of",
     "form_of",

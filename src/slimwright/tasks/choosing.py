@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from torch import Tensor
 
 from slimwright.data import Dataset, Part, is_labels, no_images, tensors_of
-from slimwright.errors import DataError, RequestError
+from slimwright.errors import DataError, RequestError, SlimwrightError
 from slimwright.tasks.classification import Classification
 from slimwright.tasks.ctc import Ctc
 from slimwright.tasks.detection import detecting
@@ -48,7 +49,7 @@ NAMED: Mapping[str, Named] = {
     "restoration": Named(restoring, OWN),
     "ssim": Named(lambda data, original: restoring(data, original, "SSIM"), OWN, ("restoration",)),
     "depth": Named(lambda data, original: restoring(data, original, "MAE"), OWN, ("restoration",)),
-    "regression": Named(regressing, OWN, ("restoration",)),
+    "regression": Named(regressing, OWN, ("regression", "restoration")),
     "keypoints": Named(locating, OWN),
     "imitation": Named(imitating),
     "embedding": Named(embedding_of, LABELS),
@@ -56,6 +57,10 @@ NAMED: Mapping[str, Named] = {
     "ctc": Named(lambda data, _: Ctc(data.labels), OWN),
     "character-error": Named(lambda data, _: Ctc(data.labels, "character-error"), OWN, ("ctc",)),
 }
+MEMBERS = (
+    "name", "metric", "classes", "outputs", "check", "data", "class_of", "loss", "drawn_loss", "distance", "score",
+    "agreement",
+)  # fmt: skip
 GUESSED = {NONE: "imitation", LABELS: "classification", FLAGS: "multi-label"}
 
 
@@ -70,15 +75,36 @@ def task_for(
     """Return the task that is wanted, by name, as it is, or made; or that which the labels of `data` call for.
 
     `shapes` are those of the net's outputs for one image, and `original` is the net as the user gave it. Labels are
-    those of the first image of `part`. Raises RequestError where there is no task of the name, and DataError where
-    labels or outputs do not fit it.
+    those of the first image of `part`. Raises RequestError where there is no task of the name, and for a task of the
+    user's own that is none, and DataError where labels or outputs do not fit it.
     """
     if wanted is None or isinstance(wanted, str):
         task = NAMED[_chosen(wanted, data, part)].make(data, original)
     else:
-        task = wanted(data, original) if callable(wanted) else wanted
+        task = _made(wanted, data, original) if callable(wanted) else as_task(wanted, "what was given")
     task.check(shapes)
     return task
+
+
+def as_task(found: object, where: str) -> Task:
+    """Return a task of the user's own; raise RequestError, naming what it lacks, where it is none."""
+    missing = [name for name in MEMBERS if not hasattr(found, name)]
+    if missing:
+        raise RequestError(f"{where} is not a task: it has no {', '.join(missing)}")
+    return cast("Task", found)
+
+
+def _made(making: Making, data: Dataset, original: Forward) -> Task:
+    try:
+        found = making(data, original)
+    except SlimwrightError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise RequestError(
+            f"the task could not be made: {type(error).__name__}: {error}; it is made by a function of the data and "
+            "the original, as slimwright.tasks.scored returns one for a metric"
+        ) from error
+    return as_task(found, "what was made")
 
 
 def _chosen(name: str | None, data: Dataset, part: Part) -> str:

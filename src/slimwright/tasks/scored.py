@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from slimwright.data import Dataset, Targets, as_inputs, tensors_of
+from slimwright.errors import RequestError
 from slimwright.tasks.imitation import Imitation, imitated, imitating
 from slimwright.tasks.task import Forward, Making, Metric, Outputs
 
@@ -62,8 +63,18 @@ class Scored:
         return self.like.distance(outputs, wanted, temperature)
 
     def score(self, outputs: Outputs, targets: Targets) -> float:
-        """Return the metric, of the outputs and the data's own targets."""
-        return self.measure(outputs, as_inputs(tensors_of(targets)[: -self.outputs]))
+        """Return the metric, of the outputs and the data's own targets.
+
+        Raises RequestError where the user's function fails, or gives what is not one number.
+        """
+        own = as_inputs(tensors_of(targets)[: -self.outputs])
+        try:
+            return float(self.measure(outputs, own))
+        except Exception as error:  # the user's own code may raise anything
+            raise RequestError(
+                f"the metric '{self.metric.name}' failed: {type(error).__name__}: {error}; it is a function of the "
+                f"outputs, a tuple of {len(outputs)} tensors, and the targets, and returns one number"
+            ) from error
 
     def agreement(self, found: Outputs, expected: Outputs) -> float:
         """Return the share of answers that are the same."""

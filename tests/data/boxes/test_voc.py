@@ -52,6 +52,10 @@ def test_lists_of_parts_are_kept(tmp_path: Path) -> None:
     (lists / "val.txt").write_text("p08  1\np09 -1\n")
     data = voc(tmp_path, HOW)
     assert data.size("test") == 2 and sum(data.size(part) for part in PARTS) == 10
+    (tmp_path / "JPEGImages" / "p09.png").rename(tmp_path / "JPEGImages" / "my photo 9.png")
+    (tmp_path / "Annotations" / "p09.xml").rename(tmp_path / "Annotations" / "my photo 9.xml")
+    (lists / "val.txt").write_text("p08\nmy photo 9\n")
+    assert voc(tmp_path, HOW).size("test") == 2
     (lists / "val.txt").write_text("p99\n")
     with pytest.raises(DataError, match="lists 'p99', which Annotations does not hold"):
         voc(tmp_path, HOW)

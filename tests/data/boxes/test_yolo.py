@@ -68,6 +68,21 @@ def test_names_that_cannot_be_read_are_told_with_the_way_out(text: str, tmp_path
         yolo(tmp_path, HOW)
 
 
+def test_a_name_may_hold_a_comma_where_it_is_quoted(tmp_path: Path) -> None:
+    filled(tmp_path / "images", tmp_path / "labels")
+    (tmp_path / "data.yaml").write_text("names: ['cat, large', \"dog's\", é]\n")
+    assert yolo(tmp_path, HOW).labels == ("cat, large", "dog's", "é")
+
+
+def test_lists_of_names_have_no_mark_and_no_gaps(tmp_path: Path) -> None:
+    filled(tmp_path / "images", tmp_path / "labels")
+    (tmp_path / "classes.txt").write_text("\ufeffcat\ndog\n", encoding="utf-8")
+    assert yolo(tmp_path, HOW).labels == ("cat", "dog")
+    (tmp_path / "classes.txt").write_text("cat\n\ndog\n")
+    with pytest.raises(DataError, match=r"line 2 of .*classes\.txt is empty, and names a class"):
+        yolo(tmp_path, HOW)
+
+
 def test_without_names_classes_are_called_by_their_numbers(tmp_path: Path) -> None:
     filled(tmp_path / "images", tmp_path / "labels")
     assert yolo(tmp_path, HOW).labels == ("0", "1")

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from slimwright.data.pictures import looked_at, opened
+from slimwright.data import files
+from slimwright.data.pictures import looked_at, opened, size
 from slimwright.data.preprocessing import Preprocessing
 from slimwright.data.streamed import Numbers, Share, StreamedData, of_pictures, parted
 from slimwright.errors import DataError
@@ -62,6 +63,18 @@ def placed(one: Annotated, how: Preprocessing) -> Rows:
     there = (areas[1] > 0) & (areas[1] >= LEAST_SHOWN * areas[0])
     rows: Rows = np.concatenate([one.boxes[:, :1], seen.reshape(-1, 4)], 1)[there]
     return rows
+
+
+def size_of(root: Path, path: str, how: Preprocessing) -> tuple[int, int]:
+    """Return a picture's width and height; of a damaged one 1 and 1: what is wrong with it is told where it is read.
+
+    Raises DataError for a file that is missing or leads out of `root`.
+    """
+    files.held(root, root / path)
+    try:
+        return size(root, root / path, how)
+    except DataError:
+        return 1, 1
 
 
 def check_count(where: str, boxes: Rows) -> Rows:

@@ -5,6 +5,7 @@ Classes are the names that occur, in alphabetical order. The first pixel is 1, a
 Source: Everingham et al. 2012, the VOC2012 development kit, sec. 4.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from slimwright.data import files
-from slimwright.data.boxes.annotated import Annotated, boxed, check_count, no_boxes
-from slimwright.data.pictures import SUFFIXES, size
+from slimwright.data.boxes.annotated import Annotated, boxed, check_count, no_boxes, size_of
+from slimwright.data.pictures import SUFFIXES
 from slimwright.data.preprocessing import Preprocessing
 from slimwright.data.streamed import StreamedData
 from slimwright.errors import DataError
@@ -21,6 +22,7 @@ from slimwright.reading import data_of, reading
 
 MOST_BYTES = 4 * 2**20  # of one file
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+SHOWN = re.compile(r"\s+(-1|0|1)$")  # behind a name, where a list says whether a class is shown
 SETS = {"train": ("trainval", "train"), "test": ("test", "val")}
 
 Named = tuple[str, Sequence[float]]  # a class, and corners
@@ -42,7 +44,7 @@ def voc(path: Path, how: Preprocessing, seed: int = 0) -> StreamedData:
         for stem, boxes, claimed in some:
             at = _picture(path, stem)
             rows = np.array([[number[name], *corners] for name, corners in boxes]) if boxes else no_boxes()
-            known = claimed or size(path, path / at, how)
+            known = claimed or size_of(path, at, how)
             pictures[-1].append(Annotated(at, known, check_count(f"{path / 'Annotations' / stem}.xml", rows)))
     return boxed(path, labels, pictures, how, seed)
 
@@ -54,7 +56,8 @@ def _stems(path: Path) -> list[list[str]]:
     for part, names in SETS.items():
         files_of = [home / f"{name}.txt" for name in names if (home / f"{name}.txt").exists()]
         if files_of:
-            listed[part] = [line.split()[0] for line in files.lines(path, files_of[0]) if line.strip()]
+            lines = [line.strip() for line in files.lines(path, files_of[0])]
+            listed[part] = [SHOWN.sub("", line) for line in lines if line]
     if set(listed) != set(SETS):
         return [sorted(there)]
     for stems in listed.values():

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from slimwright.data import files
-from slimwright.data.boxes.annotated import Annotated, Rows, boxed, check_count, no_boxes
+from slimwright.data.boxes.annotated import Annotated, Rows, boxed, check_count, no_boxes, size_of
 from slimwright.data.folders import pictures_below
-from slimwright.data.pictures import size
 from slimwright.data.preprocessing import Preprocessing
 from slimwright.data.streamed import StreamedData
 from slimwright.errors import DataError
 
+ITEM = re.compile(r"""(?:[^,'"]|'[^']*'|"[^"]*")+""")  # of a list, whose names may hold commas where they are quoted
 TESTS = ("test", "val", "valid")
 SLACK = 0.01  # of a side, by which a coordinate may lie outside
 MOST_CLASSES = 10_000
@@ -59,7 +59,7 @@ def _pictures(root: Path, pair: Pair, how: Preprocessing) -> list[Annotated]:
     images, labels = pair
     found = []
     for name in pictures_below(root, images):
-        shown = size(root, root / name, how)
+        shown = size_of(root, name, how)
         text = labels / (root / name).relative_to(images).with_suffix(".txt")
         boxes = _boxes(root, text, shown) if text.exists() or text.is_symlink() else no_boxes()
         found.append(Annotated(name, shown, boxes))
@@ -98,7 +98,7 @@ def _row(where: str, line: str) -> list[float]:
 def _names(path: Path) -> list[str]:
     """The names of the classes; none where there are none."""
     if (path / "classes.txt").exists():
-        return [line.strip() for line in files.lines(path, path / "classes.txt")]
+        return _each_named(path / "classes.txt", [line.strip() for line in files.lines(path, path / "classes.txt")])
     for name in ("data.yaml", "dataset.yaml", "data.yml"):
         if (path / name).exists():
             return _named(path / name, files.lines(path, path / name))
@@ -118,8 +118,9 @@ def _named(path: Path, lines: Sequence[str]) -> list[str]:
             break
         block.append(line.partition(" #")[0].strip())
     if first.startswith(("[", "{")):
-        whole = " ".join([first, *block]).partition("]" if first[0] == "[" else "}")[0][1:]
-        block = [f"- {item}" if first[0] == "[" else item for item in map(str.strip, whole.split(",")) if item]
+        whole = " ".join([first, *block])[1:].rpartition("]" if first[0] == "[" else "}")[0]
+        items = map(str.strip, ITEM.findall(whole))
+        block = [f"- {item}" if first[0] == "[" else item for item in items if item]
     return _listed(path, block)
 
 
@@ -130,6 +131,14 @@ def _listed(path: Path, block: Sequence[str]) -> list[str]:
     names = dashed or [numbered[number] for number in sorted(numbered)]
     if not names or len(names) != len(block) or (numbered and sorted(numbered) != list(range(len(numbered)))):
         raise DataError(f"the names in {path} cannot be read; write classes.txt beside it, a name a line")
+    return names
+
+
+def _each_named(path: Path, names: list[str]) -> list[str]:
+    if "" in names:
+        raise DataError(
+            f"line {names.index('') + 1} of {path} is empty, and names a class; write its name, or remove it"
+        )
     return names
 
 

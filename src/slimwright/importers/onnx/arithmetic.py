@@ -15,11 +15,14 @@ from slimwright.importers.onnx.tensors import DTYPES
 from slimwright.importers.onnx.values import Flow, Known, Operand
 
 UNARY = {
-    "Abs": "abs.default", "Ceil": "ceil.default", "Cos": "cos.default", "Erf": "erf.default", "Exp": "exp.default",
-    "Floor": "floor.default", "HardSwish": "hardswish.default", "Log": "log.default", "Mish": "mish.default",
-    "Neg": "neg.default", "Not": "logical_not.default", "Reciprocal": "reciprocal.default", "Relu": "relu.default",
-    "Round": "round.default", "Sigmoid": "sigmoid.default", "Sign": "sign.default", "Sin": "sin.default",
-    "Softplus": "softplus.default", "Sqrt": "sqrt.default", "Tanh": "tanh.default",
+    "Abs": "abs.default", "Acos": "acos.default", "Acosh": "acosh.default", "Asin": "asin.default",
+    "Asinh": "asinh.default", "Atan": "atan.default", "Atanh": "atanh.default", "Ceil": "ceil.default",
+    "Cos": "cos.default", "Cosh": "cosh.default", "Erf": "erf.default", "Exp": "exp.default",
+    "Floor": "floor.default", "HardSwish": "hardswish.default", "IsNaN": "isnan.default", "Log": "log.default",
+    "Mish": "mish.default", "Neg": "neg.default", "Not": "logical_not.default", "Reciprocal": "reciprocal.default",
+    "Relu": "relu.default", "Round": "round.default", "Sigmoid": "sigmoid.default", "Sign": "sign.default",
+    "Sin": "sin.default", "Sinh": "sinh.default", "Softplus": "softplus.default", "Sqrt": "sqrt.default",
+    "Tan": "tan.default", "Tanh": "tanh.default",
 }  # fmt: skip
 BINARY = {
     "And": "logical_and.default", "Equal": "eq.Tensor", "Greater": "gt.Tensor", "GreaterOrEqual": "ge.Tensor",

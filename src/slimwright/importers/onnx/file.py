@@ -5,7 +5,7 @@ checked here, and a file of weights beside the model is read only from inside th
 Source: the ONNX intermediate representation specification, versions 3 to 13 (onnx.ai, IR.md).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -17,7 +17,7 @@ from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.importers.onnx.tensors import DTYPES, EXTERNAL, FLOAT, HALVES, external_bytes, tensor_of
 from slimwright.reading import data_of, reading
 
-Attribute: TypeAlias = int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
+Attribute: TypeAlias = "int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | Branch"
 OPSETS = range(7, 26)  # below 7 elementwise operators broadcast differently; above 25 nothing was checked
 OPEN = -1  # how older versions of Paddle2ONNX write a dimension of any size
 OWN_DOMAINS = ("", "ai.onnx")
@@ -44,6 +44,15 @@ class OnnxNode:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """One of the two graphs of an If: what it makes of the values around it, which the If reads, too."""
+
+    nodes: tuple[OnnxNode, ...]
+    constants: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class OnnxInput:
     """A value that is fed from outside; a dimension is a number, or a name where the file leaves it open."""
 
@@ -66,6 +75,7 @@ class OnnxFile:
     in_half: bool = False  # whether some of it is computed in float16 or bfloat16
     apart: bool = False  # whether some of its weights lie in files beside it
     quantized: bool = False  # whether some of it is computed with integers
+    idle_inputs: tuple[str, ...] = ()  # of the file, on which no output depends
 
 
 def read_file(path: Path) -> OnnxFile:
@@ -101,15 +111,18 @@ def _file_of(path: Path, model: Any) -> OnnxFile:
     used = tuple(i for i in inputs if i.name in wanted)
     rest = tuple(_widened(node) for node in live if _held_by(node) is None)
     in_half = any(t.dtype in HALVES for t in constants.values()) or any(map(_makes_half, live))
-    constants = {name: t.float() if t.dtype in HALVES else t for name, t in constants.items()}
-    held_bytes = sum(t.numel() * t.element_size() for t in constants.values())
+    constants = _all_wide(constants)
+    branches = [branch for node in every_node(rest) for branch in branches_of(node)]
+    everything = [constants, *(branch.constants for branch in branches)]
+    held_bytes = sum(t.numel() * t.element_size() for tensors in everything for t in tensors.values())
     apart = any(tensor.data_location == EXTERNAL for tensor in graph.initializer)
     quantized = any(_is_on_integers(node.op.rpartition(".")[2]) for node in live)
-    return OnnxFile(path, opset, used, outputs, rest, constants, held_bytes, in_half, apart, quantized)
+    idle = tuple(entry.name for entry in inputs if entry not in used)
+    return OnnxFile(path, opset, used, outputs, rest, constants, held_bytes, in_half, apart, quantized, idle)
 
 
 def write_in_one_file(path: Path, to: Path) -> None:
-    """Write a model whose weights lie in files beside it as one file.
+    """Write a model as one file, with weights that lie in files beside it, and without what no output depends on.
 
     Raises ModelError where weights that lie in files of their own are not there, or not inside the model's folder.
     """
@@ -119,10 +132,35 @@ def write_in_one_file(path: Path, to: Path) -> None:
             tensor.raw_data = external_bytes(tensor, f"initializer '{tensor.name}' of {path}", path.parent)
             del tensor.external_data[:]
             tensor.ClearField("data_location")
+    file = read_file(path)
+    made = {*file.constants, *(name for node in file.nodes for name in node.outputs)}
+    for field, kept in (
+        (model.graph.input, [entry for entry in model.graph.input if entry.name not in file.idle_inputs]),
+        (model.graph.node, [node for node in model.graph.node if made.intersection(node.output)]),
+    ):
+        del field[:]
+        field.extend(kept)
     try:
         to.write_bytes(model.SerializeToString())
     except ValueError as error:  # protobuf holds no more than 2 GiB
         raise ModelError(f"{path} and its weights do not fit into one file of 2 GiB: {error}") from error
+
+
+def branches_of(node: OnnxNode) -> list[Branch]:
+    """Return the graphs inside a node."""
+    return [value for value in node.attributes.values() if isinstance(value, Branch)]
+
+
+def every_node(nodes: Iterable[OnnxNode]) -> Iterator[OnnxNode]:
+    """Yield the nodes, and those of the graphs inside of them."""
+    for node in nodes:
+        yield node
+        for branch in branches_of(node):
+            yield from every_node(branch.nodes)
+
+
+def _all_wide(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.float() if tensor.dtype in HALVES else tensor for name, tensor in tensors.items()}
 
 
 def _held_by(node: OnnxNode) -> Tensor | None:
@@ -133,20 +171,29 @@ def _held_by(node: OnnxNode) -> Tensor | None:
 
 
 def _makes_half(node: OnnxNode) -> bool:
-    tensors = (value for value in node.attributes.values() if isinstance(value, Tensor))
+    tensors = [value for value in node.attributes.values() if isinstance(value, Tensor)]
     casts = node.op == "Cast" and DTYPES.get(int(str(node.attributes.get("to", 0)))) in HALVES
-    return casts or any(tensor.dtype in HALVES for tensor in tensors)
+    inside = branches_of(node)
+    tensors += [tensor for branch in inside for tensor in branch.constants.values()]
+    return (
+        casts
+        or any(tensor.dtype in HALVES for tensor in tensors)
+        or any(_makes_half(inner) for branch in inside for inner in branch.nodes)
+    )
 
 
 def _widened(node: OnnxNode) -> OnnxNode:
     """The node with float32 instead of float16 and bfloat16: it computes the same, more exactly."""
     if not _makes_half(node):
         return node
-    wide = {
-        key: value.float() if isinstance(value, Tensor) and value.dtype in HALVES else value
-        for key, value in node.attributes.items()
-    }
+    wide = {key: _wide(value) for key, value in node.attributes.items()}
     return replace(node, attributes=wide | ({"to": FLOAT} if node.op == "Cast" else {}))
+
+
+def _wide(value: Attribute) -> Attribute:
+    if isinstance(value, Branch):
+        return replace(value, nodes=tuple(map(_widened, value.nodes)), constants=_all_wide(value.constants))
+    return value.float() if isinstance(value, Tensor) and value.dtype in HALVES else value
 
 
 def parsed(path: Path) -> Any:
@@ -178,8 +225,9 @@ def _check_domains(path: Path, nodes: Iterable[Any]) -> None:
         if node.domain == CONTRIBUTED and _is_on_integers(str(node.op_type)):
             continue
         if node.domain not in OWN_DOMAINS:
+            name = node.name or "/".join(node.output)
             raise UnsupportedOp(
-                f"node '{node.name}' of {path} is {node.op_type} of domain '{node.domain}'; slimwright reads the "
+                f"node '{name}' of {path} is {node.op_type} of domain '{node.domain}'; slimwright reads the "
                 "standard operators only: export without runtime-specific optimisation, and inline the model's own "
                 "functions with onnx.inliner.inline_local_functions"
             )
@@ -220,8 +268,34 @@ def _node(path: Path, node: Any) -> OnnxNode:
     if node.domain not in OWN_DOMAINS:
         op = f"{_text(node.domain, f'the domain of a node of {path}')}.{op}"
     where = f"node '{name or '/'.join(makes)}' ({op}) of {path}"
-    attributes = {_text(a.name, where): _attribute(path, a, where) for a in node.attribute}
-    return OnnxNode(name, op, tuple(reads), tuple(makes), attributes)
+    attributes = {
+        _text(a.name, where): _branch(path, a.g) if op == "If" and a.HasField("g") else _attribute(path, a, where)
+        for a in node.attribute
+    }
+    made = OnnxNode(name, op, tuple(reads), tuple(makes), attributes)
+    around = [name for branch in branches_of(made) for name in _read_from_around(branch)]
+    return replace(made, inputs=(*made.inputs, *dict.fromkeys(around))) if around else made
+
+
+def _branch(path: Path, graph: Any) -> Branch:
+    """A graph inside an If, which takes no values but those around it."""
+    _check_domains(path, graph.node)
+    where = f"graph '{graph.name}' of {path}"
+    if len(graph.input) or len(graph.sparse_initializer):
+        raise UnsupportedOp(f"{where} has inputs or sparse initializers of its own, which are not supported")
+    nodes = _in_order([_node(path, node) for node in graph.node])
+    constants = {t.name: tensor_of(t, f"initializer '{t.name}' of {where}", path.parent) for t in graph.initializer}
+    constants |= {node.outputs[0]: held for node in nodes if (held := _held_by(node)) is not None}
+    rest = tuple(node for node in nodes if _held_by(node) is None)
+    return Branch(rest, constants, tuple(str(entry.name) for entry in graph.output))
+
+
+def _read_from_around(branch: Branch) -> Iterator[str]:
+    made = set(branch.constants)
+    for node in branch.nodes:
+        yield from (name for name in node.inputs if name and name not in made)
+        made.update(node.outputs)
+    yield from (name for name in branch.outputs if name not in made)
 
 
 def _attribute(path: Path, attribute: Any, where: str) -> Attribute:
@@ -282,7 +356,11 @@ def _check_order(path: Path, nodes: list[OnnxNode], given: set[str], outputs: Se
                 raise ModelError(f"{node.label} of {path} makes '{name}', which exists already; names must be unique")
             made.add(name)
     for output in outputs:
-        if output not in made - given:
+        if output in given:
+            raise ModelError(
+                f"the output '{output}' of {path} is an input or a stored tensor as it is; leave it out of the outputs"
+            )
+        if output not in made:
             raise ModelError(
                 f"the output '{output}' of {path} is made by no node; the file is damaged, export it again"
             )

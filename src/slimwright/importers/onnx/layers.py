@@ -42,7 +42,7 @@ def conv_transpose(step: Step) -> Operand:
     if wanted is None and automatic.startswith("SAME"):
         wanted = tuple(size * stride for size, stride in zip(x.shape[2:], window.stride, strict=True))
     if wanted is not None:
-        begin, end = _cut_for(step, x, window, wanted[-len(window.kernel) :], extra)
+        begin, end, extra = _cut_for(step, x, window, wanted[-len(window.kernel) :], extra)
     groups = step.attr_int("group", 1)
     if begin == end:
         return step.call(
@@ -56,17 +56,18 @@ def conv_transpose(step: Step) -> Operand:
 
 def _cut_for(
     step: Step, x: Flow, window: Window, wanted: tuple[int, ...], extra: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """How much each end loses so that the result has the size that is asked for."""
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """How much each end loses, or the last one gets besides, so that the result has the size that is asked for."""
     upper = step.attr_text("auto_pad", "NOTSET") == "SAME_UPPER"
-    begin, end = [], []
+    begin, end, more = [], [], []
     for axis, size in enumerate(x.shape[2:]):
         total = (size - 1) * window.stride[axis] + extra[axis] + window.extent[axis] - wanted[axis]
+        more.append(extra[axis] + max(-total, 0))
         total = max(total, 0)
         small, large = total // 2, total - total // 2
         begin.append(small if upper else large)
         end.append(large if upper else small)
-    return tuple(begin), tuple(end)
+    return tuple(begin), tuple(end), tuple(more)
 
 
 def _conv_window(step: Step, x: Flow, weight: Known) -> Window:

@@ -98,10 +98,57 @@ def _sliced(step: Step, x: Operand, axis: int, ranges: tuple[range, range]) -> O
 
 
 def gather(step: Step) -> Operand:
-    """Entries along one axis, by number."""
-    x = step.operand(0)
+    """Entries along one axis, by number; of a stored table, by numbers that are computed, too (an embedding)."""
+    x, index = step.operand(0), step.operand(1)
     axis = axis_of(step.attr_int("axis", 0), len(x.shape))
+    if isinstance(index, Flow) and isinstance(x, Known) and x.fixed and (axis, x.at[0].ndim) == (0, 2):
+        return step.call("embedding.default", x, index)
     return _gathered(step, x, axis, step.known(1, "indices"))
+
+
+def gather_elements(step: Step) -> Operand:
+    """Entries along one axis, by a number for each entry of the result."""
+    x, axis, index = _by_entries(step)
+    return step.call("gather.default", x, axis, index)
+
+
+def scatter_elements(step: Step) -> Operand:
+    """Some entries along one axis replaced, by a number for each entry of what is put there."""
+    x, axis, index = _by_entries(step)
+    if step.attr_text("reduction", "none") != "none":
+        raise UnsupportedOp("it adds to what is there; that is not supported")
+    updates = step.operand(2)
+    if isinstance(x, Flow) and x.batch_axis is not None:
+        updates = for_every_image(step, updates, x.batch_axis)
+    return step.call("scatter.src", x, axis, index, updates)
+
+
+def _by_entries(step: Step) -> tuple[Operand, int, Operand]:
+    """A value, an axis of it that is not the batch, and a number along that axis for each of many entries."""
+    x, index = step.operand(0), step.operand(1)
+    axis = axis_of(step.attr_int("axis", 0), len(x.shape))
+    if isinstance(index, Known):
+        one, two = (_in_range(i, value.shape[axis]) for i, value in zip(index.at, x.at, strict=True))
+        index = pair(one, two, f"{step.trace.about}.index")
+    if isinstance(x, Flow) and x.batch_axis is not None:
+        if x.batch_axis == axis:
+            raise UnsupportedOp("it picks from the batch: images must not mix")
+        index = for_every_image(step, index, x.batch_axis)
+    return x, axis, index
+
+
+SAMPLING = {"linear": 0, "bilinear": 0, "nearest": 1, "cubic": 2, "bicubic": 2}  # torch's numbers
+BEYOND = {"zeros": 0, "border": 1, "reflection": 2}
+
+
+def grid_sample(step: Step) -> Operand:
+    """The values of an image between its pixels, at places that are computed or stored."""
+    x, grid = step.flow(), step.operand(1)
+    if x.batch_axis is not None:
+        grid = for_every_image(step, grid, x.batch_axis)
+    mode = SAMPLING[step.choice("mode", tuple(SAMPLING))]
+    beyond = BEYOND[step.choice("padding_mode", tuple(BEYOND))]
+    return step.call("grid_sampler.default", x, grid, mode, beyond, bool(step.attr_int("align_corners", 0)))
 
 
 def gather_nd(step: Step) -> Operand:

@@ -18,7 +18,7 @@ from slimwright.graph.inference import INPUT_DTYPES
 from slimwright.graph.net import Net
 from slimwright.graph.ops import FAILURES, detail_of
 from slimwright.importers.build import net_of_program
-from slimwright.importers.onnx.file import WHAT, OnnxFile, OnnxInput, OnnxNode, read_file
+from slimwright.importers.onnx.file import WHAT, Branch, OnnxFile, OnnxInput, OnnxNode, every_node, read_file
 from slimwright.importers.onnx.fill import fillings
 from slimwright.importers.onnx.free import free_sizes, open_sizes
 from slimwright.importers.onnx.layouts import batch_first, layout_of
@@ -27,10 +27,11 @@ from slimwright.importers.onnx.qlinear import taken_apart
 from slimwright.importers.onnx.quantized import FLOAT_MODEL, unmarked
 from slimwright.importers.onnx.step import Step
 from slimwright.importers.onnx.trace import FACTOR, MOST_MADE_BYTES, Trace
-from slimwright.importers.onnx.values import Flow, Operand, constant
+from slimwright.importers.onnx.values import Flow, Known, Operand, constant
 from slimwright.importers.program import Program
 from slimwright.reading import reading
 
+BRANCHING = "If"
 Sizes = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
 
 
@@ -72,13 +73,7 @@ def _read(file: OnnxFile, *, open_sizes: bool, keeps_grids: bool = False, must_b
     quantized = next((node for node in file.nodes if node.op not in OPERATORS and "." in node.op), None)
     if quantized is not None:
         raise UnsupportedOp(f"{quantized.label} of {file.path} computes with integers and is not read; {FLOAT_MODEL}")
-    unknown = {node.op: node for node in reversed(file.nodes) if node.op not in OPERATORS}
-    if unknown:
-        first = next(iter(unknown.values()))
-        raise UnsupportedOp(
-            f"ONNX operator{'s' * (len(unknown) > 1)} {', '.join(sorted(unknown))} ({first.label} of {file.path}) "
-            f"cannot be read; those that can are {', '.join(sorted(OPERATORS))}"
-        )
+    _check_known(file.path, file.nodes)
     graph = _Graph(file, keeps_grids=keeps_grids, open_sizes=open_sizes)
     graph.trace.must_be_exact = must_be_exact
     for node in file.nodes:
@@ -87,6 +82,17 @@ def _read(file: OnnxFile, *, open_sizes: bool, keeps_grids: bool = False, must_b
     inputs = tuple(entry.name for entry in file.inputs)
     ends = Ends(inputs, file.outputs, layouts, graph.trace.open_batch, file.opset)
     return replace(net_of_program(program), ends=ends)
+
+
+def _check_known(path: Path, nodes: Sequence[OnnxNode]) -> None:
+    """Raise UnsupportedOp, naming them, for operators that are not read."""
+    unknown = {node.op: node for node in reversed(nodes) if node.op not in OPERATORS and node.op != BRANCHING}
+    if unknown:
+        first = next(iter(unknown.values()))
+        raise UnsupportedOp(
+            f"ONNX operator{'s' * (len(unknown) > 1)} {', '.join(sorted(unknown))} ({first.label} of {path}) "
+            f"cannot be read; those that can are {', '.join(sorted(OPERATORS))}"
+        )
 
 
 def filled(file: OnnxFile, tensors: Mapping[str, Tensor]) -> OnnxFile:
@@ -176,17 +182,18 @@ class _Graph:
         fixed = [entry.shape[0] for entry in file.inputs if isinstance(entry.shape[0], int)]
         most_bytes = MOST_MADE_BYTES + 8 * file.held_bytes
         self.trace = Trace(fixed[0] if fixed else 1, not fixed, most_bytes, keeps_grids, open_sizes)
-        self.values: dict[str, Operand] = {
-            name: constant(tensor, name, learned=tensor.is_floating_point()) for name, tensor in file.constants.items()
-        }
+        self.values = _weights(file.constants)
         for entry in file.inputs:
             sizes = tuple(int(size) for size in entry.shape[1:])
             self.values[entry.name] = self.trace.input(entry.name, sizes, INPUT_DTYPES[entry.dtype])
-        self.readers = Counter(name for node in file.nodes for name in node.inputs)
+        self.readers = Counter(name for node in every_node(file.nodes) for name in node.inputs)
         self.readers.update(file.outputs)
 
     def take(self, node: OnnxNode) -> None:
         """Translate one node."""
+        if node.op == BRANCHING:
+            self._take_branch(node)
+            return
         self.trace.about = _wish(node, 0)
         since = len(self.trace.calls)
         operands = tuple(self.values[name] if name else None for name in node.inputs)
@@ -213,6 +220,25 @@ class _Graph:
                 raise UnsupportedOp(f"output {place} of {node.label} of {self.file.path} ('{name}') is read; only the "
                                     f"first {len(results)} can be")  # fmt: skip
 
+    def _take_branch(self, node: OnnxNode) -> None:
+        """Translate the branch of an If that its condition chooses, where no image has a say in that."""
+        condition = self.values.get(node.inputs[0]) if node.inputs else None
+        if not isinstance(condition, Known) or not condition.fixed or condition.at[0].numel() != 1:
+            raise UnsupportedOp(
+                f"which way {node.label} of {self.file.path} goes depends on the images; a model whose steps depend on "
+                "the image cannot be compressed: export it without branches"
+            )
+        branch = node.attributes.get("then_branch" if bool(condition.at[0]) else "else_branch")
+        if not isinstance(branch, Branch) or len(branch.outputs) < len(node.outputs) or "" in branch.outputs:
+            raise ModelError(f"{node.label} of {self.file.path} lacks a branch, or an output of it")
+        _check_known(self.file.path, branch.nodes)
+        around = self.values
+        self.values = around | _weights(branch.constants)
+        for inner in branch.nodes:
+            self.take(inner)
+        made = [self.values[name] for name in branch.outputs]
+        self.values = around | dict(zip(node.outputs, made, strict=False))
+
     def program(self) -> tuple[Program, tuple[Layout, ...]]:
         """Return the whole, and how the file has the batch of each output.
 
@@ -230,7 +256,9 @@ class _Graph:
         output = self.values[name]
         where = f"the output '{name}' of {self.file.path}"
         if not isinstance(output, Flow):
-            raise ModelError(f"{where} does not depend on the images; the file is no model")
+            raise ModelError(
+                f"{where} does not depend on the images; leave it out of the outputs, and keep its values elsewhere"
+            )
         if output.grid is not None:
             raise UnsupportedOp(f"{where} holds quantized integers; {FLOAT_MODEL}")
         layout = layout_of(output, self.trace.batch)
@@ -243,6 +271,10 @@ class _Graph:
             )
         self.trace.about = name
         return batch_first(self.trace, output, layout), layout
+
+
+def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Operand]:
+    return {name: constant(tensor, name, learned=tensor.is_floating_point()) for name, tensor in tensors.items()}
 
 
 def _wish(node: OnnxNode, place: int) -> str:

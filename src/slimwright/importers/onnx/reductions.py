@@ -5,7 +5,9 @@ Source: the ONNX operator specifications, opsets 7 to 25.
 
 from collections.abc import Callable
 
-from slimwright.errors import UnsupportedOp
+import torch
+
+from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.importers.onnx.step import Step, axis_of
 from slimwright.importers.onnx.values import Flow, Operand
 
@@ -26,6 +28,14 @@ def _keeps_batch(x: Operand, axes: tuple[int, ...]) -> None:
         raise UnsupportedOp(f"it reduces axis {x.batch_axis}, which is the batch: images must not mix")
 
 
+def _over_some(step: Step) -> tuple[Operand, tuple[int, ...], bool]:
+    """The same, for an operator that changes a value even where it reduces nothing."""
+    x, axes, keep = _over(step)
+    if not axes:
+        raise UnsupportedOp("it reduces no axis (noop_with_empty_axes), and would change each value; give it axes")
+    return x, axes, keep
+
+
 def reduction(overload: str) -> Callable[[Step], Operand]:
     """A sum, mean, maximum or the like over some axes."""
 
@@ -40,7 +50,7 @@ def reduce_norm(order: float) -> Callable[[Step], Operand]:
     """A vector norm over some axes."""
 
     def reduced(step: Step) -> Operand:
-        x, axes, keep = _over(step)
+        x, axes, keep = _over_some(step)
         return step.call("linalg_vector_norm.default", x, order, axes, keep)
 
     return reduced
@@ -56,18 +66,50 @@ def reduce_prod(step: Step) -> Operand:
 
 def reduce_sum_square(step: Step) -> Operand:
     """A sum of squares over some axes."""
-    x, axes, keep = _over(step)
+    x, axes, keep = _over_some(step)
     return step.call("sum.dim_IntList", step.call("mul.Tensor", x, x), axes, keep)
 
 
-def arg_max(step: Step) -> Operand:
-    """The place of the largest value along one axis."""
+def reduce_log_sum(step: Step) -> Operand:
+    """The logarithm of a sum over some axes."""
+    x, axes, keep = _over_some(step)
+    return step.call("log.default", step.call("sum.dim_IntList", x, axes, keep))
+
+
+def lp_normalize(step: Step) -> Operand:
+    """A value over its norm along one axis; zeros stay zeros."""
     x = step.operand(0)
-    axis = axis_of(step.attr_int("axis", 0), len(x.shape))
+    axis = axis_of(step.attr_int("axis", -1), len(x.shape))
     _keeps_batch(x, (axis,))
-    if step.attr_int("select_last_index", 0):
-        raise UnsupportedOp("its select_last_index is 1; torch takes the first of equal values")
-    return step.call("argmax.default", x, axis, step.attr_int("keepdims", 1) == 1)
+    norm = step.call("linalg_vector_norm.default", x, float(step.attr_int("p", 2)), (axis,), True)
+    return step.call("div.Tensor", x, step.call("clamp.default", norm, torch.finfo(torch.float32).tiny, None))
+
+
+def place_of(overload: str) -> Callable[[Step], Operand]:
+    """The place of the largest or the smallest value along one axis."""
+
+    def placed(step: Step) -> Operand:
+        x = step.operand(0)
+        axis = axis_of(step.attr_int("axis", 0), len(x.shape))
+        _keeps_batch(x, (axis,))
+        if step.attr_int("select_last_index", 0):
+            raise UnsupportedOp("its select_last_index is 1; torch takes the first of equal values")
+        return step.call(overload, x, axis, step.attr_int("keepdims", 1) == 1)
+
+    return placed
+
+
+def top_k(step: Step) -> tuple[Operand, ...]:
+    """The largest or the smallest values along one axis, and their places; equal ones may come in another order."""
+    x = step.flow()
+    axis = axis_of(step.attr_int("axis", -1), len(x.shape))
+    _keeps_batch(x, (axis,))
+    count = step.attr_int("k") if step.opset < 10 else step.number(1, "k")
+    if count is None or not 0 < count <= x.shape[axis]:
+        raise ModelError(f"its k is {count}, and there are {x.shape[axis]} values along axis {axis}")
+    largest, in_order = bool(step.attr_int("largest", 1)), bool(step.attr_int("sorted", 1))
+    both = step.flow_call("topk.default", x, int(count), axis, largest, in_order)
+    return step.trace.part(both, 0), step.trace.part(both, 1)
 
 
 def cum_sum(step: Step) -> Operand:

@@ -65,13 +65,30 @@ def resize(step: Step) -> Operand:
     first = 1 if step.opset < 11 else 2
     scales = _on_all(step, x, _numbers(step, first), (1.0,) * len(x.shape))
     sizes = _on_all(step, x, step.numbers_at_first_batch(3, "sizes"), x.shape)
-    if step.choice("keep_aspect_ratio_policy", ("stretch",)) and step.attr_int("antialias", 0):
-        raise UnsupportedOp("it smooths before it shrinks (antialias); that is not supported")
+    step.choice("keep_aspect_ratio_policy", ("stretch",))
     mode = step.choice("mode", ("nearest", "linear", "cubic"))
     transform = "asymmetric" if step.opset < 11 else step.choice("coordinate_transformation_mode", tuple(TRANSFORMS))
-    between = _axes(x, scales, sizes)
+    if not _has_channels_last(x, scales, sizes):
+        return _resized(step, x, mode, transform, _axes(x, scales, sizes))
+    x = step.flow_call("permute.default", x, (0, 3, 1, 2))
+    scales, sizes = (given and (given[0], given[3], given[1], given[2]) for given in (scales, sizes))
+    result = _resized(step, x, mode, transform, _axes(x, scales, sizes))
+    return step.call("permute.default", result, (0, 2, 3, 1))
+
+
+def _has_channels_last(x: Flow, scales: tuple[float, ...] | None, sizes: tuple[float, ...] | None) -> bool:
+    """True where the dimensions of an image that change are the two in the middle, as TensorFlow has them."""
+    given, before = (sizes, x.shape) if sizes else (scales, (1,) * 4)
+    return len(x.shape) == 4 and given is not None and len(given) == 4 and (
+        (given[0], given[3]) == (before[0], before[3]) and given[1] != before[1]
+    )  # fmt: skip
+
+
+def _resized(step: Step, x: Flow, mode: str, transform: str, between: list[Axis]) -> Operand:
     if all(axis.out == axis.size for axis in between):
         return x
+    if step.attr_int("antialias", 0):
+        raise UnsupportedOp("it smooths before it shrinks (antialias); that is not supported")
     if mode == "nearest":
         rounding = "floor" if step.opset < 11 else step.choice("nearest_mode", tuple(ROUNDINGS))
         return _nearest(step, x, between, transform, rounding)

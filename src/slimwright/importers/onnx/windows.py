@@ -17,7 +17,7 @@ from slimwright.importers.onnx.step import Step, axis_of
 from slimwright.importers.onnx.values import Flow, Operand, constant
 
 MAX_POOLS = {3: "max_pool1d.default", 4: "max_pool2d.default", 5: "max_pool3d.default"}
-AVERAGE_POOLS = {4: "avg_pool2d.default", 5: "avg_pool3d.default"}
+AVERAGE_POOLS = {3: "avg_pool1d.default", 4: "avg_pool2d.default", 5: "avg_pool3d.default"}
 
 
 @dataclass(frozen=True)
@@ -94,17 +94,18 @@ def average_pool(step: Step) -> Operand:
         raise UnsupportedOp(f"its dilations are {list(window.dilation)}; an average with gaps is not supported")
     overload = AVERAGE_POOLS[len(x.shape)]
     half = tuple(k // 2 for k in window.kernel)
+    told = len(x.shape) > 3  # by how much to divide, which torch's pooling of one dimension is not
     if window.begin == window.end and all(b <= h for b, h in zip(window.begin, half, strict=True)):
-        return step.call(overload, x, window.kernel, window.stride, window.begin, ceil, counted, None)
+        return step.call(overload, x, window.kernel, window.stride, window.begin, ceil, counted, *[None] * told)
     divisor = _divisors(step, x, window, ceil, counted)
-    most = int(divisor.max())
+    most, whole = int(divisor.max()), math.prod(window.kernel)
     same = bool((divisor == most).all())
     x = pad_ends(step, x, window.begin, _reach(x, window, ceil), 0.0)
     zero = (0,) * len(window.kernel)
-    mean = step.call(overload, x, window.kernel, window.stride, zero, False, True, most if same else 1)
-    if same:
+    mean = step.call(overload, x, window.kernel, window.stride, zero, False, True, *[most if same else 1] * told)
+    if same and (told or most == whole):
         return mean
-    share = constant((1 / divisor.double()).float(), f"{step.trace.about}.share")
+    share = constant(((1 if told else whole) / divisor.double()).float(), f"{step.trace.about}.share")
     return step.call("mul.Tensor", mean, share)
 
 
@@ -201,9 +202,11 @@ def pad(step: Step) -> Operand:
     first = next((axis for axis in range(rank) if begin[axis] or end[axis]), rank)
     if first == rank:
         return x
+    mode = PAD_MODES[step.choice("mode", tuple(PAD_MODES))]
+    if mode != "constant":
+        first = min(first, 2)  # torch wants amounts for every dimension behind the channels
     if isinstance(x, Flow) and x.batch_axis is not None and (begin[x.batch_axis] or end[x.batch_axis]):
         raise UnsupportedOp("it pads the batch")
-    mode = PAD_MODES[step.choice("mode", tuple(PAD_MODES))]
     sides = tuple(side for axis in range(rank - 1, first - 1, -1) for side in (begin[axis], end[axis]))
     if mode != "constant":
         return step.call("pad.default", x, sides, mode)
