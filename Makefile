@@ -7,13 +7,16 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # would come last, and they are the longest: whole jobs.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check bench bench-structured bench-coverage setup setup-runtimes setup-arm64 setup-bench clean
+.PHONY: demo test fuzz check bench bench-structured bench-coverage setup setup-runtimes setup-arm64 setup-bench clean
 
 demo: setup
 	$(BIN)/slimwright shrink resnet8-wide --data digits --latency 0.33x --max-drop 1.0 --runtime onnxruntime --out out/demo
 
 test: setup-runtimes
 	$(PYTEST)
+
+fuzz: setup-runtimes  # ten thousand files of each kind, other ones every day
+	FUZZ_SEED=$$(date +%F) FUZZ_TIMES=20 $(PYTEST) tests/fuzz
 
 check: setup-bench
 	$(BIN)/ruff format --check .

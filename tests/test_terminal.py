@@ -48,3 +48,4 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
     seen = printable(text)
     assert len(seen) == len(text)
     assert all(new == old or not old.isprintable() for new, old in zip(seen, text, strict=True))
+    assert printable("140\u00a0kB\n") == "140\u00a0kB\n"

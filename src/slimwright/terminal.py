@@ -6,16 +6,22 @@ bidirectional mark shows another name than the file has, and brackets are taken 
 
 from collections.abc import Iterable
 from typing import Any
+from unicodedata import category
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 UNSEEN = "\ufffd"  # in place of what cannot be seen
+SPACE = "Zs"  # of any width, and one that keeps words together
 
 
 def printable(text: str) -> str:
-    """Return a text with a mark for every letter that cannot be seen, but for ends of lines."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else UNSEEN for letter in text)
+    """Return a text with a mark for every letter that cannot be seen, but for spaces and ends of lines."""
+    return "".join(letter if _is_seen(letter) else UNSEEN for letter in text)
+
+
+def _is_seen(letter: str) -> bool:
+    return letter.isprintable() or letter == "\n" or category(letter) == SPACE
 
 
 class Terminal(Console):

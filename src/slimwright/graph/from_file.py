@@ -16,7 +16,7 @@ from slimwright.graph.liveness import plan_memory
 from slimwright.graph.net import Net, Node, called
 from slimwright.graph.ops import OPS, op_of
 
-MOST_BYTES = 2**29  # of the values of one image that are live at once, besides
+MOST_BYTES = 2**30  # of the values of one image that are live at once, besides
 MOST_TIMES = 64  # the bytes of the weights
 TRIED_BYTES = 2**27  # of a net whose nodes are called
 TRIED_WORK = 10**9  # operations of all calls: about a second
