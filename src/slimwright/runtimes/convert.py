@@ -170,6 +170,7 @@ class _Process:
             env=os.environ | QUIET,
         )
         self._fork: int | None = None  # the conversion under way
+        self._heard = b""  # of a line that is not whole yet
         self.fate = ""
 
     def run(self, folder: Path, timeout_s: float) -> str | None:
@@ -190,8 +191,13 @@ class _Process:
         """End the process and all of its children."""
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
-        self._end_fork()
         self._child.wait()
+        assert self._child.stdout is not None
+        os.set_blocking(self._child.stdout.fileno(), False)  # a conversion holds the other end, too
+        told = (self._heard + (self._child.stdout.read() or b"")).split()
+        if self._fork is None and len(told) == 1:  # one that began just when whoever waits was interrupted
+            self._fork = int(told[0])
+        self._end_fork()
         for pipe in (self._child.stdin, self._child.stdout, self._said):
             assert pipe is not None
             pipe.close()
@@ -217,12 +223,12 @@ class _Process:
     def _number(self, until: float) -> int | None:
         """The next line that the process says, a number; None where it ends, or says nothing in time."""
         assert self._child.stdout is not None
-        line = b""
-        while not line.endswith(b"\n"):
+        while not self._heard.endswith(b"\n"):
             ready, _, _ = select.select([self._child.stdout], [], [], max(until - time.monotonic(), 0))
             if not ready or not (more := self._child.stdout.read(1)):
                 return None
-            line += more
+            self._heard += more
+        line, self._heard = self._heard, b""
         return int(line)
 
 
