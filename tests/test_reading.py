@@ -100,6 +100,14 @@ def test_tensors_and_texts_come_back_with_their_checksum(tmp_path: Path) -> None
     assert kept_tensors(tmp_path / "kept", "other") is None and kept_tensors(tmp_path / "none", "one") is None
 
 
+def test_tensors_that_share_their_memory_are_kept_apart(tmp_path: Path) -> None:
+    whole = torch.arange(12.0).reshape(3, 4)
+    tensors = {"whole": whole, "again": whole, "row": whole[1], "turned": whole.T, "alone": torch.ones(2)}
+    write_tensors(tmp_path / "kept", tensors)
+    back, _ = read_tensors(tmp_path / "kept", "kept", DataError)
+    assert all(torch.equal(back[name], tensor) for name, tensor in tensors.items())
+
+
 def test_tensors_that_were_changed_are_not_believed(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     write_tensors(path, {"a": torch.ones(4)}, {"key": "one"})

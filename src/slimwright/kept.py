@@ -45,7 +45,7 @@ def kept_at(folder: Path, kind: str, said: str) -> Path:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Notes | None = None) -> None:
     """Write tensors and texts as one safetensors file with a checksum, replaced at once."""
-    held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    held = _apart(tensors)
     told = dict(notes or {})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(path, held, {**told, SUM: _sum_of(held, told)})
@@ -108,6 +108,19 @@ def kept_json(path: Path) -> Any:
         return from_line(text_of(path, "kept", most=KEPT_BYTES))
     except (RequestError, ValueError):
         return None
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, copied only where they share their memory with others or are a part of it."""
+    seen, held = set(), {}
+    for name, tensor in tensors.items():
+        flat = tensor.detach().cpu().contiguous()
+        storage = flat.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != flat.nbytes:
+            flat = flat.clone()
+        seen.add(storage.data_ptr())
+        held[name] = flat
+    return held
 
 
 def _sum_of_json(value: Any) -> str:

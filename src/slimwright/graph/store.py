@@ -28,6 +28,7 @@ from slimwright.reading import json_of, reading, stored_tensors
 FORMAT, VERSION = "slimwright-net", 1
 FILES = ("net.json", "net.safetensors")
 TENSOR_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")  # torchvision has a layer "block1-0"
+MOST_JSON_BYTES = 2**28  # a graph of a million nodes is smaller
 MOST_NESTED = 4  # lists in an argument; indices of several dimensions take two
 
 
@@ -49,7 +50,7 @@ def load_net(folder: Path, *, carried: Container[str] = ()) -> Net:
         if not (folder / name).exists():
             raise ModelError(f"{folder} holds no saved net: {folder / name} is missing")
     with reading(folder / "net.json", "a saved net", ModelError):
-        found = json_of(folder / "net.json", "a saved net", ModelError)
+        found = json_of(folder / "net.json", "a saved net", ModelError, MOST_JSON_BYTES)
         tensors, _ = stored_tensors(folder / "net.safetensors", "the tensors of a saved net", ModelError)
         return net_of(found, tensors, carried)
 
