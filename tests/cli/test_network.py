@@ -74,7 +74,19 @@ def test_a_name_that_is_looked_up_is_seen(resolver: Path, tmp_path: Path) -> Non
 def test_no_converter_and_no_runtime_looks_a_name_up(resolver: Path, tmp_path: Path) -> None:
     save_net(two_stages(), tmp_path / "net")
     names, said = looked_up(
-        resolver, tmp_path, "-m", "slimwright", "export", "net", "--runtime", "all", "--out", "out", "--json"
+        resolver,
+        tmp_path,
+        "-m",
+        "slimwright",
+        "export",
+        "net",
+        "--runtime",
+        "all",
+        "--precision",
+        "fp32",
+        "--out",
+        "out",
+        "--json",
     )
     assert not names
     assert {each["runtime"] for each in json.loads(said)["artefacts"] if each["passed"]} >= {"onnxruntime", "openvino"}

@@ -1,6 +1,5 @@
 """Many budgets from one observation: each point is measured, predictions stand apart, and a stop loses one at most."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from scripted_target import Scripted, in_blocks
 from slimwright import Settings
 from slimwright.errors import BudgetError, RequestError
 from slimwright.jobs import front
+from slimwright.kept import from_line
 from slimwright.measure import Front
 from slimwright.progress import Event
 from small_digits import SIZES, few_digits, small_digit_net
@@ -76,7 +76,7 @@ def test_what_was_measured_before_a_stop_is_not_measured_again(
     _, told, every = seen
     assert "observe" not in {event.stage for event in told}  # nor is anything observed again
     (path,) = (home / "cache" / "jobs").glob("*/journal.jsonl")
-    judged, *results = [json.loads(line)["result"] for line in path.read_text().splitlines()]
+    judged, *results = [from_line(line)["result"] for line in path.read_text().splitlines()]
     assert judged == {"right": True}  # the set-up
     assert every == sum(1 for result in results if result["proven"] or result["why"])
 

@@ -72,7 +72,7 @@ def power() -> Iterator[Power]:
 
 def judged(lines: Sequence[bytes]) -> int:
     """How many results of a journal are of candidates that were run over the validation part."""
-    results = [json.loads(line)["result"] for line in lines]
+    results = [from_line(line)["result"] for line in lines]
     return sum(1 for result in results if "cost" in result and (result["proven"] or result["why"]))
 
 
@@ -113,7 +113,7 @@ def journal(home: Home, undisturbed: Done) -> list[bytes]:
 def test_a_job_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     moment: str, undisturbed: Done, journal: list[bytes], power: Power, tmp_path: Path
 ) -> None:
-    assert json.loads(journal[0])["result"] == {"right": True}  # of the set-up, before anything is measured
+    assert from_line(journal[0])["result"] == {"right": True}  # of the set-up, before anything is measured
     moments = {"at the first measurement": 1, "after one": 2, "in the middle": len(journal) // 2}
     count, here = moments.get(moment, len(journal)), Home(tmp_path)
     here.killed(power, count)
