@@ -15,6 +15,7 @@ import pytest
 from killed_jobs import BUDGET, board, journal_lines
 from scripted_jobs import Done, done
 from slimwright.graph import load_net, save_net
+from slimwright.kept import from_line
 from small_digits import SIZES, small_digit_net
 
 Power: TypeAlias = Callable[[Path, int], int]
