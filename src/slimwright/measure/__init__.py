@@ -9,6 +9,7 @@ from slimwright.measure.bundle import (
     NET,
     RECIPE,
     REPORT,
+    SBOM,
     SIGNATURE,
     STEMS,
     Bundle,
@@ -64,6 +65,7 @@ from slimwright.measure.records import (
     artefact_of,
     said_of,
 )
+from slimwright.measure.sbom import write_sbom
 from slimwright.measure.signature import check_signature, is_encrypted, sign
 from slimwright.measure.sizes import decisions_on_sizes
 
@@ -80,6 +82,7 @@ __all__ = [
     "RANDOM_IMAGES",
     "RECIPE",
     "REPORT",
+    "SBOM",
     "SIGNATURE",
     "STEMS",
     "TOLERANCE",
@@ -145,4 +148,5 @@ __all__ = [
     "sha256_of",
     "sign",
     "times",
+    "write_sbom",
 ]
