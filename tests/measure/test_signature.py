@@ -76,6 +76,15 @@ def test_a_bundle_that_was_moved_is_the_one_that_was_signed(signed: Path, keys: 
     check_signature(signed, keys / "public.pem")
 
 
+def test_neither_signing_nor_checking_opens_a_connection(
+    signed: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("socket", "getaddrinfo", "create_connection"):
+        monkeypatch.setattr(f"socket.{name}", None)
+    sign(signed, keys / "private.pem")
+    check_signature(signed, keys / "public.pem")
+
+
 def test_the_statement_holds_the_digest_of_every_file_and_so_what_was_measured(signed: Path) -> None:
     envelope = json.loads((signed / SIGNATURE).read_text())["dsseEnvelope"]
     statement = json.loads(base64.b64decode(envelope["payload"]))
