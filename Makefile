@@ -43,12 +43,12 @@ setup-bench: .venv/installed-bench
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[onnxruntime,report,data,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[onnxruntime,report,data,signing,dev]"
 	touch $@
 
 # LiteRT's converter asks for other versions than the rest does: it has an environment of its own, without constraints.
 .venv/installed-runtimes: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[runtimes,report,data,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[runtimes,report,data,signing,dev]"
 	$(PYTHON) -m venv .venv/converters/litert
 	.venv/converters/litert/bin/python -m pip install --quiet --disable-pip-version-check -e ".[litert-converter]"
 	touch $@
@@ -70,7 +70,7 @@ out/arm64/installed: .venv/installed
 
 # torchvision asks for a newer torch, and timm for torchvision; the networks of the survey run on this one.
 .venv/installed-bench: .venv/installed-runtimes
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[runtimes,report,data,dev,bench]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[runtimes,report,data,signing,dev,bench]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps timm torchvision
 	touch $@
 

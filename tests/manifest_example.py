@@ -1,8 +1,9 @@
 """A manifest as a real run writes it: a small ResNet on digits, pruned, folded and quantized."""
 
+from pathlib import Path
 from typing import Literal
 
-from slimwright.measure import Decision, Parity, Timing
+from slimwright.measure import HASHED, MANIFEST, NET, RECIPE, Decision, Parity, Timing, as_json, sha256_of
 from slimwright.measure.bundle import CandidateRecord, Layer, Manifest, Memory, ModelRecord, Summary
 from slimwright.measure.records import DataCard, TaskCard
 from slimwright.tasks import Classification
@@ -97,6 +98,19 @@ def example_recipe() -> Recipe:
     keep = {"stage1.block0.conv1": list(range(8)), "stage2.block0.conv1": list(range(0, 32, 2))}
     steps = (Prune(keep=keep), Tune(epochs=3, rate=0.02, seed=0), Fold(), Quantize(images=270))
     return Recipe(original=DIGEST, steps=steps)
+
+
+def example_bundle(folder: Path) -> Path:
+    """Write a bundle whose hashes fit, but whose models are no models, and return its folder."""
+    manifest = example_manifest()
+    models = (*manifest.original.files, *manifest.result.files)
+    (folder / NET).mkdir(parents=True)
+    (folder / RECIPE).write_text(as_json(example_recipe()))
+    for name in (*HASHED[1:], *models):
+        (folder / name).write_bytes(b"0")
+    digests = {name: sha256_of(folder / name) for name in (*HASHED, *models)}
+    (folder / MANIFEST).write_text(as_json(manifest.model_copy(update={"sha256": digests})))
+    return folder
 
 
 def _parity(error: float, agreement: float, precision: str) -> Parity:

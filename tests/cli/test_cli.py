@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from forked import forked
+from slimwright.cli.shrinking import SIGN
 from slimwright.cost import count
 from slimwright.graph import load_net
 
@@ -105,12 +107,34 @@ def test_shrink_prints_a_short_table_and_leaves_a_bundle(home: Path, shrunk: sub
     assert summary["score"] > 85
 
 
-def test_verify_proves_the_bundle_again(home: Path, shrunk: subprocess.CompletedProcess[str]) -> None:
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private and a public key, made as the help of `sign` says."""
+    folder = tmp_path_factory.mktemp("keys")
+    for words in (
+        "ecparam -name prime256v1 -genkey -noout -out private.pem",
+        "ec -in private.pem -pubout -out public.pem",
+    ):
+        subprocess.run(["openssl", *words.split()], cwd=folder, check=True, capture_output=True)
+        assert f"openssl {words}" in SIGN
+    return folder
+
+
+def test_verify_proves_a_signed_bundle_again_and_refuses_one_that_was_changed(
+    home: Path, shrunk: subprocess.CompletedProcess[str], keys: Path, tmp_path: Path
+) -> None:
     assert shrunk.returncode == 0
-    done = slimwright(home, "verify", "b", "--json")
+    copy = shutil.copytree(home / "b", tmp_path / "b")
+    signed = slimwright(home, "sign", str(copy), "--key", str(keys / "private.pem"))
+    assert signed.returncode == 0 and f"{copy / 'bundle.sig'} signs " in signed.stdout, signed.stderr
+    verify = ("verify", str(copy), "--key", str(keys / "public.pem"))
+    done = slimwright_alone(home, *verify, "--json")
     checks = {check["what"]: check["passed"] for check in json.loads(done.stdout)["checks"]}
     assert checks.pop("latency, share of the original") in (True, False)  # a busy machine may be noisy
     assert all(checks.values()), done.stdout
+    (copy / "about.json").write_text((copy / "about.json").read_text() + " ")
+    refused = slimwright_alone(home, *verify)
+    assert refused.returncode == 2 and f"{copy} is not what was signed: about.json was changed" in refused.stderr
 
 
 def test_verify_refuses_a_changed_bundle(home: Path, shrunk: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
@@ -142,8 +166,10 @@ def test_a_bundle_cannot_name_code_that_verify_then_runs(
 def test_report_writes_the_page_anew(home: Path, shrunk: subprocess.CompletedProcess[str]) -> None:
     assert shrunk.returncode == 0
     (home / "b" / "report.html").unlink()
+    (home / "b" / "bundle.sig").touch()
     done = slimwright(home, "report", "b")
-    assert done.returncode == 0, done.stderr
+    (home / "b" / "bundle.sig").unlink()
+    assert done.returncode == 0 and "b is signed, and so was its page: sign the bundle again" in done.stderr
     assert (home / "b" / "report.html").stat().st_size > 100_000
 
 

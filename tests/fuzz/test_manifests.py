@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from manifest_example import example_manifest, example_recipe
+from manifest_example import example_bundle
 from mutating import as_text, numbered, with_changes
 from slimwright.cli import tables
 from slimwright.errors import BundleError
 from slimwright.measure import Bundle, Manifest, load_bundle
-from slimwright.measure.bundle import HASHED, as_json, sha256_of
 from slimwright.report.charts import charts
 from slimwright.report.page import page
 from slimwright.terminal import Terminal
@@ -23,18 +22,7 @@ CASES = 500
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose hashes fit."""
-    folder = tmp_path_factory.mktemp("bundle")
-    (folder / "net").mkdir()
-    (folder / "recipe.json").write_text(as_json(example_recipe()))
-    manifest = json.loads(as_json(example_manifest()))
-    for name in (*HASHED[1:], *manifest["original"]["files"], *manifest["result"]["files"]):
-        (folder / name).write_bytes(b"0")
-    manifest["sha256"] = {
-        name: sha256_of(folder / name)
-        for name in (*HASHED, *manifest["original"]["files"], *manifest["result"]["files"])
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    return example_bundle(tmp_path_factory.mktemp("home") / "bundle")
 
 
 def shown(bundle: Bundle) -> str:

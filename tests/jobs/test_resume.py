@@ -1,6 +1,5 @@
 """A job that was killed goes on where it was; one that has ended proves its result again, and nothing else."""
 
-import json
 import os
 import signal
 import subprocess
@@ -156,7 +155,7 @@ def test_what_is_left_of_a_job_is_its_journal_and_two_models(home: Home, journal
     assert len(models) == 2 and {path.name for path in folder.iterdir()} - {path.name for path in models} == {
         "journal.jsonl"
     }
-    assert {path.name for path in models} <= {json.loads(line)["key"] for line in journal}
+    assert {path.name for path in models} <= {from_line(line)["key"] for line in journal}
 
 
 def test_a_job_that_shall_start_over_does(home: Home, undisturbed: Done, journal: list[bytes]) -> None:

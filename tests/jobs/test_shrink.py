@@ -46,8 +46,8 @@ def bundle(net: Net, data: ArrayData, cache: Path, tmp_path_factory: pytest.Temp
 
 
 def test_a_bundle_holds_all_that_it_promises(bundle: Bundle) -> None:
-    names = {"model.onnx", "original.onnx", "recipe.json", "manifest.json", "about.json", "net", "report.html", "plots"}
-    assert {path.name for path in bundle.path.iterdir()} == names
+    files = {"model.onnx", "original.onnx", "recipe.json", "manifest.json", "about.json", "sbom.json", "report.html"}
+    assert {path.name for path in bundle.path.iterdir()} == files | {"net", "plots"}
     assert load_bundle(bundle.path).manifest == bundle.manifest
     assert not [path for path in bundle.path.parent.iterdir() if path != bundle.path]
 

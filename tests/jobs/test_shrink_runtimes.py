@@ -58,7 +58,7 @@ def test_a_runtime_without_a_profiler_is_planned_for_by_another_and_measured_its
 def test_a_bundle_for_ncnn_holds_the_files_that_ncnn_loads(bundle: Bundle) -> None:
     names = {f"{stem}.{kind}" for stem in ("model", "original") for kind in ("param", "bin")}
     assert {path.name for path in bundle.path.iterdir()} == {
-        *names, "recipe.json", "manifest.json", "about.json", "net", "report.html", "plots",
+        *names, "recipe.json", "manifest.json", "about.json", "sbom.json", "net", "report.html", "plots",
     }  # fmt: skip
     assert load_bundle(bundle.path).manifest == bundle.manifest
     assert bundle.manifest.runtime == bundle.artefact("result").runtime == "ncnn"

@@ -50,6 +50,7 @@ COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (making.export, making.EXPORT),
     (examining.doctor, examining.DOCTOR),
     (shrinking.verify, shrinking.VERIFY),
+    (shrinking.sign, shrinking.SIGN),
     (shrinking.report, shrinking.REPORT),
     (making.kit, making.KIT),
     (making.train, making.TRAIN),

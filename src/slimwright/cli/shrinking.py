@@ -1,4 +1,4 @@
-"""`slimwright shrink`, `verify` and `report`: the main job, its proof again, and its page."""
+"""`slimwright shrink`, `verify`, `sign` and `report`: the main job, its proof again, its signature and its page."""
 
 import dataclasses
 import json
@@ -42,7 +42,17 @@ SHRINK = (
     "  slimwright shrink model.onnx --data mydata:load --minimise latency --max-drop 1 --out bundle/\n\n"
     "  slimwright shrink model.onnx --data images.safetensors --pareto --out front/"
 )
-VERIFY = "Example:\n\n  slimwright verify bundle/ --data digits"
+VERIFY = (
+    "Examples:\n\n  slimwright verify bundle/ --data digits\n\n"
+    "  slimwright verify bundle/ --data digits --key public.pem"
+)
+SIGN = (
+    "Example:\n\n  slimwright sign bundle/ --key private.pem\n\n"
+    "How to make a pair of keys:\n\n"
+    "  openssl ecparam -name prime256v1 -genkey -noout -out private.pem\n\n"
+    "  openssl ec -in private.pem -pubout -out public.pem\n\n"
+    "Keep private.pem to yourself. Whoever has public.pem can check bundles: slimwright verify bundle/ --key public.pem"
+)
 REPORT = "Example:\n\n  slimwright report bundle/"
 
 
@@ -162,6 +172,9 @@ def verify(
     preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
     target: TargetOption = "local",
+    key: Annotated[
+        Path | None, typer.Option(help="public key: first check that the bundle is the one that was signed")
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -169,9 +182,11 @@ def verify(
     from slimwright.cli import tables
     from slimwright.cli.sources import load_data, load_task
     from slimwright.jobs.verify import verify as verified
-    from slimwright.measure import load_bundle
+    from slimwright.measure import check_signature, load_bundle
     from slimwright.targets import target as named
 
+    if key is not None:
+        check_signature(bundle, key)
     found = load_bundle(bundle)
     name = data or found.manifest.data.name
     if data is None and name != "digits":  # a bundle must not be able to name code that is then run
@@ -199,11 +214,27 @@ def _recorded(bundle: "Bundle", data: str) -> "Described | None":
     return Described(mean=(0.0,), std=(1.0,), scale=1.0) if "embedded" in said else None
 
 
+def sign(
+    bundle: Annotated[Path, typer.Argument(help="folder that shrink made")],
+    key: Annotated[Path, typer.Option(help="private key on an elliptic curve, in PEM")],
+) -> None:
+    """Sign every file of a bundle, its measurements too, with a key of your own."""
+    from slimwright.measure import SIGNATURE, is_encrypted
+    from slimwright.measure import sign as signed
+
+    password = typer.prompt(f"password of {key}", hide_input=True, err=True).encode() if is_encrypted(key) else None
+    names = signed(bundle, key, password)
+    out_console.print(f"{bundle / SIGNATURE} signs {len(names)} files", soft_wrap=True)
+
+
 def report(bundle: Annotated[Path, typer.Argument(help="folder that shrink made")]) -> None:
     """Write the HTML page and the pictures of a bundle again."""
-    from slimwright.measure import load_bundle
+    from slimwright.measure import SIGNATURE, load_bundle
     from slimwright.report import write_report
 
     found = load_bundle(bundle)
     write_report(bundle, found.manifest, found.recipe)
     out_console.print(f"{bundle / 'report.html'}", soft_wrap=True)
+    if (bundle / SIGNATURE).exists():
+        why = f"{bundle} is signed, and so was its page: sign the bundle again, or verify --key refuses the new page"
+        err_console.print(why, soft_wrap=True)

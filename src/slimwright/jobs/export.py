@@ -60,7 +60,7 @@ class Exported(Record):
     precision: Precision
     passed: bool
     why: str  # it did not pass; "" where it did
-    notes: list[str] = Field(default_factory=list)  # what became of sizes that the model's file leaves free
+    notes: list[str] = Field(default_factory=list)  # sizes that the model's file leaves free; bytes that vary
     files: dict[str, str] = Field(default_factory=dict)  # SHA-256 by path in the export's folder
     size_bytes: int | None = None
     conversion_s: float | None = None
@@ -207,13 +207,20 @@ def _converted(
                         "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in made.files},
                         "size_bytes": made.size_bytes,
                         "conversion_s": round(time.perf_counter() - began, 1),
-                        "notes": [f"{one.what}: {one.why}" for one in decisions_on_sizes(net, made)],
+                        "notes": _notes(net, made),
                     }
                 )
             except ConversionError as error:
                 entries[name] = entry.model_copy(update={"why": str(error)})
     tell(Event("convert", len(request.wanted), len(request.wanted)))
     return entries, artefacts
+
+
+def _notes(net: Net, made: Artefact) -> list[str]:
+    """What to know of an artefact: free sizes, and whether the same net gives the same bytes."""
+    notes = [f"{one.what}: {one.why}" for one in decisions_on_sizes(net, made)]
+    varies = RUNTIMES[made.runtime].varies
+    return [*notes, f"another export gives other bytes: {varies} differs"] if varies else notes
 
 
 def _name(entry: Exported) -> str:

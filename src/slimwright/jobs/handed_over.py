@@ -39,6 +39,7 @@ from slimwright.measure import (
     outputs_of,
     prove,
     sha256_of,
+    write_sbom,
 )
 from slimwright.progress import Event
 from slimwright.tasks import Metric, known_outputs
@@ -109,6 +110,7 @@ def handed_over(
         sha256={file: sha256_of(folder / file) for file in (*HASHED, *before.files, *after.files)},
     )
     (folder / MANIFEST).write_text(as_json(manifest))
+    write_sbom(folder, manifest, given.about.licence)
     return Bundle(folder, manifest, found.recipe)
 
 

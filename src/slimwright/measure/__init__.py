@@ -9,6 +9,8 @@ from slimwright.measure.bundle import (
     NET,
     RECIPE,
     REPORT,
+    SBOM,
+    SIGNATURE,
     STEMS,
     Bundle,
     CandidateRecord,
@@ -63,6 +65,8 @@ from slimwright.measure.records import (
     artefact_of,
     said_of,
 )
+from slimwright.measure.sbom import write_sbom
+from slimwright.measure.signature import check_signature, is_encrypted, sign
 from slimwright.measure.sizes import decisions_on_sizes
 
 __all__ = [
@@ -78,6 +82,8 @@ __all__ = [
     "RANDOM_IMAGES",
     "RECIPE",
     "REPORT",
+    "SBOM",
+    "SIGNATURE",
     "STEMS",
     "TOLERANCE",
     "About",
@@ -116,6 +122,7 @@ __all__ = [
     "artefact_of",
     "as_data",
     "as_json",
+    "check_signature",
     "compared",
     "decisions_on_sizes",
     "drop_interval",
@@ -123,6 +130,7 @@ __all__ = [
     "given_by",
     "grouped",
     "inspection_of",
+    "is_encrypted",
     "kept_to",
     "layers_of",
     "least_drop",
@@ -138,5 +146,7 @@ __all__ = [
     "random_exam",
     "said_of",
     "sha256_of",
+    "sign",
     "times",
+    "write_sbom",
 ]

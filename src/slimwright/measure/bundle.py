@@ -4,6 +4,8 @@
     original.*       what it came from             recipe.json    what was done, in order
     manifest.json    every measurement             report.html    the manifest for people, with plots/*.png
     about.json       what an app needs: names of inputs and outputs, labels, preprocessing, task, licence
+    sbom.json        the packages that made it, and the digests of its models (sbom.py)
+    bundle.sig       once it is signed: the digest of every other file (signature.py)
 
 The manifest is read back as untrusted input: its fields are validated, its file names must be those above, and the
 hashes must agree before anything is loaded.
@@ -30,10 +32,19 @@ from slimwright.techniques import TECHNIQUES, Recipe, Technique, recipe_type
 from slimwright.techniques.recipe import FILE
 
 RECIPE, MANIFEST, REPORT, NET, ABOUT = FILE, "manifest.json", "report.html", "net", "about.json"
+SBOM, SIGNATURE = "sbom.json", "bundle.sig"
 STEMS = {"original": "original", "result": "model"}  # of the artefacts' files
 HASHED = (RECIPE, "net/net.json", "net/net.safetensors")  # and the artefacts' files
 PLOTS = "plots/*.png"
-BUNDLED = (*HASHED, MANIFEST, ABOUT, REPORT, PLOTS, *(f"{stem}.*" for stem in STEMS.values()))  # all that it holds
+BUNDLED = (
+    *HASHED,
+    MANIFEST,
+    ABOUT,
+    REPORT,
+    PLOTS,
+    SIGNATURE,
+    *(f"{stem}.*" for stem in STEMS.values()),
+)  # all that it holds
 VERSION = 2
 
 

@@ -19,11 +19,18 @@ class Runtime:
     precisions: tuple[Precision, ...]
     needs: tuple[str, ...]  # modules of its converter
     apart: bool = False  # its converter's dependencies clash with ours: it has an environment of its own
+    varies: str = ""  # what differs between two conversions of one net; "" where they give the same bytes
 
 
 RUNTIMES: Mapping[str, Runtime] = {
     "onnxruntime": Runtime("ONNX Runtime (.onnx)", "onnxruntime", ("fp32", "fp16", "int8"), ("onnx", "onnxscript")),
-    "ort": Runtime("ONNX Runtime, built for phones (.ort)", "onnxruntime", ("fp32", "int8"), ("onnx", "onnxscript")),
+    "ort": Runtime(
+        "ONNX Runtime, built for phones (.ort)",
+        "onnxruntime",
+        ("fp32", "int8"),
+        ("onnx", "onnxscript"),
+        varies="the order of its kernels' types in the file",  # a hash table's (1.31.1, 2026-11-29)
+    ),
     "ncnn": Runtime("ncnn (.param, .bin)", "ncnn", ("fp32", "fp16", "int8"), ("pnnx", "ncnn")),
     "mnn": Runtime("MNN (.mnn)", "mnn", ("fp32", "fp16", "int8"), ("MNN", "onnx", "onnxscript")),
     "executorch": Runtime("ExecuTorch with XNNPACK (.pte)", "executorch", ("fp32", "int8"), ("executorch",)),
