@@ -20,6 +20,7 @@ from slimwright.cli.arguments import (
     InputOption,
     JsonOption,
     LicenceOption,
+    MemoryOption,
     ModelArgument,
     PreprocessingOption,
     QuietOption,
@@ -76,6 +77,7 @@ def export(
     licence: LicenceOption = "",
     threads: Annotated[int, typer.Option(min=1, help="of the runtime")] = 1,
     target: TargetOption = "local",
+    memory_limit: MemoryOption = None,
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
     force: ForceOption = False,
@@ -102,12 +104,19 @@ def export(
         result = exporting.export(
             original,
             exporting.Request(
-                wanted, name=model, licence=licence, effort=effort, force=force, expect=expect, embed=embed
+                wanted,
+                name=model,
+                licence=licence,
+                effort=effort,
+                force=force,
+                expect=expect,
+                embed=embed,
+                memory_bytes=memory_limit,
             ),
             data=found,
             out=out,
             task=task_of(task, found, original) if found else None,
-            target=named(target),
+            target=named(target, memory_bytes=memory_limit),
             tell=tell,
         )
     if as_json:

@@ -106,6 +106,7 @@ class Request:
     workshop: Workshop | None = None  # one that several jobs share; without it, the job opens its own
     expect: str | None = None  # of the original's metric, such as "0.76" or "76%"; None judges what is plain
     embed: bool = False  # put the normalization into the model
+    memory_bytes: int | None = None  # that a conversion may take; None: what the machine has available
 
 
 def wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> tuple[Wanted, ...]:
@@ -190,7 +191,7 @@ def _converted(
     """Every artefact that is wanted, by name, and the files of those whose converters did not fail."""
     calibration = tensors_of(whole(data, "calibration")[0]) if data else None
     entries, artefacts = {}, {}
-    with lent(request.workshop) as workshop:
+    with lent(request.workshop, request.memory_bytes) as workshop:
         for number, (runtime, precision) in enumerate(request.wanted):
             entry, began = Exported(runtime=runtime, precision=precision, passed=False, why=""), time.perf_counter()
             name = _name(entry)

@@ -53,6 +53,7 @@ class Settings:
     fresh: bool = False  # start over, whatever the cache holds of this job
     force: bool = False  # replace what is at `out`, even if it holds what no job wrote
     workshop: Workshop | None = None  # one that several jobs share; without it, the job opens its own
+    memory_bytes: int | None = None  # that work here, and a conversion, may take; None: what the machine has available
 
     @property
     def tuning(self) -> Tuning:
@@ -106,7 +107,7 @@ def opened(asked: Asked, settings: Settings, out: Out, tell: Tell | None) -> Ite
     with (
         told(tell) as tell,
         appearing(out.path, out.mark, ours=out.ours, force=settings.force) as folder,
-        lent(settings.workshop) as workshop,
+        lent(settings.workshop, settings.memory_bytes) as workshop,
         keeping(settings.cache) as cache,
     ):
         stages = Stages(tell)
