@@ -136,6 +136,7 @@ def apply(
     task: TaskOption = None,
     weights: WeightsOption = None,
     compute: ComputeOption = "cpu",
+    memory_limit: MemoryOption = None,
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
     force: ForceOption = False,
@@ -158,7 +159,8 @@ def apply(
         net, judged = original.net, task_of(task, found, original)
         cache.mkdir(parents=True, exist_ok=True)
         checkpoint = kept_at(cache, "apply", f"{wanted.model_dump_json()} {net.digest} {found.name} {seed}")
-        work = applied(wanted, net, found, task=judged, device=compute, checkpoint=checkpoint, tell=tell)
+        work = applied(wanted, net, found, task=judged, device=compute, checkpoint=checkpoint,
+                       memory_bytes=memory_limit, tell=tell)  # fmt: skip
         sides = applied_sides(original, found, judged, work)
         save_net(work.draft.net, folder)
     if as_json:

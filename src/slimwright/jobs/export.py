@@ -16,9 +16,11 @@ from typing import Literal
 from pydantic import Field
 
 from slimwright.atomic import appearing
+from slimwright.cost import memory_there
 from slimwright.data import Dataset, tensors_of, whole
 from slimwright.errors import ConversionError, RequestError
 from slimwright.graph import Net
+from slimwright.jobs.forecast import check_proof
 from slimwright.jobs.setups import set_up
 from slimwright.measure import (
     EFFORTS,
@@ -143,6 +145,8 @@ def export(
         raise RequestError("INT8 is calibrated on images, and proven by them: name them with --data")
     if data is None and request.embed:
         raise RequestError("the normalization that is put into the model is that of its data: name them with --data")
+    if data is not None:
+        check_proof(original.net, data, sides=len(request.wanted), there=memory_there(request.memory_bytes))
     with told(tell) as tell, appearing(out, EXPORT, ours=EXPORTED, force=request.force) as folder:
         if data is not None:
             task = task_for(data, original.output_shapes, original.forward, task)
