@@ -16,14 +16,15 @@ from slimwright.runtimes.artefact import Artefact, name_in_job
 SHAPE = (1, 3, 8, 8)
 
 
-def small_artefact(folder: Path) -> Artefact:
-    """Convolution, ReLU, mean, linear layer: 5 classes."""
+def small_artefact(folder: Path, *, doublings: int = 0) -> Artefact:
+    """Convolution, ReLU, mean, linear layer: 5 classes. Values may be made so many times twice as wide and high."""
     rng = np.random.default_rng(0)
     kernel, weight = (rng.standard_normal(shape, dtype=np.float32) for shape in ((4, 3, 3, 3), (5, 4)))
     nodes = [
         helper.make_node("Conv", ["image", "kernel"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["y"], ["z"]),
-        helper.make_node("GlobalAveragePool", ["z"], ["mean"]),
+        helper.make_node("Relu", ["y"], ["z0"]),
+        *(helper.make_node("Resize", [f"z{k}", "", "twice"], [f"z{k + 1}"]) for k in range(doublings)),
+        helper.make_node("GlobalAveragePool", [f"z{doublings}"], ["mean"]),
         helper.make_node("Flatten", ["mean"], ["flat"]),
         helper.make_node("Gemm", ["flat", "weight"], ["scores"], transB=1),
     ]
@@ -32,7 +33,11 @@ def small_artefact(folder: Path) -> Artefact:
         "small",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, SHAPE)],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 5])],
-        [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(weight, "weight")],
+        [
+            numpy_helper.from_array(kernel, "kernel"),
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twice"),
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, str(folder / "model.onnx"))

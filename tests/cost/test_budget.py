@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimwright.cost import Budget, Cost
+from slimwright.cost import Budget, Cost, bytes_of
 from slimwright.errors import BudgetError
 
 ORIGINAL = Cost(macs=1000, params=10, weight_bytes=40, peak_activation_bytes=2000, latency_ms=8.0, size_bytes=4000)
@@ -100,3 +100,10 @@ def test_every_text_and_number_is_a_positive_limit_or_a_budget_error(limit: floa
     except BudgetError:
         return
     assert 0 < budget.absolute(ORIGINAL)["latency_ms"] < float("inf")
+
+
+def test_a_size_is_a_number_of_bytes() -> None:
+    assert [bytes_of(text) for text in ("4GB", "1.5 kb", "300")] == [4_000_000_000, 1500, 300]
+    for text in ("0.5x", "0", "much"):
+        with pytest.raises(BudgetError, match=f"'{text}' is not a size; give a number of bytes, such as 500MB or 4GB"):
+            bytes_of(text)

@@ -4,9 +4,9 @@ from torch import nn
 
 from example_nets import SHAPE, classification, net_of
 from slimwright.errors import RequestError
-from slimwright.evidence import observe
+from slimwright.evidence import Portions, observe, portions_within
 from slimwright.evidence.memory_plan import empty_sums
-from slimwright.graph import Net
+from slimwright.graph import Net, image_bytes
 
 FC_BYTES = 8 * (1 + 6 + 6 * 6 + 6 + 1 + 3 + 6 + 6)
 CONV1_BYTES = 8 * (1 + 9 + 9 * 9 + 1 + 1 + 6 + 1 + 1)
@@ -67,3 +67,34 @@ def test_a_net_without_layers_is_observed_too() -> None:
 def test_no_classes_are_refused(residual: Net) -> None:
     with pytest.raises(RequestError, match="0 classes"):
         empty_sums(residual, classes=0, memory_bytes=1e9)
+
+
+def test_where_memory_suffices_all_of_it_may_be_spent(residual: Net) -> None:
+    assert portions_within(residual, classes=3, batch=64, there=1e9) == Portions()
+
+
+def test_where_memory_is_short_sums_go_first_and_values_of_some_images_then(residual: Net) -> None:
+    """200 classes: sums of 200 groups, written from a copy, and values of 64 images."""
+    image = image_bytes(residual)
+    some = portions_within(residual, classes=200, batch=64, there=(2 * 200 * BYTES) / 1.5)
+    assert 50 * BYTES < some.sums <= 100 * BYTES and some.alive == Portions().alive
+    few = portions_within(residual, classes=200, batch=64, there=4 * BYTES + 20 * image)
+    assert BYTES <= few.sums < 2 * BYTES and image <= few.alive < 20 * image
+
+
+def test_with_little_memory_the_sums_of_all_classes_are_the_same(residual: Net) -> None:
+    """To 1e-6 of the largest: other groups of classes, other images at once."""
+    torch.manual_seed(0)
+    batch, task = (torch.randn(19, *SHAPE), torch.arange(19) % 3), classification(3)
+    plenty = observe(residual, [batch], task=task)
+    spent = portions_within(residual, classes=3, batch=19, there=4 * BYTES + 8 * image_bytes(residual))
+    little = observe(residual, [batch], task=task, memory_bytes=spent.sums, alive_bytes=spent.alive)
+    assert len(plenty.groups) == 3 and len(little.groups) == 1
+    for name, tensor in plenty.all().tensors().items():
+        got = little.all().tensors()[name]
+        assert float((got - tensor).abs().max()) <= 1e-6 * float(tensor.abs().max()), name
+
+
+def test_what_cannot_fit_is_refused_in_advance(residual: Net) -> None:
+    with pytest.raises(RequestError, match=r"^observing the network needs about .* of memory, and 5.00.kB are there"):
+        portions_within(residual, classes=3, batch=64, there=5000)

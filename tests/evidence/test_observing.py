@@ -147,11 +147,10 @@ def test_labels_are_drawn_by_the_seed_and_the_number_of_the_batch_alone(residual
 def test_a_batch_is_observed_a_few_images_at_a_time(residual: Net, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Moments are added at once, after some images, or at the batch's end; the same to 1e-6 of the largest."""
     at_once = observe(residual, made_up(19, size=19), task=classification(3))
-    monkeypatch.setattr("slimwright.evidence.observing.ALIVE_BYTES", 20_000)  # 4 images
     monkeypatch.setattr("slimwright.evidence.windows.MOST_ELEMENTS", 200)  # some rows
     monkeypatch.setattr("slimwright.evidence.windows.MANY", 1)
     monkeypatch.setattr("slimwright.evidence.observing.MANY", many)
-    seen = observe(residual, made_up(19, size=19), task=classification(3))
+    seen = observe(residual, made_up(19, size=19), task=classification(3), alive_bytes=20_000)  # 4 images
     for name, tensor in at_once.tensors().items():
         got = seen.tensors()[name]
         assert float((got - tensor).abs().max()) <= 1e-6 * float(tensor.abs().max()), name

@@ -84,6 +84,16 @@ def test_images_that_are_none_are_told_of(images: bytes, says: str, tmp_path: Pa
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crash", "was killed by SIGSEGV with no result"),
         ("raise SystemExit('out of luck')", "crash", "ended with no result: out of luck"),
         ("pass", "crash", "it said nothing"),
+        (
+            "import sys; sys.exit(\"terminate called after throwing 'std::bad_alloc'\")",
+            "memory",
+            "more memory than the",
+        ),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            "crash",
+            "the system may be short of memory",
+        ),
         ("import sys; print('No space left', file=sys.stderr); sys.exit(74)", "disk", "No space left; make room"),
     ],
 )
@@ -94,6 +104,15 @@ def test_a_child_that_fails_is_told_of(
     error = told(pipe.answer(JOB, 10.0), tmp_path)["error"]
     assert error["kind"] == kind
     assert says in error["message"]
+    assert not any(home.iterdir())
+
+
+def test_a_job_may_take_no_more_memory_than_it_is_given(home: Path, tmp_path: Path) -> None:
+    job = packed_job(small_artefact(tmp_path, doublings=9), 0.0)  # 4 * 8 * 8 * 4^9 floats: 268 MB
+    error = told(pipe.answer(job, 60.0, memory_bytes=10**8), tmp_path)["error"]
+    assert error["kind"] == "memory"
+    assert "it needed more memory than the 0.1 GB that it may take" in error["message"]
+    assert "--memory-limit" in error["message"]
     assert not any(home.iterdir())
 
 

@@ -197,6 +197,13 @@ def test_what_a_crashed_converter_started_ends_with_it(workshop: Workshop, tmp_p
     assert names(tmp_path) == []
 
 
+def test_too_little_memory_is_told_of_and_ends_nothing_else(tmp_path: Path) -> None:
+    told = r"^ncnn .*, fp32: it needed more memory than the 1e-05 GB that it may take \(.*\); allow it more with --mem"
+    with Workshop(memory_bytes=10_000) as narrow, pytest.raises(ConversionError, match=told):
+        narrow.convert(NET, "ncnn", "fp32", tmp_path)
+    assert names(tmp_path) == []
+
+
 def test_too_little_time_to_load_is_told_too(tmp_path: Path) -> None:
     with Workshop() as hurried, pytest.raises(ConversionError, match=r"the converter was stopped after 0\.01 s"):
         hurried.convert(NET, "ncnn", "fp32", tmp_path, timeout_s=0.01)

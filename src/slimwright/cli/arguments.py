@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slimwright"
 
+
+def _bytes(text: str) -> int:
+    from slimwright.cost import bytes_of
+
+    return bytes_of(text)
+
+
 ModelArgument = Annotated[str, typer.Argument(help="zoo name, .onnx or .pt2 file, saved net, bundle, module:callable")]
 DataOption = Annotated[
     str,
@@ -91,6 +98,16 @@ RuntimesOption = Annotated[
 TargetOption = Annotated[str, typer.Option(help="where artefacts run: local, ssh:HOST or ssh:USER@HOST:PORT")]
 ComputeOption = Annotated[
     str, typer.Option(help="where this machine observes, solves and trains: cpu, cuda, cuda:1; torch must know it")
+]
+MemoryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--memory-limit",
+        parser=_bytes,
+        metavar="SIZE",
+        help="most memory that the work here, a conversion and a run on the target may take each, such as 4GB; by "
+        "default what the machine has available",
+    ),
 ]
 
 

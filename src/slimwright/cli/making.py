@@ -20,6 +20,7 @@ from slimwright.cli.arguments import (
     InputOption,
     JsonOption,
     LicenceOption,
+    MemoryOption,
     ModelArgument,
     PreprocessingOption,
     QuietOption,
@@ -76,6 +77,7 @@ def export(
     licence: LicenceOption = "",
     threads: Annotated[int, typer.Option(min=1, help="of the runtime")] = 1,
     target: TargetOption = "local",
+    memory_limit: MemoryOption = None,
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
     force: ForceOption = False,
@@ -102,12 +104,19 @@ def export(
         result = exporting.export(
             original,
             exporting.Request(
-                wanted, name=model, licence=licence, effort=effort, force=force, expect=expect, embed=embed
+                wanted,
+                name=model,
+                licence=licence,
+                effort=effort,
+                force=force,
+                expect=expect,
+                embed=embed,
+                memory_bytes=memory_limit,
             ),
             data=found,
             out=out,
             task=task_of(task, found, original) if found else None,
-            target=named(target),
+            target=named(target, memory_bytes=memory_limit),
             tell=tell,
         )
     if as_json:
@@ -127,6 +136,7 @@ def apply(
     task: TaskOption = None,
     weights: WeightsOption = None,
     compute: ComputeOption = "cpu",
+    memory_limit: MemoryOption = None,
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
     force: ForceOption = False,
@@ -149,7 +159,8 @@ def apply(
         net, judged = original.net, task_of(task, found, original)
         cache.mkdir(parents=True, exist_ok=True)
         checkpoint = kept_at(cache, "apply", f"{wanted.model_dump_json()} {net.digest} {found.name} {seed}")
-        work = applied(wanted, net, found, task=judged, device=compute, checkpoint=checkpoint, tell=tell)
+        work = applied(wanted, net, found, task=judged, device=compute, checkpoint=checkpoint,
+                       memory_bytes=memory_limit, tell=tell)  # fmt: skip
         sides = applied_sides(original, found, judged, work)
         save_net(work.draft.net, folder)
     if as_json:

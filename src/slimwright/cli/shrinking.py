@@ -18,6 +18,7 @@ from slimwright.cli.arguments import (
     ForceOption,
     JsonOption,
     LicenceOption,
+    MemoryOption,
     ModelArgument,
     PreprocessingOption,
     QuietOption,
@@ -94,6 +95,7 @@ def shrink(
     ] = False,
     compute: ComputeOption = "cpu",
     seed: Annotated[int, typer.Option(help="of the data's split and of every choice")] = 0,
+    memory_limit: MemoryOption = None,
     cache: CacheOption = DEFAULT_CACHE,
     fresh: Annotated[bool, typer.Option("--fresh", help="start over; without, a job that was stopped goes on")] = False,
     force: ForceOption = False,
@@ -127,7 +129,7 @@ def shrink(
     )
     settings = jobs.Settings(
         runtime=runtime,
-        target=named(target),
+        target=named(target, memory_bytes=memory_limit),
         seed=seed,
         tune_epochs=tune_epochs,
         tune_minutes=minutes,
@@ -139,6 +141,7 @@ def shrink(
         embed=embed,
         fresh=fresh,
         force=force,
+        memory_bytes=memory_limit,
     )
     with progress(quiet) as tell:
         found = load_data(data, seed, preprocessing, tell=tell)
@@ -175,6 +178,7 @@ def verify(
     key: Annotated[
         Path | None, typer.Option(help="public key: first check that the bundle is the one that was signed")
     ] = None,
+    memory_limit: MemoryOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -194,7 +198,7 @@ def verify(
     wanted = load_task(task) if task and ":" in task else None
     with progress(quiet) as tell:
         loaded = load_data(name, found.manifest.seed, preprocessing or _recorded(found, name), tell=tell)
-        checks = verified(found, loaded, named(target), task=wanted, tell=tell)
+        checks = verified(found, loaded, named(target, memory_bytes=memory_limit), task=wanted, tell=tell)
     passed = all(check.passed for check in checks)
     if as_json:
         print(json.dumps({"passed": passed, "checks": [dataclasses.asdict(check) for check in checks]}, indent=1))

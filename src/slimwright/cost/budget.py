@@ -88,6 +88,17 @@ class Budget:
         return limits
 
 
+def bytes_of(text: str) -> int:
+    """Return a size in bytes: "4GB" -> 4_000_000_000. Raises BudgetError for what is not a size above zero."""
+    try:
+        value, relative = _parsed("size_bytes", text)
+    except BudgetError:
+        value, relative = 0.0, False
+    if relative or value < 1:
+        raise BudgetError(f"'{text}' is not a size; give a number of bytes, such as 500MB or 4GB")
+    return int(value)
+
+
 def _parsed(name: str, limit: Limit) -> tuple[float, bool]:
     """Return the value and whether it is a share of the original."""
     text = str(limit).strip().lower()

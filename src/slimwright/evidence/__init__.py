@@ -11,6 +11,7 @@ All are sums in float64, so evidence over any set of classes is a sum of what wa
 images adds up to that of the whole: `of(classes)` and `merged(parts)` touch no data.
 """
 
+from slimwright.evidence.memory_plan import Portions, observing_bytes, portions_within
 from slimwright.evidence.observing import observe
 from slimwright.evidence.store import load_evidence
 from slimwright.evidence.sums import FORMAT, Evidence, LayerSums, merged
@@ -31,6 +32,7 @@ __all__ = [
     "THIN",
     "Evidence",
     "LayerSums",
+    "Portions",
     "add_moments",
     "add_outer",
     "columns",
@@ -38,6 +40,8 @@ __all__ = [
     "load_evidence",
     "merged",
     "observe",
+    "observing_bytes",
     "padding_of",
+    "portions_within",
     "taps",
 ]

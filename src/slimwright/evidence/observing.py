@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import ceil, prod
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +20,15 @@ from torch import Tensor, nn
 from slimwright.compute import placed, usable
 from slimwright.data import Batch, Inputs, Targets, count_of, taken, tensors_of
 from slimwright.errors import DataError
-from slimwright.evidence.memory_plan import empty_sums
+from slimwright.evidence.memory_plan import ALIVE_BYTES, SUMS_BYTES, empty_sums
 from slimwright.evidence.store import Checkpoint
 from slimwright.evidence.sums import Evidence, LayerSums
 from slimwright.evidence.windows import MANY, add_moments, by_channel, positions
+from slimwright.graph.liveness import image_bytes
 from slimwright.graph.net import Net, Node, compute
 from slimwright.graph.ops import op_of
 from slimwright.progress import Event, Tell, silent
 from slimwright.tasks import Outputs, Task
-
-MEMORY_BYTES = 2e9  # of sums
-ALIVE_BYTES = 6e8
-"""Of values that wait for the backward pass: a batch is observed some images at a time. With half of it a ResNet-50 at
-224x224 takes a sixth longer, and twice as much saves 1 % (our measurement of 2026-11-28)."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +38,15 @@ class Asked:
     task: Task
     seed: int = 0
     taylor: bool = True
-    memory_bytes: float = MEMORY_BYTES
+    memory_bytes: float = SUMS_BYTES
     share: tuple[int, int] = (0, 1)
     device: str = "cpu"
+    alive_bytes: float = ALIVE_BYTES
 
     def key(self, net: Net) -> str:
         """Return what must agree for a checkpoint to belong to a pass; the images are told apart by what they hold."""
         said = [net.digest, repr(self.task), self.seed, self.taylor, self.memory_bytes, self.share, self.device]
+        said += [] if self.alive_bytes == ALIVE_BYTES else [self.alive_bytes]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
@@ -60,7 +58,8 @@ def observe(
     seed: int = 0,
     images: int = 0,
     taylor: bool = True,
-    memory_bytes: float = MEMORY_BYTES,
+    memory_bytes: float = SUMS_BYTES,
+    alive_bytes: float = ALIVE_BYTES,
     share: tuple[int, int] = (0, 1),
     device: str = "cpu",
     checkpoint: Path | None = None,
@@ -69,13 +68,14 @@ def observe(
     """Run the images through the net once and return the sums by class, on the CPU.
 
     `images` is how many there are, for progress. Without `taylor` one of two backward passes is saved. Sums take no
-    more than `memory_bytes`: where that is too little for each class, classes are observed together. A `share` (i, n)
+    more than `memory_bytes`: where that is too little for each class, classes are observed together. Values that wait
+    for the backward pass take no more than `alive_bytes`, or those of one image. A `share` (i, n)
     is every n-th batch from the i-th on; the `merged` evidence of all n shares is that of the whole. `device` computes;
     it must know float64. Where `checkpoint` is a path, sums so far are kept there until the end, and a pass that was
     killed goes on from them. Raises DataError where there are no images, or targets that do not fit the task or the
     outputs, and RequestError where there is no such device.
     """
-    asked = Asked(task, seed, taylor, memory_bytes, share, usable(device))
+    asked = Asked(task, seed, taylor, memory_bytes, share, usable(device), alive_bytes)
     if taylor:
         check_outputs(net, task)
     kept = Checkpoint(checkpoint, asked.key(net))
@@ -108,7 +108,7 @@ class Observer:
         self.modules = layers_of(net)
         self.last = last_reads(net)
         self.groups = groups_by_class(sums.groups)
-        self.at_once = max(int(ALIVE_BYTES // (4 * sum(prod(node.shape) for node in net.nodes))), 1)  # images
+        self.at_once = max(int(asked.alive_bytes // image_bytes(net)), 1)  # images
         self.drawn = False  # whether the loss on its way back is that of drawn targets, or of the true ones
         self.held: dict[tuple[str, int], list[Tensor]] = {}  # by call and class group: what it read, not yet summed
 

@@ -56,6 +56,11 @@ def value_bytes(net: Net, name: str) -> int:
     return math.prod(node.shape) * element_bytes(node.dtype) if node.shape else 0
 
 
+def image_bytes(net: Net) -> int:
+    """Bytes of all values of a net together for one image, as if each element took four."""
+    return 4 * sum(math.prod(node.shape) for node in net.nodes)
+
+
 def element_bytes(dtype: str) -> int:
     """Bytes of one element of a dtype such as "float32"."""
     return torch.empty(0, dtype=getattr(torch, dtype)).element_size()

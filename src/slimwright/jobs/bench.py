@@ -51,6 +51,7 @@ class Method:
     techniques: tuple[Technique, ...]
     recipe: type[Recipe]
     device: str
+    memory_bytes: int | None = None  # that work here may take; None: what the machine has available
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class Bench:
             checkpoint=self.journal.folder / f"training-{key}.safetensors",
             cost_only=candidate.cost_only,
             begun=None if candidate.cost_only else self.begun,
+            memory_bytes=self.method.memory_bytes,
             tell=self.tell,
         )
         return work.draft.net

@@ -16,9 +16,11 @@ from typing import Literal
 from pydantic import Field
 
 from slimwright.atomic import appearing
+from slimwright.cost import memory_there
 from slimwright.data import Dataset, tensors_of, whole
 from slimwright.errors import ConversionError, RequestError
 from slimwright.graph import Net
+from slimwright.jobs.forecast import check_proof
 from slimwright.jobs.setups import set_up
 from slimwright.measure import (
     EFFORTS,
@@ -106,6 +108,7 @@ class Request:
     workshop: Workshop | None = None  # one that several jobs share; without it, the job opens its own
     expect: str | None = None  # of the original's metric, such as "0.76" or "76%"; None judges what is plain
     embed: bool = False  # put the normalization into the model
+    memory_bytes: int | None = None  # that a conversion may take; None: what the machine has available
 
 
 def wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> tuple[Wanted, ...]:
@@ -142,6 +145,8 @@ def export(
         raise RequestError("INT8 is calibrated on images, and proven by them: name them with --data")
     if data is None and request.embed:
         raise RequestError("the normalization that is put into the model is that of its data: name them with --data")
+    if data is not None:
+        check_proof(original.net, data, sides=len(request.wanted), there=memory_there(request.memory_bytes))
     with told(tell) as tell, appearing(out, EXPORT, ours=EXPORTED, force=request.force) as folder:
         if data is not None:
             task = task_for(data, original.output_shapes, original.forward, task)
@@ -190,7 +195,7 @@ def _converted(
     """Every artefact that is wanted, by name, and the files of those whose converters did not fail."""
     calibration = tensors_of(whole(data, "calibration")[0]) if data else None
     entries, artefacts = {}, {}
-    with lent(request.workshop) as workshop:
+    with lent(request.workshop, request.memory_bytes) as workshop:
         for number, (runtime, precision) in enumerate(request.wanted):
             entry, began = Exported(runtime=runtime, precision=precision, passed=False, why=""), time.perf_counter()
             name = _name(entry)

@@ -17,6 +17,7 @@ from slimwright.data import Dataset
 from slimwright.graph import Net
 from slimwright.jobs.bench import Bench, Method, Place
 from slimwright.jobs.embedded import embedded
+from slimwright.jobs.forecast import check_job
 from slimwright.jobs.given import check_inputs, check_place, context_of, given_of, shapes_of
 from slimwright.jobs.setups import check_setup
 from slimwright.jobs.stages import Stages
@@ -53,6 +54,7 @@ class Settings:
     fresh: bool = False  # start over, whatever the cache holds of this job
     force: bool = False  # replace what is at `out`, even if it holds what no job wrote
     workshop: Workshop | None = None  # one that several jobs share; without it, the job opens its own
+    memory_bytes: int | None = None  # that work here, and a conversion, may take; None: what the machine has available
 
     @property
     def tuning(self) -> Tuning:
@@ -95,23 +97,26 @@ class Job:
 def opened(asked: Asked, settings: Settings, out: Out, tell: Tell | None) -> Iterator[Job]:
     """Give a job whose original is measured.
 
-    Raises RequestError for what cannot be done, and DataError where model, data and task do not fit one another or the
-    set-up is plainly wrong.
+    Raises RequestError for what cannot be done, or is sure to need more memory than there is, and DataError where
+    model, data and task do not fit one another or the set-up is plainly wrong.
     """
     usable(settings.device)
     check_place(settings.runtime, settings.target)
     original = asked.model if isinstance(asked.model, Original) else original_of(asked.model, shapes_of(asked.data))
     check_inputs(original.net, asked.data)
     task = task_for(asked.data, original.output_shapes, original.forward, asked.task)
+    check_job(original.net, task, asked.data, device=settings.device, memory_bytes=settings.memory_bytes)
     with (
         told(tell) as tell,
         appearing(out.path, out.mark, ours=out.ours, force=settings.force) as folder,
-        lent(settings.workshop) as workshop,
+        lent(settings.workshop, settings.memory_bytes) as workshop,
         keeping(settings.cache) as cache,
     ):
         stages = Stages(tell)
         with stages(STAGE):
-            method = Method(settings.techniques, recipe_type(settings.techniques), settings.device)
+            method = Method(
+                settings.techniques, recipe_type(settings.techniques), settings.device, settings.memory_bytes
+            )
             place = Place(settings.runtime, settings.target, workshop)
             ready, data = embedded(original, asked.data) if settings.embed else (original, asked.data)
             given = given_of(ready, task, data, settings.licence)

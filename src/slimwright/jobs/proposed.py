@@ -5,11 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimwright.cost import Budget
+from slimwright.cost import Budget, memory_there
 from slimwright.coupling import couple
 from slimwright.errors import DataError
-from slimwright.evidence import FORMAT, Evidence, load_evidence, observe
+from slimwright.evidence import FORMAT, Evidence, Portions, load_evidence, observe, portions_within
 from slimwright.jobs.bench import Bench
+from slimwright.jobs.forecast import BATCH
 from slimwright.jobs.stages import Stages
 from slimwright.kept import kept_at
 from slimwright.measure import Decision, Outcome
@@ -19,8 +20,7 @@ from slimwright.runtimes.layers import TRANSFORMED, timed_by
 from slimwright.search import Goal, Menu, Predictor, Space, Tuning, factorisable
 from slimwright.targets import layer_table
 from slimwright.techniques import Observed
-
-BATCH = 64
+from slimwright.units import megabytes
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,15 @@ def observed(bench: Bench, cache: Path, seed: int) -> Evidence:
     path = kept_at(cache, "evidence", said)
     with suppress(DataError):  # what is missing or damaged is observed again
         return load_evidence(path)
+    portions = _portions(bench)
     evidence = observe(
         given.net,
         given.data.batches("calibration", BATCH),
         task=given.task,
         seed=seed,
         images=given.data.size("calibration"),
+        memory_bytes=portions.sums,
+        alive_bytes=portions.alive,
         taylor=False,  # no knob reads it, and it takes a pass
         device=bench.method.device,
         checkpoint=kept_at(cache, "observing", said),
@@ -83,6 +86,18 @@ def observed(bench: Bench, cache: Path, seed: int) -> Evidence:
     )
     evidence.save(path)
     return evidence
+
+
+def _portions(bench: Bench) -> Portions:
+    """What observing may spend; it says so where memory is short. Raises RequestError where the least does not fit."""
+    if bench.method.device != "cpu":
+        return Portions()
+    there, classes = memory_there(bench.method.memory_bytes), len(bench.given.task.classes)
+    found = portions_within(bench.given.net, classes=classes, batch=BATCH, there=there)
+    if found != Portions():
+        note = f"memory is short: sums take {megabytes(found.sums)} at most, values {megabytes(found.alive)}"
+        bench.tell(Event("memory", 1, 1, note))
+    return found
 
 
 def menu_of(bench: Bench, evidence: Evidence, cache: Path, *, timed: bool) -> Menu:

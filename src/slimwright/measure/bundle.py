@@ -42,6 +42,7 @@ BUNDLED = (
     ABOUT,
     REPORT,
     PLOTS,
+    SBOM,
     SIGNATURE,
     *(f"{stem}.*" for stem in STEMS.values()),
 )  # all that it holds

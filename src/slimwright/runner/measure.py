@@ -16,6 +16,7 @@ import numpy as np
 
 from slimwright.runner import machine
 from slimwright.runner.job import RESULT, Job, JobError, Side, input_file, output_file, read_job
+from slimwright.runner.memory import is_short, shortage
 from slimwright.runner.rows import RowFiles
 from slimwright.runner.sessions import Session, open_session
 from slimwright.runner.sessions.session import Array, Kernel, first_line, load_runtime
@@ -24,12 +25,18 @@ from slimwright.runner.timing import evictor, interleaved
 MOST_ENERGY_UJ = 1 << 48
 
 
-def do(folder: Path) -> None:
-    """Do the job in `folder`, and write `result.json` and the outputs there; a failure is written down as well."""
+def do(folder: Path, memory_bytes: int | None = None) -> None:
+    """Do the job in `folder`, and write `result.json` and the outputs there; a failure is written down as well.
+
+    `memory_bytes` is what the process may take, for the message that it was too little.
+    """
     try:
         result: dict[str, object] = {"sides": _measured(read_job(folder), folder)}
     except JobError as error:
-        result = {"error": {"kind": error.kind, "message": str(error)}}
+        kind, message = error.kind, str(error)
+        if is_short(message):
+            kind, message = "memory", shortage(memory_bytes, message)
+        result = {"error": {"kind": kind, "message": message}}
     temporary = folder / f".{RESULT}"
     temporary.write_text(json.dumps(result))
     temporary.rename(folder / RESULT)

@@ -1,6 +1,7 @@
 """A packed job in, packed results out. The job runs in a child, so that a runtime that crashes takes nothing along.
 
-The child and its folder are removed whatever happens, a dropped connection included.
+The child has limits on memory and on processor time; the latter ends it where nobody is left to do so. The child and
+its folder are removed whatever happens, a dropped connection included.
 """
 
 import errno
@@ -17,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from slimwright.runner.job import OUTPUTS, RESULT
+from slimwright.runner.memory import available_bytes, is_short, killed_by, shortage
 from slimwright.runner.pack import packed, packed_files, unpack
 
 POLL_S = 0.5
@@ -30,16 +32,19 @@ class Abandoned(Exception):
     """Nobody waits for the answer any more."""
 
 
-def answer(data: bytes, seconds: float, gone: Callable[[], bool] = lambda: False) -> bytes:
+def answer(
+    data: bytes, seconds: float, gone: Callable[[], bool] = lambda: False, *, memory_bytes: int | None = None
+) -> bytes:
     """Do a packed job within `seconds`, and return the results, packed; a failure is a result with an "error".
 
-    Raises Abandoned once `gone` says that nobody waits for it.
+    The job may take `memory_bytes` more than an empty process, by default what the machine has available. Raises
+    Abandoned once `gone` says that nobody waits for it.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="slimwright-") as name:
             folder = Path(name)
             unpack(data, folder)
-            fault = done(folder, seconds, gone)
+            fault = done(folder, seconds, gone, available_bytes() if memory_bytes is None else memory_bytes)
             if fault:
                 return packed_files({RESULT: fault})
             for path in folder.iterdir():
@@ -52,19 +57,20 @@ def answer(data: bytes, seconds: float, gone: Callable[[], bool] = lambda: False
         return packed_files({RESULT: _fault("disk", _no_room(str(error)) if error.errno in NO_ROOM else str(error))})
 
 
-def answer_wire(seconds: float, length: int) -> bytes:
+def answer_wire(seconds: float, length: int, memory_bytes: int | None = None) -> bytes:
     """Do the job that comes on standard input, `length` bytes of it; what follows only shows that somebody waits."""
     data = sys.stdin.buffer.read(length)
     if len(data) < length:
         raise Abandoned("the connection ended before the job was whole")
-    return answer(data, seconds, _silence_on(sys.stdin.fileno()))
+    return answer(data, seconds, _silence_on(sys.stdin.fileno()), memory_bytes=memory_bytes)
 
 
-def done(folder: Path, seconds: float, gone: Callable[[], bool]) -> bytes | None:
+def done(folder: Path, seconds: float, gone: Callable[[], bool], memory_bytes: int | None) -> bytes | None:
     """Do the job in `folder` in a child process; return what is its result where it crashed or took too long."""
     began_with = [sys.executable, "-P"] if sys.version_info >= (3, 11) else [sys.executable]
+    most = "any" if memory_bytes is None else str(memory_bytes)
     child = subprocess.Popen(
-        [*began_with, *_entry(), str(folder), str(os.getpid())],
+        [*began_with, *_entry(), str(folder), str(os.getpid()), str(seconds), most],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -82,10 +88,13 @@ def done(folder: Path, seconds: float, gone: Callable[[], bool]) -> bytes | None
     if (folder / RESULT).exists() and child.returncode == 0:
         return None
     lines = said.decode(errors="replace").strip().splitlines()
+    last = lines[-1] if lines else "it said nothing"
     if child.returncode == DISK_FULL:
         return _fault("disk", _no_room(lines[-1] if lines else "the job cannot write its results"))
-    how = f"was killed by {signal.Signals(-child.returncode).name}" if child.returncode < 0 else "ended"
-    return _fault("crash", f"the process {how} with no result: {lines[-1] if lines else 'it said nothing'}")
+    if short := next((line for line in lines if is_short(line)), ""):
+        return _fault("memory", shortage(memory_bytes, short))
+    how = killed_by(child.returncode) if child.returncode < 0 else "ended"
+    return _fault("crash", f"the process {how} with no result: {last}")
 
 
 def _said(child: "subprocess.Popen[bytes]", until: float, gone: Callable[[], bool]) -> bytes:

@@ -13,9 +13,10 @@ import sys
 import tempfile
 import traceback
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import nn
 
 from slimwright.graph import load_net
 from slimwright.importers import capture
+from slimwright.runner.memory import limit
 from slimwright.runtimes.artefact import Written
 from slimwright.runtimes.convert import ANSWER, LOG, REQUEST, calibration_file
 from slimwright.runtimes.half import within_half
@@ -67,7 +69,9 @@ def _serve(folder: Path, out: BinaryIO) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.chdir(folder)
-        _convert(folder)
+        request = json.loads((folder / REQUEST).read_text())
+        limit(request["memory_bytes"], request["cpu_s"])
+        _convert(folder, request)
         sys.stderr.flush()
         os._exit(0)
     out.write(b"%d\n" % pid)
@@ -75,10 +79,9 @@ def _serve(folder: Path, out: BinaryIO) -> None:
     out.write(b"%d\n" % os.waitstatus_to_exitcode(status))
 
 
-def _convert(folder: Path) -> None:
+def _convert(folder: Path, request: Mapping[str, Any]) -> None:
     """Convert, and answer with the files' names or with the first cause of the failure."""
     try:
-        request = json.loads((folder / REQUEST).read_text())
         exporter = importlib.import_module(f"slimwright.runtimes.{request['runtime']}")
         net = suited(load_net(folder / "net", carried=request["carried"]), request["runtime"])
         if request["precision"] == "fp16":

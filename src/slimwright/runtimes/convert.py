@@ -1,7 +1,8 @@
 """Turn nets into artefacts, in child processes that may print, litter, hang or crash without harm.
 
 Converters take seconds to import, so a workshop keeps a process in which they are imported already, and every
-conversion runs in a fork of it. A converter whose dependencies clash with ours has a process of its own Python.
+conversion runs in a fork of it, with limits on memory and on processor time. A converter whose dependencies clash with
+ours has a process of its own Python.
 """
 
 import json
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from slimwright.errors import ConversionError, RequestError
 from slimwright.graph import Net, save_net, unlisted
+from slimwright.runner.memory import available_bytes, is_short, killed_by, most_cpu_s, shortage
 from slimwright.runner.pipe import QUIET
 from slimwright.runtimes.artefact import Artefact, Precision
 from slimwright.runtimes.fallbacks import noted
@@ -32,9 +34,14 @@ REQUEST, ANSWER, LOG = "request.json", "answer.json", "log"
 
 
 class Workshop:
-    """Converts nets, one at a time; a context that ends its processes. Several jobs may share one, in turn."""
+    """Converts nets, one at a time; a context that ends its processes. Several jobs may share one, in turn.
 
-    def __init__(self) -> None:
+    A conversion may take `memory_bytes`, beside what its converter takes once it is loaded; by default, what the
+    machine has available.
+    """
+
+    def __init__(self, memory_bytes: int | None = None) -> None:
+        self._memory_bytes = memory_bytes
         self._processes: dict[tuple[str, ...], _Process] = {}
 
     def __enter__(self) -> Self:
@@ -62,7 +69,7 @@ class Workshop:
         convolutions cannot, the runtime's own converter decides.
         `calibration`, a tensor [N, ...] for each input, is what INT8 is calibrated on. Raises RequestError for what the
         runtime cannot do or where it is not installed, and ConversionError, with the converter's own words, where it
-        fails, crashes or takes too long.
+        fails, crashes, takes too long or needs too much memory.
         """
         known = of(runtime, precision)
         net = net if net.encodings else net.in_precision(precision)
@@ -81,11 +88,19 @@ class Workshop:
             save_net(net, scratch / "net")
             for k, given in enumerate(calibration or ()):
                 np.save(scratch / calibration_file(k), given.numpy())
-            request = {"runtime": runtime, "precision": precision, "carried": unlisted(net)}
+            memory_bytes = available_bytes() if self._memory_bytes is None else self._memory_bytes
+            request = {
+                "runtime": runtime,
+                "precision": precision,
+                "carried": unlisted(net),
+                "memory_bytes": memory_bytes,
+                "cpu_s": most_cpu_s(timeout_s),
+            }
             (scratch / REQUEST).write_text(json.dumps(request))
             answer = self._answer(python, scratch, timeout_s)
             if "error" in answer:
-                raise ConversionError(f"{known.title}, {precision}: {answer['error']}")
+                why = shortage(memory_bytes, answer["error"]) if is_short(answer["error"]) else answer["error"]
+                raise ConversionError(f"{known.title}, {precision}: {why}")
             files = [folder / Path(made).name for made in answer["files"]]
             for path in files:
                 (scratch / path.name).replace(path)
@@ -115,16 +130,16 @@ class Workshop:
         if (scratch / ANSWER).exists():
             found: dict[str, Any] = json.loads((scratch / ANSWER).read_text())
             return found
-        return {"error": f"the converter {process.fate}: {_last_line(scratch / LOG)}"}
+        return {"error": f"the converter {process.fate}: {_telling_line(scratch / LOG)}"}
 
 
 @contextmanager
-def lent(workshop: Workshop | None) -> Iterator[Workshop]:
+def lent(workshop: Workshop | None, memory_bytes: int | None = None) -> Iterator[Workshop]:
     """Give a workshop that is somebody else's, and goes on; without one, one that ends with the block."""
     if workshop is not None:
         yield workshop
         return
-    with Workshop() as own:
+    with Workshop(memory_bytes) as own:
         yield own
 
 
@@ -184,7 +199,7 @@ class _Process:
         if status is None:
             return self._gone(until, timeout_s)
         self._end_fork()
-        self.fate = f"was killed by {signal.Signals(-status).name}" if status < 0 else "ended early"
+        self.fate = killed_by(status) if status < 0 else "ended early"
         return None
 
     def close(self) -> None:
@@ -215,7 +230,7 @@ class _Process:
             return f"the converter was stopped after {timeout_s:g} s"
         status = self._child.wait()
         if status < 0:
-            return f"the converters' process was killed by {signal.Signals(-status).name}"
+            return f"the converters' process {killed_by(status)}"
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()
         return f"the converters could not be loaded: {lines[-1] if lines else 'no message'}"
@@ -232,6 +247,7 @@ class _Process:
         return int(line)
 
 
-def _last_line(log: Path) -> str:
+def _telling_line(log: Path) -> str:
+    """The line of a log that says that memory was short, or the last one."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1] if lines else "it said nothing"
+    return next(filter(is_short, lines), lines[-1] if lines else "it said nothing")

@@ -158,8 +158,8 @@ def measure(
     """Run artefacts on a target, in one process and in turn; return what they give for `inputs`, if there are any.
 
     `inputs` are a tensor [N, ...] for each input of the net. Raises RequestError where the target lacks the runtime or
-    an artefact does not take such inputs, ProofError where one cannot be loaded or run there or crashes the runtime,
-    and DeviceError where the target cannot be reached or cannot do it.
+    an artefact does not take such inputs, ProofError where one cannot be loaded or run there, in the memory that it may
+    take, or crashes the runtime, and DeviceError where the target cannot be reached or cannot do it.
     """
     for side, artefact in artefacts.items():
         _check_inputs(side, artefact, inputs)
@@ -257,7 +257,7 @@ def _raised(fault: _Fault, where: str) -> Exception:
     match fault.kind:
         case "missing":
             return RequestError(told)
-        case "load" | "run" | "crash":
+        case "load" | "run" | "crash" | "memory":
             return ProofError(told)
         case _:
             return DeviceError(told)

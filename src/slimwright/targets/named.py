@@ -1,6 +1,7 @@
 """Targets by name: what a command line's --target says."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -14,17 +15,17 @@ FORMS = "local, ssh:[user@]host[:port][?python=PATH&folder=PATH], adb or adb:SER
 PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:/?\[\]\s]+)(:(?P<port>\d{1,5}))?", re.ASCII)
 
 
-def target(spec: str, *, ssh_config: Path | None = None) -> Target:
-    """Return the target that `spec` names.
+def target(spec: str, *, ssh_config: Path | None = None, memory_bytes: int | None = None) -> Target:
+    """Return the target that `spec` names, on which a job may take `memory_bytes`; phones limit their own.
 
     Raises RequestError, with the forms that there are, for anything else.
     """
     kind, _, rest = spec.partition(":")
     match kind:
         case "local" if spec == "local":
-            return Local()
+            return Local(memory_bytes)
         case "ssh":
-            return _ssh(spec, rest, ssh_config)
+            return replace(_ssh(spec, rest, ssh_config), memory_bytes=memory_bytes)
         case "adb":
             return Adb(rest or None)
         case _:

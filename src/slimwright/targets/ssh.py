@@ -56,13 +56,17 @@ SAYS = (
 
 @dataclass(frozen=True)
 class Ssh:
-    """A board, by a host that `ssh` knows; `folder` is where the board works, its temporary folder by default."""
+    """A board, by a host that `ssh` knows; `folder` is where the board works, its temporary folder by default.
+
+    A job may take `memory_bytes` there; by default, what the board has available.
+    """
 
     host: str
     port: int | None = None
     python: str = "python3"
     folder: str = ""
     config: Path | None = None  # instead of ~/.ssh/config
+    memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if not HOST.fullmatch(self.host):
@@ -79,7 +83,8 @@ class Ssh:
 
     def answer(self, data: bytes, seconds: float) -> bytes:
         """Do a packed job there. Raises DeviceError."""
-        return self._told(["--pipe", f"{seconds:g}", str(len(data))], data, seconds)
+        memory = [] if self.memory_bytes is None else [str(self.memory_bytes)]
+        return self._told(["--pipe", f"{seconds:g}", str(len(data)), *memory], data, seconds)
 
     def _told(self, arguments: list[str], data: bytes, seconds: float) -> bytes:
         """Have the runner do what `arguments` say, and return what it writes. Raises DeviceError."""

@@ -132,20 +132,22 @@ def applied(
     checkpoint: Path | None = None,
     cost_only: bool = False,
     begun: dict[str, Work] | None = None,
+    memory_bytes: int | None = None,
     tell: Tell = silent,
 ) -> Work:
     """Return the work after every step, as `apply` does: the net, and the data and task that it is judged by.
 
     With `cost_only` weights need not mean anything. `begun` keeps the work after each step, for recipes that begin in
-    the same way; net, data, task, techniques and device must be the same. Sizes that were free in the original stay so
-    where the result gives outputs of the same shapes at others.
+    the same way; net, data, task, techniques and device must be the same. Training takes smaller batches where it may
+    take less memory (`memory_bytes`, by default what the machine has available) than it would. Sizes that were free in
+    the original stay so where the result gives outputs of the same shapes at others.
     """
     usable(device)
     if recipe.original not in (None, original.digest):
         raise RequestError("this recipe starts from another net: its digest is not that of the original given")
     known, begun = by_step(techniques), {} if begun is None else begun
     start, so_far = Draft.of(original), ""
-    work = Work(start, start, data, task, device, checkpoint, tell, cost_only)
+    work = Work(start, start, data, task, device, checkpoint, tell, cost_only, memory_bytes)
     for number, step in enumerate(recipe.steps, 1):
         so_far += step.model_dump_json()
         try:

@@ -62,6 +62,7 @@ class Work:
     checkpoint: Path | None
     tell: Tell
     cost_only: bool = False  # the weights mean nothing: only structure and costs are asked for
+    memory_bytes: int | None = None  # that a step may take; None: what the machine has available
 
     @cached_property
     def task(self) -> Task:

@@ -3,6 +3,7 @@
 from slimwright.train.fit import fit
 from slimwright.train.fit_regions import RegionSchedule, fit_regions
 from slimwright.train.loss import Match, paired
+from slimwright.train.memory_plan import fit_bytes, schedule_within
 from slimwright.train.region import Region, regions_in
 from slimwright.train.schedule import Schedule
 from slimwright.train.scoring import mean_loss, score
@@ -13,9 +14,11 @@ __all__ = [
     "RegionSchedule",
     "Schedule",
     "fit",
+    "fit_bytes",
     "fit_regions",
     "mean_loss",
     "paired",
     "regions_in",
+    "schedule_within",
     "score",
 ]
