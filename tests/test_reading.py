@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from slimwright.kept import (
     as_line,
     from_line,
     keep_json,
+    keeping,
     kept_json,
     kept_tensors,
     read_tensors,
@@ -123,6 +126,18 @@ def test_tensors_that_were_changed_are_not_believed(tmp_path: Path) -> None:
     assert kept_tensors(path, "two") is None
     path.write_bytes(whole[: len(whole) // 2])
     assert kept_tensors(path, "one") is None
+
+
+def test_what_a_killed_job_was_writing_into_a_cache_goes_with_the_next(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f".evidence-1.safetensors.{gone.pid}-abc.part").write_text("half")
+    (tmp_path / f".evidence-1.safetensors.{os.getpid()}-abc.part").write_text("under way")
+    (tmp_path / "evidence-1.safetensors").write_text("whole")
+    with keeping(tmp_path) as cache:
+        assert {path.name for path in cache.iterdir()} == {
+            "evidence-1.safetensors", f".evidence-1.safetensors.{os.getpid()}-abc.part"
+        }  # fmt: skip
 
 
 def test_json_that_was_changed_is_not_believed(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from slimwright.atomic import replacing
+from slimwright.atomic import replacing, swept
 from slimwright.errors import RequestError, SlimwrightError
 from slimwright.reading import stored_tensors, text_of
 
@@ -29,9 +29,13 @@ Notes = Mapping[str, str]
 
 @contextmanager
 def keeping(cache: Path | None) -> Iterator[Path]:
-    """Yield the folder for what is not to be computed again; one that goes with the job where nothing shall be kept."""
+    """Yield the folder for what is not to be computed again; one that goes with the job where nothing shall be kept.
+
+    What killed processes were writing into it is removed.
+    """
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
+        swept(cache)
         yield cache
         return
     with tempfile.TemporaryDirectory(prefix="slimwright-") as folder:
