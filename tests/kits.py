@@ -14,7 +14,8 @@ from manifest_example import example_manifest, example_recipe
 from slimwright.data import Dataset
 from slimwright.graph import Net, save_net
 from slimwright.jobs.kit import Language, facts_of, texts
-from slimwright.measure import HASHED, MANIFEST, NET, RECIPE, Bundle, DataCard, TaskCard, as_json, sha256_of
+from slimwright.measure import HASHED, MANIFEST, NET, RECIPE, Bundle, DataCard, TaskCard, as_json
+from slimwright.reading import sha256_of
 from slimwright.runtimes import Artefact
 from slimwright.tasks import Task
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from slimwright.measure import HASHED, MANIFEST, NET, RECIPE, Decision, Parity, Timing, as_json, sha256_of
+from slimwright.measure import HASHED, MANIFEST, NET, RECIPE, Decision, Parity, Timing, as_json
 from slimwright.measure.bundle import CandidateRecord, Layer, Manifest, Memory, ModelRecord, Summary
 from slimwright.measure.records import DataCard, TaskCard
+from slimwright.reading import sha256_of
 from slimwright.tasks import Classification
 from slimwright.techniques import Fold, Prune, Quantize, Recipe, Tune
 

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from slimwright.atomic import replacing, swept
+from slimwright.atomic import replacing, swept, write_text
 from slimwright.errors import RequestError, SlimwrightError
 from slimwright.reading import stored_tensors, text_of
 
@@ -49,17 +49,16 @@ def kept_at(folder: Path, kind: str, said: str) -> Path:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Notes | None = None) -> None:
     """Write tensors and texts as one safetensors file with a checksum, replaced at once."""
-    held = _apart(tensors)
     told = dict(notes or {})
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_safetensors(path, held, {**told, SUM: _sum_of(held, told)})
+    write_safetensors(path, tensors, {**told, SUM: _sum_of(tensors, told)})
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], notes: Notes | None = None) -> None:
-    """Write tensors that share no memory as a safetensors file, replaced at once."""
+    """Write tensors, which may share memory, as a safetensors file, replaced at once."""
     with replacing(path) as temporary:
         try:
-            safetensors.torch.save_file(dict(tensors), temporary, dict(notes) if notes else None)
+            safetensors.torch.save_file(_apart(tensors), temporary, dict(notes) if notes else None)
         except safetensors.SafetensorError as error:  # which says in its text what the system said
             raise OSError(str(error)) from error
 
@@ -102,8 +101,7 @@ def from_line(line: str | bytes) -> Any:
 def keep_json(path: Path, value: Any) -> None:
     """Write a value as a file with a checksum, replaced at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(as_line(value) + "\n", "utf-8")
+    write_text(path, as_line(value) + "\n")
 
 
 def kept_json(path: Path) -> Any:
@@ -136,5 +134,5 @@ def _sum_of(tensors: Mapping[str, Tensor], notes: Notes) -> str:
     hashed = hashlib.sha256(json.dumps([VERSION, sorted(notes.items())]).encode())
     for name, tensor in sorted(tensors.items()):
         hashed.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        hashed.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()

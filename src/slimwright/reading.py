@@ -4,6 +4,7 @@ A reader looks at what it expects, and raises an error of ours. What else a dama
 overflows, a list nested without end, an archive over several disks) becomes one at the end of its `reading` block.
 """
 
+import hashlib
 import json
 import stat
 from collections.abc import Iterator, Mapping
@@ -84,6 +85,14 @@ def stored_tensors(
     """Return the tensors of a safetensors file, which together are as large as the file, and its metadata."""
     with reading(path, what, wrong), safetensors.safe_open(plain(path, what, wrong), "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a plain file, or "" where there is none."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_text(name: str) -> bool:

@@ -1,6 +1,5 @@
 """What a device answers, and a job that comes down a wire, changed at random: a result, or an error of ours."""
 
-import io
 import json
 import random
 from dataclasses import asdict
@@ -9,51 +8,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from answering_board import SIDE, Board, saved
 from mutating import as_text, numbered, with_changes, with_other_bytes
 from slimwright.errors import DeviceError, ProofError, RequestError
 from slimwright.runner.job import JOB, Job, JobError, Side, read_job
-from slimwright.runner.machine import Described, about
+from slimwright.runner.machine import about
 from slimwright.runner.pack import packed_files
 from slimwright.runtimes import Artefact
 from slimwright.targets import Effort, measure
-from slimwright.targets.described import read_description
 
 CASES = 500
-LATENCY = {"median_ms": 1.0, "p10_ms": 0.5, "p90_ms": 2.0, "runs": 3, "cpu_ms": 1.0}
 KERNEL = {"name": "conv", "kind": "Conv", "ms": 0.5}
-SIDE = {
-    "name": "small", "load_ms": 1.0, "first_run_ms": 1.0, "planned_bytes": None, "latency": LATENCY,
-    "empty_rss_bytes": 10, "peak_rss_bytes": 30, "temperature_c": 40.0, "kernels": [KERNEL],
-}  # fmt: skip
-RESULT = {"sides": [SIDE]}
+RESULT = {"sides": [SIDE | {"kernels": [KERNEL]}]}
 IMAGES = torch.zeros(2, 1, 4, 4)
+SCORES = saved(np.arange(6, dtype=np.float32).reshape(2, 3))
 ARTEFACT = Artefact("onnxruntime", "fp32", (), ((1, 1, 4, 4),), ((1, 3),))
-
-
-class Board:
-    """A device that sends back `data`, whatever it is asked."""
-
-    name = "a board"
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def about(self) -> Described:
-        return read_description(self.data, self.name)
-
-    def answer(self, data: bytes, seconds: float) -> bytes:
-        return self.data
-
-
-def scores() -> bytes:
-    held = io.BytesIO()
-    np.save(held, np.arange(6, dtype=np.float32).reshape(2, 3))
-    return held.getvalue()
 
 
 def answered(chance: random.Random) -> bytes:
     """A result that lies in its numbers, its outputs or its archive."""
-    result, outputs = json.dumps(RESULT).encode(), scores()
+    result, outputs = json.dumps(RESULT).encode(), SCORES
     if chance.random() < 0.6:
         result = as_text(with_changes(RESULT, chance), chance)
     elif chance.random() < 0.5:

@@ -19,9 +19,9 @@ from slimwright.errors import RequestError
 from slimwright.graph import save_net
 from slimwright.importers import capture
 from slimwright.jobs.export import Export, Request, export, wanted
-from slimwright.measure.bundle import sha256_of
 from slimwright.measure.prove import RANDOM_IMAGES, TOLERANCE
 from slimwright.progress import Event
+from slimwright.reading import sha256_of
 from slimwright.runtimes import RUNTIMES
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort

@@ -8,7 +8,7 @@ from slimwright import Budget, load_bundle
 from slimwright.cost import count
 from slimwright.evidence import load_evidence, observe
 from slimwright.graph import load_net
-from slimwright.measure.bundle import sha256_of
+from slimwright.reading import sha256_of
 from slimwright.search.measured_plan import LEAST_IMAGES
 from slimwright.tasks import Classification
 from slimwright.techniques import Factorise, Fold, Prune, Quantize, Solve

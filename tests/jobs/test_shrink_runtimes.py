@@ -15,7 +15,7 @@ from shared_workshop import shared_workshop
 from slimwright import Budget, Bundle, Settings, load_bundle, shrink
 from slimwright.data import ArrayData
 from slimwright.errors import BundleError
-from slimwright.measure.bundle import sha256_of
+from slimwright.reading import sha256_of
 from slimwright.runtimes.known import RUNTIMES, installed
 from slimwright.search import Policy, measured_plan
 from slimwright.tasks import Classification

@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 from manifest_example import example_bundle
 from slimwright.cli import app
 from slimwright.errors import BundleError, RequestError
-from slimwright.measure import SIGNATURE, check_signature, sha256_of, sign
+from slimwright.measure import SIGNATURE, check_signature, sign
+from slimwright.reading import sha256_of
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 

@@ -10,41 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from answering_board import LATENCY, SIDE, Board, saved
 from slimwright.errors import DeviceError, ProofError, RequestError
-from slimwright.runner.machine import Described
 from slimwright.runner.pack import packed_files
 from slimwright.runtimes.artefact import Artefact
 from slimwright.targets import Measurement, measure
-from slimwright.targets.described import read_description
 from slimwright.targets.measuring import Effort
 
 IMAGES = torch.zeros(2, 1, 4, 4)
-LATENCY = {"median_ms": 1.0, "p10_ms": 0.5, "p90_ms": 2.0, "runs": 3, "cpu_ms": 1.0}
-SIDE = {
-    "name": "small",
-    "load_ms": 1.0,
-    "first_run_ms": 1.0,
-    "planned_bytes": None,
-    "latency": LATENCY,
-    "empty_rss_bytes": 10,
-    "peak_rss_bytes": 30,
-    "temperature_c": 40.0,
-}
-
-
-class Board:
-    """A target that sends back `answer`."""
-
-    name = "a board"
-
-    def __init__(self, answer: bytes) -> None:
-        self._answer = answer
-
-    def about(self) -> Described:
-        return read_description(self._answer, self.name)
-
-    def answer(self, data: bytes, seconds: float) -> bytes:
-        return self._answer
 
 
 def measured(answer: bytes) -> Measurement:
@@ -55,12 +28,6 @@ def measured(answer: bytes) -> Measurement:
 def answer(result: Any, scores: bytes | None = None) -> bytes:
     files = {"result.json": json.dumps(result).encode()}
     return packed_files(files if scores is None else files | {"outputs-0-0.npy": scores})
-
-
-def saved(array: np.ndarray[Any, Any], *, pickled: bool = False) -> bytes:
-    held = io.BytesIO()
-    np.save(held, array, allow_pickle=pickled)
-    return held.getvalue()
 
 
 def claimed(shape: tuple[int, ...]) -> bytes:

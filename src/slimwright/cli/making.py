@@ -89,6 +89,7 @@ def export(
     from slimwright.cli.sources import load_data, load_original
     from slimwright.cli.subjects import subjects
     from slimwright.jobs import export as exporting
+    from slimwright.measure import as_json as record_text
     from slimwright.targets import target as named
 
     wanted = exporting.wanted(runtime or ["onnxruntime"], precision or ["fp32"])
@@ -120,7 +121,7 @@ def export(
             tell=tell,
         )
     if as_json:
-        print(json.dumps(result.model_dump(mode="json"), indent=1))
+        print(record_text(result))
     else:
         out_console.print(tables.exported(result, out_console.width))
         out_console.print(f"in {out}", soft_wrap=True)

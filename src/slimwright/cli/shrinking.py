@@ -107,6 +107,7 @@ def shrink(
     from slimwright.cli import tables
     from slimwright.cli.sources import load_data, load_original
     from slimwright.cost import Budget
+    from slimwright.measure import as_json as record_text
     from slimwright.report import missing_page
     from slimwright.targets import target as named
 
@@ -156,14 +157,14 @@ def shrink(
             )
     if budget is None:
         if as_json:
-            print(json.dumps(front.model_dump(mode="json"), indent=1))
+            print(record_text(front))
         else:
             out_console.print(tables.front(front, out), soft_wrap=True)
         return
     if quiet and (why := missing_page()):  # else the job has said so
         err_console.print(why, soft_wrap=True)
     if as_json:
-        print(json.dumps(bundle.summary.model_dump(mode="json"), indent=1))
+        print(record_text(bundle.summary))
     else:
         out_console.print(tables.summary(bundle), soft_wrap=True)
     raise typer.Exit(0 if bundle.summary.within_budget else 1)

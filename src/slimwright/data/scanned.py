@@ -61,15 +61,15 @@ def readable(data: StreamedData, tell: Tell = silent) -> StreamedData:
     A picture goes with what belongs to it, such as its mask. Raises DataError where a part would be empty.
     """
     every = [share.numbers for share in data.shares.values() if share.pictures]
-    total, looked = sum(map(len, every)), _Looked(tell, sum(map(len, every)))
+    looked = _Looked(tell, sum(map(len, every)))
     shares = {part: looked.sound_of(share) for part, share in data.shares.items()}
     for part, share in shares.items():
         if not len(share.numbers):
             raise DataError(f"no picture of the {part} part can be read: {next(iter(looked.faults.values()))}")
-    if total:
+    if looked.total:
         names = list(looked.faults)
         said = Passed({READ: len(names)}, {READ: names[:NAMED]}).said if names else ""
-        tell(Event(STAGE, total, total, said))
+        tell(Event(STAGE, looked.total, looked.total, said))
     return replace(data, shares=shares) if looked.faults else data
 
 

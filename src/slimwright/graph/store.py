@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slimwright.atomic import replacing
+from slimwright.atomic import write_text
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.allowed import DTYPES, check_named
 from slimwright.graph.encoding import ENCODINGS, Encoding
@@ -35,10 +35,8 @@ MOST_NESTED = 4  # lists in an argument; indices of several dimensions take two
 def save_net(net: Net, folder: Path) -> None:
     """Write `net.json` and `net.safetensors` into `folder`, each replaced at once."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in net.tensors.items()}
-    write_safetensors(folder / "net.safetensors", tensors)
-    with replacing(folder / "net.json") as path:
-        path.write_text(json.dumps({"format": FORMAT, "version": VERSION, **structure(net)}, indent=1))
+    write_safetensors(folder / "net.safetensors", net.tensors)
+    write_text(folder / "net.json", json.dumps({"format": FORMAT, "version": VERSION, **structure(net)}, indent=1))
 
 
 def load_net(folder: Path, *, carried: Container[str] = ()) -> Net:

@@ -39,9 +39,9 @@ from slimwright.measure import (
     original_of,
     prove,
     random_exam,
-    sha256_of,
 )
 from slimwright.progress import Event, Tell, told
+from slimwright.reading import sha256_of
 from slimwright.runner.machine import Described, loaded_by
 from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Workshop, lent
 from slimwright.runtimes.known import installed, pairs

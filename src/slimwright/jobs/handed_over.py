@@ -38,10 +38,10 @@ from slimwright.measure import (
     misses,
     outputs_of,
     prove,
-    sha256_of,
     write_sbom,
 )
 from slimwright.progress import Event
+from slimwright.reading import sha256_of
 from slimwright.tasks import Metric, known_outputs
 
 

@@ -21,7 +21,6 @@ from slimwright.measure.bundle import (
     as_json,
     load_bundle,
     misses,
-    sha256_of,
 )
 from slimwright.measure.forms import (
     BoxesAndScoresForm,
@@ -145,7 +144,6 @@ __all__ = [
     "prove",
     "random_exam",
     "said_of",
-    "sha256_of",
     "sign",
     "times",
     "write_sbom",

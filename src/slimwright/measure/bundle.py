@@ -11,7 +11,6 @@ The manifest is read back as untrusted input: its fields are validated, its file
 hashes must agree before anything is loaded.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from slimwright.errors import BundleError
 from slimwright.measure.notebook import html_of
 from slimwright.measure.record import Amount, Count, Number, Record, Time
 from slimwright.measure.records import DataCard, Decision, DropInterval, Parity, TaskCard, Timing
-from slimwright.reading import data_of, reading
+from slimwright.reading import data_of, reading, sha256_of
 from slimwright.runtimes import Artefact, Precision
 from slimwright.tasks import Metric
 from slimwright.techniques import TECHNIQUES, Recipe, Technique, recipe_type
@@ -222,14 +221,6 @@ def _check_version(path: Path, text: bytes) -> None:
     version = found.get("version") if isinstance(found, dict) else None
     if isinstance(version, int) and version != VERSION:
         raise BundleError(f"{path} was made by another version of slimwright (format {version}); run shrink again")
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a plain file, or "" where there is none."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def as_json(record: BaseModel) -> str:

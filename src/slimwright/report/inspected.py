@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimwright.atomic import check_replaceable, replacing
-from slimwright.errors import RequestError
+from slimwright.atomic import check_replaceable, unwritable, write_text
 from slimwright.measure import Inspection
 from slimwright.report import figures
 from slimwright.report.write import check_drawing
@@ -26,10 +25,9 @@ def write_inspection(path: Path, found: Sequence[Inspection], depth: int | None 
     try:
         check_page(path, force=force)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(inspection_page(found, depth), encoding="utf-8", newline="\n")
     except OSError as error:
-        raise RequestError(f"cannot write to {path}: {error.strerror}") from error
+        raise unwritable(path, error) from error
+    write_text(path, inspection_page(found, depth))
 
 
 def inspection_page(found: Sequence[Inspection], depth: int | None = None) -> str:

@@ -42,13 +42,14 @@ def main() -> None:
     rehearsed = False
     for line in sys.stdin:
         folder = Path(line.rstrip("\n"))
-        runtime = json.loads((folder / REQUEST).read_text())["runtime"]
+        request = json.loads((folder / REQUEST).read_text())
+        runtime = request["runtime"]
         if not RUNTIMES[runtime].apart:  # those start threads as they are imported, and cannot be forked after
             importlib.import_module(f"slimwright.runtimes.{runtime}")
         if "onnx" in RUNTIMES[runtime].needs and not rehearsed:
             _rehearse()
             rehearsed = True
-        _serve(folder, out)
+        _serve(folder, request, out)
 
 
 def _rehearse() -> None:
@@ -60,7 +61,7 @@ def _rehearse() -> None:
         write_onnx(net, Path(folder) / "model.onnx")
 
 
-def _serve(folder: Path, out: BinaryIO) -> None:
+def _serve(folder: Path, request: Mapping[str, Any], out: BinaryIO) -> None:
     """Convert in a fork, and tell how it ended."""
     pid = os.fork()
     if pid == 0:
@@ -69,7 +70,6 @@ def _serve(folder: Path, out: BinaryIO) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.chdir(folder)
-        request = json.loads((folder / REQUEST).read_text())
         limit(request["memory_bytes"], request["cpu_s"])
         _convert(folder, request)
         sys.stderr.flush()

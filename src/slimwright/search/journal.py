@@ -17,6 +17,7 @@ from typing import Any
 
 from slimwright.atomic import stamped, swept
 from slimwright.kept import as_line, from_line, keep_json, kept_json
+from slimwright.reading import sha256_of
 
 JOURNAL, SEAL = "journal.jsonl", "checksums.json"
 Result = Mapping[str, Any]  # JSON-ready
@@ -108,12 +109,8 @@ def _whole(folder: Path) -> bool:
 
 def _sums(folder: Path) -> dict[str, str]:
     """The hash of every file in a folder but the seal."""
-    sums = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != SEAL:
-            with path.open("rb") as file:
-                sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return sums
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL]
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
 def _read(line: bytes) -> tuple[str, Result] | None:

@@ -128,11 +128,11 @@ def write_in_one_file(path: Path, to: Path) -> None:
     """
     model = parsed(path)
     with reading(path, WHAT, ModelError):
+        file = _file_of(path, model)
         for tensor in (each for each in model.graph.initializer if each.data_location == EXTERNAL):
             tensor.raw_data = external_bytes(tensor, f"initializer '{tensor.name}' of {path}", path.parent)
             del tensor.external_data[:]
             tensor.ClearField("data_location")
-    file = read_file(path)
     made = {*file.constants, *(name for node in file.nodes for name in node.outputs)}
     for field, kept in (
         (model.graph.input, [entry for entry in model.graph.input if entry.name not in file.idle_inputs]),
