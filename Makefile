@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # would come last, and they are the longest: whole jobs.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test fuzz check bench bench-structured bench-coverage setup setup-runtimes setup-arm64 setup-bench clean
+.PHONY: demo test fuzz check bench bench-structured bench-coverage setup setup-runtimes setup-arm64 setup-bench lock clean
 
 demo: setup
 	$(BIN)/slimwright shrink resnet8-wide --data digits --latency 0.33x --max-drop 1.0 --runtime onnxruntime --out out/demo
@@ -41,16 +41,33 @@ setup-runtimes: .venv/installed-runtimes
 
 setup-bench: .venv/installed-bench
 
-.venv/installed: pyproject.toml constraints.txt
+# What is installed stands in locks/ by version and hash. The locks hold for the platform below; others take the newest
+# that pyproject.toml and constraints.txt allow. Where pip's own index has no CPU build of torch, PyTorch's has.
+LOCKED_FOR := Linux x86_64 3.11
+TORCH_FROM ?= --extra-index-url=https://download.pytorch.org/whl/cpu
+HERE := $(shell uname -sm) $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+CORE := onnxruntime,report,data,signing,dev
+RUNTIMES := runtimes,report,data,signing,dev
+BENCH := $(RUNTIMES),bench
+pip = $(1)/python -m pip install --quiet --disable-pip-version-check
+# of the environment $(1): the lock $(2), or else by the constraints $(3) the extras $(4)
+ifeq ($(HERE),$(LOCKED_FOR))
+install = lock="$(pip) --no-deps --require-hashes -r locks/$(2).txt"; \
+	{ $$lock || $$lock $(TORCH_FROM); } && $(pip) --no-deps --no-build-isolation -e .
+else
+install = $(pip) $(3) -e ".[$(4)]"
+endif
+
+.venv/installed: pyproject.toml constraints.txt locks/core.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[onnxruntime,report,data,signing,dev]"
+	$(call install,$(BIN),core,-c constraints.txt,$(CORE))
 	touch $@
 
 # LiteRT's converter asks for other versions than the rest does: it has an environment of its own, without constraints.
-.venv/installed-runtimes: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[runtimes,report,data,signing,dev]"
+.venv/installed-runtimes: .venv/installed locks/runtimes.txt locks/litert-converter.txt
+	$(call install,$(BIN),runtimes,-c constraints.txt,$(RUNTIMES))
 	$(PYTHON) -m venv .venv/converters/litert
-	.venv/converters/litert/bin/python -m pip install --quiet --disable-pip-version-check -e ".[litert-converter]"
+	$(call install,.venv/converters/litert/bin,litert-converter,,litert-converter)
 	touch $@
 
 # An arm64 Python with the runtimes' arm64 wheels, to run in user-mode emulation (Debian packages mmdebstrap and
@@ -69,10 +86,28 @@ out/arm64/installed: .venv/installed
 	touch $@
 
 # torchvision asks for a newer torch, and timm for torchvision; the networks of the survey run on this one.
-.venv/installed-bench: .venv/installed-runtimes
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[runtimes,report,data,signing,dev,bench]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps timm torchvision
+NO_DEPS := timm torchvision
+.venv/installed-bench: .venv/installed-runtimes locks/bench.txt
+	$(call install,$(BIN),bench,-c constraints.txt,$(BENCH))
+ifneq ($(HERE),$(LOCKED_FOR))
+	$(call pip,$(BIN)) -c constraints.txt --no-deps $(NO_DEPS)
+endif
 	touch $@
+
+# New versions into locks/, which every later set-up then installs.
+LOCK = out/lock/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --no-header --python-version 3.11 \
+	--python-platform x86_64-manylinux_2_28 --index-strategy unsafe-best-match $(TORCH_FROM)
+comma := ,
+extras = $(foreach one,$(subst $(comma), ,$(1)),--extra $(one))
+lock:
+	$(PYTHON) -m venv out/lock
+	out/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOCK) pyproject.toml $(call extras,$(BENCH)) -c constraints.txt -o locks/bench.txt
+	$(LOCK) pyproject.toml $(call extras,$(RUNTIMES)) -c constraints.txt -c locks/bench.txt -o locks/runtimes.txt
+	$(LOCK) pyproject.toml $(call extras,$(CORE)) -c constraints.txt -c locks/bench.txt -o locks/core.txt
+	printf '%s\n' $(NO_DEPS) | $(LOCK) - --no-deps -c constraints.txt >> locks/bench.txt
+	grep '^torch==' locks/core.txt | cut -d' ' -f1 | $(LOCK) pyproject.toml --extra litert-converter -c - \
+		-o locks/litert-converter.txt
 
 clean:
 	rm -rf .venv out
