@@ -106,8 +106,8 @@ lock:
 	$(LOCK) pyproject.toml $(call extras,$(RUNTIMES)) -c constraints.txt -c locks/bench.txt -o locks/runtimes.txt
 	$(LOCK) pyproject.toml $(call extras,$(CORE)) -c constraints.txt -c locks/bench.txt -o locks/core.txt
 	printf '%s\n' $(NO_DEPS) | $(LOCK) - --no-deps -c constraints.txt >> locks/bench.txt
-	grep '^torch==' locks/core.txt | cut -d' ' -f1 | $(LOCK) pyproject.toml --extra litert-converter -c - \
-		-o locks/litert-converter.txt
+	grep -E '^(torch=|backports)' constraints.txt | \
+		$(LOCK) pyproject.toml --extra litert-converter -c - -o locks/litert-converter.txt
 
 clean:
 	rm -rf .venv out

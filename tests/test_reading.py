@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -64,6 +65,15 @@ def test_pipes_devices_and_folders_are_not_opened(tmp_path: Path) -> None:
         data_of(tmp_path, "a picture", DataError)
     with pytest.raises(DataError, match="does not exist; it should be a picture"):
         text_of(tmp_path / "none", "a picture", DataError)
+
+
+def test_a_whole_number_that_no_float_holds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.json"
+    path.write_text(f'{{"box": [{10**300 - 1}]}}')
+    assert json_of(path, "boxes")["box"][0] < math.inf
+    path.write_text(f'{{"box": [-{10**400}]}}')
+    with pytest.raises(DataError, match=r"boxes\.json is not boxes.*: it names a whole number of 402 digits"):
+        json_of(path, "boxes", DataError)
 
 
 def test_no_more_is_read_than_allowed(tmp_path: Path) -> None:

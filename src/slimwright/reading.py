@@ -19,6 +19,7 @@ from torch import Tensor
 from slimwright.errors import RequestError, SlimwrightError
 
 TEXT_BYTES = 16 * 2**20  # of a description, a list of names, a record
+MOST_DIGITS = 300  # of a whole number, which a float then holds
 SAID = 300  # characters of what another library says
 
 
@@ -76,7 +77,12 @@ def text_of(path: Path, what: str, wrong: type[SlimwrightError] = RequestError, 
 def json_of(path: Path, what: str, wrong: type[SlimwrightError] = RequestError, most: int = TEXT_BYTES) -> Any:
     """Return what a JSON file says."""
     with reading(path, what, wrong):
-        return json.loads(data_of(path, what, wrong, most))
+        return parsed(data_of(path, what, wrong, most))
+
+
+def parsed(text: str | bytes) -> Any:
+    """Return what a JSON text says. Raises ValueError where it is none, or names a whole number that no float holds."""
+    return json.loads(text, parse_int=_whole)
 
 
 def stored_tensors(
@@ -105,6 +111,12 @@ def fault(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where or 'content'}: {first['msg']}"
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"it names a whole number of {len(digits)} digits")
+    return int(digits)
 
 
 def _said(error: Exception) -> str:

@@ -6,7 +6,6 @@ The names are the fields of `Described`, and what is not named keeps its default
 timm's config.json, Hugging Face's preprocessor_config.json and the manifest of a bundle are read as well.
 """
 
-import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from slimwright.data.preprocessing import Channels, Fit, Preprocessing
 from slimwright.data.published import HUGGING_FACE, TIMM, HuggingFace, Timm
 from slimwright.errors import DataError
-from slimwright.reading import reading, text_of
+from slimwright.reading import parsed, reading, text_of
 
 T = TypeVar("T", bound=BaseModel)
 SUFFIXES = (".json", ".toml")
@@ -159,7 +158,7 @@ def _read(path: Path) -> dict[str, Any]:
     kind = "TOML" if path.suffix == ".toml" else "JSON"
     with reading(path, f"{kind} with a preprocessing", DataError):
         text = text_of(path, f"{kind} with a preprocessing", DataError)
-        found = tomllib.loads(text) if kind == "TOML" else json.loads(text)
+        found = tomllib.loads(text) if kind == "TOML" else parsed(text)
     if not isinstance(found, dict):
         raise DataError(f"{path} holds a {type(found).__name__}; a preprocessing is an object with names and values")
     return found

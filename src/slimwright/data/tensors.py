@@ -9,7 +9,6 @@ targets; a JSON list of the names in the metadata, under "inputs" or "targets", 
 the metadata, too, as a JSON list under "labels".
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from slimwright.data.batch import Inputs, Targets, tensors_of
 from slimwright.data.dataset import ArrayData, split
 from slimwright.errors import DataError
-from slimwright.reading import is_text, stored_tensors
+from slimwright.reading import is_text, parsed, stored_tensors
 
 Tensors = Mapping[str, Tensor]
 MOST_CLASSES = 100_000
@@ -130,7 +129,7 @@ def _numbered(targets: Targets) -> tuple[str, ...]:
 
 def _names(path: Path, what: str, text: str) -> tuple[str, ...]:
     try:
-        found = json.loads(text)
+        found = parsed(text)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list):

@@ -6,7 +6,6 @@ checked against the bytes that are there.
 Source: the archive that `torch.export.save` of torch 2.13 writes (schema version 8).
 """
 
-import json
 import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from slimwright.graph.ops import INTEGER, op_of
 from slimwright.importers.archives import opened
 from slimwright.importers.build import net_of_program
 from slimwright.importers.program import UNKNOWN, Call, Input, Program, bound, functional, leaf_names
+from slimwright.reading import parsed
 
 DTYPES = {
     1: torch.uint8,
@@ -81,7 +81,7 @@ def _only(path: Path, names: list[str], what: str) -> str:
 def _json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
     if archive.getinfo(name).file_size > MOST_JSON_BYTES:
         raise ModelError(f"{name} is larger than {MOST_JSON_BYTES} bytes; this is no graph")
-    found = json.loads(archive.read(name))
+    found = parsed(archive.read(name))
     if not isinstance(found, dict):
         raise ValueError(f"{name} is not a JSON object")
     return found
@@ -168,9 +168,9 @@ def _output(entry: Mapping[str, Any]) -> str:
 
 def _output_names(module: Mapping[str, Any], count: int) -> Sequence[str]:
     """What a dict calls each of the outputs in it, from the description of the tree that the model returns."""
-    tree = json.loads(module["module_call_graph"][0]["signature"]["out_spec"])[1]
+    tree = parsed(module["module_call_graph"][0]["signature"]["out_spec"])[1]
     if str(tree["type"]).endswith((".dict", ".OrderedDict")):
-        names = leaf_names(json.loads(tree["context"]), [_leaves(child) for child in tree["children_spec"]])
+        names = leaf_names(parsed(tree["context"]), [_leaves(child) for child in tree["children_spec"]])
         return names if len(names) == count else [""] * count
     return [""] * count
 

@@ -99,11 +99,11 @@ def check_setup(
 ) -> None:
     """Raise DataError where the original does not do its task on the validation part of `data`, saying what would help.
 
-    With `expect` its metric must be as good; without, it must not be as good as chance, nor much better in another
-    set-up. Nothing is judged without labels or `expect`.
+    With `expect` its metric must be as good, where 0 takes everything, errors too; without, it must not be as good as
+    chance, nor much better in another set-up. Nothing is judged without labels or `expect`.
     """
     wanted = None if expect is None else expectation(expect, task.metric)
-    if wanted is None and not isinstance(task, Judging):
+    if wanted == 0 or (wanted is None and not isinstance(task, Judging)):
         return
     batch = whole(task.data(data, original.forward), "validation")
     if wanted is not None:
