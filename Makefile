@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # would come last, and they are the longest: whole jobs.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test fuzz check bench bench-structured bench-coverage setup setup-runtimes setup-arm64 setup-bench lock clean
+.PHONY: demo test fuzz check bench bench-structured bench-coverage setup setup-runtimes setup-arm64 setup-bench lock release licences clean
 
 demo: setup
 	$(BIN)/slimwright shrink resnet8-wide --data digits --latency 0.33x --max-drop 1.0 --runtime onnxruntime --out out/demo
@@ -97,17 +97,40 @@ endif
 # New versions into locks/, which every later set-up then installs.
 LOCK = out/lock/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --no-header --python-version 3.11 \
 	--python-platform x86_64-manylinux_2_28 --index-strategy unsafe-best-match $(TORCH_FROM)
+TOOLS := build cyclonedx-bom pip-licenses uv
 comma := ,
 extras = $(foreach one,$(subst $(comma), ,$(1)),--extra $(one))
 lock:
 	$(PYTHON) -m venv out/lock
-	out/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(call pip,out/lock/bin) uv
+	printf '%s\n' $(TOOLS) | $(LOCK) - -o locks/tools.txt
 	$(LOCK) pyproject.toml $(call extras,$(BENCH)) -c constraints.txt -o locks/bench.txt
 	$(LOCK) pyproject.toml $(call extras,$(RUNTIMES)) -c constraints.txt -c locks/bench.txt -o locks/runtimes.txt
 	$(LOCK) pyproject.toml $(call extras,$(CORE)) -c constraints.txt -c locks/bench.txt -o locks/core.txt
 	printf '%s\n' $(NO_DEPS) | $(LOCK) - --no-deps -c constraints.txt >> locks/bench.txt
 	grep -E '^(torch=|backports)' constraints.txt | \
 		$(LOCK) pyproject.toml --extra litert-converter -c - -o locks/litert-converter.txt
+
+# What a release is: the packages, and the bill of the materials that it was tested with.
+release: setup-runtimes out/tools/installed
+	rm -rf out/release
+	out/tools/bin/python -m build --outdir out/release
+	out/tools/bin/cyclonedx-py environment .venv/bin/python --pyproject pyproject.toml --sv 1.6 --output-reproducible \
+		-o out/release/slimwright.cdx.json
+
+LICENCES := import json, sys; rows = {(p["Name"], p["License"].split("\n")[0]) for l in sys.stdin for p in json.loads(l)}; \
+	print("\n".join("| %s | %s |" % row for row in sorted(rows, key=lambda row: row[0].lower())))
+licences: setup-bench out/tools/installed
+	{ printf '# Licences\n\nOf what `locks/` has installed, as the packages say it. `make licences` writes this page.\n\n'; \
+		printf '| package | licence |\n|---|---|\n'; \
+		for place in $(BIN) .venv/converters/litert/bin; do out/tools/bin/pip-licenses --python=$$place/python --from=mixed \
+			--with-system --ignore-packages slimwright --format=json | tr -d '\n'; echo; done | \
+			$(PYTHON) -c '$(LICENCES)'; } > docs/licences.md
+
+out/tools/installed: locks/tools.txt
+	$(PYTHON) -m venv out/tools
+	$(call pip,out/tools/bin) --no-deps --require-hashes -r locks/tools.txt
+	touch $@
 
 clean:
 	rm -rf .venv out
