@@ -9,7 +9,7 @@ from torch import Tensor
 
 from slimwright.data import Targets
 from slimwright.measure import drop_interval, least_drop
-from slimwright.tasks import Classification, Detection, Embedding, Imitation, Metric, MultiLabel, Outputs
+from slimwright.tasks import Classification, Detection, Embedding, Imitation, Metric, MultiLabel, Outputs, Scored
 from slimwright.tasks.detection import EndToEnd
 from slimwright.units import within
 
@@ -133,3 +133,22 @@ def test_a_metric_that_has_no_score_for_one_image_is_resampled() -> None:
     shown = torch.eye(24, 2, dtype=torch.int64)  # the last 22 images show nothing
     found = drop_interval(MultiLabel(("a", "b")), (torch.randn(24, 2),), (torch.randn(24, 2),), shown)
     assert found.method == "bootstrap" and math.isfinite(found.low) and math.isfinite(found.high)
+
+
+def test_a_metric_of_the_users_own_that_fails_on_one_image_is_resampled() -> None:
+    """The area under a curve, of which scikit-learn makes an error where all images are of one class."""
+    from sklearn.metrics import roc_auc_score
+
+    right = torch.arange(40) % 2
+    before = right + 0.7 * torch.randn(40, generator=torch.Generator().manual_seed(0))
+
+    def area(outputs: Outputs, targets: Targets) -> float:
+        seen = torch.as_tensor(targets).reshape(-1)
+        if len(seen.unique()) < 2:
+            raise ValueError("only one class is there")
+        return 100 * float(roc_auc_score(seen, outputs[0].reshape(-1)))
+
+    task = Scored(Imitation((1.0,)), area, Metric("area"), "area", None)
+    both = right[:, None], before[:, None]  # the data's own targets, then what the original gave
+    found = drop_interval(task, (before[:, None],), (before[:, None] + torch.randn(40, 1),), both)
+    assert found.method == "bootstrap" and found.low < found.drop < found.high

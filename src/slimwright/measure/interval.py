@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from slimwright.data import Targets, count_of, taken, tensors_of
-from slimwright.errors import DataError
+from slimwright.errors import DataError, RequestError
 from slimwright.measure.records import DropInterval
 from slimwright.tasks import Metric, Outputs, Task
 
@@ -98,10 +98,14 @@ def _scores(task: Task, outputs: Outputs, targets: Targets) -> Tensor:
 
 
 def _score(task: Task, outputs: Outputs, targets: Targets) -> float:
-    """The score of some images; not a number where they show nothing to be found, or are too few for the metric."""
+    """The score of some images; not a number where they show nothing to be found, or are too few for the metric.
+
+    All of them have a score, so a metric of the user's own that fails here (with images of one class, as the area under
+    a curve does) does so for the same reason.
+    """
     try:
         return task.score(outputs, targets)
-    except DataError:
+    except (DataError, RequestError):
         return math.nan
 
 
