@@ -9,6 +9,7 @@ from slimwright.techniques.quantize import Quantize, encoded
 from slimwright.techniques.recipe import TECHNIQUES, Recipe, applied, apply, load_recipe, recipe_type, sentences
 from slimwright.techniques.regions import Regions
 from slimwright.techniques.remove import Remove
+from slimwright.techniques.round import Round, importances, rounded_net
 from slimwright.techniques.solve import Solve
 from slimwright.techniques.subset import Subset
 from slimwright.techniques.technique import Step, Technique, Work
@@ -28,6 +29,7 @@ __all__ = [
     "Recipe",
     "Regions",
     "Remove",
+    "Round",
     "Solve",
     "Step",
     "Subset",
@@ -38,8 +40,10 @@ __all__ = [
     "apply",
     "encoded",
     "fold_batch_norm",
+    "importances",
     "in_turns",
     "load_recipe",
     "recipe_type",
+    "rounded_net",
     "sentences",
 ]

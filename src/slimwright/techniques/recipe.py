@@ -28,6 +28,7 @@ from slimwright.techniques.prune import PRUNE
 from slimwright.techniques.quantize import QUANTIZE
 from slimwright.techniques.regions import REGIONS
 from slimwright.techniques.remove import REMOVE
+from slimwright.techniques.round import ROUND
 from slimwright.techniques.solve import SOLVE
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.subset import SUBSET
@@ -46,6 +47,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     REGIONS,
     TUNE,
     FOLD,
+    ROUND,
     QUANTIZE,
 )
 

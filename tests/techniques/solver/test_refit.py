@@ -150,7 +150,7 @@ def called_twice() -> Net:
 def test_values_that_no_layer_waits_for_are_let_go() -> None:
     net = called_twice()
     draft = Draft.of(net).cut({couple(net).groups[0].name: np.arange(4)})
-    solver = Solver(draft, [pictures(64)], "cpu", silent)
+    solver = Solver(draft, [pictures(64)], "cpu", silent, {})
     with torch.no_grad():
         assert not solver.solved().unsolved
     assert [[key.name for key in chunk] for chunk in solver.values.held] == [[net.input.name]]

@@ -1,6 +1,7 @@
 """Where a draft departs from its reference: the nodes that differ, and all that read them."""
 
 from collections import Counter
+from collections.abc import Set
 
 import torch
 
@@ -8,13 +9,15 @@ from slimwright.graph.net import Net, Node
 from slimwright.techniques.solver.draft import Draft
 
 
-def drifted(draft: Draft) -> set[str]:
+def drifted(draft: Draft, also: Set[str] = frozenset()) -> set[str]:
     """Return the values of the draft that are not the reference's of that name, or will not be once it is solved.
+
+    So are those of the nodes `also`, whatever they are.
 
     All calls of a layer are solved together, so none of them stays where one does not.
     """
     net = draft.net
-    found = {node.name for node in net.nodes if node.op != "input" and _differs(draft, node)}
+    found = {node.name for node in net.nodes if node.op != "input" and (node.name in also or _differs(draft, node))}
     while True:
         for node in net.nodes:
             if not found.isdisjoint(node.reads):

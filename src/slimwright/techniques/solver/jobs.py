@@ -40,8 +40,11 @@ class Job:
         return stated is not None and stated.name == norm.name and norm.source == self.node.name
 
 
-def jobs_of(draft: Draft, drifted: Set[str]) -> tuple[list[Job], dict[str, str]]:
-    """Return what is to be done, in order, and of layers that cannot be solved, why."""
+def jobs_of(draft: Draft, drifted: Set[str], also: Set[str] = frozenset()) -> tuple[list[Job], dict[str, str]]:
+    """Return what is to be done, in order, and of layers that cannot be solved, why.
+
+    Layers `also` are to be solved even where nothing that they read or own is another.
+    """
     net, tied = draft.net, shared(draft.net)
     jobs: list[Job] = []
     unsolved: dict[str, str] = {}
@@ -51,7 +54,7 @@ def jobs_of(draft: Draft, drifted: Set[str]) -> tuple[list[Job], dict[str, str]]
         if can_be_stated(node, tied) and not any(job.states(node) for job in jobs):
             jobs.append(Job(node))
         calls = [net[name] for name in net.layers.get(node.name, ())]
-        if any(call.source in drifted or not is_part(draft, call) for call in calls):
+        if any(call.name in also or call.source in drifted or not is_part(draft, call) for call in calls):
             found = _job(draft, node, calls, tied)
             if isinstance(found, Job):
                 jobs.append(found)

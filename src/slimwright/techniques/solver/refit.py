@@ -10,6 +10,8 @@ where x' is what the draft feeds in, y what the reference gave there (`layer_tar
 
 - Where activations cut off what is wished, y is relaxed in a few rounds: what is made will do where it is cut off too.
 - A layer that is called several times is solved at all its calls at once (`jobs.py`).
+- Where weights shall be whole multiples of a step, those of a layer are rounded once they are solved (`rounding.py`);
+  the layers behind correct what that did.
 - Where a layer stands for nothing and feeds a pointwise one alone, the two are solved as one of that rank: least
   squares for their product, cut down to the leading directions of what it gives (reduced-rank regression, Izenman
   1975).
@@ -39,12 +41,22 @@ from slimwright.techniques.solver.jobs import Call, Job, can_be_stated, jobs_of,
 from slimwright.techniques.solver.layer_targets import Wish, Wishes
 from slimwright.techniques.solver.positions import Positions, look, of_layer, of_norm, values_at
 from slimwright.techniques.solver.ridge import LayerRidge
+from slimwright.techniques.solver.rounding import rounded, rounded_bias
 
 RELU_ROUNDS = 3  # our measurement of 2026-11-21: 1 to 5 points at 90 % of the channels removed, more rounds add little
 
 
-def refit(draft: Draft, inputs: Inputs, *, device: str = "cpu", tell: Tell = silent) -> Draft:
+def refit(
+    draft: Draft,
+    inputs: Inputs,
+    *,
+    rounding: "Mapping[str, Price] | None" = None,
+    device: str = "cpu",
+    tell: Tell = silent,
+) -> Draft:
     """Return the draft with its weights solved on calibration inputs, each [N, ...]; the same one if nothing differs.
+
+    Layers of `rounding` get weights and biases that are whole multiples of a step, by what a bit costs there.
 
     Time and memory grow with N, so that candidates can be ranked on a few images. `device` computes; it must know
     float64. Raises DataError where there are no images, or not one tensor for each input of the net, and RequestError
@@ -57,7 +69,15 @@ def refit(draft: Draft, inputs: Inputs, *, device: str = "cpu", tell: Tell = sil
     if not len(tensors[0]):
         raise DataError("there are no calibration images to solve the weights on")
     with placed(usable(device)), torch.no_grad():
-        return Solver(draft, [tensor.to(device) for tensor in tensors], device, tell).solved()
+        return Solver(draft, [tensor.to(device) for tensor in tensors], device, tell, rounding or {}).solved()
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a bit of a layer costs, in nats, and the importance [O] of its outputs: nats for each squared error."""
+
+    bit: float
+    importance: Tensor
 
 
 @dataclass(frozen=True)
@@ -88,10 +108,12 @@ class Look:
 class Solver:
     """A draft whose weights are solved, front to back."""
 
-    def __init__(self, draft: Draft, inputs: Sequence[Tensor], device: str, tell: Tell) -> None:
-        self.draft, self.tell = draft, tell
+    def __init__(
+        self, draft: Draft, inputs: Sequence[Tensor], device: str, tell: Tell, rounding: Mapping[str, Price]
+    ) -> None:
+        self.draft, self.tell, self.rounding = draft, tell, rounding
         self.net = draft.net.on(device)  # its weights change on the way
-        self.drifted, self.shared = drifted(draft), shared(draft.net)
+        self.drifted, self.shared = drifted(draft, rounding.keys()), shared(draft.net)
         self.values = Activations(draft.reference.on(device), self.net, self.drifted, inputs)
         self.tensors: dict[str, Tensor] = {}  # solved so far
         self.unsolved: dict[str, str] = {}
@@ -100,7 +122,7 @@ class Solver:
         """Return the draft with every weight that can be solved; the same one where nothing drifted."""
         if not self.drifted:
             return self.draft
-        jobs, self.unsolved = jobs_of(self.draft, self.drifted)
+        jobs, self.unsolved = jobs_of(self.draft, self.drifted, self.rounding.keys())
         looks = [self._looks(job) for job in jobs]
         for number, job in enumerate(jobs):
             later = [look for some in looks[number + 1 :] for look in some]
@@ -170,8 +192,12 @@ class Solver:
                 "only its bias was solved"
             )
         weight = torch.where(wish.alive, weight, start)
+        if price := self.rounding.get(node.name):
+            weight = rounded(weight, ridge.curvature, price.importance, price.bit).weight
         bias = mean - ridge.level(weight)
         bias = torch.where(wish.alive[:, 0], bias, torch.zeros_like(bias) if bias_before is None else bias_before)
+        if price:
+            bias = rounded_bias(bias, price.importance, price.bit)
         self._keep(node.tensors["weight"], weight.reshape(before.shape))
         given, own_bias = ridge.level(weight), bias_before is not None or norm is None or norm.name in self.shared
         if own_bias:

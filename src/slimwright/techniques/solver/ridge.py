@@ -70,6 +70,11 @@ class LayerRidge:
         grouped = self._grouped(weight.double())
         return ((grouped @ self._covariance) * grouped).sum(2).flatten().float()
 
+    @property
+    def curvature(self) -> Tensor:
+        """The covariance of what the layer reads and its ridge [G, D, D], in float64: positive definite."""
+        return self._factor @ self._factor.mT
+
     def change(self, rest: Tensor) -> Tensor:
         """Return what to add to the weights [O, D] for outputs that are nearer by `rest` [O, P].
 

@@ -1,0 +1,154 @@
+"""Round a layer's weights to whole multiples of a step, so that output error and coded bits together are least.
+
+    min_K  sum_o  (w_o - s k_o) H (w_o - s k_o)' + price_o bits(k_o)
+
+H is the covariance of what the layer reads, so the first term is the mean squared error of an output. In a first pass
+each column's error is handed on to the columns behind it, as its regression on them says (the optimal brain surgeon, in
+the order of Frantar et al. 2023, arXiv 2210.17323). Each weight takes the integer for which the error that it makes for
+good and the price of its bits are least together (after arXiv 2505.18758). Further passes look at each column again
+while all others stand (coordinate descent). Bits are those of a coder that knows how often a row and a column are zero;
+its table is counted anew between passes.
+
+A high price asks for a coarse step: s^2 = 6 price / (ln 2 * curvature) balances the error of rounding, which is the
+curvature times s^2 / 12, with the bit that a weight saves each time that the step doubles.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FIRST_PASSES, PASSES = 2, 3
+BLOCK = 64  # columns whose errors are handed on together
+PRIOR = 4.0  # weights, by which what is counted in a row or a column is pulled to the whole layer's
+MOST_LEVEL = 2**15 - 1
+FIRST_BITS = 3.0  # that a number other than zero is taken to need before any are counted, and two for each doubling
+RARE = 0.5  # counts of a magnitude that was not seen
+LEAST_IMPORTANCE = 1e-4  # of the mean, below which an output counts as much
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """The integers [O, D] of a layer and their step."""
+
+    integers: Tensor
+    step: float
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights [O, D]: each integer times the step, in float32."""
+        return self.integers.float() * torch.tensor(self.step, dtype=torch.float32)
+
+
+def rounded(weight: Tensor, covariance: Tensor, importance: Tensor, price: float) -> Rounding:
+    """Return the weights [O, D] rounded, by the covariance [G, D, D] of what the G groups read.
+
+    `price` is what a bit costs, in nats; `importance` [O] are nats for each squared error of an output. The covariance
+    must be positive definite.
+    """
+    mean = float(importance.mean())
+    if not mean > 0:  # nothing that the layer gives matters
+        return Rounding(torch.zeros(weight.shape, dtype=torch.int32), 1.0)
+    prices = (price / importance.double().clamp_min(LEAST_IMPORTANCE * mean)).reshape(len(covariance), -1)  # [G, O/G]
+    groups, size, _ = covariance.shape
+    order = covariance.diagonal(dim1=1, dim2=2).mean(0).argsort(descending=True)
+    ordered = covariance[:, order][:, :, order].double()
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
+    onto = torch.linalg.cholesky(inverse, upper=True)  # [G, D, D]
+    own = onto.diagonal(dim1=1, dim2=2)  # of each column, the deviation that the ones behind cannot make up for
+    step = float(torch.tensor(_step(own, price / mean), dtype=torch.float32))
+    wanted = weight.double().reshape(groups, -1, size)[:, :, order]
+    integers = (wanted / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL)
+    integers[(wanted / own[:, None]).square() < prices[:, :, None] * (FIRST_BITS + 2 * (integers.abs() + 1).log2())] = 0
+    for _ in range(FIRST_PASSES):
+        integers = _handed_on(wanted, onto, step, prices, Code(integers))
+    for _ in range(PASSES):
+        integers = _looked_at_again(wanted, integers, ordered, step, prices, Code(integers))
+    back = torch.empty_like(integers)
+    back[:, :, order] = integers
+    return Rounding(back.flatten(0, 1).to(torch.int32), step)
+
+
+def rounded_bias(bias: Tensor, importance: Tensor, price: float) -> Tensor:
+    """Return a bias [O] as whole multiples of a step, which is as coarse as the price asks for."""
+    mean = float(importance.mean())
+    step = torch.tensor(_step(torch.ones(1), price / mean) if mean > 0 else 1.0, dtype=torch.float32)
+    return (bias / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL) * step
+
+
+def _step(own: Tensor, price: float) -> float:
+    curvature = float(own.pow(-2).mean())
+    return math.sqrt(6 * price / (math.log(2) * curvature))
+
+
+class Code:
+    """What integers [G, O, D] cost in bits, by how often rows and columns are zero and how large the others are."""
+
+    def __init__(self, integers: Tensor) -> None:
+        there = (integers != 0).double()
+        share = float(there.mean().clamp(1e-6, 1 - 1e-6))
+        rows, columns = (_log_odds(there, dim, share) for dim in (2, 1))  # [G, O, 1], [G, 1, D]
+        odds = rows + columns - math.log(share / (1 - share))
+        self.zero = torch.nn.functional.softplus(odds) / math.log(2)  # -log2 (1 - p)
+        self.other = torch.nn.functional.softplus(-odds) / math.log(2) + 1  # with a sign
+        sizes = torch.bincount(integers.abs().long().flatten()).double()
+        sizes = torch.nn.functional.pad(sizes, (0, max(3 - len(sizes), 0)))[1:] + RARE
+        self.sizes = -(sizes / sizes.sum()).log2()
+
+    def bits(self, integers: Tensor, column: int) -> Tensor:
+        """Return the bits of integers [K, G, O] in a column."""
+        size = integers.abs().long()
+        beyond = (size - len(self.sizes)).clamp_min(0)
+        known = self.sizes[(size - 1).clamp(0, len(self.sizes) - 1)] + 2 * beyond
+        return torch.where(size == 0, self.zero[:, :, column], self.other[:, :, column] + known)
+
+    def total(self, integers: Tensor) -> float:
+        """Return the bits of all integers [G, O, D]."""
+        return sum(float(self.bits(integers[None, :, :, j], j).sum()) for j in range(integers.shape[2]))
+
+
+def _log_odds(there: Tensor, dim: int, share: float) -> Tensor:
+    count = there.sum(dim, keepdim=True) + PRIOR * share
+    return (count / (there.shape[dim] + PRIOR - count)).log()
+
+
+def _chosen(wanted: Tensor, scale: Tensor, step: float, prices: Tensor, code: Code, column: int) -> Tensor:
+    """Of whole multiples near `wanted` [G, O], and zero, the one with the least error times `scale` [G, 1] and bits."""
+    near = (wanted / step).clamp(-MOST_LEVEL, MOST_LEVEL)
+    low = near.abs().floor()
+    sides = torch.stack([torch.zeros_like(near), near.sign() * low, near.sign() * (low + 1)])
+    costs = (wanted - step * sides).square() * scale + prices * code.bits(sides, column)
+    return sides.gather(0, costs.argmin(0, keepdim=True))[0]
+
+
+def _handed_on(wanted: Tensor, onto: Tensor, step: float, prices: Tensor, code: Code) -> Tensor:
+    rest, integers = wanted.clone(), torch.empty_like(wanted)
+    size = wanted.shape[2]
+    for start in range(0, size, BLOCK):
+        end = min(start + BLOCK, size)
+        errors = torch.zeros_like(rest[:, :, start:end])
+        for at in range(start, end):
+            own = onto[:, at, at, None]
+            integers[:, :, at] = _chosen(rest[:, :, at], 1 / own.square(), step, prices, code, at)
+            error = (rest[:, :, at] - step * integers[:, :, at]) / own
+            rest[:, :, at:end] -= error[:, :, None] * onto[:, None, at, at:end]
+            errors[:, :, at - start] = error
+        rest[:, :, end:] -= errors @ onto[:, start:end, end:]
+    return integers
+
+
+def _looked_at_again(
+    wanted: Tensor, integers: Tensor, covariance: Tensor, step: float, prices: Tensor, code: Code
+) -> Tensor:
+    integers = integers.clone()
+    pull = (wanted - step * integers) @ covariance  # [G, O, D]
+    for at in range(wanted.shape[2]):
+        scale = covariance[:, at, at, None]
+        before = integers[:, :, at]
+        after = _chosen(step * before + pull[:, :, at] / scale, scale, step, prices, code, at)
+        moved = step * (after - before)
+        if bool(moved.any()):
+            pull -= moved[:, :, None] * covariance[:, None, at]
+            integers[:, :, at] = after
+    return integers

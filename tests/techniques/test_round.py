@@ -1,0 +1,50 @@
+"""The step that rounds: every layer on a grid of its own, and the net still does what it did."""
+
+import torch
+
+from slimwright.data import labelled
+from slimwright.graph import Net
+from slimwright.techniques import Prune, Recipe, Round, apply, sentences
+from small_digits import few_digits, small_digit_net
+
+
+def right(net: Net) -> float:
+    images, labels = labelled(few_digits().parts["validation"])
+    (scores,) = net.run((images,))
+    return float((scores.argmax(1) == labels).float().mean())
+
+
+def levels(net: Net, name: str) -> int:
+    return len(net.tensors[name].unique())
+
+
+def test_a_net_is_rounded_layer_by_layer() -> None:
+    net, data = small_digit_net(), few_digits()
+    few = {}
+    for price in (1e-7, 1e-5):
+        made = apply(Recipe.of(net, Round(price=price)), net, data)
+        assert made.tensors.keys() == net.tensors.keys() and right(made) >= right(net) - 0.05
+        for layer in made.weighted():
+            weight = made.tensors[layer.tensors["weight"]]
+            step = weight.abs()[weight != 0].min()
+            steps = [step / whole for whole in range(1, 9)]
+            off = min(float((weight / one - (weight / one).round()).abs().max()) for one in steps)
+            assert off < 1e-2, layer.name
+        few[price] = sum(levels(made, name) for name in made.tensors)
+    assert few[1e-5] < few[1e-7] < sum(tensor.numel() for tensor in net.tensors.values())
+
+
+def test_it_stands_behind_all_that_finds_weights_and_is_told() -> None:
+    net = small_digit_net()
+    first = next(net.weighted()).name
+    recipe = Recipe.of(net, Round(price=1e-6, images=64), Prune(keep={first: [0, 1, 2, 3]}))
+    assert [step.step for step in recipe.steps] == ["prune", "fold_batch_norm", "round"]
+    assert sentences(recipe)[-1] == (
+        "Round the weights to few levels on 64 calibration images: a bit may cost 1e-06 nats of loss."
+    )
+
+
+def test_the_same_recipe_gives_the_same_net() -> None:
+    net, data = small_digit_net(), few_digits()
+    one, two = (apply(Recipe.of(net, Round(price=1e-6)), net, data) for _ in range(2))
+    assert all(torch.equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
