@@ -1,0 +1,23 @@
+"""The entropy-coded model file."""
+
+from slimwright.storage.packed import (
+    SUFFIX,
+    Packed,
+    PackedTensor,
+    packed_bytes,
+    read_packed,
+    read_tensor,
+    tensor_bytes,
+    write_packed,
+)
+
+__all__ = [
+    "SUFFIX",
+    "Packed",
+    "PackedTensor",
+    "packed_bytes",
+    "read_packed",
+    "read_tensor",
+    "tensor_bytes",
+    "write_packed",
+]

@@ -1,0 +1,372 @@
+"""Whole numbers of a weight tensor by context: which are zero, signs, magnitudes, each with what is known so far.
+
+A tensor [C_out, C_in, kH, kW] is a matrix [C_out, C_in * kH * kW]. Rows and columns without a number other than zero
+are named once and left out. The rest is coded some thousand numbers at a time, so that each step is a few array
+operations. Whether a number is zero is predicted by how often its column was so far, by its row, whose count is sent
+beforehand, and by the neighbours above and, in a kernel, by the taps already known; counts of what came true under each
+prediction correct it. Rows are taken with a stride, so that the row above is known when several are coded at once.
+
+Everything is computed in whole numbers: a decoder on another machine makes the same predictions. Contexts of
+neighbours are those of Wiedemann et al. 2020 (DeepCABAC, arXiv 1907.11900), section III; the predictions by row and
+column are our own. Lossless. Sizes and speeds: `benchmarks/pack_speed.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimwright.errors import ModelError
+from slimwright.storage.bytes_of import Reader, bit_mask, varints
+from slimwright.storage.entropy import ONE, Coder, Counts, Decoder, Encoder, Ints, Shares, shares
+
+Plane = NDArray[np.uint8]
+Places = NDArray[np.int64]
+STEP_NUMBERS, NUMBERS_AT_ONCE = 2**14, 2**15  # flags, numbers coded at once; with fewer, time goes into calls
+FEWEST, STEPS = 48, 64  # of small tensors: numbers at once, and how many steps there are
+LOG_STEPS = 16  # of an octave
+STRIDE_BITS = 3
+LEVELS, LOWEST, STRIDE = 40, -208, 1 << STRIDE_BITS  # of predicted odds: from 2^-13, by half an octave
+NEAR = 8  # states of what stands near a number
+PRIOR = 4  # rows that a column's rate is drawn to the whole's with
+TRUST, UNIT = 12, 32  # numbers that a level's own odds count for before any was seen; a count's weight
+DIRECT_BITS = 6
+DIRECT = 1 << DIRECT_BITS  # magnitudes that have a token of their own
+MOST_TOKEN = DIRECT + 4 * (23 - DIRECT_BITS)
+MAGNITUDES = 12  # contexts of magnitudes
+ROWS_AT_ONCE = 16
+TRANSPOSED, BY_ROW = 1, 2
+
+
+def _log_table(most: int) -> Ints:
+    """Return floor(16 log2 k) for k from 0 to `most`, with 0 for 0, from whole numbers alone."""
+    steps = range(1, LOG_STEPS * most.bit_length() + 1)
+    starts = [_root_above(step) for step in steps]  # the first k with k^16 >= 2^step
+    table = np.searchsorted(np.array(starts), np.arange(most + 1), side="right")
+    return table.astype(np.int32)
+
+
+def _root_above(step: int) -> int:
+    """Return the least k with k^16 >= 2^step."""
+    low, high = 1, 2 ** (step // LOG_STEPS + 1)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if middle**LOG_STEPS >= 2**step else (middle + 1, high)
+    return low
+
+
+LOG_MOST = 2**16
+LOG = _log_table(LOG_MOST)
+
+
+def _first_counts() -> Counts:
+    """Return what each level of predicted odds counts before anything was seen: [levels, 2] of zeros and others."""
+    counts = np.zeros((LEVELS, 2), np.int64)
+    for level in range(LEVELS):
+        halves = (LOWEST + STRIDE * level) // STRIDE  # half octaves
+        odds = _root_above(LOG_STEPS * 16 + STRIDE * halves)  # 2^16 * 2^(halves / 2)
+        others = TRUST * UNIT * odds // (odds + 2**16)
+        counts[level] = max(TRUST * UNIT - others, 1), max(others, 1)
+    return counts
+
+
+FIRST = _first_counts()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a matrix of numbers is walked through: `taps` columns in a row belong together, as those of a kernel do."""
+
+    rows: int
+    columns: int
+    taps: int = 1
+
+    @property
+    def strides(self) -> int:
+        """In how many steps the rows are taken."""
+        at_once = min(max(self.rows * self.columns // STEPS, FEWEST), STEP_NUMBERS)
+        return max(self.rows // max(at_once * self.taps // max(self.columns, 1), 1), 1) if self.rows else 0
+
+
+def encoded(numbers: Ints, shape: Sequence[int]) -> bytes:
+    """Return whole numbers [n], of a tensor of this shape, as bytes: the smallest of rows or columns first."""
+    return min((_encoded(numbers, shape, flags) for flags in _ways(shape)), key=len)
+
+
+def decoded(data: bytes | memoryview, shape: Sequence[int]) -> Ints:
+    """Return the whole numbers [n] of a tensor of this shape. Raises ModelError where the bytes are not such."""
+    source = Reader(bytes(data))
+    flags = source.byte()
+    if flags > TRANSPOSED | BY_ROW:
+        raise ModelError(f"the way of its numbers is {flags}; it is at most {TRANSPOSED | BY_ROW}")
+    rows, columns, taps = _extent(shape, flags)
+    alive_rows, alive_columns = _read_alive(source, rows), _read_alive(source, columns)
+    inner = _alive_extent(alive_rows, alive_columns, taps)
+    matrix = np.zeros((rows, columns), np.int32)
+    if inner.rows and inner.columns:
+        nonzero = source.varint(inner.rows * inner.columns)
+        largest = source.varint(MOST_TOKEN)
+        found = _walked(Decoder(source.rest()), inner, nonzero, largest, flags, None)
+        matrix[np.ix_(alive_rows, alive_columns)] = found
+    return np.ascontiguousarray(matrix.T if flags & TRANSPOSED else matrix).reshape(-1)
+
+
+def _ways(shape: Sequence[int]) -> tuple[int, ...]:
+    return (0, BY_ROW, TRANSPOSED, TRANSPOSED | BY_ROW) if len(shape) > 1 else (0,)
+
+
+def _extent(shape: Sequence[int], flags: int) -> tuple[int, int, int]:
+    """Rows, columns and taps of a tensor of this shape."""
+    rows, columns = (shape[0], prod(shape[1:])) if shape else (1, 1)
+    if flags & TRANSPOSED:
+        return columns, rows, 1
+    return rows, columns, prod(shape[2:]) or 1
+
+
+def _alive_extent(rows: NDArray[np.bool_], columns: NDArray[np.bool_], taps: int) -> Grid:
+    """The matrix of rows and columns that are not zero; taps stay together only where none of theirs is missing."""
+    whole = taps > 1 and bool((columns.reshape(-1, taps).sum(1) % taps == 0).all())
+    return Grid(int(rows.sum()), int(columns.sum()), taps if whole else 1)
+
+
+def _encoded(numbers: Ints, shape: Sequence[int], flags: int) -> bytes:
+    rows, columns, taps = _extent(shape, flags)
+    matrix = numbers.reshape((columns, rows)).T if flags & TRANSPOSED else numbers.reshape((rows, columns))
+    alive_rows, alive_columns = (matrix != 0).any(1), (matrix != 0).any(0)
+    head = bytes([flags]) + _written_alive(alive_rows) + _written_alive(alive_columns)
+    inner = _alive_extent(alive_rows, alive_columns, taps)
+    if not inner.rows:
+        return head
+    left = np.ascontiguousarray(matrix[np.ix_(alive_rows, alive_columns)])
+    nonzero, largest = int(np.count_nonzero(left)), int(_tokens(np.abs(left[left != 0]) - 1)[0].max())
+    coder = Encoder()
+    _walked(coder, inner, nonzero, largest, flags, left)
+    return head + varints((nonzero, largest)) + coder.finished()
+
+
+def _written_alive(alive: NDArray[np.bool_]) -> bytes:
+    """Which rows or columns are not all zero: a 0 where all are alive, else a 1 and the coded mask."""
+    if alive.all():
+        return b"\0"
+    count = int(alive.sum())
+    coder = Encoder()
+    coder.symbols(np.array([len(alive) - count + 1, count + 1]), len(alive), alive.astype(np.int32))
+    coded, plain = coder.finished(), bit_mask(alive)
+    if len(coded) < len(plain):
+        return b"\2" + varints((count, len(coded))) + coded
+    return b"\1" + plain
+
+
+def _read_alive(source: Reader, count: int) -> NDArray[np.bool_]:
+    match source.byte():
+        case 0:
+            return np.ones(count, bool)
+        case 1:
+            return source.mask(count)
+        case 2:
+            alive = source.varint(count)
+            coded = Decoder(source.take(source.varint()))
+            return coded.symbols(np.array([count - alive + 1, alive + 1]), count, None).astype(bool)
+    raise ModelError("it does not say which of its rows are zero")
+
+
+class Odds:
+    """Counts of zeros and others under each level of predicted odds and each state of the neighbours."""
+
+    def __init__(self) -> None:
+        self.counts = np.repeat(FIRST, NEAR, axis=0)  # [levels * near, 2]
+        self.parts = self._parts()
+
+    def _parts(self) -> Shares:
+        zeros, others = self.counts.T
+        return shares(np.clip(others * ONE // (zeros + others), 1, ONE - 1))
+
+    def seen(self, contexts: Places, flags: Ints) -> None:
+        """Count what came true."""
+        both = np.bincount(2 * contexts + flags, minlength=self.counts.size)
+        self.counts += UNIT * both.reshape(-1, 2)
+        self.parts = self._parts()
+
+
+def _walked(coder: Coder, inner: Grid, nonzero: int, largest: int, flags: int, given: Ints | None) -> Ints:
+    """Code a matrix [rows, columns] in or out: first where it is not zero, then the numbers that are not."""
+    plane = None if given is None else (given != 0).astype(np.uint8)
+    counts = None if plane is None else plane.sum(1, dtype=np.int32)
+    usual = _odds(nonzero, inner.rows * inner.columns - nonzero, inner.rows * inner.columns)
+    rows = _row_odds(coder, inner, usual, counts) if flags & BY_ROW else np.zeros(inner.rows, np.int32)
+    plane = _plane(coder, inner, nonzero, rows, plane)
+    found = np.zeros(plane.shape, np.int32)
+    places = np.flatnonzero(plane)
+    numbers = Numbers(coder, inner.columns, largest, _kinds_of_rows(plane))
+    found.reshape(-1)[places] = numbers.all(places, None if given is None else given.reshape(-1)[places])
+    return found
+
+
+def _plane(coder: Coder, inner: Grid, nonzero: int, rows: Ints, given: Plane | None) -> Plane:
+    """Code where a matrix is not zero, [rows, columns]; `rows` are how far the odds of each lie from the usual ones."""
+    found = np.zeros((inner.rows, inner.columns), np.uint8)
+    if nonzero >= found.size:
+        return np.ones_like(found)
+    odds, others, seen = Odds(), np.zeros(inner.columns, np.int64), 0
+    for step in range(inner.strides):
+        part = slice(step, None, inner.strides)
+        block = np.zeros_like(found[part])
+        above = found[step - 1 :: inner.strides][: len(block)] if step else block.copy()
+        levels = _column_odds(others, seen, (nonzero, found.size))
+        near = _near_above(above, inner.taps)
+        known = np.zeros((len(block), inner.columns // inner.taps), np.uint8)
+        for tap in range(inner.taps):
+            mine = slice(tap, None, inner.taps)
+            level = ((levels[mine] + rows[part, None]) >> STRIDE_BITS) - LOWEST // STRIDE
+            np.maximum(np.minimum(level, LEVELS - 1, out=level), 0, out=level)
+            state = near[:, mine] + np.minimum(known, 3) if tap else near[:, mine]
+            contexts = (level * NEAR + state).reshape(-1)
+            wanted = None if given is None else given[part, mine].astype(np.int32).reshape(-1)
+            flags = coder.flags(odds.parts[contexts], wanted)
+            odds.seen(contexts, flags)
+            block[:, mine] = flags.reshape(known.shape)
+            known += block[:, mine]
+        found[part] = block
+        others += block.sum(0, dtype=np.int64)
+        seen += len(block)
+    return found
+
+
+def _column_odds(others: Places, seen: int, rate: tuple[int, int]) -> Places:
+    """16 log2 of the odds [columns] of a number other than zero, drawn to the rate of the whole where few were seen."""
+    drawn = UNIT * PRIOR * rate[0] // rate[1]
+    shift = max((seen + PRIOR).bit_length() - 11, 0)
+    zeros = (UNIT * (seen - others) + UNIT * PRIOR - drawn) >> shift
+    odds: Places = (LOG[((UNIT * others + drawn) >> shift) + 1] - LOG[zeros + 1]).astype(np.int64)
+    return odds
+
+
+def _near_above(above: Plane, taps: int) -> Plane:
+    """The state [rows, columns] of the row above: a number there, and beside it; in kernels others are added to it."""
+    if taps > 1:
+        return above * np.uint8(4)
+    state = above * np.uint8(3)
+    state[:, 1:] += above[:, :-1]
+    state[:, :-1] += above[:, 1:]
+    return state
+
+
+def _kinds_of_rows(plane: Plane) -> Places:
+    """Whether a row [rows] has fewer numbers other than zero than most, as many, or more: 0, 1, 2."""
+    counts = plane.sum(1, dtype=np.int64)
+    scaled, mean = 4 * len(counts) * counts, 4 * int(counts.sum())
+    kinds: Places = (scaled > mean * 3 // 4).astype(np.int64) + (scaled > mean * 5 // 4)
+    return kinds
+
+
+class Numbers:
+    """Signs and magnitudes of the numbers that are not zero, and how they are distributed so far."""
+
+    def __init__(self, coder: Coder, columns: int, largest: int, rows: Places) -> None:
+        self.coder = coder
+        self.rows = rows  # [rows]: 0, 1, 2
+        self.sums = np.zeros(columns, np.int64)  # of magnitudes, by column
+        self.counts = np.zeros(columns, np.int64)
+        self.signs = np.array([8, 8], np.int64)
+        self.tokens = np.zeros((MAGNITUDES, largest + 1), np.int64)
+
+    def all(self, places: Places, given: Ints | None) -> Ints:
+        """Code the numbers [n] at places [n] of the flat matrix."""
+        found = np.zeros(len(places), np.int32)
+        start = 0
+        while start < len(places):
+            part = slice(start, start + min(max(start // 2, FEWEST), NUMBERS_AT_ONCE))
+            found[part] = self._some(places[part], None if given is None else given[part])
+            start = part.stop
+        return found
+
+    def _some(self, places: Places, given: Ints | None) -> Ints:
+        rows, columns = np.divmod(places, len(self.sums))
+        signs = self.coder.symbols(self.signs, len(places), None if given is None else (given < 0).astype(np.int32))
+        self.signs += np.bincount(signs, minlength=2)
+        tokens, extra = (None, None) if given is None else _tokens(np.abs(given) - 1)
+        read = self._by_kind(self._kinds()[columns] * 3 + self.rows[rows], tokens)
+        values = read
+        if self.tokens.shape[1] > DIRECT:
+            sizes = _extra_sizes(read)
+            some = np.flatnonzero(sizes > 1)
+            more = np.zeros(len(read), np.int32)
+            more[some] = self.coder.numbers(sizes[some], None if extra is None else extra[some])
+            values = _from_tokens(read, more)
+        self.sums += np.bincount(columns, np.minimum(values, 2**12), len(self.sums)).astype(np.int64)
+        self.counts += np.bincount(columns, minlength=len(self.sums))
+        return (1 + values) * (1 - 2 * signs)
+
+    def _kinds(self) -> Places:
+        """Whether the magnitudes of a column [columns] were small so far, as usual, or large: 0 to 3."""
+        usual = 4 * int(self.sums.sum()) // max(int(self.counts.sum()), 1)
+        mean = (4 * self.sums + 2 * usual) // (self.counts + 2)
+        steps = [usual * part // 4 for part in (3, 4, 5)]
+        return sum(((mean > step).astype(np.int64) for step in steps), np.zeros(len(mean), np.int64))
+
+    def _by_kind(self, kinds: Places, tokens: Ints | None) -> Ints:
+        """Code tokens [n], those of each of `kinds` [n] together."""
+        read = np.zeros(len(kinds), np.int32)
+        if self.tokens.shape[1] < 2:
+            return read
+        order = np.argsort(kinds.astype(np.uint8), kind="stable")
+        ends = np.cumsum(np.bincount(kinds, minlength=MAGNITUDES))
+        every = self.tokens.sum(0)
+        usual = 1 + UNIT * TRUST * every // max(int(every.sum()), 1)
+        for kind in np.flatnonzero(np.diff(ends, prepend=0)):
+            places = order[ends[kind - 1] if kind else 0 : ends[kind]]
+            counts = usual + UNIT * self.tokens[kind]
+            read[places] = self.coder.symbols(counts, len(places), None if tokens is None else tokens[places])
+            self.tokens[kind] += np.bincount(read[places], minlength=self.tokens.shape[1])
+        return read
+
+
+def _odds(others: int, zeros: int, whole: int) -> int:
+    """16 log2 of others to zeros, of counts that sum to `whole`."""
+    shift = max(whole.bit_length() - 14, 0)
+    return int(LOG[(2 * others >> shift) + 1]) - int(LOG[(2 * zeros >> shift) + 1])
+
+
+def _row_odds(coder: Coder, inner: Grid, usual: int, counts: Ints | None) -> Ints:
+    """How far each row's odds lie from the usual ones [rows], in sixteenths of an octave, from its rounded count."""
+    shift = max(inner.columns.bit_length() - 15, 0)
+    wanted = None if counts is None else LOG[counts >> shift] // 4
+    classes = int(LOG[inner.columns >> shift]) // 4 + 1
+    seen = np.full(classes, 4, np.int64)
+    read = np.zeros(inner.rows, np.int32)
+    for start in range(0, inner.rows, ROWS_AT_ONCE):
+        part = slice(start, min(start + ROWS_AT_ONCE, inner.rows))
+        read[part] = coder.symbols(seen, part.stop - part.start, None if wanted is None else wanted[part])
+        near = np.bincount(read[part], minlength=classes)
+        seen += 16 * near
+    middle = np.searchsorted(LOG[: (inner.columns >> shift) + 1] // 4, np.arange(classes), side="left").astype(np.int32)
+    odds = LOG[2 * middle + 1] - LOG[2 * ((inner.columns >> shift) - middle) + 1]
+    return odds[read] - np.int32(usual)
+
+
+def _tokens(values: Ints) -> tuple[Ints, Ints]:
+    """Tokens of whole numbers from 0, and what is left to say: small ones are theirs, others by octave and quarter."""
+    width = _bit_length(np.maximum(values, DIRECT))  # 7 or more
+    quarter = (values >> (width - 3)) & 3
+    large = values >= DIRECT
+    tokens = np.where(large, DIRECT + 4 * (width - DIRECT_BITS - 1) + quarter, values)
+    return tokens.astype(np.int32), np.where(large, values & ((1 << (width - 3)) - 1), 0).astype(np.int32)
+
+
+def _extra_sizes(tokens: Ints) -> Ints:
+    return np.where(tokens >= DIRECT, 1 << (_widths(tokens) - 3), 1).astype(np.int32)
+
+
+def _from_tokens(tokens: Ints, extra: Ints) -> Ints:
+    large = ((4 + (tokens - DIRECT) % 4) << (_widths(tokens) - 3)) | extra
+    return np.where(tokens >= DIRECT, large, tokens).astype(np.int32)
+
+
+def _widths(tokens: Ints) -> Ints:
+    return np.maximum((tokens - DIRECT) // 4 + DIRECT_BITS + 1, DIRECT_BITS + 1)
+
+
+def _bit_length(values: Ints) -> Ints:
+    return np.frexp(values.astype(np.float64))[1]
