@@ -5,13 +5,13 @@ power of about -0.45 in the networks that were tried; a few roundings find the p
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 
-from slimwright.data import Batch, Dataset, like, whole
+from slimwright.data import Batch, Dataset, Part, like, whole
 from slimwright.errors import BudgetError
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net
@@ -22,19 +22,22 @@ from slimwright.tasks import Task
 from slimwright.techniques import fold_batch_norm, importances, rounded_net
 
 OBSERVED, AT_ONCE = 512, 32  # images that show what an error of an output costs
-POWER = -0.45  # of the size in the price
+POWER, POWERS = -0.45, (-1.0, -0.05)  # of the size in the price; between which it is believed
+LEAST_SHARE = 0.1  # of the way between two prices
 TRIES = 12
 WITHIN, AIM = 0.01, 0.995  # of the size that was asked for
+NEAR = 0.08  # of the logarithm of the size: from then on the steps stay, and only the price of a bit changes
 FARTHEST = 8.0  # times that the size is changed in one step
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A net that takes `size_bytes` in a packed file, and the price of a bit, in nats, at which it was rounded."""
+    """A net that takes `size_bytes` in a packed file, and the prices of a bit, in nats, at which it was rounded."""
 
     net: Net
     size_bytes: int
     price: float
+    step_price: float | None
     tries: int
 
 
@@ -58,18 +61,22 @@ def fitted(
     evidence = observe(net, _few(task.data(data, original.run)), task=task, images=OBSERVED, taylor=False, tell=tell)
     prices = importances(evidence)
     inputs = like(whole(data, "calibration")[0], lambda tensor: tensor[:images])
-    price, tried = _first_price(net, evidence), dict[float, Fitted]()
+    price, step_price = _first_price(net, evidence), None
+    tried: list[Fitted] = []
     while len(tried) < TRIES:
         tell(Event(f"round to {size_bytes / 1e3:.4g} kB", len(tried), TRIES))
-        small = rounded_net(net, inputs, prices, price)
-        tried[price] = Fitted(small, packed_bytes(small), price, len(tried) + 1)
-        if 1 - WITHIN <= tried[price].size_bytes / size_bytes <= 1:
+        small = rounded_net(net, inputs, prices, price, step_price=step_price)
+        tried.append(Fitted(small, packed_bytes(small), price, step_price, len(tried) + 1))
+        if 1 - WITHIN <= tried[-1].size_bytes / size_bytes <= 1:
             break
-        price = _next_price(tried, AIM * size_bytes)
+        if step_price is None and abs(math.log(tried[-1].size_bytes / size_bytes)) < NEAR:
+            step_price = price
+        alike = [one for one in tried if step_price is None or step_price in (one.step_price, one.price)]
+        price = _next_price(alike, AIM * size_bytes)
     tell(Event(f"round to {size_bytes / 1e3:.4g} kB", TRIES, TRIES))
-    small_enough = [one for one in tried.values() if one.size_bytes <= size_bytes]
+    small_enough = [one for one in tried if one.size_bytes <= size_bytes]
     if not small_enough:
-        least = min(one.size_bytes for one in tried.values())
+        least = min(one.size_bytes for one in tried)
         raise BudgetError(
             f"the smallest file that was found has {least:,} bytes, and {int(size_bytes):,} were asked for"
         )
@@ -79,13 +86,13 @@ def fitted(
 def scores(original: Original, small: Net, data: Dataset, task: Task) -> Scores:
     """Return the metric of both nets on the part that choices may see, and on the one that none saw."""
     judged = task.data(data, original.forward)
-    found = {}
-    for part in ("validation", "test"):
+    found: list[tuple[float, float]] = []
+    parts: tuple[Part, ...] = ("validation", "test")
+    for part in parts:
         inputs, targets = whole(judged, part)
-        found[part] = tuple(
-            task.score(outputs, targets) for outputs in (original.forward(inputs), outputs_of(small, inputs))
-        )
-    return Scores(found["validation"], found["test"])
+        before, after = original.forward(inputs), outputs_of(small, inputs)
+        found.append((task.score(before, targets), task.score(after, targets)))
+    return Scores(*found)
 
 
 def _few(data: Dataset) -> Iterator[Batch]:
@@ -111,15 +118,19 @@ def _first_price(net: Net, evidence: Evidence) -> float:
     return math.exp(sum(logs) / sum(counts))
 
 
-def _next_price(tried: dict[float, Fitted], aim: float) -> float:
-    """The price for a size: between the nearest on both sides, or beyond the nearest by the power."""
-    above = [one for one in tried.values() if one.size_bytes > aim]
-    below = [one for one in tried.values() if one.size_bytes <= aim]
+def _next_price(tried: Sequence[Fitted], aim: float) -> float:
+    """The price for a size: between the nearest on both sides, or beyond the nearest by the power that is seen."""
+    above = [one for one in tried if one.size_bytes > aim]
+    below = [one for one in tried if one.size_bytes <= aim]
     if above and below:
         large, small = min(above, key=lambda one: one.size_bytes), max(below, key=lambda one: one.size_bytes)
         share = math.log(large.size_bytes / aim) / math.log(large.size_bytes / small.size_bytes)
-        share = min(max(share, 0.05), 0.95)
-        return math.exp(math.log(large.price) + share * (math.log(small.price) - math.log(large.price)))
-    nearest = min(tried.values(), key=lambda one: abs(math.log(one.size_bytes / aim)))
+        share = min(max(share, LEAST_SHARE), 1 - LEAST_SHARE)
+        return math.exp((1 - share) * math.log(large.price) + share * math.log(small.price))
+    nearest, *others = sorted(tried, key=lambda one: abs(math.log(one.size_bytes / aim)))
+    power = POWER
+    if others and others[0].price != nearest.price:
+        seen = math.log(nearest.size_bytes / others[0].size_bytes) / math.log(nearest.price / others[0].price)
+        power = min(max(seen, POWERS[0]), POWERS[1])
     change = min(max(aim / nearest.size_bytes, 1 / FARTHEST), FARTHEST)
-    return nearest.price * change ** (1 / POWER)
+    return float(nearest.price * change ** (1 / power))

@@ -28,6 +28,7 @@ class Round(Step):
 
     step: Literal["round"] = "round"
     price: float = Field(gt=0, lt=1e6, allow_inf_nan=False)
+    step_price: float | None = Field(None, gt=0, lt=1e6, allow_inf_nan=False)  # the one that the steps are laid for
     images: int | None = Field(None, gt=0)
 
 
@@ -38,13 +39,21 @@ def importances(evidence: Evidence) -> dict[str, Price]:
 
 
 def rounded_net(
-    net: Net, inputs: Inputs, prices: Mapping[str, Price], price: float, *, device: str = "cpu", tell: Tell = silent
+    net: Net,
+    inputs: Inputs,
+    prices: Mapping[str, Price],
+    price: float,
+    *,
+    step_price: float | None = None,
+    device: str = "cpu",
+    tell: Tell = silent,
 ) -> Net:
     """Return the net with the weights of the layers in `prices` rounded, where a bit costs `price` nats.
 
-    Each layer gives what it gave in the net, fed with what it is fed now. Raises DataError as `refit` does.
+    Steps are those for `step_price`, where it is given. Each layer gives what it gave in the net, fed with what it is
+    fed now. Raises DataError as `refit` does.
     """
-    rounding = {name: replace(one, bit=price) for name, one in prices.items()}
+    rounding = {name: replace(one, bit=price, step=step_price) for name, one in prices.items()}
     return refit(Draft.of(net), inputs, rounding=rounding, device=device, tell=tell).net
 
 
@@ -54,7 +63,8 @@ def _apply(step: Round, work: Work) -> Work:
     few = (batch for _, batch in zip(range(OBSERVED // AT_ONCE), batches, strict=False))
     evidence = observe(net, few, task=work.task, taylor=False, device=work.device, tell=work.tell)
     inputs = like(whole(work.given, "calibration")[0], lambda tensor: tensor[: step.images])
-    small = rounded_net(net, inputs, importances(evidence), step.price, device=work.device, tell=work.tell)
+    laid, where = step.step_price, work.device
+    small = rounded_net(net, inputs, importances(evidence), step.price, step_price=laid, device=where, tell=work.tell)
     return replace(work, draft=replace(work.draft, net=small))
 
 

@@ -74,10 +74,14 @@ def refit(
 
 @dataclass(frozen=True)
 class Price:
-    """What a bit of a layer costs, in nats, and the importance [O] of its outputs: nats for each squared error."""
+    """What a bit of a layer costs, in nats, and the importance [O] of its outputs: nats for each squared error.
+
+    Steps are as coarse as for a bit that costs `step`, by default `bit`.
+    """
 
     bit: float
     importance: Tensor
+    step: float | None = None
 
 
 @dataclass(frozen=True)
@@ -193,11 +197,12 @@ class Solver:
             )
         weight = torch.where(wish.alive, weight, start)
         if price := self.rounding.get(node.name):
-            weight = rounded(weight, ridge.curvature, price.importance, price.bit).weight
+            curvature = ridge.curvature
+            weight = rounded(weight, curvature, price.importance, price.bit, step_price=price.step).weight
         bias = mean - ridge.level(weight)
         bias = torch.where(wish.alive[:, 0], bias, torch.zeros_like(bias) if bias_before is None else bias_before)
         if price:
-            bias = rounded_bias(bias, price.importance, price.bit)
+            bias = rounded_bias(bias, price.importance, price.step or price.bit)
         self._keep(node.tensors["weight"], weight.reshape(before.shape))
         given, own_bias = ridge.level(weight), bias_before is not None or norm is None or norm.name in self.shared
         if own_bias:

@@ -41,11 +41,13 @@ class Rounding:
         return self.integers.float() * torch.tensor(self.step, dtype=torch.float32)
 
 
-def rounded(weight: Tensor, covariance: Tensor, importance: Tensor, price: float) -> Rounding:
+def rounded(
+    weight: Tensor, covariance: Tensor, importance: Tensor, price: float, *, step_price: float | None = None
+) -> Rounding:
     """Return the weights [O, D] rounded, by the covariance [G, D, D] of what the G groups read.
 
-    `price` is what a bit costs, in nats; `importance` [O] are nats for each squared error of an output. The covariance
-    must be positive definite.
+    `price` is what a bit costs, in nats; `importance` [O] are nats for each squared error of an output. The step is
+    that for `step_price`, where it is given. The covariance must be positive definite.
     """
     mean = float(importance.mean())
     if not mean > 0:  # nothing that the layer gives matters
@@ -57,7 +59,7 @@ def rounded(weight: Tensor, covariance: Tensor, importance: Tensor, price: float
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
     onto = torch.linalg.cholesky(inverse, upper=True)  # [G, D, D]
     own = onto.diagonal(dim1=1, dim2=2)  # of each column, the deviation that the ones behind cannot make up for
-    step = float(torch.tensor(_step(own, price / mean), dtype=torch.float32))
+    step = float(torch.tensor(_step(own, (step_price or price) / mean), dtype=torch.float32))
     wanted = weight.double().reshape(groups, -1, size)[:, :, order]
     integers = (wanted / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL)
     integers[(wanted / own[:, None]).square() < prices[:, :, None] * (FIRST_BITS + 2 * (integers.abs() + 1).log2())] = 0
@@ -74,7 +76,7 @@ def rounded_bias(bias: Tensor, importance: Tensor, price: float) -> Tensor:
     """Return a bias [O] as whole multiples of a step, which is as coarse as the price asks for."""
     mean = float(importance.mean())
     step = torch.tensor(_step(torch.ones(1), price / mean) if mean > 0 else 1.0, dtype=torch.float32)
-    return (bias / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL) * step
+    return ((bias / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL) + 0.0) * step  # no negative zero
 
 
 def _step(own: Tensor, price: float) -> float:
