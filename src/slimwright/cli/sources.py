@@ -1,9 +1,9 @@
 """Find the model and the data that a command line names.
 
 A model is a zoo name, a `.pt2`, `.onnx` or `.swz` file, a folder with a saved net or a bundle, or `module:callable`
-that returns an `nn.Module`. Data is `digits`, `glyphs`, `scenes`, one of `STORED` with its folder, a `.safetensors` file, or
-`module:callable` that returns a `Dataset`. Only `module:callable` runs code, and that code is the user's own; files are
-read as data, and pickles are refused.
+that returns an `nn.Module`. Data is `digits`, `glyphs`, `scenes`, one of `STORED` with its folder, a `.safetensors`
+file, or `module:callable` that returns a `Dataset`. Only `module:callable` runs code, and that code is the user's own;
+files are read as data, and pickles are refused.
 """
 
 import importlib

@@ -29,8 +29,11 @@ class Numbered:
 def numbered(values: Floats) -> tuple[Numbered, ...]:
     """Return what values [n] are as whole numbers, to the bit: on a grid, in a table, both or neither."""
     bits = values.view(np.uint32)
-    if len(np.unique(bits[:SAMPLE])) > MOST_ON_GRID:
+    few = np.unique(bits[:SAMPLE])
+    if len(few) > MOST_ON_GRID:
         return ()
+    if len(bits) > SAMPLE and (found := _told_by(few.view(np.float32), values)):
+        return (found,)
     unique, places = np.unique(bits, return_inverse=True)
     if not len(unique) or len(unique) > MOST_ON_GRID:
         return ()
@@ -38,6 +41,18 @@ def numbered(values: Floats) -> tuple[Numbered, ...]:
     step = step_of(found)
     made = (Numbered(_multiples(found, step)[places], step=step),) if step is not None else ()
     return made + ((_in_table(found, places),) if len(unique) <= MOST_VALUES else ())
+
+
+def _told_by(few: Floats, values: Floats) -> Numbered | None:
+    """Values [n] on the grid of the first ones, where a table of them would hardly be shorter; else None."""
+    step = step_of(few)
+    if step is None or not np.isfinite(values).all() or np.abs(values).max() / float(step) > MOST_NUMBER:
+        return None
+    numbers = _multiples(values, step)
+    if not np.array_equal(from_grid(numbers, step).view(np.uint32), values.view(np.uint32)):
+        return None
+    counts = np.bincount(numbers - numbers.min())
+    return Numbered(numbers, step=step) if 2 * np.count_nonzero(counts) > len(counts) else None
 
 
 def step_of(values: Floats) -> np.float32 | None:
