@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slimwright.storage.entropy import Ints
+from slimwright.storage.entropy import Ints, bits_of
 
 MOST_VALUES = 4096  # different ones, of a table
+TABLE_BYTES = 3.5  # of a value, at least
 MOST_ON_GRID = 2**15
 MOST_NUMBER = 2**22
 PARTS = 64  # the smallest value is looked for as up to so many steps
@@ -34,13 +35,15 @@ def numbered(values: Floats) -> tuple[Numbered, ...]:
         return ()
     if len(bits) > SAMPLE and (found := _told_by(few.view(np.float32), values)):
         return (found,)
-    unique, places = np.unique(bits, return_inverse=True)
+    unique, places, counts = np.unique(bits, return_inverse=True, return_counts=True)
     if not len(unique) or len(unique) > MOST_ON_GRID:
         return ()
     found = unique.view(np.float32)
     step = step_of(found)
     made = (Numbered(_multiples(found, step)[places], step=step),) if step is not None else ()
-    return made + ((_in_table(found, places),) if len(unique) <= MOST_VALUES else ())
+    table_bytes = TABLE_BYTES * len(unique) + bits_of(counts) / 8
+    pays = len(unique) <= MOST_VALUES and table_bytes < values.nbytes
+    return made + ((_in_table(found, places),) if pays else ())
 
 
 def _told_by(few: Floats, values: Floats) -> Numbered | None:
