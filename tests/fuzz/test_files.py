@@ -23,6 +23,7 @@ from torch.export import Dim, export
 from example_nets import SHAPE, classification, hand_made
 from mutating import as_text, numbered, with_changes, with_other_bytes
 from onnx_files import exported
+from packed_files import resealed
 from slimwright.cli.sources import read_original
 from slimwright.cost.device import load_device
 from slimwright.data import Preprocessing, coco, described, point_file, table_file, tensor_file, voc, yolo
@@ -34,6 +35,7 @@ from slimwright.graph import load_net, save_net
 from slimwright.importers import capture, read_onnx, read_pt2
 from slimwright.importers.checkpoint import read_checkpoint
 from slimwright.search import open_journal
+from slimwright.storage import read_packed, write_packed
 from slimwright.techniques import Fold, Prune, Quantize, Recipe, Tune, load_recipe
 
 CASES = 500
@@ -79,6 +81,19 @@ def weights(folder: Path) -> Path:
     tensors = {"w": torch.randn(3, 4), "b": torch.zeros(3, dtype=torch.float16)}
     torch.save({"state_dict": tensors, "epoch": 3}, folder / "w.pth")
     return folder / "w.pth"
+
+
+def packed_net(folder: Path) -> Path:
+    net = capture(hand_made("Flat"), SHAPE)
+    gridded = {k: (values * 20).round() / 20 for k, values in net.tensors.items() if k != "fc.weight"}
+    write_packed(net.edited(tensors=gridded), folder / "net.swz")
+    return folder / "net.swz"
+
+
+def sealed(path: Path) -> object:
+    """What a packed net says once its checksums are right, as whoever wants to break a reader makes them."""
+    resealed(path)
+    return read_packed(path)
 
 
 def recipe(folder: Path) -> Path:
@@ -196,6 +211,8 @@ KINDS = {
     "tensors of a net": Kind(tensors_of_net, run_net),
     ".pt2": Kind(pt2, read_pt2),
     ".onnx": Kind(onnx, read_onnx),
+    ".swz": Kind(packed_net, read_packed),
+    ".swz with checksums": Kind(packed_net, sealed),
     "checkpoint": Kind(weights, read_checkpoint),
     "recipe": Kind(recipe, load_recipe, is_json=True),
     "evidence": Kind(evidence, load_evidence),

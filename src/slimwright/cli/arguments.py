@@ -23,7 +23,9 @@ def _bytes(text: str) -> int:
     return bytes_of(text)
 
 
-ModelArgument = Annotated[str, typer.Argument(help="zoo name, .onnx or .pt2 file, saved net, bundle, module:callable")]
+ModelArgument = Annotated[
+    str, typer.Argument(help="zoo name, .onnx, .pt2 or .swz file, saved net, bundle, module:callable")
+]
 DataOption = Annotated[
     str,
     typer.Option(

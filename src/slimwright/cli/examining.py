@@ -48,7 +48,7 @@ def inspect(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="zoo name, .onnx or .pt2 file, saved net, bundle, or module:callable; several are compared"
+            help="zoo name, .onnx, .pt2 or .swz file, saved net, bundle, or module:callable; several are compared"
         ),
     ],
     data: Annotated[

@@ -29,7 +29,7 @@ import typer
 from rich.text import Text
 
 from slimwright.atomic import stamped, swept
-from slimwright.cli import examining, making, shrinking
+from slimwright.cli import examining, making, packing, shrinking
 from slimwright.cli.consoles import err_console
 from slimwright.errors import RequestError, SlimwrightError
 from slimwright.runner.machine import runtimes
@@ -53,6 +53,8 @@ COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (shrinking.sign, shrinking.SIGN),
     (shrinking.report, shrinking.REPORT),
     (making.kit, making.KIT),
+    (packing.pack, packing.PACK),
+    (packing.unpack, packing.UNPACK),
     (making.train, making.TRAIN),
 )
 

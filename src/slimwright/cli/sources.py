@@ -1,9 +1,9 @@
 """Find the model and the data that a command line names.
 
-A model is a zoo name, a `.pt2` or `.onnx` file, a folder with a saved net or a bundle, or `module:callable` that
-returns an `nn.Module`. Data is `digits`, `glyphs`, `scenes`, one of `STORED` with its folder, a `.safetensors` file, or
-`module:callable` that returns a `Dataset`. Only `module:callable` runs code, and that code is the user's own; files are
-read as data, and pickles are refused.
+A model is a zoo name, a `.pt2`, `.onnx` or `.swz` file, a folder with a saved net or a bundle, or `module:callable`
+that returns an `nn.Module`. Data is `digits`, `glyphs`, `scenes`, one of `STORED` with its folder, a `.safetensors`
+file, or `module:callable` that returns a `Dataset`. Only `module:callable` runs code, and that code is the user's own;
+files are read as data, and pickles are refused.
 """
 
 import importlib
@@ -60,6 +60,7 @@ from slimwright.kept import kept_at, kept_tensors, write_tensors
 from slimwright.measure import Original, original_file, original_of
 from slimwright.progress import Event, Tell, silent
 from slimwright.reading import plain, stored_tensors
+from slimwright.storage import SUFFIX, read_packed
 from slimwright.tasks import Making, Task, as_task, forward_of, task_for
 from slimwright.train import Schedule, fit
 from slimwright.zoo import CLASSIFICATION, ZOO, build, unknown
@@ -205,7 +206,7 @@ def load_original(
 
 
 def read_original(path: Path, sizes: Sizes = ()) -> Original:
-    """Return the model in a `.pt2` or `.onnx` file, a folder with a saved net, or a bundle.
+    """Return the model in a `.pt2`, `.onnx` or `.swz` file, a folder with a saved net, or a bundle.
 
     `sizes` are for inputs whose sizes a file leaves open (`read_onnx`). Raises ModelError for anything else.
     """
@@ -213,7 +214,12 @@ def read_original(path: Path, sizes: Sizes = ()) -> Original:
         inner = path / "net"
         return original_of(load_net(inner if (inner / "net.json").exists() else path), [])
     if not path.exists():
-        named = len(path.parts) == 1 and path.suffix not in (".onnx", ".pt2", *PICKLES)  # perhaps one of the zoo
+        named = len(path.parts) == 1 and path.suffix not in (
+            ".onnx",
+            ".pt2",
+            SUFFIX,
+            *PICKLES,
+        )  # perhaps one of the zoo
         also = f", and {unknown(str(path), ZOO)}" if named else "; check the path"
         raise ModelError(f"there is no model '{path}': no file and no folder of that name{also}")
     if _is_pickle(path):
@@ -221,13 +227,15 @@ def read_original(path: Path, sizes: Sizes = ()) -> Original:
             f"{path} is a pickle, which can run code when it is opened. Save the model with torch.export.save as .pt2, "
             f"or give the callable that builds it, and its weights: module:callable --weights {path}"
         )
+    if path.suffix == SUFFIX:
+        return original_of(read_packed(path), [])
     if path.suffix == ".pt2":
         return original_of(read_pt2(path), [])
     if path.suffix == ".onnx":
         return original_file(path, sizes)
     raise ModelError(
-        f"{path} is not a model that can be read; give a .pt2 or .onnx file, a saved net, a bundle, a zoo name or "
-        "module:callable"
+        f"{path} is not a model that can be read; give a .pt2, .onnx or .swz file, a saved net, a bundle, a zoo name "
+        "or module:callable"
     )
 
 

@@ -37,6 +37,7 @@ DIRECT = 1 << DIRECT_BITS  # magnitudes that have a token of their own
 MOST_TOKEN = DIRECT + 4 * (23 - DIRECT_BITS)
 MAGNITUDES = 12  # contexts of magnitudes
 ROWS_AT_ONCE = 16
+LARGE = 2**17  # numbers, of which counts of rows always pay
 TRANSPOSED, BY_ROW = 1, 2
 
 
@@ -114,7 +115,10 @@ def decoded(data: bytes | memoryview, shape: Sequence[int]) -> Ints:
 
 
 def _ways(shape: Sequence[int]) -> tuple[int, ...]:
-    return (0, BY_ROW, TRANSPOSED, TRANSPOSED | BY_ROW) if len(shape) > 1 else (0,)
+    if len(shape) < 2:
+        return (0,)
+    turned = (BY_ROW, TRANSPOSED | BY_ROW)
+    return turned if prod(shape) > LARGE else (0, TRANSPOSED, *turned)
 
 
 def _extent(shape: Sequence[int], flags: int) -> tuple[int, int, int]:

@@ -11,6 +11,8 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
+from slimwright.errors import ModelError
+
 model, queue = constriction.stream.model, constriction.stream.queue
 Ints = NDArray[np.int32]
 Counts = NDArray[np.int64]
@@ -67,7 +69,7 @@ class Encoder:
 
 
 class Decoder:
-    """A range decoder of the bytes of an encoder. Bytes that no encoder wrote give symbols without a meaning."""
+    """A range decoder. Bytes that no encoder wrote give symbols without a meaning, or raise ModelError."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         whole = bytes(data) + bytes(-len(data) % WORD_BYTES)
@@ -76,20 +78,26 @@ class Decoder:
     def flags(self, likely: Shares, given: Ints | None) -> Ints:
         """Read zeros and ones."""
         del given
-        return self._queue.decode(FLAGS, likely) if len(likely) else EMPTY
+        return self._decoded(FLAGS, likely) if len(likely) else EMPTY
 
     def symbols(self, counts: Counts, count: int, given: Ints | None) -> Ints:
         """Read symbols."""
         del given
         if not count or len(counts) < 2:
             return np.zeros(count, np.int32)
-        found: Ints = self._queue.decode(distribution(counts), count)
-        return found
+        return self._decoded(distribution(counts), count)
 
     def numbers(self, sizes: Ints, given: Ints | None) -> Ints:
         """Read numbers."""
         del given
-        return self._queue.decode(EVEN, sizes) if len(sizes) else EMPTY
+        return self._decoded(EVEN, sizes) if len(sizes) else EMPTY
+
+    def _decoded(self, *model: Any) -> Ints:
+        try:
+            found: Ints = self._queue.decode(*model)
+        except AssertionError as error:  # what constriction raises where no symbol has such bits
+            raise ModelError("its entropy-coded bytes are none that an encoder writes") from error
+        return found
 
 
 FLAGS, EVEN = model.Bernoulli(perfect=False), model.Uniform()

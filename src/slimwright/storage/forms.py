@@ -31,6 +31,7 @@ from slimwright.storage.grid import MOST_VALUES, Numbered, from_grid, numbered
 FORMS = ("raw", "bytes", "grid", "codebook", "sparse grid", "sparse codebook", "same", "difference")
 Words = NDArray[np.unsignedinteger[Any]]
 WORDS: dict[int, np.dtype[Any]] = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
+LARGE, WORTHWHILE = 2**16, 0.99  # Huffman codes are read at a third of the speed: of large tensors, for a hundredth
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,12 @@ def _candidates(values: Tensor, words: Words, before: Words | None) -> Iterator[
 
 def _numbers(one: Numbered, shape: Sequence[int]) -> Iterator[Stored]:
     kind, head = ("grid", _step(one.step)) if one.step is not None else ("codebook", _table(one))
-    yield Stored(kind, head + context.encoded(one.numbers, shape))
-    yield Stored(f"sparse {kind}", head + huffman.encoded(one.numbers))
+    coded = context.encoded(one.numbers, shape)
+    yield Stored(kind, head + coded)
+    most = len(coded) * (WORTHWHILE if len(one.numbers) > LARGE else 1)
+    gaps = huffman.smallest(one.numbers)
+    if huffman.least_bytes(gaps) < most and len(sparse := huffman.encoded(gaps)) < most:
+        yield Stored(f"sparse {kind}", head + sparse)
 
 
 def _step(step: np.float32) -> bytes:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slimwright.storage.entropy import Ints
+from slimwright.storage.entropy import Ints, bits_of
 
 MOST_VALUES = 4096  # different ones, of a table
+TABLE_BYTES = 3.5  # of a value, at least
 MOST_ON_GRID = 2**15
 MOST_NUMBER = 2**22
 PARTS = 64  # the smallest value is looked for as up to so many steps
@@ -29,15 +30,32 @@ class Numbered:
 def numbered(values: Floats) -> tuple[Numbered, ...]:
     """Return what values [n] are as whole numbers, to the bit: on a grid, in a table, both or neither."""
     bits = values.view(np.uint32)
-    if len(np.unique(bits[:SAMPLE])) > MOST_ON_GRID:
+    few = np.unique(bits[:SAMPLE])
+    if len(few) > MOST_ON_GRID:
         return ()
-    unique, places = np.unique(bits, return_inverse=True)
+    if len(bits) > SAMPLE and (found := _told_by(few.view(np.float32), values)):
+        return (found,)
+    unique, places, counts = np.unique(bits, return_inverse=True, return_counts=True)
     if not len(unique) or len(unique) > MOST_ON_GRID:
         return ()
     found = unique.view(np.float32)
     step = step_of(found)
     made = (Numbered(_multiples(found, step)[places], step=step),) if step is not None else ()
-    return made + ((_in_table(found, places),) if len(unique) <= MOST_VALUES else ())
+    table_bytes = TABLE_BYTES * len(unique) + bits_of(counts) / 8
+    pays = len(unique) <= MOST_VALUES and table_bytes < values.nbytes
+    return made + ((_in_table(found, places),) if pays else ())
+
+
+def _told_by(few: Floats, values: Floats) -> Numbered | None:
+    """Values [n] on the grid of the first ones, where a table of them would hardly be shorter; else None."""
+    step = step_of(few)
+    if step is None or not np.isfinite(values).all() or np.abs(values).max() / float(step) > MOST_NUMBER:
+        return None
+    numbers = _multiples(values, step)
+    if not np.array_equal(from_grid(numbers, step).view(np.uint32), values.view(np.uint32)):
+        return None
+    counts = np.bincount(numbers - numbers.min())
+    return Numbered(numbers, step=step) if 2 * np.count_nonzero(counts) > len(counts) else None
 
 
 def step_of(values: Floats) -> np.float32 | None:

@@ -89,9 +89,20 @@ def codes_of(lengths: Lengths) -> NDArray[np.int64]:
     return codes
 
 
-def encoded(numbers: Ints) -> bytes:
-    """Return whole numbers [n] as bytes, with the gap bits that make them the fewest."""
-    stored = min((sparse(numbers, bits) for bits in GAP_BITS), key=_about_bits)
+def smallest(numbers: Ints) -> Sparse:
+    """Return whole numbers [n] with the gap bits that make them about the fewest bytes."""
+    return min((sparse(numbers, bits) for bits in GAP_BITS), key=least_bytes)
+
+
+def least_bytes(stored: Sparse) -> float:
+    """Return what the bytes of codes, gaps and the gaps' table are not below: their entropies."""
+    low = int(stored.numbers.min(initial=0))
+    codes, gaps = np.bincount(stored.numbers - low), np.bincount(stored.gaps)
+    return float(bits_of(codes) + bits_of(gaps) + (4 << stored.gap_bits)) / 8
+
+
+def encoded(stored: Sparse) -> bytes:
+    """Return sparse numbers as bytes."""
     best = stored.gap_bits
     symbols, codes = np.unique(stored.numbers, return_inverse=True)
     code_lengths = lengths_of(np.bincount(codes, minlength=len(symbols)))
@@ -121,13 +132,6 @@ def decoded(data: bytes | memoryview, count: int) -> Ints:
     found = np.zeros(count, np.int32)
     found[places] = symbols[codes].astype(np.int32)
     return found
-
-
-def _about_bits(stored: Sparse) -> float:
-    """About the bits of codes, gaps and the gaps' table."""
-    low = int(stored.numbers.min(initial=0))
-    codes, gaps = np.bincount(stored.numbers - low), np.bincount(stored.gaps)
-    return float(bits_of(codes) + bits_of(gaps) + (4 << stored.gap_bits))
 
 
 def _written(symbols: Ints, lengths: Lengths) -> bytes:

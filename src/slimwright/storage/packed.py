@@ -185,7 +185,10 @@ def _check_base(path: Path, wanted: str, base: Net | None) -> None:
     if not wanted:
         return
     if base is None:
-        raise ModelError(f"{path} holds what differs from another net; give that one as the base (--base)")
+        raise ModelError(
+            f"{path} holds what differs from another net; unpack it with that one: "
+            f"slimwright unpack {path} --base MODEL"
+        )
     if base.digest != wanted:
         raise ModelError(f"{path} builds on another base: on the net with the digest {wanted[:16]}…")
 
