@@ -27,6 +27,7 @@ from lib.alexnet_ranks import FACTORISED, alexnet_factors
 from lib.results import Column, Row, environment, options, publish, show
 from lib.untrained import SEED, captured
 from slimwright.cli.sources import load_data, load_original
+from slimwright.cli.trained import Training
 from slimwright.cost import Cost, count
 from slimwright.data import Dataset
 from slimwright.evidence import observe
@@ -165,7 +166,7 @@ def trained_rows(data: Dataset, extent: Extent, step: int) -> Iterator[Row]:
     """Factorise a trained net by each kind, plainly and from evidence, and read what is left, tuned and not."""
     say = Console(stderr=True).print
     say(f"{NETWORK}: training, or loading what was trained before")
-    net = load_original(NETWORK, data, cache=CACHE).net
+    net = load_original(NETWORK, data, training=Training(cache=CACHE)).net
     evidence = observe(net, data.batches("calibration", 64), task=Classification(data.labels), seed=SEED)
     wanted = {
         (k, share): aligned(net, factors_at(net, k, share), step) for k in extent.kinds for share in extent.shares
@@ -210,7 +211,7 @@ class Read:
 
 def turn_rows(data: Dataset, extent: Extent, step: int) -> Iterator[Row]:
     """Factorise the layers at the share quoted, from evidence, all at once, two at a time, and one at a time."""
-    net = load_original(NETWORK, data, cache=CACHE).net
+    net = load_original(NETWORK, data, training=Training(cache=CACHE)).net
     whole = accuracy(net.to_module(), data, "test")
     factors = aligned(net, factors_at(net, *QUOTED), step)
     layers = {name: Ranks(kind=wanted.kind, ranks=wanted.ranks) for name, wanted in factors.items()}

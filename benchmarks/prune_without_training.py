@@ -28,6 +28,7 @@ from lib.batch_norms import estimate_batch_norms
 from lib.results import Column, Row, environment, options, publish, show
 from lib.torch_pruning_side import IMPORTANCES, SCOPES, by_torch_pruning
 from slimwright.cli.sources import load_original
+from slimwright.cli.trained import Training
 from slimwright.cost import Cost, count
 from slimwright.coupling import couple, cut
 from slimwright.data import Dataset, digits, labelled, whole
@@ -90,7 +91,7 @@ def rows_of(network: str, *, quick: bool) -> list[Row]:
     say = Console(stderr=True).print
     say(f"{network}: training, or loading what was trained before")
     data = digits(SEED)
-    net = load_original(network, data, cache=CACHE).net
+    net = load_original(network, data, training=Training(cache=CACHE)).net
     whole_cost = count(net)
     found = [row(network, Pruned(0.0, "original", net.to_module(), 0.0), whole_cost, whole_cost, data)]
     costs: dict[tuple[float, str], Cost] = {}

@@ -5,7 +5,6 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as in cli.py
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from made_once import made_once
 from slimwright.data import ArrayData, digits
 from slimwright.graph import Net
 from shared_workshop import shared_workshop
+from small_disk import small_disk
 from slimwright.importers import capture
 from slimwright.runtimes import Workshop
 from slimwright.tasks import Classification
@@ -101,10 +101,5 @@ def separable() -> Net:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk that is full after a few kilobytes."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", disk], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("only root may mount a small disk")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    with small_disk(tmp_path / "disk", 8) as disk:
+        yield disk

@@ -152,6 +152,7 @@ def test_an_unknown_name_lists_the_devices_and_the_nearest() -> None:
         ("ram_bytes", "memory_mb = 5\nram_bytes", r"memory_mb: there is no such field"),
         ('kind = "board"', 'kind = "toaster"', r"kind: .*'phone', 'board'"),
         ("count = { value = 2,", "count = { value = 2.5,", r"cores\.0\.count\.value: .*integer"),
+        ("count = { value = 2,", "count = { value = 1_000_000_000,", r"cores\.0\.count\.value: .*less than or equal"),
         ("fp32 = ", "fp64 = ", r"cores\.0\.macs_per_s\.fp64: there is no such field; did you mean fp"),
         ("name =", "name", "is not a device profile"),
     ],

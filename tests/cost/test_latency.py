@@ -291,6 +291,7 @@ def test_a_cached_time_never_answers_for_another_identity(tmp_path: Path) -> Non
         '{"identity": IDENTITY, "milliseconds": {"LAYER": -1.0}}',
         f'{{"identity": IDENTITY, "milliseconds": {{"LAYER": 1{"0" * 400}}}}}',
         '{"identity": IDENTITY, "milliseconds": {"LAYER": 1e400}}',
+        '{"identity": IDENTITY, "milliseconds": {"LAYER": NaN}}',
         '{"identity": IDENTITY, "milliseconds": {"LAYER": 1.5}}',  # a time that could be: without its checksum
     ],
 )

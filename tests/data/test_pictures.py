@@ -26,12 +26,13 @@ def encoded(image: Image.Image, kind: str) -> bytes:
     return stream.getvalue()
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A part of a PNG, with its checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png_claiming(width: int, height: int) -> bytes:
     """A PNG of a few bytes whose header claims any size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
 
@@ -72,6 +73,22 @@ def test_a_picture_that_is_cut_short_is_told(kind: str, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(data[:length])
         with pytest.raises(DataError, match=r"a\.png cannot be read as JPEG, PNG.*replace or remove it"):
             picture(tmp_path, tmp_path / "a.png", square(8))
+
+
+def test_a_damaged_part_behind_the_pixels_is_told_though_its_checksum_is_right(tmp_path: Path) -> None:
+    data = encoded(ramp(12, 12).convert("P"), "PNG")
+    end = data.rindex(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(data[:end] + chunk(b"iCCP", b"") + data[end:])  # a colour profile of no bytes
+    with pytest.raises(DataError, match=r"a\.png cannot be read as JPEG, PNG.*replace or remove it"):
+        picture(tmp_path, tmp_path / "a.png", square(8))
+
+
+@pytest.mark.parametrize("palette", [b"", chunk(b"PLTE", b"abcdef"), chunk(b"PLTE", b"abcde")])
+def test_a_colour_that_a_palette_has_not_is_black(palette: bytes, tmp_path: Path) -> None:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 3, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress((b"\0" + b"\xff" * 8) * 8))  # each of them the 255th colour
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + palette + pixels + chunk(b"IEND", b""))
+    assert not picture(tmp_path, tmp_path / "a.png", square(8)).any()
 
 
 @pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP"])

@@ -47,6 +47,9 @@ HOSTILE: dict[str, tuple[Net, str]] = {
     "a bias of integers": (convolution(torch.ones(2, 1, 3, 3), torch.ones(2).int()), "bias is torch.int32"),
     "weights of integers": (convolution(torch.ones(2, 1, 3, 3).int(), torch.ones(2).int()), "weight is torch.int32"),
     "a dilation of zero": (convolution(torch.ones(2, 1, 1, 1), torch.ones(2), dilation=(1, 0)), "dilation is 0"),
+    "a dilation below zero": (
+        convolution(torch.ones(2, 1, 3, 3), torch.ones(2), dilation=(-1, 1)), "dilation is -1; it must be positive"
+    ),
     "nested lists": (net(carried("y", "clamp.default", min=((((((1,),),),),),), max=None)), "nested more than 4 deep"),
     "several values as one": (
         net(carried("m", "max.dim", dim=1, keepdim=True), Node("y", "relu", {"self": Ref("m")})), "'y' .*cannot take"

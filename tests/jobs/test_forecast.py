@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from slimwright.graph import Net
 from slimwright.importers import capture
 from slimwright.jobs import Settings, shrink
 from slimwright.jobs.export import Request, export
-from slimwright.jobs.forecast import check_proof, proof_bytes
+from slimwright.jobs.forecast import check_examination, check_inspection, check_proof, proof_bytes
 from slimwright.progress import Event
 from slimwright.tasks import task_for
 from slimwright.techniques import Recipe, applied
@@ -56,6 +57,7 @@ task = Classification(data.labels)
 net.run(batch[0])
 training, _ = peak(lambda: fit(net.to_module(), data, Schedule(epochs=1, batch_size=32), task=task,
                                teacher=net.to_module()))
+alone, _ = peak(lambda: fit(net.to_module(), data, Schedule(epochs=1, batch_size=32), task=task))
 def observed():
     seen = observe(net, [batch], task=task, taylor=False)
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +66,8 @@ def observed():
 
 observing, seen = peak(observed)
 sums = sum(tensor.nbytes for tensor in seen.tensors().values())
-print(json.dumps({"fit": [fit_bytes(net, net, 32), training],
+print(json.dumps({"fit": [fit_bytes(net, 32, teacher=net), training],
+                  "fit without a teacher": [fit_bytes(net, 32), alone],
                   "observe": [observing_bytes(net, sums, 32 * image_bytes(net)), observing]}))
 """
 PARTS: tuple[Part, ...] = ("train", "calibration", "validation", "test")
@@ -97,6 +100,23 @@ def test_a_proof_by_hand(net: Net, data: ArrayData) -> None:
     check_proof(net, data, sides=2, there=needed + 80 * 4 * 64)
     with pytest.raises(RequestError, match=r"^proving the result on 40 test images, .* give fewer images"):
         check_proof(net, data, sides=2, there=needed + 80 * 4 * 64 - 1)
+
+
+def test_an_inspection_by_hand(net: Net, data: ArrayData) -> None:
+    """Images of 64 numbers and values of 4x6x6 beside them; 330 weights; two networks, each with 40 test images."""
+    run = 4 * (4 * 9 + 4 + 144 * 2 + 2 + 64 + 144)
+    check_inspection([net, net], None, timed=True, memory_bytes=run)
+    check_inspection([net, net], data, timed=False, memory_bytes=40 * 4 * (2 * 64 + 2))
+    check_inspection([net, net], data, timed=True, memory_bytes=40 * 4 * 64 + proof_bytes(net, 40, sides=1))
+    check_examination(net, data, memory_bytes=run + 40 * 4 * 64)
+    short: list[tuple[str, Callable[[], None]]] = [
+        ("running the network", lambda: check_inspection([net, net], None, timed=True, memory_bytes=run - 1)),
+        ("scoring .* 40 test images", lambda: check_inspection([net], data, timed=False, memory_bytes=40 * 4 * 65)),
+        ("running the network", lambda: check_examination(net, data, memory_bytes=run + 40 * 4 * 64 - 1)),
+    ]
+    for said, look in short:
+        with pytest.raises(RequestError, match=f"^{said} needs about"):
+            look()
 
 
 def test_a_job_that_cannot_end_does_not_begin(net: Net, data: ArrayData, tmp_path: Path) -> None:

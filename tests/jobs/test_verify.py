@@ -11,7 +11,7 @@ from scripted_jobs import done
 from scripted_target import Runs, Scores, Scripted, Turn, in_blocks, unchanged, with_wrong
 from slimwright import Budget, Bundle
 from slimwright.data import ArrayData, Batch, labelled
-from slimwright.errors import DataError, ProofError
+from slimwright.errors import DataError, ProofError, RequestError
 from slimwright.jobs.verify import Check, verify
 from small_digits import SIZES, few_digits, labels_of
 
@@ -210,6 +210,13 @@ def test_other_data_is_refused(bundle: Bundle) -> None:
     for other in others.values():
         with pytest.raises(DataError, match="the bundle was proven on 'few digits'"):
             verify(bundle, other, board)
+    assert board.jobs == 0
+
+
+def test_a_proof_that_needs_more_memory_than_there_is_does_not_begin(bundle: Bundle) -> None:
+    board = Scripted(RUNS, WIDE)
+    with pytest.raises(RequestError, match=r"^proving the result on .* and 100.kB are there: .* --memory-limit$"):
+        verify(bundle, few_digits(), board, memory_bytes=100_000)
     assert board.jobs == 0
 
 

@@ -1,8 +1,15 @@
 """A bundle read back is untrusted input."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from slimwright.measure.bundle import Manifest, misses
+from manifest_example import example_bundle
+from slimwright.errors import BundleError
+from slimwright.measure.bundle import Manifest, load_bundle, misses
 from slimwright.tasks import Metric
 
 ACCURACY = Metric("accuracy")
@@ -20,3 +27,26 @@ def test_limits_that_are_met_exactly_are_met() -> None:
 def test_a_manifest_with_an_unknown_field_is_refused() -> None:
     with pytest.raises(ValueError, match="surprise"):
         Manifest.model_validate({"surprise": 1})
+
+
+WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
+    "a score that is not a number": (lambda m: m["result"].update(score=float("nan")), r"result\.score"),
+    "a time without an end": (lambda m: m["result"]["latency"].update(p90_ms=float("-inf")), r"latency\.p90_ms"),
+    "a count of 65 bits": (lambda m: m["layers"][5].update(weight_bytes_after=2**64), r"weight_bytes_after"),
+    "a count of 400 digits": (lambda m: m["result"].update(peak_rss_bytes=10**400), "peak_rss_bytes"),
+    "a seed below zero": (lambda m: m.update(seed=-1), "seed: .*greater than or equal to 0"),
+    "lists of uneven length": (
+        lambda m: m["memory"]["result"]["live_bytes"].pop(), r"memory\.result: .*there must be as many"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_manifest_that_cannot_be_is_refused_with_its_field(what: str, tmp_path: Path) -> None:
+    path = example_bundle(tmp_path / "b") / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change, said = WRONG[what]
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=rf"manifest\.json is not a bundle's manifest: .*{said}"):
+        load_bundle(path.parent)

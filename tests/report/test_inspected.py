@@ -109,8 +109,10 @@ def test_a_page_is_replaced_and_what_is_none_stays(plain: Inspection, tmp_path: 
         assert page.read_text() == other
     write_inspection(page, [plain], force=True)
     assert WRITTEN_BY in page.read_text()
-    with pytest.raises(RequestError, match="not a plain file"):
-        write_inspection(tmp_path, [plain], force=True)
+    for place in (tmp_path, Path("/dev/full")):
+        with pytest.raises(RequestError, match="is not a plain file; name another one with --html"):
+            write_inspection(place, [plain], force=True)
+    assert Path("/dev/full").is_char_device()
 
 
 def test_a_page_that_cannot_be_written_is_told_of(plain: Inspection, tmp_path: Path) -> None:

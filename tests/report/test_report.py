@@ -5,6 +5,7 @@ import pytest
 from pages import HOSTILE, Page, charts, rendered, text_of
 
 from manifest_example import example_manifest, example_recipe
+from slimwright.errors import RequestError
 from slimwright.measure import Decision, Manifest
 from slimwright.report import write_report
 from slimwright.techniques import Recipe
@@ -129,6 +130,27 @@ def test_a_hostile_text_is_only_ever_shown(hostile: Path) -> None:
     assert "img" not in page.tags and page.handlers == []
     assert page.tags.count("script") == len(CHARTS) + 1
     assert "&lt;/script&gt;&lt;img" in text_of(html, "decisions")
+
+
+def test_links_in_a_bundle_lead_to_nothing_that_is_written(tmp_path: Path) -> None:
+    """A bundle from elsewhere may say that its page and its pictures lie where the user keeps other things."""
+    precious, bundle = tmp_path / "precious", tmp_path / "bundle"
+    (bundle / "plots").mkdir(parents=True)
+    precious.write_text("years of work")
+    for name in ("report.html", "plots/macs.png"):
+        (bundle / name).symlink_to(precious)
+    write_report(bundle, example_manifest(), example_recipe())
+    assert precious.read_text() == "years of work"
+    assert not (bundle / "report.html").is_symlink() and (bundle / "plots/macs.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_pictures_are_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/plots").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match="plots is a link, and no pictures are written to where it leads; remove it"):
+        write_report(tmp_path / "bundle", example_manifest(), example_recipe())
+    assert not list((tmp_path / "elsewhere").iterdir()) and not (tmp_path / "bundle/report.html").exists()
 
 
 def test_a_browser_draws_every_chart(folder: Path) -> None:

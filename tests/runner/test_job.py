@@ -134,6 +134,7 @@ def test_a_side_out_of_bounds_is_refused(changed: dict[str, object], folder: Pat
         {"least_s": 1e9},
         {"energy_s": None},
         {"warm_up": []},
+        {"sides": []},
         {"sides": SIDE},
         {"sides": [SIDE] * 513},
         {"sides": [None]},

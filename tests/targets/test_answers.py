@@ -51,6 +51,7 @@ def test_a_result_is_read() -> None:
     [
         {"name": "other"},
         {"latency": LATENCY | {"median_ms": float("nan")}},
+        {"latency": LATENCY | {"median_ms": None}},
         {"latency": LATENCY | {"runs": 0}},
         {"load_ms": "fast"},
         {"load_ms": float("inf")},
@@ -87,6 +88,8 @@ def test_a_side_that_is_none_is_refused(side: dict[str, object]) -> None:
         saved(np.array([[None]], object), pickled=True),
         claimed((2, 9)),
         claimed((2, 1 << 50)),
+        claimed((2, 1 << 60)),
+        claimed((2, 0)),
         claimed((2, -3)),
         b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'shape': (" + b"(" * 91,  # what no parser likes
     ],

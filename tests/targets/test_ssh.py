@@ -15,7 +15,7 @@ from loopback_ssh import LoopbackSsh
 
 from slimwright.errors import DeviceError, ProofError, RequestError
 from slimwright.runtimes.artefact import Artefact
-from slimwright.targets import Local, bootstrap, measure
+from slimwright.targets import Local, bootstrap, measure, ssh
 from slimwright.targets.measuring import Effort
 from slimwright.targets.ssh import Ssh
 from small_artefacts import SHAPE, emptied, job_processes, packed_job, small_artefact, wait_for_job
@@ -188,12 +188,39 @@ def test_a_host_that_would_be_an_option_is_refused(host: str) -> None:
         Ssh(host)
 
 
+def lying(server: LoopbackSsh, folder: Path, says: str) -> Ssh:
+    """A board whose Python is a shell script."""
+    (folder / "liar").write_text(f"#!/bin/sh\n{says}\n")
+    (folder / "liar").chmod(0o755)
+    return Ssh("board", python=str(folder / "liar"), config=server.config)
+
+
+BEGINS = "printf '\\n--slimwright--\\n'"
+
+
 def test_an_answer_that_is_none_is_refused(server: LoopbackSsh, artefact: Artefact, tmp_path: Path) -> None:
-    liar = tmp_path / "liar"
-    liar.write_text("#!/bin/sh\nprintf '\\n--slimwright--\\n{\"cpu\": 1}'\n")
-    liar.chmod(0o755)
-    board = Ssh("board", python=str(liar), config=server.config)
+    board = lying(server, tmp_path, BEGINS + "; printf '{\"cpu\": 1}'")
     with pytest.raises(DeviceError, match="describes no device"):
         board.about()
     with pytest.raises(DeviceError, match="no result"):
         measure(board, {"small": artefact}, SHORT)
+
+
+@pytest.mark.parametrize("begins", [BEGINS, "true"])
+def test_an_answer_without_an_end_is_not_read_to_its_end(
+    begins: str, server: LoopbackSsh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "MOST_ANSWER", 100_000)
+    board = lying(server, tmp_path, f"{begins}; head -c 3000000 /dev/zero")
+    with pytest.raises(DeviceError, match="board sent more than any job gives"):
+        board.answer(b"", 60.0)
+
+
+def test_an_answer_that_comes_byte_by_byte_has_a_deadline(
+    server: LoopbackSsh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("CONNECT_S", 0.5), ("GRACE_S", 0.3), ("SLOWEST_BYTES_PER_S", 1e9)):
+        monkeypatch.setattr(ssh, name, seconds)
+    board = lying(server, tmp_path, f"{BEGINS}; for i in $(seq 200); do printf x; sleep 0.1; done")
+    with pytest.raises(DeviceError, match="board did not answer within 2 s"):
+        board.answer(b"", 0.5)

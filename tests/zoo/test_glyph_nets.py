@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from slimwright.cli.sources import load_original
+from slimwright.cli.trained import Training
 from slimwright.data import digits, scenes
 from slimwright.data.glyphs import parsed_scenes
 from slimwright.errors import ModelError
@@ -33,6 +34,6 @@ def test_the_detector_learns_from_boxes_alone() -> None:
 
 def test_a_network_for_another_task_is_told_before_it_is_trained(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="glyph-detector is a network for detection, and 'digits' is data for classif"):
-        load_original("glyph-detector", digits(), cache=tmp_path)
+        load_original("glyph-detector", digits(), training=Training(cache=tmp_path))
     with pytest.raises(ModelError, match=r"resnet8 is a network for classification, and 'scenes:boxes.*for detection"):
-        load_original("resnet8", scenes(FEW), cache=tmp_path)
+        load_original("resnet8", scenes(FEW), training=Training(cache=tmp_path))

@@ -13,6 +13,7 @@ from slimwright.cli.arguments import (
     ImageOption,
     InputOption,
     JsonOption,
+    MemoryOption,
     ModelArgument,
     PreprocessingOption,
     QuietOption,
@@ -74,6 +75,7 @@ def inspect(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="write a page with tables and charts to this file")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace what is at --html, whatever wrote it")] = False,
+    memory_limit: MemoryOption = None,
     seed: SeedOption = 0,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -98,7 +100,9 @@ def inspect(
             nets = [dataclasses.replace(net, original=of, artefact=None) for net, of in zip(nets, cut, strict=True)]
         wanted = task_of(task, found, nets[0].original) if found and task else None
         timed = len(nets) > 1 if measure is None else measure
-        seen = jobs.inspect(nets, data=found, task=wanted, expect=expect, timed=timed, tell=tell)
+        seen = jobs.inspect(
+            nets, data=found, task=wanted, expect=expect, timed=timed, memory_bytes=memory_limit, tell=tell
+        )
     if html:
         write_inspection(html, seen, depth, force=force)
     if as_json:
@@ -116,6 +120,7 @@ def compare(
     task: TaskOption = None,
     image: ImageOption = None,
     sizes: InputOption = None,
+    memory_limit: MemoryOption = None,
     seed: SeedOption = 0,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -131,7 +136,7 @@ def compare(
         found = load_data(data, seed) if data else None
         one, other = subjects((first, second), data=found, image=image, sizes=sizes, tell=tell)
         wanted = task_of(task, found, one.original) if found and task else None
-        seen = jobs.compare(one, other, data=found, task=wanted, tell=tell)
+        seen = jobs.compare(one, other, data=found, task=wanted, memory_bytes=memory_limit, tell=tell)
     if as_json:
         print(json.dumps(tables.comparison_data(seen), indent=1))
     else:
@@ -151,6 +156,7 @@ def doctor(
     ] = None,
     preprocessing: PreprocessingOption = None,
     weights: WeightsOption = None,
+    memory_limit: MemoryOption = None,
     seed: SeedOption = 0,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -170,6 +176,7 @@ def doctor(
             runtimes=runtime or (),
             precisions=precision or ("fp32",),
             data=found,
+            memory_bytes=memory_limit,
             tell=tell,
         )
     if as_json:

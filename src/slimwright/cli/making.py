@@ -88,6 +88,7 @@ def export(
     from slimwright.cli import tables
     from slimwright.cli.sources import load_data, load_original
     from slimwright.cli.subjects import subjects
+    from slimwright.cli.trained import Training
     from slimwright.jobs import export as exporting
     from slimwright.measure import as_json as record_text
     from slimwright.targets import target as named
@@ -96,7 +97,8 @@ def export(
     with progress(quiet) as tell:
         found = load_data(data, seed, preprocessing, tell=tell) if data else None
         if found:
-            original = load_original(model, found, weights=weights, cache=cache, tell=tell)
+            training = Training(cache=cache, memory_bytes=memory_limit)
+            original = load_original(model, found, weights=weights, training=training, tell=tell)
         else:
             (subject,) = subjects([model], image=image, sizes=sizes, weights=weights)
             original = subject.original
@@ -148,6 +150,7 @@ def apply(
     from slimwright.atomic import appearing
     from slimwright.cli import tables
     from slimwright.cli.sources import load_data, load_original
+    from slimwright.cli.trained import Training
     from slimwright.graph import FILES, save_net
     from slimwright.jobs.apply import applied_sides
     from slimwright.kept import kept_at
@@ -156,7 +159,8 @@ def apply(
     wanted = load_recipe(recipe)
     with appearing(out, FILES[0], ours=FILES, force=force) as folder, progress(quiet) as tell:
         found = load_data(data, seed, preprocessing, tell=tell)
-        original = load_original(model, found, weights=weights, cache=cache, device=compute, tell=tell)
+        training = Training(cache=cache, device=compute, memory_bytes=memory_limit)
+        original = load_original(model, found, weights=weights, training=training, tell=tell)
         net, judged = original.net, task_of(task, found, original)
         cache.mkdir(parents=True, exist_ok=True)
         checkpoint = kept_at(cache, "apply", f"{wanted.model_dump_json()} {net.digest} {found.name} {seed}")
@@ -209,6 +213,7 @@ def train(
     ] = None,
     preprocessing: PreprocessingOption = None,
     compute: ComputeOption = "cpu",
+    memory_limit: MemoryOption = None,
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
     force: ForceOption = False,
@@ -218,6 +223,7 @@ def train(
     from slimwright.atomic import appearing
     from slimwright.cli.schedules import schedule_of
     from slimwright.cli.sources import load_data, load_original
+    from slimwright.cli.trained import Training
     from slimwright.graph import FILES, save_net
     from slimwright.train import score
     from slimwright.zoo import ZOO, unknown
@@ -225,9 +231,10 @@ def train(
     if model not in ZOO:
         raise unknown(model, ZOO)
     plan = schedule_of(epochs, rate, batch_size, schedule or ())
+    training = Training(plan, cache, compute, memory_limit)
     with appearing(out, FILES[0], ours=FILES, force=force) as folder, progress(quiet) as tell:
         found = load_data(data, seed, preprocessing, tell=tell)
-        original = load_original(model, found, cache=cache, device=compute, schedule=plan, tell=tell)
+        original = load_original(model, found, training=training, tell=tell)
         save_net(original.net, folder)
     task = task_of(None, found, original)
     shown = task.metric.shown(score(original.net.to_module(), found, "validation", task))

@@ -106,6 +106,7 @@ def shrink(
     from slimwright import jobs
     from slimwright.cli import tables
     from slimwright.cli.sources import load_data, load_original
+    from slimwright.cli.trained import Training
     from slimwright.cost import Budget
     from slimwright.measure import as_json as record_text
     from slimwright.report import missing_page
@@ -146,7 +147,8 @@ def shrink(
     )
     with progress(quiet) as tell:
         found = load_data(data, seed, preprocessing, tell=tell)
-        original = load_original(model, found, weights=weights, cache=cache, device=compute, tell=tell)
+        training = Training(cache=cache, device=compute, memory_bytes=memory_limit)
+        original = load_original(model, found, weights=weights, training=training, tell=tell)
         original = with_classes(original, classes, found)
         wanted = task_of(task, found, original)
         if budget is None:
@@ -199,7 +201,8 @@ def verify(
     wanted = load_task(task) if task and ":" in task else None
     with progress(quiet) as tell:
         loaded = load_data(name, found.manifest.seed, preprocessing or _recorded(found, name), tell=tell)
-        checks = verified(found, loaded, named(target, memory_bytes=memory_limit), task=wanted, tell=tell)
+        place = named(target, memory_bytes=memory_limit)
+        checks = verified(found, loaded, place, task=wanted, memory_bytes=memory_limit, tell=tell)
     passed = all(check.passed for check in checks)
     if as_json:
         print(json.dumps({"passed": passed, "checks": [dataclasses.asdict(check) for check in checks]}, indent=1))

@@ -7,19 +7,16 @@ files are read as data, and pickles are refused.
 """
 
 import importlib
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from slimwright.compute import usable
+from slimwright.cli.trained import Training, trained, untrained
 from slimwright.data import (
     Dataset,
     Described,
@@ -38,7 +35,6 @@ from slimwright.data import (
     mask_folder,
     mnist,
     pair_folder,
-    part_fingerprint,
     point_file,
     prepared,
     readable,
@@ -56,14 +52,12 @@ from slimwright.graph import load_net
 from slimwright.importers import Sizes, fitting, read_pt2, weights_for
 from slimwright.importers.archives import is_archive, opened
 from slimwright.jobs.given import check_inputs, shapes_of
-from slimwright.kept import kept_at, kept_tensors, write_tensors
 from slimwright.measure import Original, original_file, original_of
 from slimwright.progress import Event, Tell, silent
 from slimwright.reading import plain, stored_tensors
 from slimwright.storage import SUFFIX, read_packed
-from slimwright.tasks import Making, Task, as_task, forward_of, task_for
-from slimwright.train import Schedule, fit
-from slimwright.zoo import CLASSIFICATION, ZOO, build, unknown
+from slimwright.tasks import Making, Task, as_task
+from slimwright.zoo import ZOO, unknown
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 
@@ -175,24 +169,18 @@ def load_original(
     data: Dataset,
     *,
     weights: Path | None = None,
-    cache: Path | None = None,
-    device: str = "cpu",
-    schedule: Schedule | None = None,
+    training: Training | None = None,
     tell: Tell = silent,
 ) -> Original:
-    """Return the model that `spec` names. A zoo network without `weights` is trained on `data`, once per cache.
+    """Return the model that `spec` names. A zoo network without `weights` is trained on `data`, as `training` says.
 
-    It is trained by `schedule`, or as most networks want it.
-
-    Raises ModelError, naming the file and the way out, and RequestError where there is no such device to train on.
+    Raises ModelError, naming the file and the way out, and RequestError where it cannot be trained there.
     """
     path = Path(spec)
     if spec in ZOO:
         if weights is None:
-            return original_of(
-                _trained(spec, data, schedule or Schedule(), cache, device=usable(device), tell=tell), shapes_of(data)
-            )
-        return original_of(_weighted(_zoo(spec, data), weights, tell), shapes_of(data))
+            return original_of(trained(spec, data, training or Training(), tell), shapes_of(data))
+        return original_of(_weighted(untrained(spec, data), weights, tell), shapes_of(data))
     if ":" in spec and not path.exists():
         model = _called(spec, ModelError)
         if not isinstance(model, nn.Module):
@@ -237,43 +225,6 @@ def read_original(path: Path, sizes: Sizes = ()) -> Original:
         f"{path} is not a model that can be read; give a .pt2, .onnx or .swz file, a saved net, a bundle, a zoo name "
         "or module:callable"
     )
-
-
-def _trained(name: str, data: Dataset, schedule: Schedule, cache: Path | None, *, device: str, tell: Tell) -> nn.Module:
-    """A zoo network trained on `data`; the weights are kept under a key of all that made them."""
-    meant, made_for = getattr(data, "task", "") or CLASSIFICATION, ZOO[name].task
-    if meant != made_for:
-        raise ModelError(f"{name} is a network for {made_for}, and '{data.name}' is data for {meant}; choose others")
-    if not data.labels:
-        raise ModelError(f"'{data.name}' has no labels to train {name} on; give its weights with --weights")
-    model = _zoo(name, data)
-    said = json.dumps([name, data.name, part_fingerprint(data, "train"), asdict(schedule)])
-    path = kept_at(cache, name, said) if cache else None
-    if path and (found := kept_tensors(path, said)):
-        model.load_state_dict(found[0])
-        return model.eval()
-    forward = forward_of(model)
-    shapes = [tuple(output.shape) for output in forward(torch.zeros(1, *data.image_shape, device="cpu"))]
-    task = task_for(data, shapes, forward)
-    partial = path.with_suffix(".partial") if path else None
-    fit(model.to(device), data, schedule, task=task, checkpoint=partial, tell=tell).cpu()
-    if path:
-        write_tensors(path, model.state_dict(), {"key": said})
-    return model
-
-
-def _zoo(name: str, data: Dataset) -> nn.Module:
-    classes = len(data.labels) or ZOO[name].classes
-    model = build(name, classes=classes, in_channels=data.image_shape[0]).eval()
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, *data.image_shape))
-    except RuntimeError as error:
-        raise ModelError(
-            f"{name} is made for images of shape {list(ZOO[name].image_shape)} and cannot take those of "
-            f"{data.name}, {list(data.image_shape)}: {str(error).splitlines()[0]}"
-        ) from error
-    return model.train()
 
 
 def _weighted(model: nn.Module, path: Path, tell: Tell = silent) -> nn.Module:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from slimwright.data import Dataset, whole
 from slimwright.errors import ConversionError, ModelError, ProofError
+from slimwright.jobs.forecast import check_inspection
 from slimwright.jobs.setups import check_setup
 from slimwright.measure import EFFORTS, Exam, Inspection, Measured, Original, ProofEffort, Proven, inspection_of, prove
 from slimwright.progress import Event, Tell, told
 from slimwright.runtimes import Artefact, Workshop, lent
-from slimwright.targets import Local
+from slimwright.targets import Local, Target
 from slimwright.tasks import Making, Task, task_for
 from slimwright.techniques import fold_batch_norm
 
@@ -40,23 +41,28 @@ def inspect(
     expect: str | None = None,
     timed: bool = False,
     workshop: Workshop | None = None,
+    memory_bytes: int | None = None,
     tell: Tell | None = None,
 ) -> list[Inspection]:
     """Return what each network costs; with `data` its score, and if `timed` what its file does in the runtime.
 
     A network that cannot be converted or run is reported as such; it does not raise. `workshop` is one that several
-    jobs share. Raises DataError where a trained network does not reach the metric that it is expected to, or is plainly
-    set up wrongly.
+    jobs share. The work here, a conversion and a run may take `memory_bytes` each, by default what the machine has
+    available. Raises DataError where a trained network does not reach the metric that it is expected to, or is plainly
+    set up wrongly, and RequestError where memory is sure to be too little.
     """
+    nets = [subject.original.net for subject in subjects]
+    check_inspection(nets, data, timed=timed, memory_bytes=memory_bytes)
     with told(tell) as tell:
         if data is not None:
             _check_setups(subjects, data, task, expect, tell)
         exams = [None if data is None else _exam(subject, data, task, subjects[0]) for subject in subjects]
-        seen = _measured(subjects, exams, workshop, tell) if timed else [Measured()] * len(subjects)
+        seen = [Measured()] * len(subjects)
+        if timed:
+            with lent(workshop, memory_bytes) as at_work:
+                seen = _measured(subjects, exams, at_work, Local(memory_bytes), tell)
     scored = (_scored(one, subject, exam) for one, subject, exam in zip(seen, subjects, exams, strict=True))
-    return [
-        inspection_of(subject.original.net, subject.name, one) for subject, one in zip(subjects, scored, strict=True)
-    ]
+    return [inspection_of(net, subject.name, one) for net, subject, one in zip(nets, subjects, scored, strict=True)]
 
 
 def _check_setups(
@@ -80,13 +86,13 @@ def _exam(subject: Subject, data: Dataset, task: Task | None, first: Subject) ->
 
 
 def _measured(
-    subjects: Sequence[Subject], exams: Sequence[Exam | None], shared: Workshop | None, tell: Tell
+    subjects: Sequence[Subject], exams: Sequence[Exam | None], workshop: Workshop, place: Target, tell: Tell
 ) -> list[Measured]:
     """Run every network on the runtime, one after the other in turn."""
-    place, effort = Local(), EFFORTS["inspect"]
+    effort = EFFORTS["inspect"]
     found: list[Measured] = []
     running: dict[str, Artefact] = {}
-    with tempfile.TemporaryDirectory(prefix="slimwright-") as scratch, lent(shared) as workshop:
+    with tempfile.TemporaryDirectory(prefix="slimwright-") as scratch:
         for number, (subject, exam) in enumerate(zip(subjects, exams, strict=True)):
             tell(Event("export", number, len(subjects), subject.name))
             try:

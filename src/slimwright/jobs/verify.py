@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from slimwright.cost import count
+from slimwright.cost import count, memory_there
 from slimwright.data import Dataset, whole
 from slimwright.errors import DataError, ProofError
 from slimwright.graph import Net, load_net
-from slimwright.measure import EFFORTS, NET, Bundle, Exam, Proven, given_by, misses, outputs_of, prove
+from slimwright.jobs.forecast import check_proof
+from slimwright.measure import EFFORTS, NET, STEMS, Bundle, Exam, Proven, given_by, misses, outputs_of, prove
 from slimwright.progress import Tell, told
 from slimwright.targets import Target
 from slimwright.tasks import Forward, Making, Task, task_for
@@ -30,12 +31,19 @@ class Check:
 
 
 def verify(
-    bundle: Bundle, data: Dataset, target: Target, *, task: Task | Making | None = None, tell: Tell | None = None
+    bundle: Bundle,
+    data: Dataset,
+    target: Target,
+    *,
+    task: Task | Making | None = None,
+    memory_bytes: int | None = None,
+    tell: Tell | None = None,
 ) -> list[Check]:
     """Return what a bundle promised beside what was found now, on a target, with its data set.
 
-    Without a `task` it is the one that the bundle names. Raises DataError for other data or another task than the
-    bundle was proven with, and ProofError where one of its models cannot be run.
+    Without a `task` it is the one that the bundle names. The work here may take `memory_bytes`, by default what the
+    machine has available. Raises DataError for other data or another task than the bundle was proven with, ProofError
+    where one of its models cannot be run, and RequestError where memory is sure to be too little.
     """
     card, manifest = bundle.manifest.data, bundle.manifest
     if list(data.image_shape) != card.image_shape or list(data.labels) != card.labels:
@@ -44,6 +52,7 @@ def verify(
             f"'{data.name}' {list(data.image_shape)} is other data"
         )
     net, original = load_net(bundle.path / NET), _original(bundle, target)
+    check_proof(net, data, sides=len(STEMS), there=memory_there(memory_bytes), held=())
     shapes = [net[name].shape for name in net.outputs]
     task = task_for(data, shapes, original, manifest.task.name if task is None else task, part="test")
     if task.metric != manifest.task.metric.metric:

@@ -241,7 +241,8 @@ def _outputs(folder: Path, number: int, artefact: Artefact, count: int, where: s
 def _output(path: Path, shape: tuple[int, ...], dtype: str, where: str) -> Tensor:
     """An output of a known shape; floats come as float32, integers as int64."""
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)  # refuses what the file is too short for
+        with np.errstate(over="raise"):  # of a header's sizes
+            found = np.load(path, mmap_mode="r", allow_pickle=False)  # refuses what the file is too short for
     except Exception as error:  # numpy reads a header as Python's literals, and raises what their parser raises
         raise DeviceError(f"{where} sent back no outputs: {plain(str(error))}") from error
     sent = "float32" if dtype.startswith("float") else "int64"

@@ -6,6 +6,7 @@ answer is there; once it is gone, the board ends the job and removes its files.
 """
 
 import base64
+import os
 import re
 import shlex
 import subprocess
@@ -24,6 +25,7 @@ from slimwright.targets import bootstrap
 from slimwright.targets.described import MOST_ANSWER, plain, read_description
 
 SLOWEST_BYTES_PER_S = 50_000
+MOST_GREETING = 1 << 16  # bytes that a shell prints before the answer, or that are read of what is said beside it
 CONNECT_S, GRACE_S, ABOUT_S, ALIVE_S = 10, 30.0, 60.0, 5
 OPTIONS = {
     "BatchMode": "yes",  # nobody is there to type a password
@@ -103,41 +105,42 @@ class Ssh:
             try:
                 timer.start()
                 threading.Thread(target=_feed, args=(child.stdin, (first, data), over), daemon=True).start()
-                heard = child.stdout.read(MOST_ANSWER + 1)
-                status = child.wait() if len(heard) <= MOST_ANSWER else -1
+                began, payload = _heard(child.stdout, self.name)
+                status = child.wait()
             finally:
                 timer.cancel()
                 over.set()
                 child.kill()
                 child.wait()
                 child.stdout.close()
-            said.seek(0)
+            said.seek(max(said.seek(0, os.SEEK_END) - MOST_GREETING, 0))
             text = said.read().decode(errors="replace")
         if late.is_set():
             raise DeviceError(f"{self.name} did not answer within {limit_s:.0f} s; is it overloaded, or the link slow?")
-        return self._payload(heard, status, text)
-
-    def _payload(self, heard: bytes, status: int, text: str) -> bytes:
-        """What the runner wrote. Raises DeviceError, from what ssh and the board said, where it did not finish."""
-        _, mark, payload = heard.partition(bootstrap.MARK)
-        if status == 0 and mark:
+        if status == 0 and began:
             return payload
+        raise self._failed(began, status, text)
+
+    def _failed(self, began: bool, status: int, text: str) -> DeviceError:
+        """The error for a runner that did not finish, from what ssh and the board said."""
         lines = [plain(line.strip()) for line in text.splitlines() if line.strip()]
         last = lines[-1] if lines else "it said nothing"
         if status == bootstrap.TOLD:
-            raise DeviceError(f"{self.name}: {last}")
+            return DeviceError(f"{self.name}: {last}")
         if status == bootstrap.FAILED:
-            raise DeviceError(f"{self.name}: the runner failed there: {last}")
-        if status == 127 or (status in (1, 126) and not mark):
-            raise DeviceError(
+            return DeviceError(f"{self.name}: the runner failed there: {last}")
+        if status == 127 or (status in (1, 126) and not began):
+            return DeviceError(
                 f"{self.name} has no {self.python} that runs ({last}); install Python 3.10 or newer there, or name its "
                 f"Python: ssh:{self.host}?python=/path/to/python3"
             )
-        if not mark:
+        if not began:
             for sign, fix in SAYS:
                 if sign in text:
-                    raise DeviceError(f"{self.name}: " + fix.format(ssh=self._by_hand, known=self._known_as, said=last))
-        raise DeviceError(
+                    return DeviceError(
+                        f"{self.name}: " + fix.format(ssh=self._by_hand, known=self._known_as, said=last)
+                    )
+        return DeviceError(
             f"{self.name}: the connection was dropped ({last}); the board ends the job by itself; try again"
         )
 
@@ -160,6 +163,15 @@ class Ssh:
         """The command for the board's shell: one line, which any shell reads alike."""
         source = base64.b64encode(Path(bootstrap.__file__).read_bytes()).decode()
         return shlex.join([self.python, "-c", f'import base64;exec(base64.b64decode("{source}"))', *arguments])
+
+
+def _heard(pipe: IO[bytes], where: str) -> tuple[bool, bytes]:
+    """Whether an answer began, and what there is of it. Raises DeviceError where that is more than any job gives."""
+    greeting, mark, begun = pipe.read(MOST_GREETING).partition(bootstrap.MARK)
+    answer = begun + pipe.read(MOST_ANSWER + 1) if mark else b""
+    if len(greeting) == MOST_GREETING or len(answer) > MOST_ANSWER:
+        raise DeviceError(f"{where} sent more than any job gives; is it your board that answers?")
+    return bool(mark), answer
 
 
 def _stop(child: "subprocess.Popen[bytes]", late: threading.Event) -> None:

@@ -6,7 +6,6 @@ from typing import Literal
 from pydantic import Field
 
 from slimwright.cost import memory_there
-from slimwright.progress import Event
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.technique import Step, Technique, Work, plural
 from slimwright.train import Schedule, fit, schedule_within
@@ -28,19 +27,11 @@ class Tune(Step):
 def _apply(step: Tune, work: Work) -> Work:
     schedule = Schedule(epochs=step.epochs, rate=step.rate, seed=step.seed, longest_gradient=LONGEST_GRADIENT)
     if work.device == "cpu":
-        schedule = _fitting(schedule, work)
+        there, teacher_net = memory_there(work.memory_bytes), work.teacher.net
+        schedule = schedule_within(schedule, work.draft.net, teacher=teacher_net, there=there, tell=work.tell)
     module, teacher = (draft.net.to_module().to(work.device) for draft in (work.draft, work.teacher))
     fit(module, work.data, schedule, task=work.task, teacher=teacher, checkpoint=work.checkpoint, tell=work.tell)
     return replace(work, draft=Draft.of(work.draft.net.trained(module)))
-
-
-def _fitting(schedule: Schedule, work: Work) -> Schedule:
-    """The schedule, with smaller batches where memory is short; it says so."""
-    found = schedule_within(schedule, work.draft.net, work.teacher.net, memory_there(work.memory_bytes))
-    if found is not schedule:
-        note = f"memory is short: {found.batch_size} images in a step instead of {schedule.batch_size}"
-        work.tell(Event("memory", 1, 1, note))
-    return found
 
 
 def _sentence(step: Tune) -> str:

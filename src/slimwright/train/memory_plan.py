@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from slimwright.cost import AIM, check_memory
 from slimwright.graph import Net, image_bytes, plan_memory
+from slimwright.progress import Event, Tell, silent
 from slimwright.train.schedule import Schedule
 
 COPIES = 5  # of a student's weights: themselves, gradients, momentum, the last good ones and the next
@@ -15,23 +16,32 @@ AROUND = 1.15  # times the values that wait for the backward pass (our measureme
 LEAST_BATCH = 4  # images: batch norms have no statistics of fewer
 
 
-def fit_bytes(student: Net, teacher: Net, batch_size: int) -> float:
-    """Return about how many bytes training takes at its peak, with a teacher, without averaged weights."""
-    weights = [sum(tensor.nbytes for tensor in net.tensors.values()) for net in (student, teacher)]
-    image = AROUND * image_bytes(student) + plan_memory(teacher).peak_bytes
-    return COPIES * weights[0] + weights[1] + batch_size * image
+def fit_bytes(student: Net, batch_size: int, *, teacher: Net | None = None) -> float:
+    """Return about how many bytes training takes at its peak, without averaged weights."""
+    weights, image = COPIES * _weight_bytes(student), AROUND * image_bytes(student)
+    if teacher is not None:
+        weights, image = weights + _weight_bytes(teacher), image + plan_memory(teacher).peak_bytes
+    return weights + batch_size * image
 
 
-def schedule_within(schedule: Schedule, student: Net, teacher: Net, there: float) -> Schedule:
+def schedule_within(
+    schedule: Schedule, student: Net, *, teacher: Net | None = None, there: float, tell: Tell = silent
+) -> Schedule:
     """Return the schedule with batches that fit into the bytes that are there; the same one where its own do.
 
-    Raises RequestError where not even the smallest batch does.
+    It tells where they are smaller. Raises RequestError where not even the smallest batch fits.
     """
     size = schedule.batch_size
-    while fit_bytes(student, teacher, size) > AIM * there and size // 2 >= LEAST_BATCH:
+    while fit_bytes(student, size, teacher=teacher) > AIM * there and size // 2 >= LEAST_BATCH:
         size //= 2
-    least = fit_bytes(student, teacher, size)
-    check_memory("fine-tuning", least, there, "leave it out with --tune-epochs 0, give smaller inputs")
+    what, fix = ("training", "") if teacher is None else ("fine-tuning", "leave it out with --tune-epochs 0, ")
+    check_memory(what, fit_bytes(student, size, teacher=teacher), there, f"{fix}give smaller inputs")
     if size == schedule.batch_size:
         return schedule
+    note = f"memory is short: {size} images in a step instead of {schedule.batch_size}"
+    tell(Event("memory", 1, 1, note))
     return replace(schedule, batch_size=size, rate=schedule.rate * size / schedule.batch_size)
+
+
+def _weight_bytes(net: Net) -> int:
+    return sum(tensor.nbytes for tensor in net.tensors.values())

@@ -19,6 +19,7 @@ from slimwright.errors import ConversionError, ProofError, RequestError
 from slimwright.graph import Net, random_inputs
 from slimwright.jobs.doctor.swaps import Swap, swaps_of
 from slimwright.jobs.doctor.widths import shapes_to_time
+from slimwright.jobs.forecast import check_examination
 from slimwright.measure import EFFORTS, TOLERANCE, Exam, outputs_of, prove, times
 from slimwright.progress import Event, Tell, told
 from slimwright.runner.sessions.session import Kernel
@@ -121,19 +122,23 @@ def examine(
     data: Dataset | None = None,
     task: Task | None = None,
     workshop: Workshop | None = None,
+    memory_bytes: int | None = None,
     tell: Tell | None = None,
 ) -> Diagnosis:
     """Return what was seen of a network in `runtimes`, or in all there are.
 
-    Images are the first of `data`'s calibration part, else random. `workshop` is one that several jobs share. Raises
-    RequestError for a runtime or a precision that there is not, and where none of the runtimes is installed.
+    Images are the first of `data`'s calibration part, else random. `workshop` is one that several jobs share. The work
+    here, a conversion and a run may take `memory_bytes` each, by default what the machine has available. Raises
+    RequestError for a runtime or a precision that there is not, where none of the runtimes is installed, and where
+    memory is sure to be too little.
     """
-    net, place = fold_batch_norm(net), Local()
+    net, place = fold_batch_norm(net), Local(memory_bytes)
     wanted = pairs(runtimes or tuple(RUNTIMES), precisions)
+    check_examination(net, data, memory_bytes=memory_bytes)
     exam, calibration = _exam(net, data, task)
     with (
         told(tell) as tell,
-        lent(workshop) as at_work,
+        lent(workshop, memory_bytes) as at_work,
         tempfile.TemporaryDirectory(prefix="slimwright-") as scratch,
     ):
         ward = _Ward(at_work, place, Path(scratch), exam, calibration)
