@@ -1,13 +1,28 @@
 """`slimwright pack` and `unpack`: a net as one small file, and back."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slimwright.cli.arguments import ForceOption, ImageOption, InputOption, JsonOption, ModelArgument, WeightsOption
-from slimwright.cli.consoles import out_console
+from slimwright.cli.arguments import (
+    DEFAULT_CACHE,
+    CacheOption,
+    ForceOption,
+    ImageOption,
+    InputOption,
+    JsonOption,
+    ModelArgument,
+    PreprocessingOption,
+    QuietOption,
+    SeedOption,
+    TaskOption,
+    WeightsOption,
+    task_of,
+)
+from slimwright.cli.consoles import out_console, progress
 from slimwright.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
@@ -18,6 +33,7 @@ if TYPE_CHECKING:
 
 PACK = (
     "Examples:\n\n  slimwright pack bundle/ --out model.swz\n\n"
+    "  slimwright pack lenet-300-100 --data mnist:mnist/ --size 50x --max-drop 0.3 --out model.swz\n\n"
     "  slimwright pack tuned/ --base bundle/ --out update.swz\n\n"
     "  slimwright pack model.onnx --out model.swz --json\n\n"
     "The file is a model wherever one is taken: slimwright inspect model.swz"
@@ -33,30 +49,69 @@ def pack(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="the file, .swz; it appears whole or not at all")],
     base: BaseOption = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="round the weights so that the file is as small: 200kB, or 50x smaller; needs --data"),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="what the weights are rounded for, as `shrink --data` takes it")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, help="how much the metric may drop on the test part; exit status 1 beyond")
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="of the calibration part; all")] = None,
+    preprocessing: PreprocessingOption = None,
+    task: TaskOption = None,
     weights: WeightsOption = None,
     image: ImageOption = None,
     sizes: InputOption = None,
+    seed: SeedOption = 0,
+    cache: CacheOption = DEFAULT_CACHE,
     force: ForceOption = False,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a network as one small file, without any loss: each tensor in the form in which it is smallest."""
+    """Write a network as one small file: without any loss, or with its weights rounded to the size that you ask for."""
     from slimwright.atomic import check_replaceable
-    from slimwright.cli.subjects import subjects
+    from slimwright.cli.sources import load_data, load_original
+    from slimwright.cli.trained import Training
+    from slimwright.cost import size_asked
     from slimwright.graph import unlisted
+    from slimwright.jobs.packing import fitted, scores
     from slimwright.storage import SUFFIX, write_packed
 
     if out.suffix != SUFFIX:
         raise RequestError(f"{out} would not be known as a packed net; name a file that ends in {SUFFIX} with --out")
     check_replaceable(out, SUFFIX[1:].upper(), "--out", force=force)
-    (subject,) = subjects([model], image=image, sizes=sizes, weights=weights)
-    net = subject.original.net
+    if (size is None) != (data is None):
+        raise RequestError("a size is met by rounding weights for data, so --size and --data go together")
+    judged = None
+    if size is None:
+        net = _net(model, weights, image, sizes)
+    else:
+        with progress(quiet) as tell:
+            found = load_data(str(data), seed, preprocessing, tell=tell)
+            original = load_original(model, found, weights=weights, training=Training(cache=cache), tell=tell)
+            wanted = task_of(task, found, original)
+            asked = size_asked(size, PLAIN_BYTES * sum(one.numel() for one in original.net.tensors.values()))
+            fit = fitted(original.net, found, wanted, asked, images=images, tell=tell)
+            net, judged = fit.net, scores(original, fit.net, found, wanted)
     if strange := unlisted(net):
         raise ModelError(f"{model} calls {strange[0]}, which no file may name, so that no file of it could be read")
-    found = write_packed(net, out, base=_net(base) if base else None)
+    packed = write_packed(net, out, base=_net(base) if base else None)
+    metric = wanted.metric if judged else None
     if as_json:
-        print(json.dumps(as_data(found), indent=1))
-        return
-    out_console.print(table(found, f"{model} as {out}"))
+        said = (
+            {"metric": metric.name, "validation": judged.validation, "test": judged.test} if judged and metric else {}
+        )
+        print(json.dumps({**as_data(packed), **said}, indent=1))
+    else:
+        out_console.print(table(packed, f"{model} as {out}"))
+        if judged and metric:
+            before, after = (metric.shown(score) for score in judged.test)
+            out_console.print(f"{metric.name} {before} -> {after} on the test part", soft_wrap=True)
+    if judged and metric and max_drop is not None and metric.drop(*judged.test) > max_drop:
+        raise typer.Exit(1)
 
 
 def unpack(
@@ -109,7 +164,7 @@ def table(found: "Packed", title: str) -> "RenderableType":
     return Group(Text(title, style="bold"), made, Text(f"{ratio} smaller than at {PLAIN_BYTES} bytes a number"))
 
 
-def _net(spec: str) -> "Net":
+def _net(spec: str, weights: Path | None = None, image: str | None = None, sizes: Sequence[str] | None = None) -> "Net":
     from slimwright.cli.subjects import subjects
 
-    return subjects([spec])[0].original.net
+    return subjects([spec], image=image, sizes=sizes, weights=weights)[0].original.net

@@ -99,6 +99,17 @@ def bytes_of(text: str) -> int:
     return int(value)
 
 
+def size_asked(text: str, original_bytes: int) -> float:
+    """Return a size in bytes: "200kB", or of an original "0.02x", or "50x" for fifty times smaller.
+
+    Raises BudgetError for what is none.
+    """
+    value, relative = _parsed("size_bytes", text)
+    if not relative:
+        return value
+    return original_bytes * value if value < 1 else original_bytes / value
+
+
 def _parsed(name: str, limit: Limit) -> tuple[float, bool]:
     """Return the value and whether it is a share of the original."""
     text = str(limit).strip().lower()

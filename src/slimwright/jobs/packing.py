@@ -67,8 +67,9 @@ def fitted(
         tell(Event(f"round to {size_bytes / 1e3:.4g} kB", len(tried), TRIES))
         small = rounded_net(net, inputs, prices, price, step_price=step_price)
         tried.append(Fitted(small, packed_bytes(small), price, step_price, len(tried) + 1))
-        if 1 - WITHIN <= tried[-1].size_bytes / size_bytes <= 1:
-            break
+        sizes = [one.size_bytes for one in tried]
+        if 1 - WITHIN <= sizes[-1] / size_bytes <= 1 or (min(sizes) > size_bytes and len(set(sizes)) < len(sizes)):
+            break  # met, or higher prices save nothing any more
         if step_price is None and abs(math.log(tried[-1].size_bytes / size_bytes)) < NEAR:
             step_price = price
         alike = [one for one in tried if step_price is None or step_price in (one.step_price, one.price)]
