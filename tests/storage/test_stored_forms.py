@@ -142,3 +142,13 @@ def test_bytes_that_nobody_wrote_are_read_or_refused(
     except ModelError:
         return
     assert (found.shape, found.dtype) == (shape, dtype)
+
+
+def test_rows_that_are_alike_at_a_distance_tell_of_each_other() -> None:
+    chance = np.random.default_rng(0)
+    period = chance.random((28, 300)) < 0.1
+    alike = np.tile(period, (28, 1)) ^ (chance.random((784, 300)) < 0.01)
+    mixed = chance.permuted(alike, axis=0)
+    few, many = (len(stored(torch.from_numpy(plane.astype(np.float32))).data) for plane in (alike, mixed))
+    assert few < 0.7 * many
+    assert check(torch.from_numpy(alike.astype(np.float32))) in ("grid", "codebook")

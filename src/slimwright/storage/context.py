@@ -3,7 +3,8 @@
 A tensor [C_out, C_in, kH, kW] is a matrix [C_out, C_in * kH * kW]. Rows and columns without a number other than zero
 are named once and left out. The rest is coded some thousand numbers at a time, so that each step is a few array
 operations. Whether a number is zero is predicted by how often its column was so far, by its row, whose count is sent
-beforehand, and by the neighbours above and, in a kernel, by the taps already known; counts of what came true under each
+beforehand, and by the neighbours: above, in a row at a distance that the encoder chooses (where rows are the pixels of
+an image, that of the pixel above), and, in a kernel, the taps already known. Counts of what came true under each
 prediction correct it. Rows are taken with a stride, so that the row above is known when several are coded at once.
 
 Everything is computed in whole numbers: a decoder on another machine makes the same predictions. Contexts of
@@ -12,7 +13,7 @@ column are our own. Lossless. Sizes and speeds: `benchmarks/pack_speed.py`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -25,19 +26,21 @@ from slimwright.storage.entropy import ONE, Coder, Counts, Decoder, Encoder, Int
 Plane = NDArray[np.uint8]
 Places = NDArray[np.int64]
 STEP_NUMBERS, NUMBERS_AT_ONCE = 2**14, 2**15  # flags, numbers coded at once; with fewer, time goes into calls
-FEWEST, STEPS = 48, 64  # of small tensors: numbers at once, and how many steps there are
+FEWEST, STEPS, LARGE_STEPS = 48, 256, 64  # numbers at once of small tensors; steps of those up to LARGE, and above
 LOG_STEPS = 16  # of an octave
 STRIDE_BITS = 3
 LEVELS, LOWEST, STRIDE = 40, -208, 1 << STRIDE_BITS  # of predicted odds: from 2^-13, by half an octave
-NEAR = 8  # states of what stands near a number
+ALONE, NEAR = 8, 16  # states of what stands near a number
 PRIOR = 4  # rows that a column's rate is drawn to the whole's with
 TRUST, UNIT = 12, 32  # numbers that a level's own odds count for before any was seen; a count's weight
 DIRECT_BITS = 6
 DIRECT = 1 << DIRECT_BITS  # magnitudes that have a token of their own
 MOST_TOKEN = DIRECT + 4 * (23 - DIRECT_BITS)
+FARTHEST = 64  # rows to another one that is alike, such as the pixel above in an image whose pixels are rows
+ALIKE = 1.2  # times as many numbers in the same columns as by chance
 MAGNITUDES = 12  # contexts of magnitudes
 ROWS_AT_ONCE = 16
-LARGE = 2**17  # numbers, of which counts of rows always pay
+LARGE = 2**19  # numbers, of which counts of rows always pay, and fewer steps are as good
 TRANSPOSED, BY_ROW = 1, 2
 
 
@@ -83,11 +86,21 @@ class Grid:
     rows: int
     columns: int
     taps: int = 1
+    places: Places | None = None  # of the rows [rows] in the matrix with those that are all zero
+    distance: int = 0  # to another row that is alike, besides the one above; 0 for none
+
+    def alike(self) -> Places:
+        """The row [rows] at the distance before each one; -1 where there is none."""
+        assert self.places is not None
+        where = np.full(int(self.places[-1]) + 1 + self.distance, -1, np.int64)
+        where[self.places + self.distance] = np.arange(self.rows)
+        return where[self.places]
 
     @property
     def strides(self) -> int:
         """In how many steps the rows are taken."""
-        at_once = min(max(self.rows * self.columns // STEPS, FEWEST), STEP_NUMBERS)
+        count = self.rows * self.columns
+        at_once = min(max(count // (LARGE_STEPS if count > LARGE else STEPS), FEWEST), STEP_NUMBERS)
         return max(self.rows // max(at_once * self.taps // max(self.columns, 1), 1), 1) if self.rows else 0
 
 
@@ -105,6 +118,8 @@ def decoded(data: bytes | memoryview, shape: Sequence[int]) -> Ints:
     rows, columns, taps = _extent(shape, flags)
     alive_rows, alive_columns = _read_alive(source, rows), _read_alive(source, columns)
     inner = _alive_extent(alive_rows, alive_columns, taps)
+    distance = source.varint(FARTHEST) if inner.rows else 0
+    inner = replace(inner, distance=distance)
     matrix = np.zeros((rows, columns), np.int32)
     if inner.rows and inner.columns:
         nonzero = source.varint(inner.rows * inner.columns)
@@ -132,7 +147,7 @@ def _extent(shape: Sequence[int], flags: int) -> tuple[int, int, int]:
 def _alive_extent(rows: NDArray[np.bool_], columns: NDArray[np.bool_], taps: int) -> Grid:
     """The matrix of rows and columns that are not zero; taps stay together only where none of theirs is missing."""
     whole = taps > 1 and bool((columns.reshape(-1, taps).sum(1) % taps == 0).all())
-    return Grid(int(rows.sum()), int(columns.sum()), taps if whole else 1)
+    return Grid(int(rows.sum()), int(columns.sum()), taps if whole else 1, np.flatnonzero(rows))
 
 
 def _encoded(numbers: Ints, shape: Sequence[int], flags: int) -> bytes:
@@ -144,10 +159,23 @@ def _encoded(numbers: Ints, shape: Sequence[int], flags: int) -> bytes:
     if not inner.rows:
         return head
     left = np.ascontiguousarray(matrix[np.ix_(alive_rows, alive_columns)])
+    inner = replace(inner, distance=_distance((left != 0).astype(np.uint8), inner))
     nonzero, largest = int(np.count_nonzero(left)), int(_tokens(np.abs(left[left != 0]) - 1)[0].max())
     coder = Encoder()
     _walked(coder, inner, nonzero, largest, flags, left)
-    return head + varints((nonzero, largest)) + coder.finished()
+    return head + varints((inner.distance, nonzero, largest)) + coder.finished()
+
+
+def _distance(plane: Plane, inner: Grid) -> int:
+    """The distance, from 2, at which rows [rows, columns] are most alike, as far as it can be known; else 0."""
+    chance = float(plane.mean()) * float(plane.sum())
+    best, most = 0, ALIKE * chance
+    for distance in range(2, min(FARTHEST, inner.strides // 3) + 1):
+        before = replace(inner, distance=distance).alike()
+        both = float(np.count_nonzero(plane & np.where((before >= 0)[:, None], plane[before], 0)))
+        if both > most:
+            best, most = distance, both
+    return best
 
 
 def _written_alive(alive: NDArray[np.bool_]) -> bytes:
@@ -210,9 +238,11 @@ def _walked(coder: Coder, inner: Grid, nonzero: int, largest: int, flags: int, g
 
 def _plane(coder: Coder, inner: Grid, nonzero: int, rows: Ints, given: Plane | None) -> Plane:
     """Code where a matrix is not zero, [rows, columns]; `rows` are how far the odds of each lie from the usual ones."""
-    found = np.zeros((inner.rows, inner.columns), np.uint8)
+    whole = np.zeros((inner.rows + 1, inner.columns), np.uint8)  # and a row of zeros, for those that are missing
+    found = whole[:-1]
     if nonzero >= found.size:
         return np.ones_like(found)
+    alike = inner.alike() if inner.distance else None
     odds, others, seen = Odds(), np.zeros(inner.columns, np.int64), 0
     for step in range(inner.strides):
         part = slice(step, None, inner.strides)
@@ -220,6 +250,8 @@ def _plane(coder: Coder, inner: Grid, nonzero: int, rows: Ints, given: Plane | N
         above = found[step - 1 :: inner.strides][: len(block)] if step else block.copy()
         levels = _column_odds(others, seen, (nonzero, found.size))
         near = _near_above(above, inner.taps)
+        if alike is not None:
+            near += whole[alike[part]] * np.uint8(ALONE)
         known = np.zeros((len(block), inner.columns // inner.taps), np.uint8)
         for tap in range(inner.taps):
             mine = slice(tap, None, inner.taps)
