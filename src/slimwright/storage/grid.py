@@ -33,8 +33,8 @@ def numbered(values: Floats) -> tuple[Numbered, ...]:
     few = np.unique(bits[:SAMPLE])
     if len(few) > MOST_ON_GRID:
         return ()
-    if len(bits) > SAMPLE and (found := _told_by(few.view(np.float32), values)):
-        return (found,)
+    if len(bits) > SAMPLE and (told := _told_by(few.view(np.float32), values)):
+        return (told,)
     unique, places, counts = np.unique(bits, return_inverse=True, return_counts=True)
     if not len(unique) or len(unique) > MOST_ON_GRID:
         return ()
