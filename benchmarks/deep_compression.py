@@ -1,0 +1,173 @@
+"""LeNets on MNIST in few bytes, without any training: how small, and what that costs in test errors.
+
+Every row starts from the same weights. Ours is `slimwright pack --size`: weights are rounded by output error and the
+price of their bits on the 2,000 images of the calibration part, and the whole file counts, with its graph and biases.
+Beside it weights are rounded to the nearest of a grid that gives the same size in the same file, without data; and to 8
+bits with one step for each layer, compressed by zlib and xz. Deep Compression's published rows (Han et al. 2016, Table
+1) are for orientation: its nets were retrained. The test part takes part in no choice.
+"""
+
+import lzma
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from lib.kept_nets import trained_once
+from lib.packaged import mnist_folder
+from lib.results import Column, Row, environment, options, publish, show
+from slimwright.data import Dataset, mnist, whole
+from slimwright.graph import Net
+from slimwright.jobs.packing import fitted
+from slimwright.progress import Event
+from slimwright.storage import packed_bytes, read_packed, write_packed
+from slimwright.tasks import Classification
+from slimwright.train import Schedule
+from slimwright.zoo import build
+
+OUT = Path(__file__).resolve().parents[1] / "out" / "deep-compression"
+SEED, PLAIN_BYTES = 0, 4
+TRAINING = Schedule(epochs=12, rate=0.05, batch_size=64, seed=SEED)
+SHORT = Schedule(epochs=3, rate=0.05, batch_size=64, seed=SEED)
+SIZES = {"lenet-300-100": (25, 40, 50, 75, 100), "lenet5": (25, 39, 50, 100, 200)}
+QUICK = {"lenet-300-100": (50,)}
+PUBLISHED = {"lenet-300-100": (40, 1.64, 1.58), "lenet5": (39, 0.80, 0.74)}  # times, error before and after
+ALLOWED = 0.15  # points
+READ = 5  # times that a file is read, of which the fastest counts
+COLUMNS = (
+    Column("network", "network"),
+    Column("method", "method"),
+    Column("size_bytes", "bytes", "{:,}"),
+    Column("times", "smaller", "{:.1f}x"),
+    Column("error", "test error", "{:.2f} %"),
+    Column("original_error", "original", "{:.2f} %"),
+    Column("seconds", "took", "{:.0f} s"),
+)
+
+
+def main() -> None:
+    asked = options(__doc__ or "")
+    torch.set_num_threads(1)
+    data = mnist(mnist_folder(OUT))
+    plan, schedule = (QUICK, SHORT) if asked.quick else (SIZES, TRAINING)
+    rows = [row for name, sizes in plan.items() for row in rows_of(_trained(name, data, schedule), name, sizes, data)]
+    show("LeNets on MNIST in few bytes, untrained", COLUMNS, rows, sections=("network",))
+    ours = [row for row in rows if row["method"] == "slimwright" and row["network"] == "lenet-300-100"]
+    good = [row for row in ours if float(row["error"]) <= float(row["original_error"]) + ALLOWED]
+    best = max(good or ours, key=lambda row: float(row["times"]) if good else -float(row["error"]))
+    headline = {
+        "lenet300_untrained": float(best["times"]),
+        "lenet300_error": float(best["error"]),
+        "lenet300_original_error": float(best["original_error"]),
+        "lossless_saved": _lossless_saved(_trained("lenet-300-100", data, schedule)),
+        "unpack_m_weights_per_s": _unpack_speed(_trained("lenet-300-100", data, schedule)),
+    }
+    publish(asked, headline=headline, rows=rows, environment=environment("constriction", seed=SEED))
+
+
+def rows_of(net: Net, name: str, sizes: tuple[int, ...], data: Dataset) -> Iterator[Row]:
+    """Every method on one net."""
+    task = Classification(data.labels)
+    images, labels = whole(data, "test")
+    plain = PLAIN_BYTES * sum(tensor.numel() for tensor in net.tensors.values())
+
+    def error(made: Net) -> float:
+        return round(100 - task.score(made.run((torch.as_tensor(images),)), labels), 2)
+
+    before = error(net)
+    facts: dict[str, str | int | float] = {"network": name, "original_error": before}
+    for method, compress in (("8 bits, zlib", lambda data: zlib.compress(data, 9)), ("8 bits, xz", lzma.compress)):
+        made, size = _eight_bits(net, compress)
+        yield {
+            **facts,
+            "method": method,
+            "size_bytes": size,
+            "times": plain / size,
+            "error": error(made),
+            "seconds": 0.0,
+        }
+    for times in sizes:
+        began = time.perf_counter()
+        found = fitted(net, data, task, plain / times)
+        taken = time.perf_counter() - began
+        row = {"size_bytes": found.size_bytes, "times": plain / found.size_bytes, "error": error(found.net)}
+        yield {**facts, "method": "slimwright", **row, "seconds": taken}
+        near = _nearest_of_size(net, found.size_bytes)
+        size = packed_bytes(near)
+        row = {"size_bytes": size, "times": plain / size, "error": error(near)}
+        yield {**facts, "method": "rounded to nearest, the same file", **row, "seconds": 0.0}
+    times, original, after = PUBLISHED[name]
+    facts = {"network": name, "original_error": original, "size_bytes": int(plain / times), "times": float(times)}
+    yield {**facts, "method": "Deep Compression, published", "error": after, "seconds": 0.0}
+
+
+def _trained(name: str, data: Dataset, schedule: Schedule) -> Net:
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+
+    def tell(event: Event) -> None:
+        say(f"training {name}: {event.done}/{event.total}")
+
+    torch.manual_seed(SEED)
+    return trained_once(name, lambda: build(name, classes=10, in_channels=1), data, schedule, OUT, tell=tell)
+
+
+def _matrices(net: Net) -> list[str]:
+    return [node.tensors["weight"] for node in net.weighted()]
+
+
+def _on_grid(weight: Tensor, step: float) -> Tensor:
+    return ((weight / step).round() + 0.0) * torch.tensor(step, dtype=torch.float32)
+
+
+def _eight_bits(net: Net, compress: Callable[[bytes], bytes]) -> tuple[Net, int]:
+    """The net with weights of 8 bits, and the bytes that they take compressed, biases in half precision beside them."""
+    made, size = {}, 0
+    for name, tensor in net.tensors.items():
+        if name in _matrices(net):
+            step = float(tensor.abs().max()) / 127
+            made[name] = _on_grid(tensor, step)
+            size += len(compress((tensor / step).round().to(torch.int8).numpy().tobytes())) + PLAIN_BYTES
+        else:
+            made[name] = tensor.half().float()
+            size += 2 * tensor.numel()
+    return net.edited(tensors=made), size
+
+
+def _nearest_of_size(net: Net, size_bytes: int) -> Net:
+    """The net with every weight on the nearest point of a grid, as coarse as the size asks for."""
+    low, high = 1e-3, 1e2
+    made = net
+    for _ in range(14):
+        middle = (low * high) ** 0.5
+        tensors = {
+            name: _on_grid(net.tensors[name], middle * float(net.tensors[name].std())) for name in _matrices(net)
+        }
+        biases = {name: _on_grid(t, 1 / 256) for name, t in net.tensors.items() if name not in tensors}
+        made = net.edited(tensors={**tensors, **biases})
+        low, high = (middle, high) if packed_bytes(made) > size_bytes else (low, middle)
+    return made
+
+
+def _lossless_saved(net: Net) -> float:
+    """The share of a trained float32 net that its packed file saves, every bit kept."""
+    return 1 - packed_bytes(net) / (PLAIN_BYTES * sum(tensor.numel() for tensor in net.tensors.values()))
+
+
+def _unpack_speed(trained: Net) -> float:
+    """Millions of weights a second that are read of a packed LeNet whose weights are rounded to nearest."""
+    net = _nearest_of_size(trained, 30_000)
+    path, seconds = OUT / "speed.swz", []
+    write_packed(net, path)
+    for _ in range(READ):
+        began = time.perf_counter()
+        read_packed(path)
+        seconds.append(time.perf_counter() - began)
+    return sum(tensor.numel() for tensor in net.tensors.values()) / min(seconds) / 1e6
+
+
+if __name__ == "__main__":
+    main()
