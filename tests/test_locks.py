@@ -1,4 +1,4 @@
-"""What set-up installs is locked, all that pyproject.toml asks for, by version and hash, and listed with its licence."""
+"""What set-up installs is locked: all that pyproject.toml asks for, by version and hash, with its licence listed."""
 
 import re
 import tomllib
