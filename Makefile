@@ -95,14 +95,12 @@ endif
 	touch $@
 
 # New versions into locks/, which every later set-up then installs.
-LOCK = out/lock/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --no-header --python-version 3.11 \
+LOCK = out/tools/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --no-header --python-version 3.11 \
 	--python-platform x86_64-manylinux_2_28 --index-strategy unsafe-best-match $(TORCH_FROM)
 TOOLS := build cyclonedx-bom pip-licenses uv
 comma := ,
 extras = $(foreach one,$(subst $(comma), ,$(1)),--extra $(one))
-lock:
-	$(PYTHON) -m venv out/lock
-	$(call pip,out/lock/bin) uv
+lock: out/tools/installed
 	printf '%s\n' $(TOOLS) | $(LOCK) - -o locks/tools.txt
 	$(LOCK) pyproject.toml $(call extras,$(BENCH)) -c constraints.txt -o locks/bench.txt
 	$(LOCK) pyproject.toml $(call extras,$(RUNTIMES)) -c constraints.txt -c locks/bench.txt -o locks/runtimes.txt

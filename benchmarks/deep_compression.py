@@ -24,13 +24,13 @@ from slimwright.data import Dataset, mnist, whole
 from slimwright.graph import Net
 from slimwright.jobs.packing import fitted
 from slimwright.progress import Event
-from slimwright.storage import packed_bytes, read_packed, write_packed
+from slimwright.storage import packed_bytes, plain_bytes, read_packed, write_packed
 from slimwright.tasks import Classification
 from slimwright.train import Schedule
 from slimwright.zoo import build
 
 OUT = Path(__file__).resolve().parents[1] / "out" / "deep-compression"
-SEED, PLAIN_BYTES = 0, 4
+SEED, STEP_BYTES = 0, 4
 TRAINING = Schedule(epochs=12, rate=0.05, batch_size=64, seed=SEED)
 SHORT = Schedule(epochs=3, rate=0.05, batch_size=64, seed=SEED)
 SIZES = {"lenet-300-100": (25, 40, 50, 75, 100), "lenet5": (25, 39, 50, 100, 200)}
@@ -73,33 +73,25 @@ def rows_of(net: Net, name: str, sizes: tuple[int, ...], data: Dataset) -> Itera
     """Every method on one net."""
     task = Classification(data.labels)
     images, labels = whole(data, "test")
-    plain = PLAIN_BYTES * sum(tensor.numel() for tensor in net.tensors.values())
+    plain = plain_bytes(net)
 
     def error(made: Net) -> float:
         return round(100 - task.score(made.run((torch.as_tensor(images),)), labels), 2)
 
-    before = error(net)
-    facts: dict[str, str | int | float] = {"network": name, "original_error": before}
+    facts: dict[str, str | int | float] = {"network": name, "original_error": error(net)}
+
+    def row(method: str, made: Net, size: int, seconds: float = 0.0) -> Row:
+        sizes = {"size_bytes": size, "times": plain / size}
+        return {**facts, "method": method, **sizes, "error": error(made), "seconds": seconds}
+
     for method, compress in (("8 bits, zlib", lambda data: zlib.compress(data, 9)), ("8 bits, xz", lzma.compress)):
-        made, size = _eight_bits(net, compress)
-        yield {
-            **facts,
-            "method": method,
-            "size_bytes": size,
-            "times": plain / size,
-            "error": error(made),
-            "seconds": 0.0,
-        }
+        yield row(method, *_eight_bits(net, compress))
     for times in sizes:
         began = time.perf_counter()
         found = fitted(net, data, task, plain / times)
-        taken = time.perf_counter() - began
-        row = {"size_bytes": found.size_bytes, "times": plain / found.size_bytes, "error": error(found.net)}
-        yield {**facts, "method": "slimwright", **row, "seconds": taken}
+        yield row("slimwright", found.net, found.size_bytes, time.perf_counter() - began)
         near = _nearest_of_size(net, found.size_bytes)
-        size = packed_bytes(near)
-        row = {"size_bytes": size, "times": plain / size, "error": error(near)}
-        yield {**facts, "method": "rounded to nearest, the same file", **row, "seconds": 0.0}
+        yield row("rounded to nearest, the same file", near, packed_bytes(near))
     times, original, after = PUBLISHED[name]
     facts = {"network": name, "original_error": original, "size_bytes": int(plain / times), "times": float(times)}
     yield {**facts, "method": "Deep Compression, published", "error": after, "seconds": 0.0}
@@ -130,7 +122,7 @@ def _eight_bits(net: Net, compress: Callable[[bytes], bytes]) -> tuple[Net, int]
         if name in _matrices(net):
             step = float(tensor.abs().max()) / 127
             made[name] = _on_grid(tensor, step)
-            size += len(compress((tensor / step).round().to(torch.int8).numpy().tobytes())) + PLAIN_BYTES
+            size += len(compress((tensor / step).round().to(torch.int8).numpy().tobytes())) + STEP_BYTES
         else:
             made[name] = tensor.half().float()
             size += 2 * tensor.numel()
@@ -154,7 +146,7 @@ def _nearest_of_size(net: Net, size_bytes: int) -> Net:
 
 def _lossless_saved(net: Net) -> float:
     """The share of a trained float32 net that its packed file saves, every bit kept."""
-    return 1 - packed_bytes(net) / (PLAIN_BYTES * sum(tensor.numel() for tensor in net.tensors.values()))
+    return 1 - packed_bytes(net) / plain_bytes(net)
 
 
 def _unpack_speed(trained: Net) -> float:

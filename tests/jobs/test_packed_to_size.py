@@ -53,7 +53,7 @@ def test_prices_are_found_where_sizes_follow_any_power(power: float, noise: floa
 
     tried, price, aim = list[Fitted](), 1.0, 2.1e5
     while len(tried) < 12:
-        tried.append(Fitted(net, size(price), price, None, len(tried) + 1))
+        tried.append(Fitted(net, size(price), price, None))
         if abs(tried[-1].size_bytes / aim - 1) < 0.005:
             break
         price = _next_price(tried, aim)

@@ -13,11 +13,12 @@ from scripted_target import Scripted
 from shared_workshop import shared_workshop
 from slimwright import Budget, Bundle, Settings, load_bundle, shrink
 from slimwright.data import Dataset, Targets, whole
+from slimwright.errors import RequestError
 from slimwright.graph import load_net
 from slimwright.measure.original import original_of
 from slimwright.search import Candidate, Evaluate, Evaluation, Journal, Space, measured_plan
 from slimwright.tasks import Classification, Forward, Making, Metric, Outputs, Task, forward_of, scored, task_for
-from slimwright.techniques import TECHNIQUES, Choice, Knob, Observed, Solve, Step, Technique, Work, apply
+from slimwright.techniques import TECHNIQUES, Choice, Knob, Observed, Solve, Step, Technique, Work, apply, recipe_type
 from small_digits import few_digits, small_digit_net
 
 KEY = "rounded layers"
@@ -26,7 +27,7 @@ KEY = "rounded layers"
 class Round(Step):
     """Round the weights of some layers to multiples of a step."""
 
-    step: Literal["round"] = "round"
+    step: Literal["round-layers"] = "round-layers"
     layers: tuple[str, ...]
     to: float = 1 / 64
 
@@ -87,6 +88,14 @@ def test_a_technique_of_ones_own_is_planned_applied_reported_and_read_back(tmp_p
     assert "Round " in (found.path / "report.html").read_text()
     again = apply(found.recipe, small_digit_net(), few_digits(), techniques=techniques)
     assert again.digest == load_net(found.path / "net").digest
+
+
+def test_two_techniques_of_one_name_are_refused() -> None:
+    class Other(Step):
+        step: Literal["round"] = "round"
+
+    with pytest.raises(RequestError, match="two techniques call their steps 'round'"):
+        recipe_type((*TECHNIQUES, replace(ROUND, step=Other)))
 
 
 @dataclass(frozen=True)

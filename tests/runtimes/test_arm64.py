@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from example_nets import SHAPE
-from proofs import net_scores
+from proofs import net_scores, skip_if_saturating
 from slimwright.graph import Net
 from slimwright.measure.prove import TOLERANCE
 from slimwright.runner.machine import Described
@@ -104,5 +104,6 @@ def test_an_artefact_computes_on_arm64_what_it_computes_here(
     there = measure(Emulated(tmp_path), artefact, Effort(), inputs=[images])["it"].outputs
     expected = net_scores(net, images)
     assert here is not None and there is not None
-    assert (there[0] - here[0]).abs().max() <= NEAR[precision] * expected.abs().max()
     assert (there[0] - expected).abs().max() <= TOLERANCE[precision] * expected.abs().max()
+    skip_if_saturating(runtime, precision)
+    assert (there[0] - here[0]).abs().max() <= NEAR[precision] * expected.abs().max()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from exact import small_net
-from proofs import eight_bits_saturate, net_scores, parity, share_right
+from proofs import net_scores, parity, share_right, skip_if_saturating
 from slimwright.data import ArrayData, labelled, whole
 from slimwright.graph import Net
 from slimwright.importers import capture
@@ -85,8 +85,7 @@ def shelf(
 def test_an_artefact_gives_the_scores_of_its_net(
     runtime: str, precision: Precision, shelf: Shelf, digit_data: ArrayData
 ) -> None:
-    if precision == "int8" and runtime in ("onnxruntime", "ort") and eight_bits_saturate():
-        pytest.skip("on this processor ONNX Runtime's sums of products of bytes saturate")
+    skip_if_saturating(runtime, precision)
     scores, expected = shelf.scores(runtime, precision), net_scores(shelf.net, shelf.images)
     found = parity(scores, expected, precision)
     assert found.passed, found

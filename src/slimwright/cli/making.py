@@ -86,8 +86,8 @@ def export(
 ) -> None:
     """Convert a network for mobile runtimes. Artefacts that fail their proof are reported and not written."""
     from slimwright.cli import tables
-    from slimwright.cli.sources import load_data, load_original
-    from slimwright.cli.subjects import subjects
+    from slimwright.cli.sources import load_data
+    from slimwright.cli.subjects import named_original
     from slimwright.cli.trained import Training
     from slimwright.jobs import export as exporting
     from slimwright.measure import as_json as record_text
@@ -96,12 +96,8 @@ def export(
     wanted = exporting.wanted(runtime or ["onnxruntime"], precision or ["fp32"])
     with progress(quiet) as tell:
         found = load_data(data, seed, preprocessing, tell=tell) if data else None
-        if found:
-            training = Training(cache=cache, memory_bytes=memory_limit)
-            original = load_original(model, found, weights=weights, training=training, tell=tell)
-        else:
-            (subject,) = subjects([model], image=image, sizes=sizes, weights=weights)
-            original = subject.original
+        training = Training(cache=cache, memory_bytes=memory_limit)
+        original = named_original(model, found, image=image, sizes=sizes, weights=weights, training=training, tell=tell)
         original = with_classes(original, classes, found)
         effort = dataclasses.replace(exporting.EFFORT.alone, threads=threads)
         result = exporting.export(

@@ -1,7 +1,6 @@
 """`slimwright pack` and `unpack`: a net as one small file, and back."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 from slimwright.cli.arguments import (
     DEFAULT_CACHE,
     CacheOption,
+    ExpectOption,
     ForceOption,
     ImageOption,
     InputOption,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from slimwright.graph import Net
+    from slimwright.jobs.packing import Scores
     from slimwright.storage import Packed
 
 PACK = (
@@ -41,7 +42,6 @@ PACK = (
 UNPACK = (
     "Examples:\n\n  slimwright unpack model.swz --out net/\n\n  slimwright unpack update.swz --base bundle/ --out net/"
 )
-PLAIN_BYTES = 4  # of a number, which the ratio compares with
 BaseOption = Annotated[str | None, typer.Option(help="a model that the device has: what is like it is not stored")]
 
 
@@ -62,6 +62,7 @@ def pack(
     images: Annotated[int | None, typer.Option(min=1, help="of the calibration part; all")] = None,
     preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
+    expect: ExpectOption = None,
     weights: WeightsOption = None,
     image: ImageOption = None,
     sizes: InputOption = None,
@@ -73,44 +74,44 @@ def pack(
 ) -> None:
     """Write a network as one small file: without any loss, or with its weights rounded to the size that you ask for."""
     from slimwright.atomic import check_replaceable
-    from slimwright.cli.sources import load_data, load_original
+    from slimwright.cli.sources import load_data
+    from slimwright.cli.subjects import named_original
     from slimwright.cli.trained import Training
     from slimwright.cost import size_asked
     from slimwright.graph import unlisted
     from slimwright.jobs.packing import fitted, scores
-    from slimwright.storage import SUFFIX, write_packed
+    from slimwright.jobs.setups import set_up
+    from slimwright.storage import SUFFIX, plain_bytes, write_packed
 
     if out.suffix != SUFFIX:
         raise RequestError(f"{out} would not be known as a packed net; name a file that ends in {SUFFIX} with --out")
     check_replaceable(out, SUFFIX[1:].upper(), "--out", force=force)
     if (size is None) != (data is None):
         raise RequestError("a size is met by rounding weights for data, so --size and --data go together")
-    judged = None
-    if size is None:
-        net = _net(model, weights, image, sizes)
-    else:
-        with progress(quiet) as tell:
-            found = load_data(str(data), seed, preprocessing, tell=tell)
-            original = load_original(model, found, weights=weights, training=Training(cache=cache), tell=tell)
+    known, scored = _net(base) if base else None, None
+    with progress(quiet) as tell:
+        found = load_data(data, seed, preprocessing, tell=tell) if data else None
+        original = named_original(
+            model, found, image=image, sizes=sizes, weights=weights, training=Training(cache=cache), tell=tell
+        )
+        net = original.net
+        if found and size:
             wanted = task_of(task, found, original)
-            asked = size_asked(size, PLAIN_BYTES * sum(one.numel() for one in original.net.tensors.values()))
-            fit = fitted(original.net, found, wanted, asked, images=images, tell=tell)
-            net, judged = fit.net, scores(original, fit.net, found, wanted)
+            original, found = set_up(original, wanted, found, expect=expect, embed=False, tell=tell)
+            asked = size_asked(size, plain_bytes(net))
+            net = fitted(net, found, wanted, asked, images=images, base=known, tell=tell).net
+            scored = scores(original, net, found, wanted)
     if strange := unlisted(net):
         raise ModelError(f"{model} calls {strange[0]}, which no file may name, so that no file of it could be read")
-    packed = write_packed(net, out, base=_net(base) if base else None)
-    metric = wanted.metric if judged else None
+    packed = write_packed(net, out, base=known)
     if as_json:
-        said = (
-            {"metric": metric.name, "validation": judged.validation, "test": judged.test} if judged and metric else {}
-        )
-        print(json.dumps({**as_data(packed), **said}, indent=1))
+        print(json.dumps(as_data(packed, scored), indent=1))
     else:
         out_console.print(table(packed, f"{model} as {out}"))
-        if judged and metric:
-            before, after = (metric.shown(score) for score in judged.test)
-            out_console.print(f"{metric.name} {before} -> {after} on the test part", soft_wrap=True)
-    if judged and metric and max_drop is not None and metric.drop(*judged.test) > max_drop:
+        if scored:
+            before, after = map(scored.metric.shown, scored.test)
+            out_console.print(f"{scored.metric.name} {before} -> {after} on the test part", soft_wrap=True)
+    if scored and max_drop is not None and scored.drop > max_drop:
         raise typer.Exit(1)
 
 
@@ -130,15 +131,16 @@ def unpack(
     out_console.print(f"saved in {out}", soft_wrap=True)
 
 
-def as_data(found: "Packed") -> dict[str, Any]:
-    """Return what a packed file holds as JSON-ready data."""
+def as_data(found: "Packed", scored: "Scores | None" = None) -> dict[str, Any]:
+    """Return what a packed file holds as JSON-ready data, and what became of the metric where weights were rounded."""
     tensors = [
         {"name": one.name, "form": one.form, "values": one.values, "bytes": one.size_bytes} for one in found.tensors
     ]
-    values = sum(one.values for one in found.tensors)
-    ratio = PLAIN_BYTES * values / found.size_bytes
-    said = {"bytes": found.size_bytes, "header_bytes": found.header_bytes, "values": values, "ratio": ratio}
-    return {**said, "tensors": tensors}
+    sizes = {"bytes": found.size_bytes, "header_bytes": found.header_bytes}
+    said: dict[str, Any] = {**sizes, "values": found.values, "ratio": found.times_smaller, "tensors": tensors}
+    if scored:
+        said |= {"metric": scored.metric.name, "validation": scored.validation, "test": scored.test}
+    return said
 
 
 def table(found: "Packed", title: str) -> "RenderableType":
@@ -150,7 +152,7 @@ def table(found: "Packed", title: str) -> "RenderableType":
 
     from slimwright.units import counted, significant, times
 
-    values = sum(one.values for one in found.tensors)
+    values = found.values
     made = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_footer=True)
     bits = significant(8 * found.size_bytes / values) if values else ""
     footers = {"tensor": "in all", "form": "", "values": counted(values), "bytes": f"{found.size_bytes:,}"}
@@ -160,11 +162,11 @@ def table(found: "Packed", title: str) -> "RenderableType":
         share = significant(8 * one.size_bytes / one.values) if one.values else ""
         made.add_row(Text(one.name), one.form, f"{one.values:,}", f"{one.size_bytes:,}", share)
     made.add_row("graph and table", "", "", f"{found.header_bytes:,}", "")
-    ratio = times(PLAIN_BYTES * values / found.size_bytes)
-    return Group(Text(title, style="bold"), made, Text(f"{ratio} smaller than at {PLAIN_BYTES} bytes a number"))
+    ratio = times(found.times_smaller)
+    return Group(Text(title, style="bold"), made, Text(f"{ratio} smaller than at 4 bytes a number"))
 
 
-def _net(spec: str, weights: Path | None = None, image: str | None = None, sizes: Sequence[str] | None = None) -> "Net":
+def _net(spec: str) -> "Net":
     from slimwright.cli.subjects import subjects
 
-    return subjects([spec], image=image, sizes=sizes, weights=weights)[0].original.net
+    return subjects([spec])[0].original.net

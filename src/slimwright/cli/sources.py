@@ -60,6 +60,7 @@ from slimwright.tasks import Making, Task, as_task
 from slimwright.zoo import ZOO, unknown
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
+FILES = (".onnx", ".pt2", SUFFIX, *PICKLES)
 
 PICTURED: dict[str, Callable[[Path, Preprocessing, int], StreamedData]] = {  # named as `folder:PATH@SIZE`
     "folder": image_folder,
@@ -202,12 +203,7 @@ def read_original(path: Path, sizes: Sizes = ()) -> Original:
         inner = path / "net"
         return original_of(load_net(inner if (inner / "net.json").exists() else path), [])
     if not path.exists():
-        named = len(path.parts) == 1 and path.suffix not in (
-            ".onnx",
-            ".pt2",
-            SUFFIX,
-            *PICKLES,
-        )  # perhaps one of the zoo
+        named = len(path.parts) == 1 and path.suffix not in FILES  # perhaps one of the zoo
         also = f", and {unknown(str(path), ZOO)}" if named else "; check the path"
         raise ModelError(f"there is no model '{path}': no file and no folder of that name{also}")
     if _is_pickle(path):

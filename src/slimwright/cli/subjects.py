@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from slimwright.cli.sources import load_original, read_original
+from slimwright.cli.trained import Training
 from slimwright.data import PARTS, ArrayData, Dataset
 from slimwright.errors import DataError, ModelError, RequestError
 from slimwright.graph import Net, load_net
@@ -66,6 +67,23 @@ def subjects(
         found.append(_subject(model, data, shape, weights, fixed))
     tell(Event("load", len(models), len(models)))
     return found
+
+
+def named_original(
+    spec: str,
+    data: Dataset | None,
+    *,
+    image: str | None = None,
+    sizes: Sequence[str] | None = None,
+    weights: Path | None = None,
+    training: Training,
+    tell: Tell = silent,
+) -> Original:
+    """Return the model that `spec` names: for `data`, where there is some (`load_original`), else as `subjects` do."""
+    if data is not None:
+        return load_original(spec, data, weights=weights, training=training, tell=tell)
+    (subject,) = subjects([spec], image=image, sizes=sizes, weights=weights)
+    return subject.original
 
 
 def _subject(

@@ -208,3 +208,8 @@ def whole(data: Dataset, part: Part) -> Batch:
     if not batches:
         raise no_images(data.name, part)
     return joined([inputs for inputs, _ in batches]), joined([targets for _, targets in batches])
+
+
+def calibration_inputs(data: Dataset, images: int | None = None) -> Inputs:
+    """Return the inputs of the calibration part, [N, ...] each: of the first so many images, or of all."""
+    return taken(whole(data, "calibration")[0], slice(images))

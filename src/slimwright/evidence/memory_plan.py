@@ -10,7 +10,7 @@ from slimwright.cost import AIM, check_memory
 from slimwright.errors import RequestError
 from slimwright.evidence.sums import Evidence, LayerSums, shapes_of
 from slimwright.evidence.windows import MOST_TAPS, groups_of, taps
-from slimwright.graph.liveness import image_bytes
+from slimwright.graph.liveness import image_bytes, weight_bytes
 from slimwright.graph.net import Net
 
 ELEMENT = 8  # bytes: all sums are float64
@@ -56,8 +56,7 @@ def portions_within(net: Net, *, classes: int, batch: int, there: float) -> Port
 
 def observing_bytes(net: Net, sums: float, alive: float) -> float:
     """Return about how many bytes observing takes at its peak, where sums and values that wait take so many."""
-    weights = sum(tensor.nbytes for tensor in net.tensors.values())
-    return max(weights + sums + AROUND * alive, 2 * sums)  # sums are written from a copy
+    return max(weight_bytes(net) + sums + AROUND * alive, 2 * sums)  # sums are written from a copy
 
 
 def _group_bytes(shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> int:

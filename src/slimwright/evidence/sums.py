@@ -79,6 +79,10 @@ class Evidence:
         """Return the evidence of all classes, added up."""
         return self.of(label for group in self.groups for label in group)
 
+    def importance(self, layer: str) -> Tensor:
+        """Return what squared errors of a layer's outputs [O] cost, in nats for each; K must be 1."""
+        return 0.5 * self.layers[layer].fisher[0] / self.images[0]
+
     def summed_for(self, net: Net) -> "Evidence":
         """Return the evidence of all classes, added up. Raises DataError where it was observed on another net."""
         if self.net_digest != net.digest:

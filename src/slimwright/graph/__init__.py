@@ -2,7 +2,7 @@
 
 from slimwright.graph.free import alike, as_free_as, grown, larger_sizes
 from slimwright.graph.from_file import unlisted
-from slimwright.graph.liveness import MemoryPlan, element_bytes, image_bytes, plan_memory
+from slimwright.graph.liveness import MemoryPlan, element_bytes, image_bytes, plan_memory, weight_bytes
 from slimwright.graph.net import Net, Node, Ref, images_at_once, random_inputs, structure, zero_inputs
 from slimwright.graph.store import FILES, load_net, save_net
 
@@ -25,5 +25,6 @@ __all__ = [
     "save_net",
     "structure",
     "unlisted",
+    "weight_bytes",
     "zero_inputs",
 ]

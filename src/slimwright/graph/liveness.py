@@ -61,6 +61,11 @@ def image_bytes(net: Net) -> int:
     return 4 * sum(math.prod(node.shape) for node in net.nodes)
 
 
+def weight_bytes(net: Net) -> int:
+    """Bytes of all tensors that a net owns, as they lie in memory."""
+    return sum(tensor.nbytes for tensor in net.tensors.values())
+
+
 def element_bytes(dtype: str) -> int:
     """Bytes of one element of a dtype such as "float32"."""
     return torch.empty(0, dtype=getattr(torch, dtype)).element_size()

@@ -11,7 +11,7 @@ from math import prod
 from slimwright.cost import check_memory, memory_there
 from slimwright.data import Dataset, Part
 from slimwright.evidence import portions_within
-from slimwright.graph import Net, Node, element_bytes, plan_memory
+from slimwright.graph import Net, Node, element_bytes, plan_memory, weight_bytes
 from slimwright.tasks import Task
 
 BATCH = 64  # images that are observed in one batch
@@ -28,7 +28,7 @@ def proof_bytes(net: Net, images: int, *, sides: int) -> int:
 
 def run_bytes(net: Net) -> int:
     """Return about how many bytes a process needs at least to run a net on one image."""
-    return sum(tensor.nbytes for tensor in net.tensors.values()) + plan_memory(net).peak_bytes
+    return weight_bytes(net) + plan_memory(net).peak_bytes
 
 
 def check_proof(net: Net, data: Dataset, *, sides: int, there: float, held: Sequence[Part] = HELD) -> None:

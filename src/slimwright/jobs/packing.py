@@ -5,23 +5,18 @@ power of about -0.45 in the networks that were tried; a few roundings find the p
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-import torch
-
-from slimwright.data import Batch, Dataset, Part, like, whole
+from slimwright.data import Dataset, Part, calibration_inputs, whole
 from slimwright.errors import BudgetError
-from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net
 from slimwright.measure import Original, outputs_of
 from slimwright.progress import Event, Tell, silent
 from slimwright.storage import packed_bytes
-from slimwright.tasks import Task
-from slimwright.techniques import fold_batch_norm, importances, rounded_net
+from slimwright.tasks import Metric, Task
+from slimwright.techniques import fold_batch_norm, importances, observed, rounded_net, usual_price
 
-OBSERVED, AT_ONCE = 512, 32  # images that show what an error of an output costs
 POWER, POWERS = -0.45, (-1.0, -0.05)  # of the size in the price; between which it is believed
 LEAST_SHARE = 0.1  # of the way between two prices
 TRIES = 12
@@ -38,35 +33,46 @@ class Fitted:
     size_bytes: int
     price: float
     step_price: float | None
-    tries: int
 
 
 @dataclass(frozen=True)
 class Scores:
     """The metric of the original and of what was packed, on the validation part and on the test part."""
 
+    metric: Metric
     validation: tuple[float, float]
     test: tuple[float, float]
 
+    @property
+    def drop(self) -> float:
+        """How much worse the metric is on the test part, in its own steps."""
+        return self.metric.drop(*self.test)
+
 
 def fitted(
-    original: Net, data: Dataset, task: Task, size_bytes: float, *, images: int | None = None, tell: Tell = silent
+    original: Net,
+    data: Dataset,
+    task: Task,
+    size_bytes: float,
+    *,
+    images: int | None = None,
+    base: Net | None = None,
+    tell: Tell = silent,
 ) -> Fitted:
     """Return the net rounded so that its packed file takes at most `size_bytes`, and no less than 99 % of that.
 
-    It is solved on the first so many `images` of the calibration part, or on all. Raises BudgetError where no price
-    gives a file as small.
+    The file builds on `base`, where one is given. The net is solved on the first so many `images` of the calibration
+    part, or on all. Raises BudgetError where no price gives a file as small.
     """
-    net = fold_batch_norm(original)
-    evidence = observe(net, _few(task.data(data, original.run)), task=task, images=OBSERVED, taylor=False, tell=tell)
-    prices = importances(evidence)
-    inputs = like(whole(data, "calibration")[0], lambda tensor: tensor[:images])
-    price, step_price = _first_price(net, evidence), None
+    net, stage = fold_batch_norm(original), f"round to {size_bytes / 1e3:.4g} kB"
+    seen = observed(net, task.data(data, original.run), task, tell=tell)
+    inputs = calibration_inputs(data, images)
+    price, step_price = usual_price(net, seen), None
     tried: list[Fitted] = []
     while len(tried) < TRIES:
-        tell(Event(f"round to {size_bytes / 1e3:.4g} kB", len(tried), TRIES))
-        small = rounded_net(net, inputs, prices, price, step_price=step_price)
-        tried.append(Fitted(small, packed_bytes(small), price, step_price, len(tried) + 1))
+        tell(Event(stage, len(tried), TRIES))
+        small = rounded_net(net, inputs, importances(seen), price, step_price=step_price)
+        tried.append(Fitted(small, packed_bytes(small, base=base), price, step_price))
         sizes = [one.size_bytes for one in tried]
         if 1 - WITHIN <= sizes[-1] / size_bytes <= 1 or (min(sizes) > size_bytes and len(set(sizes)) < len(sizes)):
             break  # met, or higher prices save nothing any more
@@ -74,7 +80,7 @@ def fitted(
             step_price = price
         alike = [one for one in tried if step_price is None or step_price in (one.step_price, one.price)]
         price = _next_price(alike, AIM * size_bytes)
-    tell(Event(f"round to {size_bytes / 1e3:.4g} kB", TRIES, TRIES))
+    tell(Event(stage, TRIES, TRIES))
     small_enough = [one for one in tried if one.size_bytes <= size_bytes]
     if not small_enough:
         least = min(one.size_bytes for one in tried)
@@ -93,30 +99,7 @@ def scores(original: Original, small: Net, data: Dataset, task: Task) -> Scores:
         inputs, targets = whole(judged, part)
         before, after = original.forward(inputs), outputs_of(small, inputs)
         found.append((task.score(before, targets), task.score(after, targets)))
-    return Scores(*found)
-
-
-def _few(data: Dataset) -> Iterator[Batch]:
-    return islice(data.batches("calibration", AT_ONCE), OBSERVED // AT_ONCE)
-
-
-def _first_price(net: Net, evidence: Evidence) -> float:
-    """The price at which a step is about as large as a weight, in the mean over the layers by their weights."""
-    seen = evidence.all()
-    logs, counts = [], []
-    for name, sums in seen.layers.items():
-        weight = net.tensors[net[name].tensors["weight"]]
-        read = float(sums.gram[0].diagonal(dim1=1, dim2=2).mean() / sums.count[0])
-        nats = 0.5 * float(sums.fisher[0].mean() / seen.images[0])
-        value = math.log(2) / 6 * float(torch.var(weight, correction=0)) * read * nats
-        if value > 0:
-            logs.append(math.log(value) * weight.numel())
-            counts.append(weight.numel())
-    if not counts:
-        raise BudgetError(
-            "nothing that the layers give changes the loss on the calibration images: no weight can be priced"
-        )
-    return math.exp(sum(logs) / sum(counts))
+    return Scores(task.metric, *found)
 
 
 def _next_price(tried: Sequence[Fitted], aim: float) -> float:

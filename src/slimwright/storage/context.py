@@ -22,23 +22,18 @@ from numpy.typing import NDArray
 from slimwright.errors import ModelError
 from slimwright.storage.bytes_of import Reader, bit_mask, varints
 from slimwright.storage.entropy import ONE, Coder, Counts, Decoder, Encoder, Ints, Shares, shares
+from slimwright.storage.magnitudes import FEWEST, MOST_TOKEN, TRUST, UNIT, Numbers, Places, tokens_of
 
 Plane = NDArray[np.uint8]
-Places = NDArray[np.int64]
-STEP_NUMBERS, NUMBERS_AT_ONCE = 2**14, 2**15  # flags, numbers coded at once; with fewer, time goes into calls
-FEWEST, STEPS, LARGE_STEPS = 48, 256, 64  # numbers at once of small tensors; steps of those up to LARGE, and above
+STEP_NUMBERS = 2**14  # flags coded at once
+STEPS, LARGE_STEPS = 256, 64  # of tensors up to LARGE, and above
 LOG_STEPS = 16  # of an octave
 STRIDE_BITS = 3
 LEVELS, LOWEST, STRIDE = 40, -208, 1 << STRIDE_BITS  # of predicted odds: from 2^-13, by half an octave
 ALONE, NEAR = 8, 16  # states of what stands near a number
 PRIOR = 4  # rows that a column's rate is drawn to the whole's with
-TRUST, UNIT = 12, 32  # numbers that a level's own odds count for before any was seen; a count's weight
-DIRECT_BITS = 6
-DIRECT = 1 << DIRECT_BITS  # magnitudes that have a token of their own
-MOST_TOKEN = DIRECT + 4 * (23 - DIRECT_BITS)
 FARTHEST = 64  # rows to another one that is alike, such as the pixel above in an image whose pixels are rows
 ALIKE = 1.2  # times as many numbers in the same columns as by chance
-MAGNITUDES = 12  # contexts of magnitudes
 ROWS_AT_ONCE = 16
 LARGE = 2**19  # numbers, of which counts of rows always pay, and fewer steps are as good
 TRANSPOSED, BY_ROW = 1, 2
@@ -160,7 +155,7 @@ def _encoded(numbers: Ints, shape: Sequence[int], flags: int) -> bytes:
         return head
     left = np.ascontiguousarray(matrix[np.ix_(alive_rows, alive_columns)])
     inner = replace(inner, distance=_distance((left != 0).astype(np.uint8), inner))
-    nonzero, largest = int(np.count_nonzero(left)), int(_tokens(np.abs(left[left != 0]) - 1)[0].max())
+    nonzero, largest = int(np.count_nonzero(left)), int(tokens_of(np.abs(left[left != 0]) - 1)[0].max())
     coder = Encoder()
     _walked(coder, inner, nonzero, largest, flags, left)
     return head + varints((inner.distance, nonzero, largest)) + coder.finished()
@@ -297,68 +292,6 @@ def _kinds_of_rows(plane: Plane) -> Places:
     return kinds
 
 
-class Numbers:
-    """Signs and magnitudes of the numbers that are not zero, and how they are distributed so far."""
-
-    def __init__(self, coder: Coder, columns: int, largest: int, rows: Places) -> None:
-        self.coder = coder
-        self.rows = rows  # [rows]: 0, 1, 2
-        self.sums = np.zeros(columns, np.int64)  # of magnitudes, by column
-        self.counts = np.zeros(columns, np.int64)
-        self.signs = np.array([8, 8], np.int64)
-        self.tokens = np.zeros((MAGNITUDES, largest + 1), np.int64)
-
-    def all(self, places: Places, given: Ints | None) -> Ints:
-        """Code the numbers [n] at places [n] of the flat matrix."""
-        found = np.zeros(len(places), np.int32)
-        start = 0
-        while start < len(places):
-            part = slice(start, start + min(max(start // 2, FEWEST), NUMBERS_AT_ONCE))
-            found[part] = self._some(places[part], None if given is None else given[part])
-            start = part.stop
-        return found
-
-    def _some(self, places: Places, given: Ints | None) -> Ints:
-        rows, columns = np.divmod(places, len(self.sums))
-        signs = self.coder.symbols(self.signs, len(places), None if given is None else (given < 0).astype(np.int32))
-        self.signs += np.bincount(signs, minlength=2)
-        tokens, extra = (None, None) if given is None else _tokens(np.abs(given) - 1)
-        read = self._by_kind(self._kinds()[columns] * 3 + self.rows[rows], tokens)
-        values = read
-        if self.tokens.shape[1] > DIRECT:
-            sizes = _extra_sizes(read)
-            some = np.flatnonzero(sizes > 1)
-            more = np.zeros(len(read), np.int32)
-            more[some] = self.coder.numbers(sizes[some], None if extra is None else extra[some])
-            values = _from_tokens(read, more)
-        self.sums += np.bincount(columns, np.minimum(values, 2**12), len(self.sums)).astype(np.int64)
-        self.counts += np.bincount(columns, minlength=len(self.sums))
-        return (1 + values) * (1 - 2 * signs)
-
-    def _kinds(self) -> Places:
-        """Whether the magnitudes of a column [columns] were small so far, as usual, or large: 0 to 3."""
-        usual = 4 * int(self.sums.sum()) // max(int(self.counts.sum()), 1)
-        mean = (4 * self.sums + 2 * usual) // (self.counts + 2)
-        steps = [usual * part // 4 for part in (3, 4, 5)]
-        return sum(((mean > step).astype(np.int64) for step in steps), np.zeros(len(mean), np.int64))
-
-    def _by_kind(self, kinds: Places, tokens: Ints | None) -> Ints:
-        """Code tokens [n], those of each of `kinds` [n] together."""
-        read = np.zeros(len(kinds), np.int32)
-        if self.tokens.shape[1] < 2:
-            return read
-        order = np.argsort(kinds.astype(np.uint8), kind="stable")
-        ends = np.cumsum(np.bincount(kinds, minlength=MAGNITUDES))
-        every = self.tokens.sum(0)
-        usual = 1 + UNIT * TRUST * every // max(int(every.sum()), 1)
-        for kind in np.flatnonzero(np.diff(ends, prepend=0)):
-            places = order[ends[kind - 1] if kind else 0 : ends[kind]]
-            counts = usual + UNIT * self.tokens[kind]
-            read[places] = self.coder.symbols(counts, len(places), None if tokens is None else tokens[places])
-            self.tokens[kind] += np.bincount(read[places], minlength=self.tokens.shape[1])
-        return read
-
-
 def _odds(others: int, zeros: int, whole: int) -> int:
     """16 log2 of others to zeros, of counts that sum to `whole`."""
     shift = max(whole.bit_length() - 14, 0)
@@ -380,29 +313,3 @@ def _row_odds(coder: Coder, inner: Grid, usual: int, counts: Ints | None) -> Int
     middle = np.searchsorted(LOG[: (inner.columns >> shift) + 1] // 4, np.arange(classes), side="left").astype(np.int32)
     odds = LOG[2 * middle + 1] - LOG[2 * ((inner.columns >> shift) - middle) + 1]
     return odds[read] - np.int32(usual)
-
-
-def _tokens(values: Ints) -> tuple[Ints, Ints]:
-    """Tokens of whole numbers from 0, and what is left to say: small ones are theirs, others by octave and quarter."""
-    width = _bit_length(np.maximum(values, DIRECT))  # 7 or more
-    quarter = (values >> (width - 3)) & 3
-    large = values >= DIRECT
-    tokens = np.where(large, DIRECT + 4 * (width - DIRECT_BITS - 1) + quarter, values)
-    return tokens.astype(np.int32), np.where(large, values & ((1 << (width - 3)) - 1), 0).astype(np.int32)
-
-
-def _extra_sizes(tokens: Ints) -> Ints:
-    return np.where(tokens >= DIRECT, 1 << (_widths(tokens) - 3), 1).astype(np.int32)
-
-
-def _from_tokens(tokens: Ints, extra: Ints) -> Ints:
-    large = ((4 + (tokens - DIRECT) % 4) << (_widths(tokens) - 3)) | extra
-    return np.where(tokens >= DIRECT, large, tokens).astype(np.int32)
-
-
-def _widths(tokens: Ints) -> Ints:
-    return np.maximum((tokens - DIRECT) // 4 + DIRECT_BITS + 1, DIRECT_BITS + 1)
-
-
-def _bit_length(values: Ints) -> Ints:
-    return np.frexp(values.astype(np.float64))[1]

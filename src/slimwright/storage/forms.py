@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from slimwright.errors import ModelError
@@ -27,9 +26,9 @@ from slimwright.storage import context, huffman, planes
 from slimwright.storage.bytes_of import Reader, varints
 from slimwright.storage.entropy import Ints
 from slimwright.storage.grid import MOST_VALUES, Numbered, from_grid, numbered
+from slimwright.storage.planes import Words
 
 FORMS = ("raw", "bytes", "grid", "codebook", "sparse grid", "sparse codebook", "same", "difference")
-Words = NDArray[np.unsignedinteger[Any]]
 WORDS: dict[int, np.dtype[Any]] = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 LARGE, WORTHWHILE = 2**16, 0.99  # Huffman codes are read at a third of the speed: of large tensors, for a hundredth
 

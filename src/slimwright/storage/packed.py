@@ -31,6 +31,7 @@ START = struct.Struct("<3sBIII")  # magic, version, bytes of the graph, bytes of
 WHAT = "a packed net (.swz)"
 FREE_VALUES, VALUES_PER_BYTE = 2**24, 2**12  # a file of n bytes holds at most FREE + n * PER numbers
 MOST_RANK = 8
+PLAIN_BYTES = 4  # of a number
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,16 @@ class Packed:
     size_bytes: int
     header_bytes: int
     tensors: tuple[PackedTensor, ...]
+
+    @property
+    def values(self) -> int:
+        """How many numbers it holds."""
+        return sum(one.values for one in self.tensors)
+
+    @property
+    def times_smaller(self) -> float:
+        """How many times smaller it is than the same numbers at four bytes each."""
+        return PLAIN_BYTES * self.values / self.size_bytes
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,11 @@ def write_packed(net: Net, path: Path, *, base: Net | None = None) -> Packed:
 def packed_bytes(net: Net, *, base: Net | None = None) -> int:
     """Return how many bytes `write_packed` would write."""
     return _parts(net, base)[1].size_bytes
+
+
+def plain_bytes(net: Net) -> int:
+    """Return the bytes of all numbers of a net at four bytes each, which packed files are compared with."""
+    return PLAIN_BYTES * sum(tensor.numel() for tensor in net.tensors.values())
 
 
 def tensor_bytes(values: Tensor) -> int:

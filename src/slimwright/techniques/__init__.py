@@ -9,7 +9,7 @@ from slimwright.techniques.quantize import Quantize, encoded
 from slimwright.techniques.recipe import TECHNIQUES, Recipe, applied, apply, load_recipe, recipe_type, sentences
 from slimwright.techniques.regions import Regions
 from slimwright.techniques.remove import Remove
-from slimwright.techniques.round import Round, importances, rounded_net
+from slimwright.techniques.round import Round, importances, observed, rounded_net, usual_price
 from slimwright.techniques.solve import Solve
 from slimwright.techniques.subset import Subset
 from slimwright.techniques.technique import Step, Technique, Work
@@ -43,7 +43,9 @@ __all__ = [
     "importances",
     "in_turns",
     "load_recipe",
+    "observed",
     "recipe_type",
     "rounded_net",
     "sentences",
+    "usual_price",
 ]

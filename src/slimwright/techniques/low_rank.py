@@ -206,7 +206,7 @@ def metrics(net: Net, node: Node, seen: Evidence | None) -> tuple[Metric | None,
         moments.baddbmm_(mean[:, :, None], mean[:, None, :], alpha=-1)
     ridge = RIDGE * moments.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
     moments.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
-    importance = 0.5 * sums.fisher[0] / seen.images[0]  # [O] nats per squared error of an output
+    importance = seen.importance(node.name)
     importance = importance.clamp_min(max(LEAST_IMPORTANCE * float(importance.mean()), 1e-12))
     return tuple(Metric(*of_group) for of_group in zip(moments, importance.chunk(len(moments)), strict=True))
 

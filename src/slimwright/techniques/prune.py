@@ -285,11 +285,11 @@ def _inverse(evidence: Evidence, name: str) -> list[Floats]:
 
 def _parts(net: Net, evidence: Evidence, place: Cut, inverses: Sequence[Floats]) -> list[_Part]:
     """One layer that reads a group, in each of its own G parts that does."""
-    sums, node = evidence.layers[place.node], net[place.node]
+    node = net[place.node]
     weight = net.tensors[node.tensors["weight"]].double().flatten(1)
     inputs, count = _inputs_per_part(net, place.node), groups_of(node)
     per_position = weight.shape[1] // inputs  # kernel taps
-    importance = 0.5 * sums.fisher[0] / evidence.images[0]  # [O] nats per squared output error
+    importance = evidence.importance(place.node)
     weights = (weight * importance.sqrt()[:, None]).detach().numpy().reshape(count, -1, weight.shape[1])
     part = place.positions[:, 0] // inputs  # [size]
     blocks = (place.positions[:, :, None] % inputs * per_position + np.arange(per_position)).reshape(len(part), -1)

@@ -5,6 +5,7 @@ structure may stand in any order; `solve` finds the weights of all that were tak
 against what it was then.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
@@ -88,9 +89,16 @@ def _ends(step: Step) -> bool:
 
 
 def recipe_type(techniques: Sequence[Technique]) -> type[Recipe]:
-    """Return the recipe whose steps are those of `techniques`; `Recipe` itself for `TECHNIQUES`."""
+    """Return the recipe whose steps are those of `techniques`; `Recipe` itself for `TECHNIQUES`.
+
+    Raises RequestError where two of them call their steps by one name.
+    """
     if tuple(techniques) == TECHNIQUES:
         return Recipe
+    names = Counter(technique.step.model_fields["step"].default for technique in techniques)
+    twice = [name for name, times in names.items() if times > 1]
+    if twice:
+        raise RequestError(f"two techniques call their steps {twice[0]!r}: give the field `step` of one another value")
     made: type[Recipe] = create_model("Recipe", __base__=Recipe, steps=(_any_of(techniques), ...))
     return made
 

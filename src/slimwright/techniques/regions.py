@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from slimwright.data import like, whole
+from slimwright.data import calibration_inputs
 from slimwright.techniques.technique import Step, Technique, Work, plural
 from slimwright.train import RegionSchedule, fit_regions, regions_in
 
@@ -27,7 +27,7 @@ def _apply(step: Regions, work: Work) -> Work:
         draft.reference,
         draft.net,
         regions_in(draft.net, matches),
-        like(whole(work.given, "calibration")[0], lambda tensor: tensor[: step.images]),
+        calibration_inputs(work.given, step.images),
         schedule=RegionSchedule(epochs=step.epochs, rate=step.rate, seed=step.seed),
         device=work.device,
         checkpoint=work.checkpoint,

@@ -5,22 +5,28 @@ Which integer a weight gets follows from the error that it makes in the layer's 
 makes them share the bits: a bit goes where it saves most.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
-from slimwright.data import Inputs, like, whole
+from slimwright.data import Dataset, Inputs, calibration_inputs
+from slimwright.errors import BudgetError
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net
 from slimwright.progress import Tell, silent
+from slimwright.tasks import Task
 from slimwright.techniques.solver.draft import Draft
-from slimwright.techniques.solver.refit import Price, refit
+from slimwright.techniques.solver.refit import refit
+from slimwright.techniques.solver.rounding import BALANCE, Price
 from slimwright.techniques.technique import Step, Technique, Work, plural
 
-OBSERVED = 512  # images that show what an error of an output costs
-AT_ONCE = 32
+OBSERVED, AT_ONCE = 512, 32  # images that show what an error of an output costs
 
 
 class Round(Step):
@@ -32,39 +38,61 @@ class Round(Step):
     images: int | None = Field(None, gt=0)
 
 
-def importances(evidence: Evidence) -> dict[str, Price]:
-    """Return what squared errors of each layer's outputs cost, in nats, at a price of one nat a bit."""
-    seen = evidence.all()
-    return {name: Price(1.0, 0.5 * sums.fisher[0] / seen.images[0]) for name, sums in seen.layers.items()}
+def observed(net: Net, data: Dataset, task: Task, *, device: str = "cpu", tell: Tell = silent) -> Evidence:
+    """Return what calibration images with the task's targets show of a net, of all classes together."""
+    few = islice(data.batches("calibration", AT_ONCE), OBSERVED // AT_ONCE)
+    return observe(net, few, task=task, images=OBSERVED, taylor=False, device=device, tell=tell).all()
+
+
+def importances(seen: Evidence) -> dict[str, Tensor]:
+    """Return what squared errors of each layer's outputs [O] cost, in nats for each."""
+    return {name: seen.importance(name) for name in seen.layers}
+
+
+def usual_price(net: Net, seen: Evidence) -> float:
+    """Return the price of a bit, in nats, at which steps are about as large as weights, in the mean over all weights.
+
+    Raises BudgetError where no weight changes the loss.
+    """
+    logs, counts = [], []
+    for name, sums in seen.layers.items():
+        weight = net.tensors[net[name].tensors["weight"]]
+        read = float(sums.gram[0].diagonal(dim1=1, dim2=2).mean() / sums.count[0])
+        value = float(torch.var(weight, correction=0)) * read * float(seen.importance(name).mean()) / BALANCE
+        if value > 0:
+            logs.append(math.log(value) * weight.numel())
+            counts.append(weight.numel())
+    if not counts:
+        raise BudgetError(
+            "nothing that the layers give changes the loss on the calibration images: no weight can be priced"
+        )
+    return math.exp(sum(logs) / sum(counts))
 
 
 def rounded_net(
     net: Net,
     inputs: Inputs,
-    prices: Mapping[str, Price],
+    importance: Mapping[str, Tensor],
     price: float,
     *,
     step_price: float | None = None,
     device: str = "cpu",
     tell: Tell = silent,
 ) -> Net:
-    """Return the net with the weights of the layers in `prices` rounded, where a bit costs `price` nats.
+    """Return the net with the weights of layers rounded, where a bit costs `price` nats; `importance` names them.
 
     Steps are those for `step_price`, where it is given. Each layer gives what it gave in the net, fed with what it is
     fed now. Raises DataError as `refit` does.
     """
-    rounding = {name: replace(one, bit=price, step=step_price) for name, one in prices.items()}
+    rounding = {name: Price(price, of, step_price) for name, of in importance.items()}
     return refit(Draft.of(net), inputs, rounding=rounding, device=device, tell=tell).net
 
 
 def _apply(step: Round, work: Work) -> Work:
-    net = work.draft.net
-    batches = work.data.batches("calibration", AT_ONCE)
-    few = (batch for _, batch in zip(range(OBSERVED // AT_ONCE), batches, strict=False))
-    evidence = observe(net, few, task=work.task, taylor=False, device=work.device, tell=work.tell)
-    inputs = like(whole(work.given, "calibration")[0], lambda tensor: tensor[: step.images])
-    laid, where = step.step_price, work.device
-    small = rounded_net(net, inputs, importances(evidence), step.price, step_price=laid, device=where, tell=work.tell)
+    net, device, tell = work.draft.net, work.device, work.tell
+    shown = importances(observed(net, work.data, work.task, device=device, tell=tell))
+    inputs = calibration_inputs(work.given, step.images)
+    small = rounded_net(net, inputs, shown, step.price, step_price=step.step_price, device=device, tell=tell)
     return replace(work, draft=replace(work.draft, net=small))
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from slimwright.data import like, whole
+from slimwright.data import calibration_inputs
 from slimwright.techniques.solver.refit import refit
 from slimwright.techniques.technique import Step, Technique, Work, plural
 
@@ -18,7 +18,7 @@ class Solve(Step):
 
 
 def _apply(step: Solve, work: Work) -> Work:
-    inputs = like(whole(work.given, "calibration")[0], lambda tensor: tensor[: step.images])
+    inputs = calibration_inputs(work.given, step.images)
     return replace(work, draft=refit(work.draft, inputs, device=work.device, tell=work.tell))
 
 

@@ -7,7 +7,7 @@ other weights than a larger one, about as good.
 from dataclasses import replace
 
 from slimwright.cost import AIM, check_memory
-from slimwright.graph import Net, image_bytes, plan_memory
+from slimwright.graph import Net, image_bytes, plan_memory, weight_bytes
 from slimwright.progress import Event, Tell, silent
 from slimwright.train.schedule import Schedule
 
@@ -18,9 +18,9 @@ LEAST_BATCH = 4  # images: batch norms have no statistics of fewer
 
 def fit_bytes(student: Net, batch_size: int, *, teacher: Net | None = None) -> float:
     """Return about how many bytes training takes at its peak, without averaged weights."""
-    weights, image = COPIES * _weight_bytes(student), AROUND * image_bytes(student)
+    weights, image = COPIES * weight_bytes(student), AROUND * image_bytes(student)
     if teacher is not None:
-        weights, image = weights + _weight_bytes(teacher), image + plan_memory(teacher).peak_bytes
+        weights, image = weights + weight_bytes(teacher), image + plan_memory(teacher).peak_bytes
     return weights + batch_size * image
 
 
@@ -41,7 +41,3 @@ def schedule_within(
     note = f"memory is short: {size} images in a step instead of {schedule.batch_size}"
     tell(Event("memory", 1, 1, note))
     return replace(schedule, batch_size=size, rate=schedule.rate * size / schedule.batch_size)
-
-
-def _weight_bytes(net: Net) -> int:
-    return sum(tensor.nbytes for tensor in net.tensors.values())

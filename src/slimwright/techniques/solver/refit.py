@@ -41,7 +41,7 @@ from slimwright.techniques.solver.jobs import Call, Job, can_be_stated, jobs_of,
 from slimwright.techniques.solver.layer_targets import Wish, Wishes
 from slimwright.techniques.solver.positions import Positions, look, of_layer, of_norm, values_at
 from slimwright.techniques.solver.ridge import LayerRidge
-from slimwright.techniques.solver.rounding import rounded, rounded_bias
+from slimwright.techniques.solver.rounding import Price, rounded, rounded_bias
 
 RELU_ROUNDS = 3  # our measurement of 2026-11-21: 1 to 5 points at 90 % of the channels removed, more rounds add little
 
@@ -50,7 +50,7 @@ def refit(
     draft: Draft,
     inputs: Inputs,
     *,
-    rounding: "Mapping[str, Price] | None" = None,
+    rounding: Mapping[str, Price] | None = None,
     device: str = "cpu",
     tell: Tell = silent,
 ) -> Draft:
@@ -70,18 +70,6 @@ def refit(
         raise DataError("there are no calibration images to solve the weights on")
     with placed(usable(device)), torch.no_grad():
         return Solver(draft, [tensor.to(device) for tensor in tensors], device, tell, rounding or {}).solved()
-
-
-@dataclass(frozen=True)
-class Price:
-    """What a bit of a layer costs, in nats, and the importance [O] of its outputs: nats for each squared error.
-
-    Steps are as coarse as for a bit that costs `step`, by default `bit`.
-    """
-
-    bit: float
-    importance: Tensor
-    step: float | None = None
 
 
 @dataclass(frozen=True)
@@ -197,12 +185,11 @@ class Solver:
             )
         weight = torch.where(wish.alive, weight, start)
         if price := self.rounding.get(node.name):
-            curvature = ridge.curvature
-            weight = rounded(weight, curvature, price.importance, price.bit, step_price=price.step).weight
+            weight = rounded(weight, ridge.curvature, price).weight
         bias = mean - ridge.level(weight)
         bias = torch.where(wish.alive[:, 0], bias, torch.zeros_like(bias) if bias_before is None else bias_before)
         if price:
-            bias = rounded_bias(bias, price.importance, price.step or price.bit)
+            bias = rounded_bias(bias, price)
         self._keep(node.tensors["weight"], weight.reshape(before.shape))
         given, own_bias = ridge.level(weight), bias_before is not None or norm is None or norm.name in self.shared
         if own_bias:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BALANCE = 6 / math.log(2)  # squared steps for a price, per curvature
 FIRST_PASSES, PASSES = 2, 3
 BLOCK = 64  # columns whose errors are handed on together
 PRIOR = 4.0  # weights, by which what is counted in a row or a column is pulled to the whole layer's
@@ -26,6 +27,28 @@ MOST_LEVEL = 2**15 - 1
 FIRST_BITS = 3.0  # that a number other than zero is taken to need before any are counted, and two for each doubling
 RARE = 0.5  # counts of a magnitude that was not seen
 LEAST_IMPORTANCE = 1e-4  # of the mean, below which an output counts as much
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a bit of a layer costs, in nats, and the importance [O] of its outputs: nats for each squared error.
+
+    Steps are as coarse as for a bit that costs `step`, by default `bit`.
+    """
+
+    bit: float
+    importance: Tensor
+    step: float | None = None
+
+    @property
+    def matters(self) -> bool:
+        """False where nothing that the layer gives changes the loss."""
+        return float(self.importance.mean()) > 0
+
+    def step_for(self, curvature: float) -> Tensor:
+        """Return the step, a float32, where a weight's own squared error makes `curvature` times as much of outputs."""
+        size = math.sqrt(BALANCE * (self.step or self.bit) / (curvature * float(self.importance.mean())))
+        return torch.tensor(size, dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -41,25 +64,23 @@ class Rounding:
         return self.integers.float() * torch.tensor(self.step, dtype=torch.float32)
 
 
-def rounded(
-    weight: Tensor, covariance: Tensor, importance: Tensor, price: float, *, step_price: float | None = None
-) -> Rounding:
+def rounded(weight: Tensor, covariance: Tensor, price: Price) -> Rounding:
     """Return the weights [O, D] rounded, by the covariance [G, D, D] of what the G groups read.
 
-    `price` is what a bit costs, in nats; `importance` [O] are nats for each squared error of an output. The step is
-    that for `step_price`, where it is given. The covariance must be positive definite.
+    The covariance must be positive definite.
     """
-    mean = float(importance.mean())
-    if not mean > 0:  # nothing that the layer gives matters
+    if not price.matters:
         return Rounding(torch.zeros(weight.shape, dtype=torch.int32), 1.0)
-    prices = (price / importance.double().clamp_min(LEAST_IMPORTANCE * mean)).reshape(len(covariance), -1)  # [G, O/G]
     groups, size, _ = covariance.shape
+    importance = price.importance.double()
+    importance = importance.clamp_min(LEAST_IMPORTANCE * float(importance.mean()))
+    prices = (price.bit / importance).reshape(groups, -1)  # [G, O/G]
     order = covariance.diagonal(dim1=1, dim2=2).mean(0).argsort(descending=True)
     ordered = covariance[:, order][:, :, order].double()
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
     onto = torch.linalg.cholesky(inverse, upper=True)  # [G, D, D]
     own = onto.diagonal(dim1=1, dim2=2)  # of each column, the deviation that the ones behind cannot make up for
-    step = float(torch.tensor(_step(own, (step_price or price) / mean), dtype=torch.float32))
+    step = float(price.step_for(float(own.pow(-2).mean())))
     wanted = weight.double().reshape(groups, -1, size)[:, :, order]
     integers = (wanted / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL)
     integers[(wanted / own[:, None]).square() < prices[:, :, None] * (FIRST_BITS + 2 * (integers.abs() + 1).log2())] = 0
@@ -72,16 +93,10 @@ def rounded(
     return Rounding(back.flatten(0, 1).to(torch.int32), step)
 
 
-def rounded_bias(bias: Tensor, importance: Tensor, price: float) -> Tensor:
+def rounded_bias(bias: Tensor, price: Price) -> Tensor:
     """Return a bias [O] as whole multiples of a step, which is as coarse as the price asks for."""
-    mean = float(importance.mean())
-    step = torch.tensor(_step(torch.ones(1), price / mean) if mean > 0 else 1.0, dtype=torch.float32)
+    step = price.step_for(1.0) if price.matters else torch.ones(())
     return ((bias / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL) + 0.0) * step  # no negative zero
-
-
-def _step(own: Tensor, price: float) -> float:
-    curvature = float(own.pow(-2).mean())
-    return math.sqrt(6 * price / (math.log(2) * curvature))
 
 
 class Code:
@@ -104,10 +119,6 @@ class Code:
         beyond = (size - len(self.sizes)).clamp_min(0)
         known = self.sizes[(size - 1).clamp(0, len(self.sizes) - 1)] + 2 * beyond
         return torch.where(size == 0, self.zero[:, :, column], self.other[:, :, column] + known)
-
-    def total(self, integers: Tensor) -> float:
-        """Return the bits of all integers [G, O, D]."""
-        return sum(float(self.bits(integers[None, :, :, j], j).sum()) for j in range(integers.shape[2]))
 
 
 def _log_odds(there: Tensor, dim: int, share: float) -> Tensor:
