@@ -19,14 +19,14 @@ from slimwright.tasks import Classification
 from small_digits import few_digits, small_digit_net
 
 
-@pytest.mark.parametrize("times", [8, 20])
+@pytest.mark.parametrize("times", [8, 12, 16, 20, 30])
 def test_the_size_that_is_asked_for_is_met_within_one_per_cent(times: int) -> None:
     net, data = small_digit_net(), few_digits()
     asked = 4 * sum(tensor.numel() for tensor in net.tensors.values()) / times
     found = fitted(net, data, Classification(data.labels), asked, images=64)
     assert 0.99 * asked <= found.size_bytes <= asked and found.size_bytes == packed_bytes(found.net)
     judged = scores(original_of(net, []), found.net, data, Classification(data.labels))
-    assert judged.validation[1] > judged.validation[0] - (4 if times == 8 else 25)
+    assert judged.validation[1] > judged.validation[0] - (4 if times == 8 else 25 if times <= 20 else 100)
     assert judged.test[0] > 80
 
 

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from example_nets import SHAPE, hand_made, net_of
 from random_nets import Command, commands, random_net
 from slimwright.errors import ModelError
-from slimwright.graph import Net, save_net, structure
+from slimwright.graph import Net, load_net, save_net, structure
 from slimwright.importers import capture
 from slimwright.storage import packed as module
 from slimwright.storage import packed_bytes, read_packed, read_tensor, tensor_bytes, write_packed
@@ -61,6 +62,14 @@ def test_what_is_beside_the_tensors_comes_back(name: str, tmp_path: Path) -> Non
     net = capture(hand_made(name), SHAPE).in_precision("int8")
     write_packed(net, tmp_path / "net.swz")
     assert same(read_packed(tmp_path / "net.swz"), net)
+
+
+def test_a_net_has_one_file_whatever_the_order_of_its_tensors(net: Net, tmp_path: Path) -> None:
+    turned = replace(net, tensors=dict(reversed(list(net.tensors.items()))))
+    save_net(turned, tmp_path / "saved")
+    for name, one in {"a": net, "b": turned, "c": load_net(tmp_path / "saved")}.items():
+        write_packed(one, tmp_path / name)
+    assert len({(tmp_path / name).read_bytes() for name in "abc"}) == 1
 
 
 def test_values_that_are_no_numbers_come_back(net: Net, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def net_of(found: Mapping[str, Any], tensors: Mapping[str, Any], carried: Contai
         raise ModelError("a saved net must start with its inputs, at least one")
     if len({n.name for n in nodes}) != len(nodes) or not found["outputs"]:
         raise ModelError("a saved net must return something, and no two of its nodes may share a name")
-    used = {name for node in nodes for name in node.tensors.values()}
+    used = dict.fromkeys(name for node in nodes for name in node.tensors.values())  # in their order, of any process
     for name in used:
         if str(tensors[name].dtype).removeprefix("torch.") not in DTYPES:
             raise ModelError(f"tensor '{name}' is {tensors[name].dtype}; it must be one of {', '.join(DTYPES)}")

@@ -1,12 +1,14 @@
 """A network in as few bytes as are asked for: folded, observed, and rounded at the price of a bit that gives this size.
 
 One price for all layers makes them share the bytes (`techniques/round.py`). A higher one gives a smaller file, by a
-power of about -0.45 in the networks that were tried; a few roundings find the price for a size.
+power of about -0.45 in the networks that were tried; a few roundings find the price for a size. The sizes of a small
+net jump, so near the size the price follows the trend of all that was tried there, each with slightly other steps.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from slimwright.data import Dataset, Part, calibration_inputs, whole
 from slimwright.errors import BudgetError
@@ -18,10 +20,13 @@ from slimwright.tasks import Metric, Task
 from slimwright.techniques import fold_batch_norm, importances, observed, rounded_net, usual_price
 
 POWER, POWERS = -0.45, (-1.0, -0.05)  # of the size in the price; between which it is believed
+NEAR_POWER, NEAR_WEIGHT = -0.2, 0.1  # where steps stay about as they are, and what it weighs against what was tried
 LEAST_SHARE = 0.1  # of the way between two prices
-TRIES = 12
+TRIES = 24
 WITHIN, AIM = 0.01, 0.995  # of the size that was asked for
-NEAR = 0.08  # of the logarithm of the size: from then on the steps stay, and only the price of a bit changes
+NEAR = 0.08  # of the logarithm of the size: from then on the steps hardly change
+AROUND = 0.05  # of the logarithm of their price, by which they change
+GOLDEN = 0.618034  # steps of this, modulo 1, lie evenly wherever they end
 FARTHEST = 8.0  # times that the size is changed in one step
 
 
@@ -69,6 +74,7 @@ def fitted(
     inputs = calibration_inputs(data, images)
     price, step_price = usual_price(net, seen), None
     tried: list[Fitted] = []
+    near: list[Fitted] = []
     while len(tried) < TRIES:
         tell(Event(stage, len(tried), TRIES))
         small = rounded_net(net, inputs, importances(seen), price, step_price=step_price)
@@ -76,10 +82,12 @@ def fitted(
         sizes = [one.size_bytes for one in tried]
         if 1 - WITHIN <= sizes[-1] / size_bytes <= 1 or (min(sizes) > size_bytes and len(set(sizes)) < len(sizes)):
             break  # met, or higher prices save nothing any more
-        if step_price is None and abs(math.log(tried[-1].size_bytes / size_bytes)) < NEAR:
-            step_price = price
-        alike = [one for one in tried if step_price is None or step_price in (one.step_price, one.price)]
-        price = _next_price(alike, AIM * size_bytes)
+        if near or abs(math.log(sizes[-1] / size_bytes)) < NEAR:
+            near.append(tried[-1])
+            price = _price_by_trend(near, AIM * size_bytes)
+            step_price = near[0].price * math.exp(AROUND * (2 * (len(near) * GOLDEN % 1) - 1))
+        else:
+            price = _next_price(tried, AIM * size_bytes)
     tell(Event(stage, TRIES, TRIES))
     small_enough = [one for one in tried if one.size_bytes <= size_bytes]
     if not small_enough:
@@ -118,3 +126,13 @@ def _next_price(tried: Sequence[Fitted], aim: float) -> float:
         power = min(max(seen, POWERS[0]), POWERS[1])
     change = min(max(aim / nearest.size_bytes, 1 / FARTHEST), FARTHEST)
     return float(nearest.price * change ** (1 / power))
+
+
+def _price_by_trend(near: Sequence[Fitted], aim: float) -> float:
+    """The price for a size by a straight line, in logarithms, through all that were tried near it."""
+    prices, sizes = [math.log(one.price) for one in near], [math.log(one.size_bytes) for one in near]
+    middle = fmean(prices), fmean(sizes)
+    both = sum((p - middle[0]) * (s - middle[1]) for p, s in zip(prices, sizes, strict=True))
+    power = (both + NEAR_WEIGHT * NEAR_POWER) / (sum((p - middle[0]) ** 2 for p in prices) + NEAR_WEIGHT)
+    power = min(max(power, POWERS[0]), POWERS[1])
+    return math.exp(middle[0] + (math.log(aim) - middle[1]) / power)

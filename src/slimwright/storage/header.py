@@ -41,8 +41,9 @@ class Header:
 
 
 def header_of(net: Net, base: Net | None) -> Header:
-    """Return the header of a net."""
-    return Header(structure(net), tuple(net.tensors), base.digest if base else "")
+    """Return the header of a net, its tensors in the order in which nodes read them."""
+    names = dict.fromkeys(name for node in net.nodes for name in node.tensors.values())
+    return Header(structure(net), tuple(names), base.digest if base else "")
 
 
 def encoded(header: Header) -> bytes:

@@ -130,8 +130,9 @@ def read_tensor(path: Path, name: str, *, base: Net | None = None) -> Tensor:
 def _parts(net: Net, base: Net | None) -> tuple[list[bytes], Packed]:
     """The bytes of a file, and what it holds."""
     known = base.tensors if base else {}
-    made = {name: stored(values, known.get(name)) for name, values in net.tensors.items()}
-    graph = header.encoded(header.header_of(net, base))
+    about = header.header_of(net, base)
+    made = {name: stored(net.tensors[name], known.get(name)) for name in about.tensors}
+    graph = header.encoded(about)
     table = b"".join(_row(net.tensors[name], one) for name, one in made.items())
     start = START.pack(MAGIC, VERSION, len(graph), len(table), zlib.crc32(table, zlib.crc32(graph)))
     parts = [start, graph, table, *(one.data for one in made.values())]
