@@ -6,6 +6,7 @@ what its kernel trusts; `tests/graph/test_allowed.py` calls all of them with ran
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -28,19 +29,20 @@ ELEMENTWISE = _overloads(
     "celu clamp clamp.Tensor clamp_max clamp_max.Tensor clamp_min clamp_min.Tensor clip clip.Tensor copysign.Scalar",
     "copysign.Tensor cos cosh deg2rad div.Scalar div.Scalar_mode div.Tensor div.Tensor_mode divide.Scalar",
     "divide.Scalar_mode divide.Tensor divide.Tensor_mode elu eq.Scalar eq.Tensor erf erfc erfinv exp exp2 expm1",
-    "fill.Scalar fill.Tensor fix floor floor_divide floor_divide.Scalar fmax fmin fmod.Scalar fmod.Tensor frac",
-    "ge.Scalar ge.Tensor gelu greater.Scalar greater.Tensor greater_equal.Scalar greater_equal.Tensor gt.Scalar",
-    "gt.Tensor hardshrink hardsigmoid hardswish hardtanh heaviside hypot isclose isfinite isinf isnan isneginf",
-    "isposinf le.Scalar le.Tensor leaky_relu lerp.Scalar lerp.Tensor less.Scalar less.Tensor less_equal.Scalar",
-    "less_equal.Tensor lgamma log log10 log1p log2 log_sigmoid logaddexp logaddexp2 logical_and logical_not",
-    "logical_or logical_xor logit lt.Scalar lt.Tensor masked_fill.Scalar masked_fill.Tensor max.other maximum",
-    "min.other minimum mish mul.Scalar mul.Tensor multiply.Scalar multiply.Tensor nan_to_num ne.Scalar ne.Tensor neg",
-    "negative not_equal.Scalar not_equal.Tensor positive pow.Scalar pow.Tensor_Scalar pow.Tensor_Tensor prelu rad2deg",
-    "reciprocal relu relu6 remainder.Scalar remainder.Scalar_Tensor remainder.Tensor round round.decimals rsqrt",
-    "rsub.Scalar rsub.Tensor selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink special_erf",
-    "special_erfc special_expit special_expm1 special_log1p special_logit special_round sqrt square sub.Scalar",
-    "sub.Tensor subtract.Scalar subtract.Tensor tan tanh threshold true_divide.Scalar true_divide.Tensor trunc",
-    "where.Scalar where.ScalarOther where.ScalarSelf where.self xlogy.Scalar_Other xlogy.Scalar_Self xlogy.Tensor",
+    "fake_quantize_per_tensor_affine fill.Scalar fill.Tensor fix floor floor_divide floor_divide.Scalar fmax fmin",
+    "fmod.Scalar fmod.Tensor frac ge.Scalar ge.Tensor gelu greater.Scalar greater.Tensor greater_equal.Scalar",
+    "greater_equal.Tensor gt.Scalar gt.Tensor hardshrink hardsigmoid hardswish hardtanh heaviside hypot isclose",
+    "isfinite isinf isnan isneginf isposinf le.Scalar le.Tensor leaky_relu lerp.Scalar lerp.Tensor less.Scalar",
+    "less.Tensor less_equal.Scalar less_equal.Tensor lgamma log log10 log1p log2 log_sigmoid logaddexp logaddexp2",
+    "logical_and logical_not logical_or logical_xor logit lt.Scalar lt.Tensor masked_fill.Scalar masked_fill.Tensor",
+    "max.other maximum min.other minimum mish mul.Scalar mul.Tensor multiply.Scalar multiply.Tensor nan_to_num",
+    "ne.Scalar ne.Tensor neg negative not_equal.Scalar not_equal.Tensor positive pow.Scalar pow.Tensor_Scalar",
+    "pow.Tensor_Tensor prelu rad2deg reciprocal relu relu6 remainder.Scalar remainder.Scalar_Tensor remainder.Tensor",
+    "round round.decimals rsqrt rsub.Scalar rsub.Tensor selu sgn sigmoid sign signbit silu sin sinc sinh softplus",
+    "softshrink special_erf special_erfc special_expit special_expm1 special_log1p special_logit special_round sqrt",
+    "square sub.Scalar sub.Tensor subtract.Scalar subtract.Tensor tan tanh threshold true_divide.Scalar",
+    "true_divide.Tensor trunc where.Scalar where.ScalarOther where.ScalarSelf where.self xlogy.Scalar_Other",
+    "xlogy.Scalar_Self xlogy.Tensor",
 )
 REDUCTIONS = _overloads(
     "all all.dim all.dims amax amin any any.dim any.dims argmax argmin argsort argsort.stable cosine_similarity",
@@ -178,6 +180,13 @@ def _sampling(arguments: Mapping[str, Any]) -> None:
         )
 
 
+def _levels(arguments: Mapping[str, Any]) -> None:
+    """The kernel divides by the scale and turns what comes of it into an integer."""
+    scale = arguments["scale"]
+    if not (isinstance(scale, float) and sys.float_info.min < scale < math.inf):
+        raise ValueError(f"its scale is {scale}; it must be positive and finite")
+
+
 def _recurrent(gates: int, arguments: Mapping[str, Any]) -> None:
     """The kernels take all sizes from the input and the first state, and read as much of the other tensors."""
     given, states, params = arguments["input"], arguments["hx"], arguments["params"]
@@ -200,6 +209,7 @@ CHECKS: Mapping[str, Check] = {
     **dict.fromkeys((name for name in EVERY if "grid_sampler" in name), _sampling),
     **{f"{name}.input": partial(_recurrent, gates) for name, gates in GATES.items()},
     "_native_batch_norm_legit_no_training.default": _statistics,
+    "fake_quantize_per_tensor_affine.default": _levels,
 }
 
 

@@ -1,4 +1,4 @@
-"""How a tensor is stored: dense float32, half precision, or INT8 with a scale for each output channel.
+"""How a tensor is stored: dense float32, half precision, or in 2 to 8 bits with a scale for each output channel.
 
 An encoding belongs to a tensor of a `Net`. Counts, prices and exporters read it; the values in the net stay float32.
 """
@@ -25,11 +25,17 @@ class Encoding:
         """Return the bytes of a tensor [C_out, ...] of this shape, exactly."""
         return (self.bits * prod(shape) + 7) // 8 + self.channel_bytes * (shape[0] if shape else 1)
 
+    @classmethod
+    def of_bits(cls, bits: int) -> "Encoding":
+        """Return the encoding as whole numbers of 2 to 8 bits."""
+        return ENCODINGS[f"int{bits}"]
+
 
 FLOAT32 = Encoding("float32", 32)
 FLOAT16 = Encoding("float16", 16)
-INT8 = Encoding("int8", 8, SCALE_BYTES)
-ENCODINGS: Mapping[str, Encoding] = {encoding.name: encoding for encoding in (FLOAT32, FLOAT16, INT8)}
+INTEGERS = tuple(Encoding(f"int{bits}", bits, SCALE_BYTES) for bits in range(2, 9))
+INT8 = INTEGERS[-1]
+ENCODINGS: Mapping[str, Encoding] = {encoding.name: encoding for encoding in (FLOAT32, FLOAT16, *INTEGERS)}
 ENCODED: Mapping[Precision, str] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 
 

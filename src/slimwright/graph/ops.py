@@ -29,6 +29,7 @@ Depthwise convolutions are rows of `mix` with as many groups as channels; they a
 """
 
 import functools
+import importlib
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -183,6 +184,11 @@ def _hardtanh(a: Mapping[str, Any], _: Shapes) -> nn.Module:
     return nn.Hardtanh(a["min_val"], a["max_val"])
 
 
+def _fake_quantize(a: Mapping[str, Any], _: Shapes) -> nn.Module:
+    check_call("fake_quantize_per_tensor_affine.default", a)
+    return FakeQuantize(a["scale"], a["zero_point"], a["quant_min"], a["quant_max"])
+
+
 def _elu(a: Mapping[str, Any], _: Shapes) -> nn.Module:
     if a["scale"] != 1 or a["input_scale"] != 1:
         raise UnsupportedOp(f"an ELU with scale {a['scale']} has no layer")
@@ -242,6 +248,26 @@ class DropPath(nn.Module):
         return x * kept / max(1 - self.p, 1e-12)
 
 
+class FakeQuantize(nn.Module):
+    """Rounds to the nearest of the levels `low` to `high`, `scale` apart, of which `zero` is 0.0."""
+
+    def __init__(self, scale: float, zero: int, low: int, high: int) -> None:
+        super().__init__()
+        self.scale, self.zero, self.low, self.high = scale, zero, low, high
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[...] -> the same shape; the gradient is one between the levels and none beyond them."""
+        if torch.compiler.is_exporting():  # as runtimes' exporters know it
+            importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers the two operators
+            how = (self.scale, self.zero, self.low, self.high, torch.int8 if self.low < 0 else torch.uint8)
+            known = torch.ops.quantized_decomposed
+            found: torch.Tensor = known.dequantize_per_tensor(known.quantize_per_tensor(x, *how), *how)
+            return found
+        if x.device.type == "meta":  # for which torch has no kernel (2.13.0, 2026-11-30)
+            return torch.empty_like(x)
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, self.low, self.high)
+
+
 FAILURES = (  # what torch raises of a call that cannot be
     RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, AssertionError, MemoryError,
     AttributeError,
@@ -280,6 +306,7 @@ OPS: dict[str, Op] = {
     "tanh": Op("join", ("tanh.default",), lambda a, _: nn.Tanh(), in_place=True),
     "hardswish": Op("join", ("hardswish.default",), lambda a, _: nn.Hardswish(), in_place=True),
     "hardsigmoid": Op("join", ("hardsigmoid.default",), lambda a, _: nn.Hardsigmoid(), in_place=True),
+    "fake_quantize": Op("join", ("fake_quantize_per_tensor_affine.default",), _fake_quantize, in_place=True),
     "dropout": Op("join", ("dropout.default",), lambda a, _: nn.Dropout(a["p"]), drops=("train",), view=True),
     "dropout2d": Op(
         "join", ("feature_dropout.default",), lambda a, _: nn.Dropout2d(a["p"]), drops=("train",), view=True

@@ -63,7 +63,10 @@ OTHERS: dict[str, Join] = {  # of which a layer is solved against what it gave i
 
 @pytest.mark.parametrize("name", SUMS)
 def test_the_last_side_of_a_sum_makes_up_for_what_the_other_lost(name: str) -> None:
-    """It gives what the sum was, less what the other gives now; the first side what it gave. To 1e-4."""
+    """It gives what the sum was, less what the other gives now; the first side what it gave.
+
+    To 1e-4 of the largest weight: convolutions round by the processor, and the ridge makes of it 300 times as much.
+    """
     net = sum_net(SUMS[name])
     draft = broken(net)
     solved = refit(draft, pictures()).net
@@ -72,8 +75,9 @@ def test_the_last_side_of_a_sum_makes_up_for_what_the_other_lost(name: str) -> N
     for node, wanted in ((y, was(y.name)), (z, was("add") - now(y.name))):
         weight, bias = least_squares(draft.net, node, now("relu"), wanted)
         path = net.paths[node.name]
-        torch.testing.assert_close(solved.tensors[f"{path}.weight"].flatten(1), weight, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(solved.tensors[f"{path}.bias"], bias, rtol=1e-4, atol=1e-5)
+        most = 1e-4 * float(weight.abs().max())
+        torch.testing.assert_close(solved.tensors[f"{path}.weight"].flatten(1), weight, rtol=1e-4, atol=most)
+        torch.testing.assert_close(solved.tensors[f"{path}.bias"], bias, rtol=1e-4, atol=most)
     alone, _ = least_squares(draft.net, z, now("relu"), was(z.name))
     assert not torch.allclose(solved.tensors["z.weight"].flatten(1), alone, rtol=1e-2, atol=1e-3)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimwright.techniques.solver.rounding import Code, Price, rounded, rounded_bias
+from slimwright.techniques.solver.rounding import Code, Price, rounded
 
 
 def covariance(groups: int, size: int, seed: int, *, alike: float = 0.9) -> Tensor:
@@ -95,7 +95,7 @@ def test_inputs_that_are_never_there_take_no_bits() -> None:
 def test_a_bias_lies_on_a_grid_as_coarse_as_the_price_asks_for() -> None:
     bias = weights(1, 40, 3)[0]
     for price in (1e-6, 1e-3):
-        found = rounded_bias(bias, Price(price, torch.ones(40)))
+        found = Price(price, torch.ones(40)).bias(bias)
         assert float((found - bias).square().mean()) == pytest.approx(price / (2 * 0.6931), rel=0.5)
 
 

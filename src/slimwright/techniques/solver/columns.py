@@ -7,12 +7,23 @@ looked at again while all others stand (coordinate descent). What a weight may b
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 BLOCK = 64  # columns whose errors are handed on together
 Choose = Callable[[Tensor, Tensor, int], Tensor]  # wanted [G, O], what its squared errors cost [G, 1], column -> values
+
+
+class Rule(Protocol):
+    """What the weights and the bias of a layer may be."""
+
+    def weight(self, weight: Tensor, covariance: Tensor) -> Tensor:
+        """Return weights [O, D] that may be, by the covariance [G, D, D] of what the G groups read."""
+
+    def bias(self, bias: Tensor) -> Tensor:
+        """Return a bias [O] that may be."""
 
 
 @dataclass(frozen=True)

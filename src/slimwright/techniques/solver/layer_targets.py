@@ -2,9 +2,9 @@
 
 - Where the result runs through a batch norm into a sum whose other side is already known, it is the *sum* that shall
   equal the reference's, so a residual stream does not drift.
-- Where only activations read the result that cut values off (ReLU, ReLU6), any value beyond the bound will do, as long
-  as the wished one lies beyond it too (compare the nonlinear case of Zhang et al. 2015, arXiv 1505.06798). So a
-  layer may also be solved against a value that lies behind its ReLU, such as that of a pooling it took the place of.
+- Where only what cuts values off reads the result (ReLU, ReLU6, levels of few bits), any value beyond the bound will
+  do, as long as the wished one lies beyond it too (compare the nonlinear case of Zhang et al. 2015, arXiv 1505.06798).
+  So a layer may also be solved against a value behind its ReLU, such as that of a pooling it took the place of.
 """
 
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ from slimwright.techniques.solver.draft import Draft, Origin
 
 DEAD = 1e-3  # channels whose batch norm scales them by less than this share of the largest are left as they are
 Bounds = tuple[float, float]
+LEVELS = "fake_quantize"  # the op that puts a value on levels
 FREE: Bounds = (float("-inf"), float("inf"))
 
 
@@ -42,21 +43,21 @@ def target_of(draft: Draft, node: Node) -> LayerTarget | None:
     found: LayerTarget | None = None
     if value in origins:
         found = LayerTarget(origins[value], value)
-    reader = _only_reader(net, value)
+    reader, read = _only_reader(net, value)
     if reader is not None and reader.op == "batch_norm":
         norm, value = reader, reader.name
         if value in origins:
             found = LayerTarget(origins[value], value, norm)
-        reader = _only_reader(net, value)
+        reader, read = _only_reader(net, value)
     if reader is not None and reader.op == "add" and reader.name in origins:
-        others = [name for name in reader.reads if name != value]
-        alike = len(others) == 1 and net[others[0]].shape == net[value].shape
+        others = [name for name in reader.reads if name != read]
+        alike = len(others) == 1 and net[others[0]].shape == net[read].shape
         if alike and reader.arguments["alpha"] == 1 and _is_before(net, others[0], node.name):
             value, other = reader.name, others[0]
             found = LayerTarget(origins[value], value, norm, other)
     if found is not None:
         return replace(found, bounds=_bounds(net, found.value))
-    reader = _only_reader(net, value)
+    reader, _ = _only_reader(net, value)
     if reader is not None and reader.name in origins and _cuts(reader) != FREE:
         return LayerTarget(origins[reader.name], reader.name, norm, other, _cuts(reader))
     return None
@@ -143,9 +144,14 @@ def pointwise_behind(draft: Draft, node: Node) -> Node | None:
     return behind if alike and weight[0, 0].numel() == 1 else None
 
 
-def _only_reader(net: Net, value: str) -> Node | None:
-    readers = net.readers[value]
-    return net[readers[0]] if len(readers) == 1 and value not in net.outputs else None
+def _only_reader(net: Net, value: str) -> tuple[Node | None, str]:
+    """The one node that reads a value, None where there are others, and what it reads: the value, perhaps on levels."""
+    while len(net.readers[value]) == 1 and value not in net.outputs:
+        reader = net[net.readers[value][0]]
+        if reader.op != LEVELS:
+            return reader, value
+        value = reader.name
+    return None, value
 
 
 def _is_before(net: Net, one: str, other: str) -> bool:
@@ -167,4 +173,7 @@ def _cuts(node: Node) -> Bounds:
         return 0.0, float("inf")
     if node.op == "hardtanh":
         return float(str(node.arguments["min_val"])), float(str(node.arguments["max_val"]))
+    if node.op == LEVELS:
+        scale, zero, least, most = (float(str(value)) for key, value in node.arguments.items() if key != "self")
+        return (least - zero) * scale, (most - zero) * scale
     return FREE

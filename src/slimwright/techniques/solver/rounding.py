@@ -51,6 +51,15 @@ class Price:
         size = math.sqrt(BALANCE * (self.step or self.bit) / (curvature * float(self.importance.mean())))
         return torch.tensor(size, dtype=torch.float32)
 
+    def weight(self, weight: Tensor, covariance: Tensor) -> Tensor:
+        """Return weights [O, D] as whole multiples of a step; see `rounded`."""
+        return rounded(weight, covariance, self).weight
+
+    def bias(self, bias: Tensor) -> Tensor:
+        """Return a bias [O] as whole multiples of a step, which is as coarse as the price asks for."""
+        step = self.step_for(1.0) if self.matters else torch.ones(())
+        return ((bias / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL) + 0.0) * step  # no negative zero
+
 
 @dataclass(frozen=True)
 class Rounding:
@@ -87,12 +96,6 @@ def rounded(weight: Tensor, covariance: Tensor, price: Price) -> Rounding:
         choose = _chosen(step, prices, Code(integers))
         integers = (looked_at_again(wanted, step * integers, columns.covariance, choose) / step).round()
     return Rounding(columns.in_place(integers).flatten(0, 1).to(torch.int32), step)
-
-
-def rounded_bias(bias: Tensor, price: Price) -> Tensor:
-    """Return a bias [O] as whole multiples of a step, which is as coarse as the price asks for."""
-    step = price.step_for(1.0) if price.matters else torch.ones(())
-    return ((bias / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL) + 0.0) * step  # no negative zero
 
 
 class Code:

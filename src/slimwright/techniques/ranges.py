@@ -1,0 +1,133 @@
+"""Ranges of activations for few levels: what values a net takes on calibration images, and which of them to clip.
+
+Two passes over the images: the smallest and largest values, then histograms between them. From a histogram follows the
+range that is asked for: from the smallest to the largest value, without the outermost shares, or the one that loses the
+least by squared error (Choukroun et al. 2019, arXiv 1902.06822) or relative entropy (Migacz, "8-bit inference with
+TensorRT", GTC 2017). Every range holds zero, which is a level: padding adds zeros.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slimwright.data import Inputs, tensors_of
+from slimwright.graph import Net
+from slimwright.graph.net import CHUNK_BYTES
+
+Calibration: TypeAlias = Literal["minmax", "percentile", "entropy", "mse"]
+CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
+BINS = 2048
+OUTER_SHARE = 1e-4  # of the values, at each end, that "percentile" leaves out
+SHARES = np.linspace(1.0, 0.1, 46)  # of a range's ends, that are tried
+LEAST_WIDTH = 1e-6  # of a range: a value that is always zero
+Counts: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Levels from 0 to 2^bits - 1, `scale` apart; level `zero` is 0.0."""
+
+    scale: float
+    zero: int
+    bits: int
+
+    @classmethod
+    def over(cls, low: float, high: float, bits: int) -> "Levels":
+        """Return levels that cover a range and hold zero."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        width = max(high - low, LEAST_WIDTH)
+        most = 2**bits - 1
+        zero = min(max(round(-low / width * most), 0), most)
+        scale = max(high / (most - zero) if most > zero else 0.0, -low / zero if zero else 0.0, LEAST_WIDTH / most)
+        return cls(float(np.float32(scale)), zero, bits)
+
+    @property
+    def most(self) -> int:
+        """The largest level."""
+        return int(2**self.bits) - 1
+
+    def of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the values [...] of the nearest levels."""
+        levels = np.clip(np.rint(values / self.scale) + self.zero, 0, self.most)
+        return np.asarray((levels - self.zero) * self.scale)
+
+
+def ranges(net: Net, inputs: Inputs, values: Sequence[str], bits: int, by: Calibration) -> dict[str, Levels]:
+    """Return levels for `values` of a net, by what they are on inputs, each [N, ...]."""
+    lows, highs = dict.fromkeys(values, 0.0), dict.fromkeys(values, 0.0)
+    for found in _seen(net, inputs, values):
+        for name, value in found.items():
+            lows[name] = min(lows[name], float(value.min()))
+            highs[name] = max(highs[name], float(value.max()))
+    if by == "minmax":
+        return {name: Levels.over(lows[name], highs[name], bits) for name in values}
+    counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in values}
+    for found in _seen(net, inputs, values):
+        for name, value in found.items():
+            if highs[name] > lows[name]:
+                counts[name] += torch.histc(value.float(), BINS, min=lows[name], max=highs[name])
+    return {name: _levels(counts[name].numpy(), lows[name], highs[name], bits, by) for name in values}
+
+
+def _seen(net: Net, inputs: Inputs, values: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
+    """The values for some images after others."""
+    tensors = tensors_of(inputs)
+    module = replace(net, outputs=tuple(values), ends=None).to_module()
+    each = 4 * sum(prod(net[name].shape) for name in values)
+    with torch.no_grad():
+        for some in zip(*(tensor.split(max(int(4 * CHUNK_BYTES // each), 1)) for tensor in tensors), strict=True):
+            found = module(*some)
+            yield dict(zip(values, (found,) if isinstance(found, Tensor) else found, strict=True))
+
+
+def _levels(counts: Counts, low: float, high: float, bits: int, by: Calibration) -> Levels:
+    """The levels for a histogram [BINS] between two values."""
+    whole = Levels.over(low, high, bits)
+    if not counts.any():
+        return whole
+    centres = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
+    if by == "percentile":
+        share = counts.cumsum() / counts.sum()
+        inner = centres[(share >= OUTER_SHARE) & (share - counts / counts.sum() <= 1 - OUTER_SHARE)]
+        return Levels.over(float(inner.min()), float(inner.max()), bits)
+    ends = [(low, high * share) for share in SHARES] if low >= 0 else _both_ends(low, high)
+    tried = [Levels.over(one, other, bits) for one, other in ends]
+    losses = [_squared(counts, centres, one) if by == "mse" else _entropy(counts, centres, one) for one in tried]
+    return tried[int(np.argmin(losses))]
+
+
+def _both_ends(low: float, high: float) -> list[tuple[float, float]]:
+    """Ranges whose ends lie nearer to zero, each by itself, and to the same length."""
+    some = SHARES[::3]
+    apart = [(low * one, high * other) for one in some for other in some]
+    longest = max(-low, high)
+    return apart + [(max(low, -longest * share), min(high, longest * share)) for share in SHARES]
+
+
+def _squared(counts: Counts, centres: Counts, levels: Levels) -> float:
+    """The sum of squared errors."""
+    return float((counts * (centres - levels.of(centres)) ** 2).sum())
+
+
+def _entropy(counts: Counts, centres: Counts, levels: Levels) -> float:
+    """The entropy of the clipped histogram relative to one that is even within each level, in nats."""
+    placed = np.clip(np.rint(centres / levels.scale) + levels.zero, 0, levels.most).astype(np.int64)
+    inside = np.abs(centres - (placed - levels.zero) * levels.scale) <= levels.scale
+    first, last = np.flatnonzero(inside)[[0, -1]]
+    clipped = counts[first : last + 1].copy()
+    clipped[0] += counts[:first].sum()
+    clipped[-1] += counts[last + 1 :].sum()
+    there = counts[first : last + 1] > 0
+    by_level = np.bincount(placed[first : last + 1], weights=counts[first : last + 1], minlength=levels.most + 1)
+    bins = np.bincount(placed[first : last + 1], weights=there, minlength=levels.most + 1)
+    even = np.where(there, (by_level / np.maximum(bins, 1))[placed[first : last + 1]], 0.0)
+    known = (clipped > 0) & (even > 0)
+    lost = clipped[~known].sum()
+    one, other = clipped / clipped.sum(), even / max(even.sum(), 1e-300)
+    return float((one[known] * np.log(one[known] / other[known])).sum() + lost / clipped.sum() * np.log(BINS))
