@@ -1,11 +1,13 @@
 """ONNX Runtime: an .onnx file.
 
-FP32 models come from `torch.onnx`, INT8 ones from ONNX Runtime's own static quantizer (per-channel weights,
-activations calibrated on given inputs, QDQ format). A net that was read from an `.onnx` file keeps what its `ends` say:
-names, layouts, an open batch, free sizes, and an opset that is no newer, where torch and onnx can write it. Of another
-net a file calls a single picture "image" and a single row of numbers "scores"; all else has its name in the net.
+FP32 models come from `torch.onnx`. INT8 ones come from ONNX Runtime's own static quantizer (per-channel weights,
+activations calibrated on given inputs, QDQ format), or from a net whose values stand on levels: its own integers. A net
+that was read from an `.onnx` file keeps what its `ends` say: names, layouts, an open batch, free sizes, and an opset
+that is no newer, where torch and onnx can write it. Of another net a file calls a single picture "image" and a single
+row of numbers "scores"; all else has its name in the net.
 """
 
+import importlib
 import inspect
 import logging
 import tempfile
@@ -31,11 +33,13 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from slimwright.errors import ModelError, ProofError
 from slimwright.graph.ends import BATCH, FreeSize
+from slimwright.graph.levels import has_levels
 from slimwright.graph.net import Net, zero_inputs
 from slimwright.lowering.decompositions import with_attention_spelled_out
 from slimwright.runtimes.artefact import Array, Written
 from slimwright.runtimes.file_layout import in_file_layout
 from slimwright.runtimes.free_sizes import computes_at_other_sizes, left_free, with_sizes_left_free
+from slimwright.runtimes.onnx_integers import with_integer_weights
 
 OPSET = 18  # the oldest that torch.onnx writes
 OLDEST, OLDEST_INT8 = 11, 13  # that are converted to; INT8 has scales for each channel from 13 on
@@ -47,7 +51,9 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
     """Write `model.onnx`; FP16 computes in half precision where the processor has kernels for it."""
     path = folder / "model.onnx"
     inputs, outputs = write_onnx(net, path, oldest=OLDEST_INT8 if precision == "int8" else OLDEST)
-    if precision == "int8":
+    if has_levels(net) or any(encoding.weight_only for encoding in net.encodings.values()):
+        onnx.save(with_integer_weights(onnx.load(path)), path)
+    elif precision == "int8":
         assert calibration is not None
         given = dict(zip(inputs, calibration, strict=True))
         quantize(path, folder / "model-int8.onnx", given, keep_float=weights_of(net, net.float_layers))
@@ -182,6 +188,7 @@ def _operators() -> ONNXRegistry:
     `torch.onnx.export` gathers this anew for every network, two thirds of the time that a small one takes (2.13.0,
     2026-11-29); so what it calls is called here, and given what was gathered once. The exporter only reads it.
     """
+    importlib.import_module("torch.ao.quantization.fx._decomposed")  # operators that are known only then: levels
     return ONNXRegistry.from_torchlib(opset_version=OPSET)
 
 

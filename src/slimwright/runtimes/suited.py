@@ -1,7 +1,8 @@
 """What a runtime cannot take, or takes slowly, in the form that it likes: a column of rewrites for each.
 
 Every rewrite computes the same up to float32 rounding, and gives back the same net where nothing applies. One that
-brings in numbers that follow from a size that is free fixes the net's sizes.
+brings in numbers that follow from a size that is free fixes the net's sizes. Runtimes whose tool-kits find the levels
+of activations themselves are given none.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import TypeAlias
 
 from slimwright.errors import ModelError
 from slimwright.graph import Net, alike, grown, larger_sizes
+from slimwright.graph.levels import without_levels
 from slimwright.lowering.decompositions import (
     with_attention_spelled_out,
     with_hardsigmoid_spelled_out,
@@ -40,19 +42,21 @@ FOR: Mapping[str, tuple[Rewrite, ...]] = {
     "onnxruntime": EVERYWHERE,
     "ort": EVERYWHERE,
     "ncnn": (
+        without_levels,
         *EVERYWHERE,
         with_averages_of_what_is_there,
         with_picks_as_convolutions,
         with_only_entries_squeezed,
     ),
-    "mnn": (*EVERYWHERE, with_logsumexp_spelled_out),
+    "mnn": (without_levels, *EVERYWHERE, with_logsumexp_spelled_out),
     "executorch": (
+        without_levels,
         *EVERYWHERE,
         with_averages_as_convolutions,
         with_hardsigmoid_spelled_out,
         with_means_spelled_out,
     ),
-    "litert": (*EVERYWHERE, with_maximum_padding_apart, with_strided_averages_as_convolutions),
+    "litert": (without_levels, *EVERYWHERE, with_maximum_padding_apart, with_strided_averages_as_convolutions),
     "openvino": EVERYWHERE,
 }
 

@@ -1,5 +1,6 @@
 """The entropy-coded model file."""
 
+from slimwright.storage.grid import multiples
 from slimwright.storage.packed import (
     SUFFIX,
     Packed,
@@ -16,6 +17,7 @@ __all__ = [
     "SUFFIX",
     "Packed",
     "PackedTensor",
+    "multiples",
     "packed_bytes",
     "plain_bytes",
     "read_packed",

@@ -79,6 +79,15 @@ def step_of(values: Floats) -> np.float32 | None:
     return None
 
 
+def multiples(values: Floats, most: int) -> tuple[Ints, float] | None:
+    """Return values [n] as whole numbers of at most `most` either way and their step; None where they are no such."""
+    step = step_of(np.unique(values + np.float32(0))) if values.any() else np.float32(1)  # no zero with a sign
+    if step is None:
+        return None
+    numbers = _multiples(values, step)
+    return (numbers, float(step)) if np.abs(numbers).max(initial=0) <= most else None
+
+
 def from_grid(numbers: Ints, step: np.float32) -> Floats:
     """Return float32(step * k) for whole numbers k [n]."""
     return (numbers.astype(np.float64) * np.float64(step)).astype(np.float32)

@@ -13,11 +13,10 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 
 from slimwright.graph import Net, Node
-from slimwright.graph.node import Ref, renamed
+from slimwright.graph.levels import Levels
+from slimwright.graph.node import renamed
 from slimwright.graph.ops import op_of
-from slimwright.techniques.ranges import Levels
 from slimwright.techniques.solver.draft import Draft, Origin
-from slimwright.techniques.solver.layer_targets import LEVELS
 
 FUSED = ("relu", "relu6", "hardtanh")
 PICKS = ("max_pool2d",)  # give some of the numbers that they read
@@ -43,12 +42,11 @@ def on_levels(net: Net, values: Mapping[str, str], levels: Mapping[str, Levels])
     instead: dict[str, str] = {}
     added = []
     for value, like in values.items():
-        known, name = levels[like], f"{value}_levels"
+        name = f"{value}_levels"
         while name in net.readers:
             name += "_"
         instead[value] = name
-        how = {"scale": known.scale, "zero_point": known.zero, "quant_min": 0, "quant_max": known.most}
-        added.append(Node(name, LEVELS, {"self": Ref(value), **how}))
+        added.append(levels[like].node(name, value))
 
     def read(name: str) -> str:
         return instead.get(name, name)
@@ -60,12 +58,6 @@ def on_levels(net: Net, values: Mapping[str, str], levels: Mapping[str, Levels])
     }
     made = replace(net.edited(changed, added=added), outputs=tuple(map(read, net.outputs)))
     return Draft.of(net).changed(made, {name: Origin((value,)) for value, name in instead.items()})
-
-
-def without_levels(net: Net) -> Net:
-    """Return the net whose values may be any number: the same one but for every `fake_quantize`."""
-    removed = {node.name: node.source for node in net.nodes if node.op == LEVELS}
-    return net.edited(removed=removed) if removed else net
 
 
 def _can_be(net: Net, node: Node, layers: Set[str], known: Mapping[str, str]) -> bool:

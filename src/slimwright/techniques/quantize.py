@@ -75,7 +75,7 @@ def quantized(
         draft = on_levels(net, values, levels)
     rules = dict.fromkeys((first for first in net.layers if first in layers), WeightLevels(weight_bits))
     small = refit(draft, inputs, rules=rules, device=device, tell=tell).net
-    return small.encoded(dict.fromkeys(weights, Encoding.of_bits(weight_bits)))
+    return small.encoded(dict.fromkeys(weights, Encoding.of_bits(weight_bits, weight_only=activation_bits is None)))
 
 
 def _weights(net: Net, keep_float: tuple[str, ...]) -> list[str]:

@@ -7,7 +7,7 @@ TensorRT", GTC 2017). Every range holds zero, which is a level: padding adds zer
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Literal, TypeAlias, get_args
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from slimwright.data import Inputs, tensors_of
 from slimwright.graph import Net
+from slimwright.graph.levels import Levels
 from slimwright.graph.net import CHUNK_BYTES
 
 Calibration: TypeAlias = Literal["minmax", "percentile", "entropy", "mse"]
@@ -29,33 +30,12 @@ LEAST_WIDTH = 1e-6  # of a range: a value that is always zero
 Counts: TypeAlias = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Levels:
-    """Levels from 0 to 2^bits - 1, `scale` apart; level `zero` is 0.0."""
-
-    scale: float
-    zero: int
-    bits: int
-
-    @classmethod
-    def over(cls, low: float, high: float, bits: int) -> "Levels":
-        """Return levels that cover a range and hold zero."""
-        low, high = min(low, 0.0), max(high, 0.0)
-        width = max(high - low, LEAST_WIDTH)
-        most = 2**bits - 1
-        zero = min(max(round(-low / width * most), 0), most)
-        scale = max(high / (most - zero) if most > zero else 0.0, -low / zero if zero else 0.0, LEAST_WIDTH / most)
-        return cls(float(np.float32(scale)), zero, bits)
-
-    @property
-    def most(self) -> int:
-        """The largest level."""
-        return int(2**self.bits) - 1
-
-    def of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the values [...] of the nearest levels."""
-        levels = np.clip(np.rint(values / self.scale) + self.zero, 0, self.most)
-        return np.asarray((levels - self.zero) * self.scale)
+def covering(low: float, high: float, bits: int) -> Levels:
+    """Return levels that cover a range and hold zero."""
+    low, high, most = min(low, 0.0), max(high, 0.0), 2**bits - 1
+    zero = min(max(round(-low / max(high - low, LEAST_WIDTH) * most), 0), most)
+    scale = max(high / (most - zero) if most > zero else 0.0, -low / zero if zero else 0.0, LEAST_WIDTH / most)
+    return Levels(float(np.float32(scale)), zero, 0, most)
 
 
 def ranges(net: Net, inputs: Inputs, values: Sequence[str], bits: int, by: Calibration) -> dict[str, Levels]:
@@ -66,7 +46,7 @@ def ranges(net: Net, inputs: Inputs, values: Sequence[str], bits: int, by: Calib
             lows[name] = min(lows[name], float(value.min()))
             highs[name] = max(highs[name], float(value.max()))
     if by == "minmax":
-        return {name: Levels.over(lows[name], highs[name], bits) for name in values}
+        return {name: covering(lows[name], highs[name], bits) for name in values}
     counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in values}
     for found in _seen(net, inputs, values):
         for name, value in found.items():
@@ -88,16 +68,16 @@ def _seen(net: Net, inputs: Inputs, values: Sequence[str]) -> Iterator[Mapping[s
 
 def _levels(counts: Counts, low: float, high: float, bits: int, by: Calibration) -> Levels:
     """The levels for a histogram [BINS] between two values."""
-    whole = Levels.over(low, high, bits)
+    whole = covering(low, high, bits)
     if not counts.any():
         return whole
     centres = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
     if by == "percentile":
         share = counts.cumsum() / counts.sum()
         inner = centres[(share >= OUTER_SHARE) & (share - counts / counts.sum() <= 1 - OUTER_SHARE)]
-        return Levels.over(float(inner.min()), float(inner.max()), bits)
+        return covering(float(inner.min()), float(inner.max()), bits)
     ends = [(low, high * share) for share in SHARES] if low >= 0 else _both_ends(low, high)
-    tried = [Levels.over(one, other, bits) for one, other in ends]
+    tried = [covering(one, other, bits) for one, other in ends]
     losses = [_squared(counts, centres, one) if by == "mse" else _entropy(counts, centres, one) for one in tried]
     return tried[int(np.argmin(losses))]
 
@@ -110,14 +90,21 @@ def _both_ends(low: float, high: float) -> list[tuple[float, float]]:
     return apart + [(max(low, -longest * share), min(high, longest * share)) for share in SHARES]
 
 
+def _nearest(centres: Counts, levels: Levels) -> NDArray[np.int64]:
+    """The nearest level of each value."""
+    found = np.clip(np.rint(centres / levels.scale) + levels.zero, levels.least, levels.most)
+    return np.asarray(found, np.int64)
+
+
 def _squared(counts: Counts, centres: Counts, levels: Levels) -> float:
     """The sum of squared errors."""
-    return float((counts * (centres - levels.of(centres)) ** 2).sum())
+    values = (_nearest(centres, levels) - levels.zero) * levels.scale
+    return float((counts * (centres - values) ** 2).sum())
 
 
 def _entropy(counts: Counts, centres: Counts, levels: Levels) -> float:
     """The entropy of the clipped histogram relative to one that is even within each level, in nats."""
-    placed = np.clip(np.rint(centres / levels.scale) + levels.zero, 0, levels.most).astype(np.int64)
+    placed = _nearest(centres, levels)
     inside = np.abs(centres - (placed - levels.zero) * levels.scale) <= levels.scale
     first, last = np.flatnonzero(inside)[[0, -1]]
     clipped = counts[first : last + 1].copy()

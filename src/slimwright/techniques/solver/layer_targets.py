@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from slimwright.graph.levels import LEVELS, Levels
 from slimwright.graph.net import Net, Node
 from slimwright.techniques.fold import affine
 from slimwright.techniques.solver.draft import Draft, Origin
 
 DEAD = 1e-3  # channels whose batch norm scales them by less than this share of the largest are left as they are
 Bounds = tuple[float, float]
-LEVELS = "fake_quantize"  # the op that puts a value on levels
 FREE: Bounds = (float("-inf"), float("inf"))
 
 
@@ -174,6 +174,5 @@ def _cuts(node: Node) -> Bounds:
     if node.op == "hardtanh":
         return float(str(node.arguments["min_val"])), float(str(node.arguments["max_val"]))
     if node.op == LEVELS:
-        scale, zero, least, most = (float(str(value)) for key, value in node.arguments.items() if key != "self")
-        return (least - zero) * scale, (most - zero) * scale
+        return Levels.of(node).ends
     return FREE

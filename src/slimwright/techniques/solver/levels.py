@@ -42,7 +42,7 @@ class WeightLevels:
             if turn + 1 < TURNS and self.bits <= FEW_BITS:
                 scale = _fitted(wanted, chosen / scale, columns.covariance, scale)
         levels, scale = (chosen / scale).round(), scale.float()
-        return (columns.in_place(levels).float() * scale).flatten(0, 1)
+        return (columns.in_place(levels).float() * scale + 0.0).flatten(0, 1)  # no negative zero
 
     def bias(self, bias: Tensor) -> Tensor:
         """Return a bias [O] as it is: runtimes hold it in 32 bits."""

@@ -1,0 +1,100 @@
+"""Weights of an ONNX file as the whole numbers that they stand on, so that the runtime computes just these.
+
+A layer whose weights are whole multiples of a scale for each output gets them as INT8 with a DequantizeLinear; where
+what it reads is dequantized, too, its bias becomes INT32 in steps of the two scales' product. Weights that stand on no
+such numbers are left as they are.
+"""
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from slimwright.storage import multiples
+
+MOST = 127  # of a weight: INT8, symmetric
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+Array = NDArray[np.float32]
+
+
+def with_integer_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model, changed: the weights of its layers in whole numbers, and biases where integers are read."""
+    graph = model.graph
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    scales = {
+        node.output[0]: numpy_helper.to_array(values[node.input[1]])
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[1] in values
+    }
+    made: dict[str, tuple[str, Array]] = {}  # by name and axis of a weight: what stands in its place, its scales
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        weight = values.get(node.input[1]) if node.op_type in LAYERS else None
+        found = None
+        if weight is not None and weight.data_type == onnx.TensorProto.FLOAT:
+            key = f"{weight.name}_{_axis(node)}"
+            found = made.get(key) or _added(graph, nodes, weight, _axis(node), key)
+        if found is not None:
+            made[key] = found
+            node.input[1] = found[0]
+            bias = values.get(node.input[2]) if len(node.input) > 2 else None
+            if bias is not None and node.input[0] in scales:
+                node.input[2] = _whole_bias(graph, nodes, bias, scales[node.input[0]] * found[1], node.output[0])
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _drop_unread(graph)
+    return model
+
+
+def _axis(node: onnx.NodeProto) -> int:
+    """The dimension of a layer's weight that its outputs lie along."""
+    if node.op_type == "Gemm":
+        return 0 if any(each.name == "transB" and each.i for each in node.attribute) else 1
+    return {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}[node.op_type]
+
+
+def _added(
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], weight: onnx.TensorProto, axis: int, key: str
+) -> tuple[str, Array] | None:
+    """The dequantized weight, added, and its scales [O]; None where it stands on no whole numbers."""
+    values = numpy_helper.to_array(weight)
+    if values.ndim < 2:
+        return None
+    rows = np.moveaxis(values, axis, 0)
+    found = [multiples(np.ascontiguousarray(row).reshape(-1), MOST) for row in rows]
+    known = [each for each in found if each is not None]
+    if len(known) < len(found):
+        return None
+    whole = np.moveaxis(np.stack([numbers for numbers, _ in known]).reshape(rows.shape), 0, axis)
+    scales = np.array([step for _, step in known], np.float32)
+    _dequantized(graph, nodes, key, np.ascontiguousarray(whole, np.int8), scales, axis)
+    return key, scales
+
+
+def _whole_bias(
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], bias: onnx.TensorProto, steps: Array, output: str
+) -> str:
+    """The name of the bias of a layer as whole steps [O], dequantized."""
+    name = f"{output}_bias"
+    steps = np.maximum(steps.astype(np.float32), np.finfo(np.float32).tiny)
+    whole = np.rint(numpy_helper.to_array(bias).astype(np.float64) / steps)
+    limit = np.iinfo(np.int32)
+    _dequantized(graph, nodes, name, np.clip(whole, limit.min, limit.max).astype(np.int32), steps, 0)
+    return name
+
+
+def _dequantized(
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], name: str, whole: NDArray[np.generic], steps: Array, axis: int
+) -> None:
+    zeros = np.zeros(steps.shape, whole.dtype)
+    parts = {f"{name}_whole": whole, f"{name}_scale": steps, f"{name}_zero": zeros}
+    graph.initializer.extend(numpy_helper.from_array(value, each) for each, value in parts.items())
+    nodes.append(helper.make_node("DequantizeLinear", [*parts], [name], name=f"{name}_dequantized", axis=axis))
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
