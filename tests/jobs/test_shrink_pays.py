@@ -121,7 +121,14 @@ def test_int8_that_is_not_proven_is_neither_planned_for_nor_shipped(unproven: Do
     assert int8.validation_score == 100 > pruned.validation_score and int8.latency_ms < 0.1 * pruned.latency_ms
     assert pruned.proven and not int8.proven
     assert pruned.chosen and not int8.chosen
-    names = ["original", "int8", "int8, 2 layers in float", "pruned", "pruned, solved in full"]
+    names = [
+        "original",
+        "int8",
+        "int8, rounded by least squares",
+        "int8, 2 layers in float",
+        "pruned",
+        "pruned, solved in full",
+    ]
     assert [candidate.name for candidate in unproven.bundle.manifest.candidates] == names
     assert not small_models(unproven, quantized=True)
     assert unproven.bundle.manifest.result.precision == "fp32"

@@ -78,12 +78,11 @@ def _fits(space: Space, one: Evaluation) -> bool:
 def _quantized(space: Space, evaluate: Evaluate) -> Iterator[_Whole]:
     """The whole original in every other encoding that is proven, and faster or (where size counts) as fast.
 
-    Where INT8 loses too much, or fails its proof, its first and last layers stay in float.
+    Where INT8 loses too much, or fails its proof, its weights are rounded by least squares; then its first and last
+    layers stay in float.
     """
     for encoding in space.encodings:
-        for keep_float in _left_in_float(space):
-            step = Quantize(precision="int8", images=space.images, keep_float=keep_float)
-            name = encoding if not keep_float else f"{encoding}, {len(keep_float)} layers in float"
+        for name, step in _ways(space, encoding):
             seen = evaluate(Candidate(name, space.recipe.of(space.net, step)))
             share = space.time_share(seen)
             smaller_will_do = "size_bytes" in space.limits or space.budget.objective == "size_bytes"
@@ -93,11 +92,15 @@ def _quantized(space: Space, evaluate: Evaluate) -> Iterator[_Whole]:
                 break
 
 
-def _left_in_float(space: Space) -> Iterator[tuple[str, ...]]:
-    """Layers to leave in float: none, then the first and the last."""
-    yield ()
+def _ways(space: Space, encoding: str) -> Iterator[tuple[str, Quantize]]:
+    """How to quantize, the cheapest way first: as the runtime does, by least squares, and with layers in float."""
+    plain = Quantize(precision="int8", images=space.images)
+    yield encoding, plain
+    solved = plain.model_copy(update={"rounding": "least squares"})
+    yield f"{encoding}, rounded by least squares", solved
     if len(space.layers) > 2:
-        yield (space.layers[0], space.layers[-1])
+        ends = (space.layers[0], space.layers[-1])
+        yield f"{encoding}, {len(ends)} layers in float", solved.model_copy(update={"keep_float": ends})
 
 
 def _within(space: Space, evaluate: Evaluate, wholes: Sequence[_Whole]) -> Iterator[Evaluation]:
