@@ -15,9 +15,9 @@ import argparse
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,33 +28,20 @@ from rich.console import Console
 from lib.accuracy import accuracy
 from lib.batch_norms import estimate_batch_norms
 from lib.grail import self_check
-from lib.kept_nets import in_memory
 from lib.results import Column, Row, environment, keep, kept, parser, publish, show
-from lib.structured_networks import NETWORKS, trained
+from lib.structured_networks import DATA, NETWORKS, OUT, SEED, trained
 from lib.structured_sides import GRAIL, OURS, Made, Side, Subject, macs_of, sides
 from slimwright.compute import usable
 from slimwright.cost import count
 from slimwright.coupling import couple
-from slimwright.data import Dataset, digits, glyphs, labelled, whole
+from slimwright.data import Dataset, labelled, whole
 from slimwright.evidence import observe
-from slimwright.progress import Event
 from slimwright.tasks import Classification
 from slimwright.train import Schedule, fit
 
-OUT = Path(__file__).resolve().parents[1] / "out" / "structured"
-SEED = 0
 SHARES = (1 / 1.5, 1 / 2, 1 / 3, 1 / 4)
 CALIBRATION = 512  # images
 WITHIN = 1.02  # of the MACs that were asked for, at which a peer counts
-DATA: dict[str, Callable[[], Dataset]] = {
-    "glyphs": lambda: in_memory(glyphs(seed=SEED)),
-    "digits": lambda: digits(SEED),
-}
-TRAINING = {
-    "digits": Schedule(epochs=12, batch_size=32, seed=SEED),
-    "glyphs": Schedule(epochs=8, batch_size=64, seed=SEED),
-}
-CALMER = {("vgg16-half", "digits"): 0.03}  # rates, where the usual one can end with half of the images wrong
 TUNING = Schedule(epochs=2, rate=0.02, batch_size=64, longest_gradient=1.0, seed=SEED)
 TUNED = ("torch-pruning magnitude", "torch-pruning Taylor", "TensorLy Tucker", "TensorLy CP", "dropnet, layer")
 CHOSEN = ("torch-pruning", GRAIL)  # of whose variants the best on the validation part is tuned
@@ -176,15 +163,8 @@ def done(work: Work) -> None:
 @lru_cache(1)
 def bench_of(name: str, kind: str, device: str) -> "Bench":
     """Train a net, or load it, and observe it once, for all methods and shares."""
-    say = Console(stderr=True, soft_wrap=True, highlight=False).print
     data = DATA[kind]()
-    usual = TRAINING[kind]
-    schedule = replace(usual, rate=CALMER.get((name, kind), usual.rate))
-
-    def tell(event: Event) -> None:
-        say(f"training {name}: {event.done}/{event.total}")
-
-    net = trained(name, data, schedule, OUT, device=device, tell=tell)
+    net = trained(name, kind, data, device=device)
     images, labels = (part[:CALIBRATION] for part in labelled(whole(data, "calibration")))
     held_out = labelled(whole(data, "validation"))[0]
     batches = zip(images.split(64), labels.split(64), strict=True)

@@ -1,15 +1,15 @@
 """Store weights in few bits, or half precision, and let layers compute with integers.
 
-By `runtime` rounding, the runtime's own tool-kit finds the scales, of weights and of activations. By `least squares`
-they are found here, and the net that comes out says them: activations stand on levels (`integers.py`) whose ranges
-calibration images show (`ranges.py`), and each layer's weights, solved front to back for the original's outputs given
-those activations, are rounded by the covariance of what the layer reads (`solver/levels.py`). No gradients.
+By `runtime` rounding, the runtime's own tool-kit finds the scales, of weights and of activations. Else they are found
+here, and the net that comes out says them: activations stand on levels (`integers.py`) whose ranges calibration images
+show (`ranges.py`). By `least squares` each layer's weights, solved front to back for the original's outputs given those
+activations, are rounded by the covariance of what the layer reads (`solver/levels.py`). No gradients.
 
 Layers that lose too much, or gain nothing, may stay in float: their tensors keep the encoding that they have.
 """
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field
 
@@ -25,18 +25,20 @@ from slimwright.techniques.solver.levels import WeightLevels
 from slimwright.techniques.solver.refit import refit
 from slimwright.techniques.technique import Step, Technique, Work, plural
 
+Rounding: TypeAlias = Literal["nearest", "least squares"]
+
 
 class Quantize(Step):
     """Encode the weights of all layers but `keep_float`; activations are calibrated on this many calibration images.
 
-    `weight_bits` and `activation_bits` (None: activations stay in float) hold for rounding by least squares.
+    `weight_bits` and `activation_bits` (None: activations stay in float) hold where not the runtime rounds.
     """
 
     step: Literal["quantize"] = "quantize"
     precision: Literal["int8", "float16"] = "int8"
     images: int = Field(gt=0)
     keep_float: tuple[str, ...] = ()  # layers
-    rounding: Literal["runtime", "least squares"] = "runtime"
+    rounding: Literal["runtime", "nearest", "least squares"] = "runtime"
     weight_bits: int = Field(8, ge=2, le=8)
     activation_bits: int | None = Field(8, ge=2, le=8)
     calibration: Calibration = "mse"
@@ -57,6 +59,7 @@ def quantized(
     weight_bits: int = 8,
     activation_bits: int | None = 8,
     calibration: Calibration = "mse",
+    rounding: Rounding = "least squares",
     keep_float: tuple[str, ...] = (),
     device: str = "cpu",
     tell: Tell = silent,
@@ -73,8 +76,14 @@ def quantized(
         values = integer_values(net, layers)
         levels = ranges(net, inputs, list(dict.fromkeys(values.values())), activation_bits, calibration)
         draft = on_levels(net, values, levels)
-    rules = dict.fromkeys((first for first in net.layers if first in layers), WeightLevels(weight_bits))
-    small = refit(draft, inputs, rules=rules, device=device, tell=tell).net
+    rule = WeightLevels(weight_bits)
+    if rounding == "nearest":
+        near = {name: rule.nearest(net.tensors[name].flatten(1)).reshape(net.tensors[name].shape) for name in weights}
+        small = draft.net.edited(tensors=near)
+    else:
+        small = refit(
+            draft, inputs, rules=dict.fromkeys(layers & net.layers.keys(), rule), device=device, tell=tell
+        ).net
     return small.encoded(dict.fromkeys(weights, Encoding.of_bits(weight_bits, weight_only=activation_bits is None)))
 
 
@@ -98,6 +107,7 @@ def _apply(step: Quantize, work: Work) -> Work:
             weight_bits=step.weight_bits,
             activation_bits=step.activation_bits,
             calibration=step.calibration,
+            rounding=step.rounding,
             keep_float=step.keep_float,
             device=work.device,
             tell=work.tell,
@@ -113,7 +123,8 @@ def _sentence(step: Quantize) -> str:
     if step.rounding == "runtime":
         return f"Export with 8-bit weights and activations, calibrated on {images}{rest}."
     floats = "activations in float" if step.activation_bits is None else f"{step.activation_bits}-bit activations"
-    return f"Round to {step.weight_bits}-bit weights and {floats} by least squares on {images}{rest}."
+    how = "by least squares" if step.rounding == "least squares" else "to the nearest"
+    return f"Round to {step.weight_bits}-bit weights and {floats} {how}, on {images}{rest}."
 
 
 QUANTIZE = Technique(Quantize, _apply, _sentence, ends=True)
