@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from lib.results import RUNTIME_PACKAGES, Column, Row, environment, options, publish, show
+from lib.results import RUNTIME_PACKAGES, Column, Row, environment, parser, publish, show
 from lib.structured_networks import DATA, NETWORKS, SEED, trained
 from slimwright.data import Dataset, calibration_inputs, labelled, whole
 from slimwright.errors import SlimwrightError
@@ -48,12 +48,14 @@ COLUMNS = (
 
 
 def main() -> None:
-    asked = options(__doc__ or "")
+    known = parser(__doc__ or "")
+    known.add_argument("--networks", default=",".join(NETWORKS), help=f"of {','.join(NETWORKS)}")
+    asked = known.parse_args()
     torch.set_num_threads(1)
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
     data = DATA["glyphs"]()
     rows: list[Row] = []
-    for name in QUICK_NETWORKS if asked.quick else NETWORKS:
+    for name in QUICK_NETWORKS if asked.quick else asked.networks.split(","):
         with Workshop() as workshop:
             subject = Subject(name, fold_batch_norm(trained(name, "glyphs", data)), data, workshop, asked.quick)
             for row in subject.rows():

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -37,11 +37,15 @@ from slimwright.errors import RequestError
 
 if TYPE_CHECKING:
     from slimwright.jobs.kit import Language
+    from slimwright.techniques import Rounding
+
+ROUNDINGS: "dict[str, Rounding | None]" = {"runtime": None, "nearest": "nearest", "least-squares": "least squares"}
 
 EXPORT = (
     "Examples:\n\n  slimwright export bundle/ --runtime ncnn --precision int8 --data digits --out exported/\n\n"
     "  slimwright export model.pt2 --runtime all --precision fp32 --precision fp16 --out exported/\n\n"
-    "  slimwright export mobilenet-v2 --runtime executorch --runtime litert --out exported/ --json"
+    "  slimwright export mobilenet-v2 --runtime executorch --runtime litert --out exported/ --json\n\n"
+    "  slimwright export resnet8 --precision int8 --rounding least-squares --weight-bits 4 --data digits --out few/"
 )
 APPLY = (
     "Examples:\n\n  slimwright apply recipe.json resnet20 --data digits --out smaller/\n\n"
@@ -65,6 +69,12 @@ def export(
     out: Annotated[Path, typer.Option(help="folder for the artefacts; it appears whole or not at all")],
     runtime: RuntimesOption = None,
     precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16, int8, or all; may be repeated")] = None,
+    rounding: Annotated[
+        Literal["runtime", "nearest", "least-squares"], typer.Option(help="who rounds to INT8, and how")
+    ] = "runtime",
+    weight_bits: Annotated[
+        int | None, typer.Option(min=2, max=8, help="of weights that are not rounded by the runtime; 8")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="to calibrate INT8 on and to prove the metric with")] = None,
     preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
@@ -94,6 +104,8 @@ def export(
     from slimwright.targets import target as named
 
     wanted = exporting.wanted(runtime or ["onnxruntime"], precision or ["fp32"])
+    if weight_bits and rounding == "runtime":
+        raise RequestError("--weight-bits holds where not the runtime rounds: add --rounding least-squares")
     with progress(quiet) as tell:
         found = load_data(data, seed, preprocessing, tell=tell) if data else None
         training = Training(cache=cache, memory_bytes=memory_limit)
@@ -111,6 +123,8 @@ def export(
                 expect=expect,
                 embed=embed,
                 memory_bytes=memory_limit,
+                rounding=ROUNDINGS[rounding],
+                weight_bits=weight_bits or 8,
             ),
             data=found,
             out=out,

@@ -47,7 +47,7 @@ from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Works
 from slimwright.runtimes.known import installed, pairs
 from slimwright.targets import Effort, Local, Target
 from slimwright.tasks import Outputs, Task, known_outputs, task_for
-from slimwright.techniques import fold_batch_norm
+from slimwright.techniques import Rounding, fold_batch_norm, quantized
 
 EXPORT = "export.json"
 EXPORTED = (EXPORT, *(f"*-{precision}/*" for precision in PRECISIONS))  # all that the folder holds
@@ -109,6 +109,8 @@ class Request:
     expect: str | None = None  # of the original's metric, such as "0.76" or "76%"; None judges what is plain
     embed: bool = False  # put the normalization into the model
     memory_bytes: int | None = None  # that a conversion may take; None: what the machine has available
+    rounding: Rounding | None = None  # of weights in INT8; None: as the runtime's own tool-kit does
+    weight_bits: int = 8  # of weights that are not rounded by the runtime
 
 
 def wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> tuple[Wanted, ...]:
@@ -194,6 +196,11 @@ def _converted(
 ) -> tuple[dict[str, Exported], dict[str, Artefact]]:
     """Every artefact that is wanted, by name, and the files of those whose converters did not fail."""
     calibration = tensors_of(whole(data, "calibration")[0]) if data else None
+    nets: dict[Precision, Net] = {}
+    if request.rounding and calibration and any(precision == "int8" for _, precision in request.wanted):
+        nets["int8"] = quantized(
+            net, calibration, weight_bits=request.weight_bits, rounding=request.rounding, tell=tell
+        )
     entries, artefacts = {}, {}
     with lent(request.workshop, request.memory_bytes) as workshop:
         for number, (runtime, precision) in enumerate(request.wanted):
@@ -202,7 +209,7 @@ def _converted(
             tell(Event("convert", number, len(request.wanted), name))
             try:
                 made = artefacts[name] = workshop.convert(
-                    net, runtime, precision, folder / name, calibration=calibration
+                    nets.get(precision, net), runtime, precision, folder / name, calibration=calibration
                 )
                 about = About.of(data, task, request.licence)
                 about.put_into(made)

@@ -88,6 +88,7 @@ def _write(net: Net, path: Path, oldest: int, *, free: Sequence[FreeSize] = ()) 
     laid_out = in_file_layout(with_attention_spelled_out(net))
     program = _program(laid_out, outputs, any_batch=_has_open_batch(net), free=free)
     _name_ends(program.model.graph, inputs, outputs)
+    _drop_traces(program.model.graph)
     program.save(str(path), external_data=False)
     wanted = max(net.ends.opset, oldest) if net.ends and net.ends.opset else OPSET
     if _has_open_batch(net) or wanted < OPSET:
@@ -234,6 +235,14 @@ def _name_ends(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Non
             value.name = f"inner_{value.name}"
     for value, name in zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True):
         value.name = name
+
+
+def _drop_traces(graph: Any) -> None:
+    """Take out what the exporter says of each node: which line of which file on this machine it comes from."""
+    for node in graph:
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
 
 
 def weights_of(net: Net, layers: Sequence[str]) -> dict[str, Array]:

@@ -5,7 +5,7 @@ from slimwright.techniques.fold import Fold, fold_batch_norm
 from slimwright.techniques.knobs import Choice, Knob, Observed
 from slimwright.techniques.merge import Merge
 from slimwright.techniques.prune import Prune
-from slimwright.techniques.quantize import Quantize, encoded
+from slimwright.techniques.quantize import Quantize, Rounding, encoded, quantized
 from slimwright.techniques.recipe import TECHNIQUES, Recipe, applied, apply, load_recipe, recipe_type, sentences
 from slimwright.techniques.regions import Regions
 from slimwright.techniques.remove import Remove
@@ -30,6 +30,7 @@ __all__ = [
     "Regions",
     "Remove",
     "Round",
+    "Rounding",
     "Solve",
     "Step",
     "Subset",
@@ -44,6 +45,7 @@ __all__ = [
     "in_turns",
     "load_recipe",
     "observed",
+    "quantized",
     "recipe_type",
     "rounded_net",
     "sentences",
