@@ -22,7 +22,7 @@ from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.positions import of_layer
 from slimwright.techniques.technique import Work
 
-LIBRARIES, SCIPY = 3e7, 5e7  # bytes of code and buffers that come with the first use; of SciPy's (measured 2026-11-30)
+LIBRARIES, SCIPY = 3e7, 6e7  # bytes of code and buffers that come with the first use; of SciPy's (measured 2026-11-30)
 UNRETURNED = 2.5e8  # of memory that was freed in pieces and that the allocator keeps: as much as the sums, at most this
 BESIDE = 2  # covariances beside the inverses of a group's readers: the one that an inverse comes from, or goes on as
 RANKED, WIDE_RANKED, PAIR = 6, 4, 2  # covariances of a layer whose ranks are priced: k x k, above SOLVED_TAPS, 1 x 1
@@ -80,7 +80,7 @@ def solving_bytes(draft: Draft, images: int, *, rounded: bool = False) -> float:
             needed.append(held + _solved_bytes(draft.net, name, images, at_once, rounded=rounded))
     weights = weight_bytes(nets[0]) + 2 * weight_bytes(nets[1])
     inputs = images * sum(value_bytes(nets[0], node.name) for node in nets[0].inputs)
-    return weights + inputs + at_once * sum(peaks) + max(needed) + LIBRARIES
+    return weights + inputs + min(at_once, images) * sum(peaks) + max(needed) + LIBRARIES
 
 
 def images_within(draft: Draft, images: int, *, there: float, rounded: bool = False, tell: Tell = silent) -> int:
