@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from slimwright.cost import Budget
+from scripted_jobs import done
+from scripted_target import Scripted
+from slimwright.cost import AIM, Budget
+from slimwright.coupling import couple
 from slimwright.data import ArrayData, Part
 from slimwright.errors import RequestError
-from slimwright.graph import Net
+from slimwright.graph import Net, load_net
 from slimwright.importers import capture
 from slimwright.jobs import Settings, shrink
 from slimwright.jobs.export import Request, export
@@ -21,7 +24,9 @@ from slimwright.jobs.forecast import check_examination, check_inspection, check_
 from slimwright.progress import Event
 from slimwright.tasks import task_for
 from slimwright.techniques import Recipe, applied
+from slimwright.techniques.memory_plan import planning_bytes
 from slimwright.techniques.tune import Tune
+from small_digits import small_digit_net
 
 PEAK = """
 import ctypes
@@ -172,6 +177,18 @@ def test_a_job_that_cannot_end_does_not_begin(net: Net, data: ArrayData, tmp_pat
     with pytest.raises(RequestError, match=r"^proving the result on 40 test images, .* and 10.0.kB are there"):
         export(net, request, data=data, out=tmp_path / "out", tell=told.append)
     assert not told and not any(tmp_path.iterdir())
+
+
+def test_a_job_with_little_memory_leaves_the_widest_layers_as_they_are_and_says_so(tmp_path: Path) -> None:
+    """The linear layer reads 256 values. What it reads cannot be priced; the channels between the convolutions can."""
+    net = small_digit_net()
+    *narrow, linear = net.layers
+    there = int(planning_bytes(net, couple(net), narrow) / AIM) + 1
+    told = done(Scripted(), Budget(macs="0.6x", max_drop=100), tmp_path / "out", memory_bytes=there)
+    assert any("memory is short" in event.note and "the widest layers are not" in event.note for event in told.told)
+    result = load_net(tmp_path / "out" / "net")
+    was, now = (each.tensors[each[linear].tensors["weight"]].shape for each in (net, result))
+    assert now == was and told.bundle.summary.within_budget
 
 
 def test_tuning_takes_smaller_batches_where_memory_is_short_and_says_so(net: Net, data: ArrayData) -> None:
