@@ -12,7 +12,6 @@ images adds up to that of the whole: `of(classes)` and `merged(parts)` touch no 
 """
 
 from slimwright.evidence.memory_plan import (
-    ELEMENT,
     Portions,
     narrowest,
     observing_bytes,
@@ -35,7 +34,6 @@ from slimwright.evidence.windows import (
 )
 
 __all__ = [
-    "ELEMENT",
     "FORMAT",
     "MOST_TAPS",
     "THIN",

@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from slimwright.cost import AIM, check_memory
 from slimwright.coupling import Coupling
-from slimwright.evidence import ELEMENT, MOST_TAPS, groups_of, narrowest, sums_bytes, taps
+from slimwright.evidence import MOST_TAPS, groups_of, narrowest, sums_bytes, taps
 from slimwright.graph import Net, Node, plan_memory, weight_bytes
 from slimwright.graph.liveness import value_bytes
 from slimwright.progress import Event, Tell, silent
@@ -30,7 +30,7 @@ NORMAL, ROUNDED = 5, 9  # covariances of a layer that is solved, and of one that
 SPECTRUM, PRODUCTS = 4, 3  # of columns and of their products in float64, where there are no more positions than weights
 OUTPUTS = 8  # values of an output at each position: wished, of the sum's other side, made, lacking, and on the way
 LEAST_IMAGES = 16  # that are solved on
-FLOAT = 4  # bytes
+DOUBLE, FLOAT = 8, 4  # bytes
 
 
 def planning_bytes(net: Net, coupling: Coupling, layers: Collection[str]) -> float:
@@ -107,19 +107,15 @@ def images_for(work: Work, images: int | None, *, rounded: bool = False) -> int:
 
 
 def _covariance_bytes(net: Net, node: Node) -> int:
-    return ELEMENT * groups_of(node) * taps(net, node) ** 2
-
-
-def _outputs(net: Net, node: Node) -> int:
-    return len(net.tensors[node.tensors["weight"]])
+    return DOUBLE * groups_of(node) * taps(net, node) ** 2
 
 
 def _group_bytes(net: Net, readers: Collection[str]) -> int:
     """What pricing a group of channels takes: of each reader the inverse covariance, and its weights twice."""
     nodes = [net[name] for name in readers]
-    weights = sum(2 * ELEMENT * net.tensors[node.tensors["weight"]].numel() for node in nodes)
+    weights = sum(2 * DOUBLE * net.tensors[node.tensors["weight"]].numel() for node in nodes)
     widest = max((taps(net, node) for node in nodes), default=0)
-    return sum(_covariance_bytes(net, node) for node in nodes) + BESIDE * ELEMENT * widest**2 + weights
+    return sum(_covariance_bytes(net, node) for node in nodes) + BESIDE * DOUBLE * widest**2 + weights
 
 
 def _ranks_bytes(net: Net, node: Node) -> int:
@@ -131,7 +127,7 @@ def _ranks_bytes(net: Net, node: Node) -> int:
 def _solved_bytes(net: Net, name: str, images: int, at_once: int, *, rounded: bool) -> float:
     """What one layer's problem takes: columns, outputs, and normal equations or the columns' spectrum."""
     node, calls = net[name], len(net.layers[name])
-    size, groups, outputs = taps(net, node), groups_of(node), _outputs(net, node)
+    size, groups, outputs = taps(net, node), groups_of(node), len(net.tensors[node.tensors["weight"]])
     dealt = of_layer(net, node, images, at_once, calls=calls)
     positions = calls * dealt.images * dealt.per_image
     columns = FLOAT * groups * size * positions
@@ -139,5 +135,5 @@ def _solved_bytes(net: Net, name: str, images: int, at_once: int, *, rounded: bo
     if rounded or positions > size:
         normal = (ROUNDED if rounded else NORMAL) * _covariance_bytes(net, node)
     else:
-        normal = groups * ELEMENT * (SPECTRUM * size * positions + PRODUCTS * positions**2)
+        normal = groups * DOUBLE * (SPECTRUM * size * positions + PRODUCTS * positions**2)
     return columns * (1 if calls == 1 else 2) + given + normal
