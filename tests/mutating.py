@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-SEED, TIMES = int(os.environ.get("FUZZ_SEED", "0")), int(os.environ.get("FUZZ_TIMES", "1"))
+SEED, TIMES = os.environ.get("FUZZ_SEED", "0"), int(os.environ.get("FUZZ_TIMES", "1"))
 HOSTILE: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**9, 10**400, -(2**63), 0.0, -0.0, 1e-320, 1e308, -1e308,
     float("nan"), float("inf"), float("-inf"), "", "\x00", "\x1b[2J", "../../etc/passwd", "/dev/zero", "\ud800",

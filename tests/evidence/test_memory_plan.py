@@ -3,10 +3,11 @@ import torch
 from torch import nn
 
 from example_nets import SHAPE, classification, net_of
+from slimwright.cost import AIM
 from slimwright.errors import RequestError
-from slimwright.evidence import Portions, observe, portions_within
-from slimwright.evidence.memory_plan import empty_sums
-from slimwright.graph import Net, image_bytes
+from slimwright.evidence import Portions, observe, observing_bytes, portions_within, sums_bytes, together_within
+from slimwright.evidence.memory_plan import AROUND, empty_sums
+from slimwright.graph import Net, image_bytes, weight_bytes
 
 FC_BYTES = 8 * (1 + 6 + 6 * 6 + 6 + 1 + 3 + 6 + 6)
 CONV1_BYTES = 8 * (1 + 9 + 9 * 9 + 1 + 1 + 6 + 1 + 1)
@@ -74,12 +75,32 @@ def test_where_memory_suffices_all_of_it_may_be_spent(residual: Net) -> None:
 
 
 def test_where_memory_is_short_sums_go_first_and_values_of_some_images_then(residual: Net) -> None:
-    """200 classes: sums of 200 groups, written from a copy, and values of 64 images."""
+    """200 classes: sums of 200 groups, and values of 64 images; where there is memory for 100 groups."""
     image = image_bytes(residual)
-    some = portions_within(residual, classes=200, batch=64, there=(2 * 200 * BYTES) / 1.5)
+    there = (weight_bytes(residual) + 100 * BYTES + AROUND * 64 * image) / AIM
+    some = portions_within(residual, classes=200, batch=64, there=there)
     assert 50 * BYTES < some.sums <= 100 * BYTES and some.alive == Portions().alive
     few = portions_within(residual, classes=200, batch=64, there=4 * BYTES + 20 * image)
     assert BYTES <= few.sums < 2 * BYTES and image <= few.alive < 20 * image
+
+
+def test_observing_takes_weights_sums_and_values_that_wait(residual: Net) -> None:
+    assert sums_bytes(residual) == dict(
+        zip(names(residual).values(), (CONV1_BYTES, CONV2_BYTES, FC_BYTES), strict=True)
+    )
+    assert observing_bytes(residual, 1000, 500) == weight_bytes(residual) + 1000 + 1.4 * 500
+
+
+def test_where_only_the_sum_over_classes_is_wanted_one_group_is_observed(residual: Net) -> None:
+    """To 1e-6 of the largest entry: the moments of a batch are taken in float32."""
+    torch.manual_seed(0)
+    batch, task = (torch.randn(19, *SHAPE), torch.arange(19) % 3), classification(3)
+    spent = together_within(residual, batch=19, there=1e9)
+    assert spent == Portions(sums=BYTES)
+    one = observe(residual, [batch], task=task, taylor=False, memory_bytes=spent.sums)
+    assert one.groups == ((0, 1, 2),) and not one.skipped
+    for name, tensor in observe(residual, [batch], task=task, taylor=False).all().tensors().items():
+        assert float((one.tensors()[name] - tensor).abs().max()) <= 1e-6 * float(tensor.abs().max()), name
 
 
 def test_with_little_memory_the_sums_of_all_classes_are_the_same(residual: Net) -> None:

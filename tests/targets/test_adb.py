@@ -150,6 +150,24 @@ def test_a_program_that_hangs_is_ended(
     assert not subprocess.run(["pgrep", "-f", f"{phone}/tmp/slimwright-"], capture_output=True, check=False).stdout
 
 
+def test_a_program_that_prints_without_end_is_ended(
+    phone: Path, artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slimwright.targets.adb.MOST_SAID", 100_000)
+    with pytest.raises(DeviceError, match="adb sent more than the 100,000 bytes that any program prints"):
+        benchmark(artefact, program(tmp_path, "#!/bin/sh\nwhile :; do echo again; done\n"))
+    assert not any((phone / "tmp").iterdir())
+    assert not subprocess.run(["pgrep", "-f", f"{phone}/tmp/slimwright-"], capture_output=True, check=False).stdout
+
+
+def test_a_long_answer_is_read_no_further_than_it_may_be(phone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slimwright.targets.adb.MOST_SAID", 2000)
+    assert Adb().about()["cpu"] == "Google Tensor G3"
+    (phone / "props").write_text(PROPS + "[x]: [y]\n" * 500)
+    with pytest.raises(DeviceError, match="adb sent more than the 2,000 bytes"):
+        Adb().about()
+
+
 @pytest.mark.parametrize(
     ("devices", "says"),
     [

@@ -212,4 +212,11 @@ def whole(data: Dataset, part: Part) -> Batch:
 
 def calibration_inputs(data: Dataset, images: int | None = None) -> Inputs:
     """Return the inputs of the calibration part, [N, ...] each: of the first so many images, or of all."""
-    return taken(whole(data, "calibration")[0], slice(images))
+    found: list[Inputs] = []
+    for inputs, _ in data.batches("calibration", 256):
+        found.append(inputs)
+        if images is not None and sum(map(count_of, found)) >= images:
+            break
+    if not found:
+        raise no_images(data.name, "calibration")
+    return taken(joined(found), slice(images))

@@ -11,7 +11,14 @@ All are sums in float64, so evidence over any set of classes is a sum of what wa
 images adds up to that of the whole: `of(classes)` and `merged(parts)` touch no data.
 """
 
-from slimwright.evidence.memory_plan import Portions, observing_bytes, portions_within
+from slimwright.evidence.memory_plan import (
+    Portions,
+    narrowest,
+    observing_bytes,
+    portions_within,
+    sums_bytes,
+    together_within,
+)
 from slimwright.evidence.observing import observe
 from slimwright.evidence.store import load_evidence
 from slimwright.evidence.sums import FORMAT, Evidence, LayerSums, merged
@@ -39,9 +46,12 @@ __all__ = [
     "groups_of",
     "load_evidence",
     "merged",
+    "narrowest",
     "observe",
     "observing_bytes",
     "padding_of",
     "portions_within",
+    "sums_bytes",
     "taps",
+    "together_within",
 ]

@@ -1,6 +1,6 @@
 """How much memory the sums of a net take, and what to do where there is less: observe classes together, skip layers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
@@ -35,7 +35,7 @@ def portions_within(net: Net, *, classes: int, batch: int, there: float) -> Port
     Fewer sums are those of classes together, which add up to the same. Raises RequestError where the sums of all
     classes together, and the values of one image, do not fit.
     """
-    one_group, one_image = _group_bytes(_shapes(net)[0]), image_bytes(net)
+    one_group, one_image = sum(sums_bytes(net).values()), image_bytes(net)
 
     def needed(spent: Portions) -> float:
         sums = min(spent.sums, classes * one_group)
@@ -54,13 +54,35 @@ def portions_within(net: Net, *, classes: int, batch: int, there: float) -> Port
     return spent
 
 
+def together_within(net: Net, *, batch: int, there: float) -> Portions:
+    """Return what observing may spend where only the sum over all classes is wanted: one group holds them all.
+
+    Raises RequestError as `portions_within` does.
+    """
+    spent = portions_within(net, classes=1, batch=batch, there=there)
+    return replace(spent, sums=min(spent.sums, sum(sums_bytes(net).values())))
+
+
 def observing_bytes(net: Net, sums: float, alive: float) -> float:
     """Return about how many bytes observing takes at its peak, where sums and values that wait take so many."""
-    return max(weight_bytes(net) + sums + AROUND * alive, 2 * sums)  # sums are written from a copy
+    return weight_bytes(net) + sums + AROUND * alive
 
 
-def _group_bytes(shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> int:
-    return ELEMENT * sum(prod(shape) for of in shapes.values() for shape in of.values())
+def sums_bytes(net: Net) -> dict[str, int]:
+    """Return how many bytes the sums of each layer take that can be observed, for one group of classes."""
+    return _bytes(_shapes(net)[0])
+
+
+def narrowest(needed: Mapping[str, int], fit: Callable[[Collection[str]], bool]) -> dict[str, int]:
+    """Return the layers that are left, with the bytes they need, once the widest went one by one until the rest fit."""
+    left = dict(needed)
+    while left and not fit(left):
+        del left[max(left, key=lambda name: left[name])]
+    return left
+
+
+def _bytes(shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> dict[str, int]:
+    return {name: ELEMENT * sum(map(prod, of.values())) for name, of in shapes.items()}
 
 
 def empty_sums(net: Net, *, classes: int, memory_bytes: float) -> Evidence:
@@ -73,15 +95,14 @@ def empty_sums(net: Net, *, classes: int, memory_bytes: float) -> Evidence:
     if classes < 1:
         raise RequestError(f"images are observed by class, and there are {classes} classes; give 1 or more")
     shapes, skipped = _shapes(net)
-    needed = {name: ELEMENT * sum(map(prod, of.values())) for name, of in shapes.items()}  # bytes, for one group
+    needed = _bytes(shapes)
     smallest = min(needed.values(), default=0)
     if smallest > memory_bytes:
         raise RequestError(f"sums of one layer take {smallest} bytes or more; memory_bytes={memory_bytes:g} is too few")
-    while sum(needed.values()) > memory_bytes:
-        widest = max(needed, key=lambda name: needed[name])
-        skipped[widest] = f"memory_bytes={memory_bytes:g} has no room for the {needed[widest]} bytes of its sums"
-        del needed[widest], shapes[widest]
-    most = int(memory_bytes // max(sum(needed.values()), 1))  # groups that fit
+    left = narrowest(needed, lambda names: sum(needed[name] for name in names) <= memory_bytes)
+    for name in sorted(needed.keys() - left, key=lambda name: -needed[name]):
+        skipped[name] = f"memory_bytes={memory_bytes:g} has no room for the {needed[name]} bytes of its sums"
+    most = int(memory_bytes // max(sum(left.values()), 1))  # groups that fit
     together = ceil(classes / max(most, 1))
     groups = tuple(tuple(range(i, min(i + together, classes))) for i in range(0, classes, together))
 
@@ -91,6 +112,7 @@ def empty_sums(net: Net, *, classes: int, memory_bytes: float) -> Evidence:
     layers = {
         name: LayerSums(**{role: zeros(torch.float64, *shape) for role, shape in of.items()})
         for name, of in shapes.items()
+        if name in left
     }
     images, taylor_images = zeros(torch.int64), zeros(torch.int64)
     return Evidence(net.digest, images, layers, groups, taylor_images, skipped)

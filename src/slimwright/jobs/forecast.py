@@ -6,13 +6,17 @@ holds its weights and the activations that are live at once.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 from slimwright.cost import check_memory, memory_there
+from slimwright.coupling import couple
 from slimwright.data import Dataset, Part
-from slimwright.evidence import portions_within
+from slimwright.evidence import Portions, portions_within
 from slimwright.graph import Net, Node, element_bytes, plan_memory, weight_bytes
 from slimwright.tasks import Task
+from slimwright.techniques.memory_plan import LEAST_IMAGES, images_within, sums_within
+from slimwright.techniques.solver.draft import Draft
 
 BATCH = 64  # images that are observed in one batch
 SENT, TAKEN = 5, 4  # copies of inputs, and of outputs beside those that each model gave (our measurement of 2026-11-29)
@@ -40,11 +44,25 @@ def check_proof(net: Net, data: Dataset, *, sides: int, there: float, held: Sequ
 
 
 def check_job(net: Net, task: Task, data: Dataset, *, device: str, memory_bytes: int | None) -> None:
-    """Raise RequestError where observing the net, or proving the result, is sure to need more memory than is there."""
+    """Raise RequestError where a stage of shrinking the net is sure to need more memory than is there.
+
+    Candidates are smaller than the net; the least of solving is that of the whole net on a few images.
+    """
     there = memory_there(memory_bytes)
+    portions_of(net, task, device=device, there=there)
     if device == "cpu":
-        portions_within(net, classes=len(task.classes), batch=BATCH, there=there)
+        images_within(Draft.of(net), LEAST_IMAGES, there=there)
     check_proof(net, data, sides=2, there=there)
+
+
+def portions_of(net: Net, task: Task, *, device: str, there: float) -> Portions:
+    """Return what observing a net may spend, so that planning fits, too. Raises RequestError where the least does not.
+
+    Plans are made on the processor, whatever device observes.
+    """
+    classes = len(task.classes)
+    spent = portions_within(net, classes=classes, batch=BATCH, there=there) if device == "cpu" else Portions()
+    return replace(spent, sums=sums_within(net, couple(net), classes=classes, sums=spent.sums, there=there))
 
 
 def check_inspection(nets: Sequence[Net], data: Dataset | None, *, timed: bool, memory_bytes: int | None) -> None:

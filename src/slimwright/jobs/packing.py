@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from slimwright.cost import memory_there
 from slimwright.data import Dataset, Part, calibration_inputs, whole
 from slimwright.errors import BudgetError
 from slimwright.graph import Net
@@ -18,6 +19,8 @@ from slimwright.progress import Event, Tell, silent
 from slimwright.storage import packed_bytes
 from slimwright.tasks import Metric, Task
 from slimwright.techniques import fold_batch_norm, importances, observed, rounded_net, usual_price
+from slimwright.techniques.memory_plan import images_within
+from slimwright.techniques.solver.draft import Draft
 
 POWER, POWERS = -0.45, (-1.0, -0.05)  # of the size in the price; between which it is believed
 NEAR_POWER, NEAR_WEIGHT = -0.2, 0.1  # where steps stay about as they are, and what it weighs against what was tried
@@ -67,10 +70,13 @@ def fitted(
     """Return the net rounded so that its packed file takes at most `size_bytes`, and no less than 99 % of that.
 
     The file builds on `base`, where one is given. The net is solved on the first so many `images` of the calibration
-    part, or on all. Raises BudgetError where no price gives a file as small.
+    part, or on all, or on fewer where memory is short. Raises BudgetError where no price gives a file as small, and
+    RequestError where memory is too short for any.
     """
     net, stage = fold_batch_norm(original), f"round to {size_bytes / 1e3:.4g} kB"
-    seen = observed(net, task.data(data, original.run), task, tell=tell)
+    there, every = memory_there(), data.size("calibration")
+    seen = observed(net, task.data(data, original.run), task, there=there, tell=tell)
+    images = images_within(Draft.of(net), min(images or every, every), there=there, rounded=True, tell=tell)
     inputs = calibration_inputs(data, images)
     price, step_price = usual_price(net, seen), None
     tried: list[Fitted] = []

@@ -8,9 +8,9 @@ from pathlib import Path
 from slimwright.cost import Budget, memory_there
 from slimwright.coupling import couple
 from slimwright.errors import DataError
-from slimwright.evidence import FORMAT, Evidence, Portions, load_evidence, observe, portions_within
+from slimwright.evidence import FORMAT, Evidence, Portions, load_evidence, observe, sums_bytes
 from slimwright.jobs.bench import Bench
-from slimwright.jobs.forecast import BATCH
+from slimwright.jobs.forecast import BATCH, portions_of
 from slimwright.jobs.stages import Stages
 from slimwright.kept import kept_at
 from slimwright.measure import Decision, Outcome
@@ -40,7 +40,7 @@ def proposed(bench: Bench, budget: Budget, tune: Tuning, *, stages: Stages, cach
     def menu() -> Menu:
         if not menus:
             with stages("observe"):
-                evidence = observed(bench, cache, tune.seed)
+                evidence = observed(bench, cache, tune.seed).all()
             with stages("plan"):
                 timed = "latency_ms" in (*limits, budget.objective)
                 menus.append(menu_of(bench, evidence, cache, timed=timed))
@@ -66,11 +66,12 @@ def proposed(bench: Bench, budget: Budget, tune: Tuning, *, stages: Stages, cach
 def observed(bench: Bench, cache: Path, seed: int) -> Evidence:
     """Return evidence from the calibration part; kept under a key of the net's and the images' content."""
     given = bench.given
-    said = json.dumps([FORMAT, given.net.digest, bench.context["calibration"], bench.context["task"], seed])
+    portions = _portions(bench)
+    said = json.dumps([FORMAT, given.net.digest, bench.context["calibration"], bench.context["task"], seed,
+                       *([portions.sums] if portions.sums < sum(sums_bytes(given.net).values()) else [])])  # fmt: skip
     path = kept_at(cache, "evidence", said)
     with suppress(DataError):  # what is missing or damaged is observed again
         return load_evidence(path)
-    portions = _portions(bench)
     evidence = observe(
         given.net,
         given.data.batches("calibration", BATCH),
@@ -90,12 +91,12 @@ def observed(bench: Bench, cache: Path, seed: int) -> Evidence:
 
 def _portions(bench: Bench) -> Portions:
     """What observing may spend; it says so where memory is short. Raises RequestError where the least does not fit."""
-    if bench.method.device != "cpu":
-        return Portions()
-    there, classes = memory_there(bench.method.memory_bytes), len(bench.given.task.classes)
-    found = portions_within(bench.given.net, classes=classes, batch=BATCH, there=there)
+    net, there = bench.given.net, memory_there(bench.method.memory_bytes)
+    found = portions_of(net, bench.given.task, device=bench.method.device, there=there)
     if found != Portions():
         note = f"memory is short: sums take {megabytes(found.sums)} at most, values {megabytes(found.alive)}"
+        if found.sums < sum(sums_bytes(net).values()):
+            note += "; the widest layers are not observed, and stay as they are"
         bench.tell(Event("memory", 1, 1, note))
     return found
 

@@ -3,6 +3,7 @@
 from html import escape
 from typing import TYPE_CHECKING
 
+from slimwright.terminal import printable
 from slimwright.units import change, counted, megabytes, milliseconds, stepped
 
 if TYPE_CHECKING:
@@ -26,5 +27,9 @@ def html_of(manifest: "Manifest") -> str:
     verdict = "within budget" if summary.within_budget else f"budget missed: {'; '.join(summary.misses)}"
     caption = f"{manifest.model} on {manifest.runtime}, {after.precision.upper()}: {verdict}"
     head = "".join(f"<th>{name}</th>" for name in ("", "original", "result", "change"))
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    body = "".join(f"<tr>{''.join(f'<td>{_shown(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><caption>{_shown(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _shown(text: str) -> str:
+    return escape(printable(text))

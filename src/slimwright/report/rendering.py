@@ -10,6 +10,7 @@ from slimwright import units
 from slimwright.report.charts import Chart
 from slimwright.report.script import chart_script, embedded, policy
 from slimwright.report.theme import PAGE, spec
+from slimwright.terminal import printable
 
 HERE = Path(__file__).parent
 
@@ -17,9 +18,14 @@ HERE = Path(__file__).parent
 def rendered(
     template: str, values: Mapping[str, object], charts: Sequence[Chart], styles: Sequence[str] = ("page.css",)
 ) -> str:
-    """Return a page as HTML. Values are escaped; only our own style, script and specs are not."""
+    """Return a page as HTML. Values are escaped, and letters that cannot be seen are marked; our own parts are not."""
     pages = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        finalize=_seen,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     pages.globals["units"] = units
     script = chart_script()
@@ -32,3 +38,7 @@ def rendered(
         script=Markup(script),  # noqa: S704
         policy=policy(script),
     )
+
+
+def _seen(value: object) -> object:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

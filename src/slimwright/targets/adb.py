@@ -5,14 +5,18 @@ jobs, start an SSH server on the phone, in Termux.) The system's `adb` is used; 
 /data/local/tmp, which is removed afterwards, by the phone itself where the cable is pulled while a program runs.
 """
 
+import os
 import re
 import secrets
 import shlex
 import subprocess
+import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from slimwright.errors import DeviceError, RequestError
 from slimwright.runner.machine import Described
@@ -23,6 +27,8 @@ from slimwright.targets.described import plain
 HOME = "/data/local/tmp"
 END = "--slimwright-end "  # before the exit status: older phones do not pass it on
 ASK_S, PUSH_S, RUN_S = 30.0, 300.0, 600.0
+POLL_S = 0.1
+MOST_SAID = 1 << 24  # bytes: a benchmark program that tells of every operator prints some 100 kB
 SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV"}
 STATES = {  # what `adb devices` says of a phone that cannot be used
     "unauthorized": "does not trust this computer yet: unlock it, and accept the computer's key there",
@@ -212,21 +218,47 @@ def _asked(serial: str, script: str) -> str:
 def _shell(serial: str, script: str, seconds: float) -> tuple[str, int]:
     """What a script printed on the phone, and its exit status."""
     done = _adb(["-s", serial, "shell", f"{script}\necho '{END}'$?"], seconds)
-    text, mark, status = done.stdout.replace("\r\n", "\n").rpartition(END)
+    text, mark, status = done.stdout.rpartition(END)
     if not mark or not status.strip().isdigit():
         raise _failed(serial, done.stderr or "closed")
     return text, int(status)
 
 
 def _adb(arguments: Sequence[str], seconds: float) -> "subprocess.CompletedProcess[str]":
-    try:
-        return subprocess.run(
-            ["adb", *arguments], capture_output=True, text=True, errors="replace", timeout=seconds, check=False
-        )
-    except FileNotFoundError as error:
-        raise DeviceError("there is no adb on this machine; install Android's platform tools") from error
-    except subprocess.TimeoutExpired as error:
-        raise DeviceError(f"adb gave no answer within {seconds:g} s; unplug the phone and plug it in again") from error
+    """Run adb, and return what it said. Raises DeviceError where it takes too long, or says too much."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            child = subprocess.Popen(["adb", *arguments], stdout=out, stderr=err)
+        except FileNotFoundError as error:
+            raise DeviceError("there is no adb on this machine; install Android's platform tools") from error
+        until = time.monotonic() + seconds
+        try:
+            while _runs(child):
+                _check_length(out, err)
+                if time.monotonic() >= until:
+                    raise DeviceError(f"adb gave no answer within {seconds:g} s; unplug the phone and plug it in again")
+            _check_length(out, err)
+        finally:
+            child.kill()
+            child.wait()
+        return subprocess.CompletedProcess(child.args, child.returncode, _text(out), _text(err))
+
+
+def _runs(child: "subprocess.Popen[bytes]") -> bool:
+    """Whether a process still runs, a moment later."""
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=POLL_S)
+    return child.returncode is None
+
+
+def _check_length(*files: IO[bytes]) -> None:
+    if any(os.fstat(file.fileno()).st_size > MOST_SAID for file in files):
+        raise DeviceError(f"adb sent more than the {MOST_SAID:,} bytes that any program prints; is it your phone?")
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace").replace("\r\n", "\n")
 
 
 def _failed(serial: str, said: str) -> DeviceError:

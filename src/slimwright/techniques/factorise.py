@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from slimwright.cost import check_memory
 from slimwright.data import Inputs, Targets, count_of, like, whole
 from slimwright.errors import RequestError
-from slimwright.evidence import Evidence, observe
+from slimwright.evidence import Evidence, observe, together_within
 from slimwright.techniques.knobs import Choice, Knob, Observed
 from slimwright.techniques.low_rank import Factors, Kind, factorise, filled, outline
+from slimwright.techniques.memory_plan import factorising_bytes
 from slimwright.techniques.ranks import rank_damages
 from slimwright.techniques.technique import Step, Technique, Work
 from slimwright.techniques.tune import Tune
@@ -57,8 +59,19 @@ def _observed(step: Factorise, work: Work) -> Evidence:
         return like(of, lambda tensor: tensor[start : min(start + BATCH, count)])
 
     batches = ((part(inputs, start), part(targets, start)) for start in range(0, count, BATCH))
-    net, task = work.draft.net, work.task
-    return observe(net, batches, task=task, images=count, taylor=False, device=work.device, tell=work.tell)
+    net, spent = work.draft.net, together_within(work.draft.net, batch=BATCH, there=work.there)
+    check_memory("factorising layers", factorising_bytes(net, step.layers), work.there, "factorise without images")
+    return observe(
+        net,
+        batches,
+        task=work.task,
+        images=count,
+        taylor=False,
+        memory_bytes=spent.sums,
+        alive_bytes=spent.alive,
+        device=work.device,
+        tell=work.tell,
+    )
 
 
 def _sentence(step: Factorise) -> str:

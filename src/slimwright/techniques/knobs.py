@@ -27,9 +27,9 @@ Choice: TypeAlias = Mapping[Key, int]  # a setting for each knob's key
 class Observed:
     """What techniques see when they offer knobs: the network, its coupled channels, the evidence, and the settings.
 
-    `settings` are those that the cost model can price, by key: the whole first, then descending, in multiples that the
-    runtime likes. `ladders` are groups of which layers need equal parts. `factors` says how a choice of ranks
-    factorises layers.
+    The evidence of a job is that of all classes, added up. `settings` are those that the cost model can price, by
+    key: the whole first, then descending, in multiples that the runtime likes. `ladders` are groups of which layers
+    need equal parts. `factors` says how a choice of ranks factorises layers.
     """
 
     net: Net

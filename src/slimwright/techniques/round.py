@@ -17,10 +17,11 @@ from torch import Tensor
 
 from slimwright.data import Dataset, Inputs, calibration_inputs
 from slimwright.errors import BudgetError
-from slimwright.evidence import Evidence, observe
+from slimwright.evidence import Evidence, observe, together_within
 from slimwright.graph import Net
 from slimwright.progress import Tell, silent
 from slimwright.tasks import Task
+from slimwright.techniques.memory_plan import images_for
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.refit import refit
 from slimwright.techniques.solver.rounding import BALANCE, Price
@@ -38,10 +39,26 @@ class Round(Step):
     images: int | None = Field(None, gt=0)
 
 
-def observed(net: Net, data: Dataset, task: Task, *, device: str = "cpu", tell: Tell = silent) -> Evidence:
-    """Return what calibration images with the task's targets show of a net, of all classes together."""
+def observed(
+    net: Net, data: Dataset, task: Task, *, there: float = math.inf, device: str = "cpu", tell: Tell = silent
+) -> Evidence:
+    """Return what calibration images with the task's targets show of a net, of all classes together.
+
+    Raises RequestError where that takes more than the bytes `there`.
+    """
     few = islice(data.batches("calibration", AT_ONCE), OBSERVED // AT_ONCE)
-    return observe(net, few, task=task, images=OBSERVED, taylor=False, device=device, tell=tell).all()
+    spent = together_within(net, batch=AT_ONCE, there=there)
+    return observe(
+        net,
+        few,
+        task=task,
+        images=OBSERVED,
+        taylor=False,
+        memory_bytes=spent.sums,
+        alive_bytes=spent.alive,
+        device=device,
+        tell=tell,
+    )
 
 
 def importances(seen: Evidence) -> dict[str, Tensor]:
@@ -90,8 +107,8 @@ def rounded_net(
 
 def _apply(step: Round, work: Work) -> Work:
     net, device, tell = work.draft.net, work.device, work.tell
-    shown = importances(observed(net, work.data, work.task, device=device, tell=tell))
-    inputs = calibration_inputs(work.given, step.images)
+    shown = importances(observed(net, work.data, work.task, there=work.there, device=device, tell=tell))
+    inputs = calibration_inputs(work.given, images_for(work, step.images, rounded=True))
     small = rounded_net(net, inputs, shown, step.price, step_price=step.step_price, device=device, tell=tell)
     return replace(work, draft=replace(work.draft, net=small))
 

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from slimwright.data import calibration_inputs
+from slimwright.techniques.memory_plan import images_for
 from slimwright.techniques.solver.refit import refit
 from slimwright.techniques.technique import Step, Technique, Work, plural
 
@@ -18,7 +19,7 @@ class Solve(Step):
 
 
 def _apply(step: Solve, work: Work) -> Work:
-    inputs = calibration_inputs(work.given, step.images)
+    inputs = calibration_inputs(work.given, images_for(work, step.images))
     return replace(work, draft=refit(work.draft, inputs, device=work.device, tell=work.tell))
 
 

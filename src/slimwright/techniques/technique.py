@@ -4,6 +4,7 @@ A technique is one file, and one line in `TECHNIQUES`. The recipe's steps, the p
 sentences derive from that tuple. A technique that takes part in planning offers knobs (`knobs.py`).
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from slimwright.cost import memory_there
 from slimwright.data import Dataset
 from slimwright.progress import Tell
 from slimwright.tasks import Task, task_for
@@ -63,6 +65,11 @@ class Work:
     tell: Tell
     cost_only: bool = False  # the weights mean nothing: only structure and costs are asked for
     memory_bytes: int | None = None  # that a step may take; None: what the machine has available
+
+    @property
+    def there(self) -> float:
+        """How many bytes a step may take; infinite where another device computes."""
+        return memory_there(self.memory_bytes) if self.device == "cpu" else math.inf
 
     @cached_property
     def task(self) -> Task:

@@ -5,7 +5,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from slimwright.cost import memory_there
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.technique import Step, Technique, Work, plural
 from slimwright.train import Schedule, fit, schedule_within
@@ -26,9 +25,8 @@ class Tune(Step):
 
 def _apply(step: Tune, work: Work) -> Work:
     schedule = Schedule(epochs=step.epochs, rate=step.rate, seed=step.seed, longest_gradient=LONGEST_GRADIENT)
-    if work.device == "cpu":
-        there, teacher_net = memory_there(work.memory_bytes), work.teacher.net
-        schedule = schedule_within(schedule, work.draft.net, teacher=teacher_net, there=there, tell=work.tell)
+    teacher_net = work.teacher.net
+    schedule = schedule_within(schedule, work.draft.net, teacher=teacher_net, there=work.there, tell=work.tell)
     module, teacher = (draft.net.to_module().to(work.device) for draft in (work.draft, work.teacher))
     fit(module, work.data, schedule, task=work.task, teacher=teacher, checkpoint=work.checkpoint, tell=work.tell)
     return replace(work, draft=Draft.of(work.draft.net.trained(module)))

@@ -29,6 +29,11 @@ class Activation(NamedTuple):
     name: str
 
 
+def chunk_images(largest: int) -> int:
+    """Return how many images a chunk holds whose largest value takes so many bytes for one image."""
+    return min(max(int(CHUNK_BYTES // largest), 1), MOST_IMAGES)
+
+
 class Activations:
     """The values of a reference, and of a draft that drifts from it, for the same images."""
 
@@ -41,7 +46,7 @@ class Activations:
         self._nodes = {Activation("reference", node.name): node for node in reference.nodes}
         self._nodes |= {Activation("draft", node.name): node for node in draft.nodes if node.name in drifted}
         self._reads = {key: tuple(self.key(key.of, name) for name in node.reads) for key, node in self._nodes.items()}
-        self.at_once = min(max(int(CHUNK_BYTES // max(map(self._bytes, self._nodes))), 1), MOST_IMAGES)
+        self.at_once = chunk_images(max(map(self._bytes, self._nodes)))
         chunks = zip(*(images.split(self.at_once) for images in inputs), strict=True)
         self.held = [dict(zip(self._sources, chunk, strict=True)) for chunk in chunks]  # by chunk of images
         self.modules: dict[Activation, nn.Module] = {}
