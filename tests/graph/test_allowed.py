@@ -68,6 +68,12 @@ TRUSTED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"self": IMAGE, "output_size": [8, 8], "align_corners": False, "scales_h": 1e-5, "scales_w": 2.0},
         "by a factor of 1e-05",
     ),
+    "elements that lie on each other": ("median.dim", {"self": IMAGE.expand(3, 2, 4, 4), "dim": 0}, "was expanded"),
+    "a scale of nothing": (
+        "fake_quantize_per_tensor_affine.default",
+        {"self": IMAGE, "scale": 0.0, "zero_point": 0, "quant_min": 0, "quant_max": 255},
+        "scale is 0.0",
+    ),
     "an interpolation that is none": (
         "grid_sampler_3d.default",
         {"input": IMAGE[None], "grid": IMAGE, "interpolation_mode": 2, "padding_mode": 0, "align_corners": False},

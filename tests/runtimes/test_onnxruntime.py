@@ -168,6 +168,6 @@ def test_weights_that_no_file_has_are_named(exported: Path, images: Tensor, tmp_
 
 
 def test_a_file_says_nothing_of_the_machine_that_wrote_it(residual: Net, tmp_path: Path) -> None:
-    write_onnx(residual, tmp_path / "m.onnx")
+    onnxruntime.write_onnx(residual, tmp_path / "m.onnx")
     data = (tmp_path / "m.onnx").read_bytes()
     assert str(Path(torch.__file__).parent).encode() not in data and b"stack_trace" not in data

@@ -180,6 +180,13 @@ def _sampling(arguments: Mapping[str, Any]) -> None:
         )
 
 
+def _apart(arguments: Mapping[str, Any]) -> None:
+    """The kernel reads beside a tensor that holds elements several times (torch 2.13.0, 2026-11-30)."""
+    source = arguments["self"]
+    if any(stride == 0 and size > 1 for stride, size in zip(source.stride(), source.shape, strict=True)):
+        raise ValueError("it was expanded, and holds elements several times; call contiguous before")
+
+
 def _levels(arguments: Mapping[str, Any]) -> None:
     """The kernel divides by the scale and turns what comes of it into an integer."""
     scale = arguments["scale"]
@@ -210,6 +217,7 @@ CHECKS: Mapping[str, Check] = {
     **{f"{name}.input": partial(_recurrent, gates) for name, gates in GATES.items()},
     "_native_batch_norm_legit_no_training.default": _statistics,
     "fake_quantize_per_tensor_affine.default": _levels,
+    "median.dim": _apart,
 }
 
 
