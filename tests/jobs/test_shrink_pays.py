@@ -179,7 +179,7 @@ def half_fixed(folder: Folder) -> Done:
         return whole_ms + layers_ms
 
     board = Scripted(RUNS, WIDE, fixed)
-    return done(board, Budget(latency_ms="0.7x", size_bytes="0.62x", max_drop=100), folder("half_fixed"))
+    return done(board, Budget(latency_ms="0.7x", size_bytes="0.5x", max_drop=100), folder("half_fixed"))
 
 
 def test_a_plan_is_corrected_until_what_was_measured_fits(half_fixed: Done) -> None:

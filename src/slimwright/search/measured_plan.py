@@ -3,6 +3,7 @@
 Candidates are ranked by weights solved on a share of the calibration images. The best is then solved on all of them.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -79,14 +80,17 @@ def _quantized(space: Space, evaluate: Evaluate) -> Iterator[_Whole]:
     """The whole original in every other encoding that is proven, and faster or (where size counts) as fast.
 
     Where INT8 loses too much, or fails its proof, its weights are rounded by least squares; then its first and last
-    layers stay in float.
+    layers stay in float. What loses no less than what was tried before it counts for nothing.
     """
     for encoding in space.encodings:
+        least = math.inf
         for name, step in _ways(space, encoding):
             seen = evaluate(Candidate(name, space.recipe.of(space.net, step)))
             share = space.time_share(seen)
             smaller_will_do = "size_bytes" in space.limits or space.budget.objective == "size_bytes"
-            if seen.proven and (share < PAYS or (smaller_will_do and space.pays(seen))):
+            pays = share < PAYS or (smaller_will_do and space.pays(seen))
+            if seen.proven and pays and space.drop(seen) < least:
+                least = space.drop(seen)
                 yield _Whole(name, seen, (step,))
             if seen.proven and space.drop(seen) <= space.budget.max_drop:
                 break
