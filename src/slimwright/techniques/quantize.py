@@ -19,6 +19,7 @@ from slimwright.graph import Net
 from slimwright.graph.encoding import ENCODINGS, Encoding
 from slimwright.progress import Tell, silent
 from slimwright.techniques.integers import integer_values, on_levels
+from slimwright.techniques.memory_plan import images_for
 from slimwright.techniques.ranges import Calibration, ranges
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.levels import WeightLevels
@@ -103,7 +104,7 @@ def _apply(step: Quantize, work: Work) -> Work:
     else:
         small = quantized(
             net,
-            calibration_inputs(work.given, step.images),
+            calibration_inputs(work.given, images_for(work, step.images, rounded=True)),
             weight_bits=step.weight_bits,
             activation_bits=step.activation_bits,
             calibration=step.calibration,
