@@ -2,12 +2,11 @@
 
     min_K  sum_o  (w_o - s k_o) H (w_o - s k_o)' + price_o bits(k_o)
 
-H is the covariance of what the layer reads, so the first term is the mean squared error of an output. In a first pass
-each column's error is handed on to the columns behind it, as its regression on them says (the optimal brain surgeon, in
-the order of Frantar et al. 2023, arXiv 2210.17323). Each weight takes the integer for which the error that it makes for
-good and the price of its bits are least together (after arXiv 2505.18758). Further passes look at each column again
-while all others stand (coordinate descent). Bits are those of a coder that knows how often a row and a column are zero;
-its table is counted anew between passes.
+H is the covariance of what the layer reads, so the first term is the mean squared error of an output. In the first
+passes through the columns (`columns.py`) errors are handed on. Each weight takes the integer for which the error that it
+makes for good and the price of its bits are least together (after arXiv 2505.18758). Further passes look at each column
+again. Bits are those of a coder that knows how often a row and a column are zero; its table is counted anew between
+passes.
 
 A high price asks for a coarse step: s^2 = 6 price / (ln 2 * curvature) balances the error of rounding, which is the
 curvature times s^2 / 12, with the bit that a weight saves each time that the step doubles.
@@ -19,9 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from slimwright.techniques.solver.columns import Choose, Columns
+
 BALANCE = 6 / math.log(2)  # squared steps for a price, per curvature
 FIRST_PASSES, PASSES = 2, 3
-BLOCK = 64  # columns whose errors are handed on together
 PRIOR = 4.0  # weights, by which what is counted in a row or a column is pulled to the whole layer's
 MOST_LEVEL = 2**15 - 1
 FIRST_BITS = 3.0  # that a number other than zero is taken to need before any are counted, and two for each doubling
@@ -71,26 +71,23 @@ def rounded(weight: Tensor, covariance: Tensor, price: Price) -> Rounding:
     """
     if not price.matters:
         return Rounding(torch.zeros(weight.shape, dtype=torch.int32), 1.0)
-    groups, size, _ = covariance.shape
-    importance = price.importance.double()
-    importance = importance.clamp_min(LEAST_IMPORTANCE * float(importance.mean()))
-    prices = (price.bit / importance).reshape(groups, -1)  # [G, O/G]
-    order = covariance.diagonal(dim1=1, dim2=2).mean(0).argsort(descending=True)
-    ordered = covariance[:, order][:, :, order].double()
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
-    onto = torch.linalg.cholesky(inverse, upper=True)  # [G, D, D]
-    own = onto.diagonal(dim1=1, dim2=2)  # of each column, the deviation that the ones behind cannot make up for
+    columns = Columns.of(weight, covariance)
+    wanted, own = columns.wanted, columns.own
+    prices = (price.bit / floored(price.importance)).reshape(len(wanted), -1)  # [G, O/G]
     step = float(price.step_for(float(own.pow(-2).mean())))
-    wanted = weight.double().reshape(groups, -1, size)[:, :, order]
     integers = (wanted / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL)
     integers[(wanted / own[:, None]).square() < prices[:, :, None] * (FIRST_BITS + 2 * (integers.abs() + 1).log2())] = 0
     for _ in range(FIRST_PASSES):
-        integers = _handed_on(wanted, onto, step, prices, Code(integers))
+        integers = (columns.handed_on(_by_price(step, prices, Code(integers))) / step).round()
     for _ in range(PASSES):
-        integers = _looked_at_again(wanted, integers, ordered, step, prices, Code(integers))
-    back = torch.empty_like(integers)
-    back[:, :, order] = integers
-    return Rounding(back.flatten(0, 1).to(torch.int32), step)
+        integers = (columns.again(step * integers, _by_price(step, prices, Code(integers))) / step).round()
+    return Rounding(columns.in_place(integers).to(torch.int32), step)
+
+
+def floored(importance: Tensor) -> Tensor:
+    """Return the importance [O] of outputs in float64, none of them so small that an error there would be free."""
+    importance = importance.double()
+    return importance.clamp_min(LEAST_IMPORTANCE * float(importance.mean()))
 
 
 def rounded_bias(bias: Tensor, price: Price) -> Tensor:
@@ -126,42 +123,14 @@ def _log_odds(there: Tensor, dim: int, share: float) -> Tensor:
     return (count / (there.shape[dim] + PRIOR - count)).log()
 
 
-def _chosen(wanted: Tensor, scale: Tensor, step: float, prices: Tensor, code: Code, column: int) -> Tensor:
-    """Of whole multiples near `wanted` [G, O], and zero, the one with the least error times `scale` [G, 1] and bits."""
-    near = (wanted / step).clamp(-MOST_LEVEL, MOST_LEVEL)
-    low = near.abs().floor()
-    sides = torch.stack([torch.zeros_like(near), near.sign() * low, near.sign() * (low + 1)])
-    costs = (wanted - step * sides).square() * scale + prices * code.bits(sides, column)
-    return sides.gather(0, costs.argmin(0, keepdim=True))[0]
+def _by_price(step: float, prices: Tensor, code: Code) -> Choose:
+    """Choose, of the multiples of a step near what is wanted, and zero, that with the least error and bits."""
 
+    def choose(wanted: Tensor, metric: Tensor, column: int) -> Tensor:
+        near = (wanted[:, :, 0] / step).clamp(-MOST_LEVEL, MOST_LEVEL)  # [G, O]
+        low = near.abs().floor()
+        sides = torch.stack([torch.zeros_like(near), near.sign() * low, near.sign() * (low + 1)])
+        costs = (wanted[:, :, 0] - step * sides).square() * metric[:, :, 0] + prices * code.bits(sides, column)
+        return step * sides.gather(0, costs.argmin(0, keepdim=True))[0][:, :, None]
 
-def _handed_on(wanted: Tensor, onto: Tensor, step: float, prices: Tensor, code: Code) -> Tensor:
-    rest, integers = wanted.clone(), torch.empty_like(wanted)
-    size = wanted.shape[2]
-    for start in range(0, size, BLOCK):
-        end = min(start + BLOCK, size)
-        errors = torch.zeros_like(rest[:, :, start:end])
-        for at in range(start, end):
-            own = onto[:, at, at, None]
-            integers[:, :, at] = _chosen(rest[:, :, at], 1 / own.square(), step, prices, code, at)
-            error = (rest[:, :, at] - step * integers[:, :, at]) / own
-            rest[:, :, at:end] -= error[:, :, None] * onto[:, None, at, at:end]
-            errors[:, :, at - start] = error
-        rest[:, :, end:] -= errors @ onto[:, start:end, end:]
-    return integers
-
-
-def _looked_at_again(
-    wanted: Tensor, integers: Tensor, covariance: Tensor, step: float, prices: Tensor, code: Code
-) -> Tensor:
-    integers = integers.clone()
-    pull = (wanted - step * integers) @ covariance  # [G, O, D]
-    for at in range(wanted.shape[2]):
-        scale = covariance[:, at, at, None]
-        before = integers[:, :, at]
-        after = _chosen(step * before + pull[:, :, at] / scale, scale, step, prices, code, at)
-        moved = step * (after - before)
-        if bool(moved.any()):
-            pull -= moved[:, :, None] * covariance[:, None, at]
-            integers[:, :, at] = after
-    return integers
+    return choose
