@@ -11,6 +11,7 @@ from slimwright.techniques.regions import Regions
 from slimwright.techniques.remove import Remove
 from slimwright.techniques.round import Round, importances, observed, rounded_net, usual_price
 from slimwright.techniques.solve import Solve
+from slimwright.techniques.sparsify import Sparsify
 from slimwright.techniques.subset import Subset
 from slimwright.techniques.technique import Step, Technique, Work
 from slimwright.techniques.tune import Tune
@@ -31,6 +32,7 @@ __all__ = [
     "Remove",
     "Round",
     "Solve",
+    "Sparsify",
     "Step",
     "Subset",
     "Technique",

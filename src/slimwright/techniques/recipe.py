@@ -32,6 +32,7 @@ from slimwright.techniques.remove import REMOVE
 from slimwright.techniques.round import ROUND
 from slimwright.techniques.solve import SOLVE
 from slimwright.techniques.solver.draft import Draft
+from slimwright.techniques.sparsify import SPARSIFY
 from slimwright.techniques.subset import SUBSET
 from slimwright.techniques.technique import Step, Technique, Work, by_step
 from slimwright.techniques.tune import TUNE
@@ -45,6 +46,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     REMOVE,
     SUBSET,
     SOLVE,
+    SPARSIFY,
     REGIONS,
     TUNE,
     FOLD,

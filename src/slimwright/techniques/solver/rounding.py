@@ -3,10 +3,10 @@
     min_K  sum_o  (w_o - s k_o) H (w_o - s k_o)' + price_o bits(k_o)
 
 H is the covariance of what the layer reads, so the first term is the mean squared error of an output. In the first
-passes through the columns (`columns.py`) errors are handed on. Each weight takes the integer for which the error that it
-makes for good and the price of its bits are least together (after arXiv 2505.18758). Further passes look at each column
-again. Bits are those of a coder that knows how often a row and a column are zero; its table is counted anew between
-passes.
+passes through the columns (`columns.py`) errors are handed on. Each weight takes the integer for which the error that
+it makes for good and the price of its bits are least together (after arXiv 2505.18758). Further passes look at each
+column again. Bits are those of a coder that knows how often a row and a column are zero; its table is counted anew
+between passes.
 
 A high price asks for a coarse step: s^2 = 6 price / (ln 2 * curvature) balances the error of rounding, which is the
 curvature times s^2 / 12, with the bit that a weight saves each time that the step doubles.
@@ -33,7 +33,7 @@ LEAST_IMPORTANCE = 1e-4  # of the mean, below which an output counts as much
 class Price:
     """What a bit of a layer costs, in nats, and the importance [O] of its outputs: nats for each squared error.
 
-    Steps are as coarse as for a bit that costs `step`, by default `bit`.
+    As a constraint it asks for whole multiples of a step, as coarse as for a bit that costs `step`, by default `bit`.
     """
 
     bit: float
@@ -49,6 +49,17 @@ class Price:
         """Return the step, a float32, where a weight's own squared error makes `curvature` times as much of outputs."""
         size = math.sqrt(BALANCE * (self.step or self.bit) / (curvature * float(self.importance.mean())))
         return torch.tensor(size, dtype=torch.float32)
+
+    def nearest(self, weight: Tensor, covariance: Tensor) -> Tensor:
+        """Return the weights [O, D] rounded."""
+        return rounded(weight, covariance, self).weight
+
+    def held(self, _: Tensor) -> None:
+        """Return nothing: integers that were chosen stay."""
+
+    def bias(self, bias: Tensor) -> Tensor:
+        """Return a bias [O] as whole multiples of a step."""
+        return rounded_bias(bias, self)
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ def rounded(weight: Tensor, covariance: Tensor, price: Price) -> Rounding:
         return Rounding(torch.zeros(weight.shape, dtype=torch.int32), 1.0)
     columns = Columns.of(weight, covariance)
     wanted, own = columns.wanted, columns.own
-    prices = (price.bit / floored(price.importance)).reshape(len(wanted), -1)  # [G, O/G]
+    prices = (price.bit / floored(price.importance)).reshape(len(wanted), -1).to(wanted.device)  # [G, O/G]
     step = float(price.step_for(float(own.pow(-2).mean())))
     integers = (wanted / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL)
     integers[(wanted / own[:, None]).square() < prices[:, :, None] * (FIRST_BITS + 2 * (integers.abs() + 1).log2())] = 0
