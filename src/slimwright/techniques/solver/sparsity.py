@@ -89,7 +89,7 @@ class Sparse:
     def nearest(self, weight: Tensor, covariance: Tensor) -> Tensor:
         """Return weights [O, D] with the pattern, near to `weight` in what they give; the sum is a local optimum."""
         columns = self.columns(weight, covariance)
-        values = self._by_number(columns) if self.pattern.kept is None else self.passed(columns, 0.0)
+        values = self._by_number(columns) if self.pattern.kept is None else self._some_of_each(columns)
         return on_support(weight, covariance, columns.in_place(values) != 0)
 
     def held(self, weight: Tensor) -> Held:
@@ -142,6 +142,14 @@ class Sparse:
 
         price = price_for(zeros_at, wanted, size, self.price)
         return self._exactly(columns, tried[price], wanted)
+
+    def _some_of_each(self, columns: Columns) -> Tensor:
+        """The weights that stay [G, R, D]; in turns they are solved, and each block looked at again."""
+        values = self.passed(columns, 0.0)
+        for _ in range(PASSES):
+            solved = on_support(columns.wanted.flatten(0, 1), columns.covariance, values.flatten(0, 1) != 0)
+            values = columns.again(solved.view_as(values), self._some)
+        return values
 
     def _exactly(self, columns: Columns, values: Tensor, wanted: int) -> Tensor:
         """`values` with as many blocks zero as wanted: the cheapest more, or those that save most no more."""
