@@ -10,6 +10,7 @@ from slimwright.techniques.recipe import TECHNIQUES, Recipe, applied, apply, loa
 from slimwright.techniques.regions import Regions
 from slimwright.techniques.remove import Remove
 from slimwright.techniques.round import Round, importances, observed, rounded_net, usual_price
+from slimwright.techniques.share import Share
 from slimwright.techniques.solve import Solve
 from slimwright.techniques.sparsify import Sparsify
 from slimwright.techniques.subset import Subset
@@ -31,6 +32,7 @@ __all__ = [
     "Regions",
     "Remove",
     "Round",
+    "Share",
     "Solve",
     "Sparsify",
     "Step",

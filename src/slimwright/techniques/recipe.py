@@ -30,6 +30,7 @@ from slimwright.techniques.quantize import QUANTIZE
 from slimwright.techniques.regions import REGIONS
 from slimwright.techniques.remove import REMOVE
 from slimwright.techniques.round import ROUND
+from slimwright.techniques.share import SHARE
 from slimwright.techniques.solve import SOLVE
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.sparsify import SPARSIFY
@@ -47,6 +48,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     SUBSET,
     SOLVE,
     SPARSIFY,
+    SHARE,
     REGIONS,
     TUNE,
     FOLD,

@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field
 
 from slimwright.data import calibration_inputs
+from slimwright.techniques.constrained import held_layers
 from slimwright.techniques.solver.drift import drifted
-from slimwright.techniques.solver.held import Held
 from slimwright.techniques.solver.refit import refit
 from slimwright.techniques.technique import Step, Technique, Work, plural
 
@@ -21,15 +21,8 @@ class Solve(Step):
 
 def _apply(step: Solve, work: Work) -> Work:
     inputs = calibration_inputs(work.given, step.images)
-    held = _held(work) if drifted(work.draft) else {}
+    held = held_layers(work, work.draft.net) if drifted(work.draft) else {}
     return replace(work, draft=refit(work.draft, inputs, constraints=held, device=work.device, tell=work.tell))
-
-
-def _held(work: Work) -> dict[str, Held]:
-    """What the layers whose zeros or equal values are kept may become."""
-    net, codes = work.draft.net, work.codes()
-    weights = {name: net[name].tensors["weight"] for name in net.layers}
-    return {name: Held(codes[weight].flatten(1)) for name, weight in weights.items() if weight in codes}
 
 
 def _sentence(step: Solve) -> str:

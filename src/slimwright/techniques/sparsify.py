@@ -21,15 +21,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from slimwright.data import calibration_inputs
 from slimwright.errors import RequestError
 from slimwright.evidence import Evidence, groups_of
 from slimwright.graph import Net, Node
-from slimwright.techniques.round import observed
-from slimwright.techniques.solver.draft import Draft
-from slimwright.techniques.solver.drift import drifted
-from slimwright.techniques.solver.jobs import jobs_of
-from slimwright.techniques.solver.refit import refit
+from slimwright.techniques.constrained import prepared
 from slimwright.techniques.solver.ridge import ridged_factor
 from slimwright.techniques.solver.sparsity import MOST_OF, Pattern, Sparse, by_magnitude, price_for, sizes_of_blocks
 from slimwright.techniques.technique import Kept, Step, Technique, Work, plural
@@ -166,24 +161,12 @@ def _apply(step: Sparsify, work: Work) -> Work:
         shaped = {name: weight.reshape(net.tensors[name].shape) for name, weight in made.items()}
         draft = replace(work.draft, net=net.edited(tensors=shaped))
     else:
-        draft, left = _by_output_error(step, work, layers, left)
-    kept: dict[str, Kept] = {layers[name].node.tensors["weight"]: "zeros" for name in layers if name not in left}
+        found = prepared(work.draft, layers.keys(), work, images=step.images)
+        left |= found.left
+        layers = {name: one for name, one in sparsified_layers(found.draft.net, step)[0].items() if name not in left}
+        draft = found.solved(constraints(found.seen, layers, step), work)
+    kept: dict[str, Kept] = {layer.node.tensors["weight"]: "zeros" for layer in layers.values()}
     return replace(work, draft=replace(draft, unsolved={**draft.unsolved, **left}), kept={**work.kept, **kept})
-
-
-def _by_output_error(
-    step: Sparsify, work: Work, layers: Mapping[str, Layer], left: Mapping[str, str]
-) -> tuple[Draft, dict[str, str]]:
-    """The draft with sparse layers, and why others are not."""
-    inputs = calibration_inputs(work.given, step.images)
-    draft = work.draft
-    if not layers.keys() <= draft.origins.keys():  # such as one of two layers that took the place of one
-        draft = Draft.of(refit(draft, inputs, device=work.device, tell=work.tell).net)
-    seen = observed(draft.net, work.data, work.task, device=work.device, tell=work.tell)
-    _, unsolved = jobs_of(draft, drifted(draft, layers.keys()), layers.keys())
-    left = {**left, **{name: why for name, why in {**seen.skipped, **unsolved}.items() if name in layers}}
-    found = constraints(seen, {name: one for name, one in layers.items() if name not in left}, step)
-    return refit(draft, inputs, constraints=found, device=work.device, tell=work.tell), left
 
 
 def _sentence(step: Sparsify) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor
 
 from slimwright.data import Dataset
+from slimwright.graph import Net
 from slimwright.progress import Tell
 from slimwright.tasks import Task, task_for
 from slimwright.techniques.knobs import Choice, Knob, Observed, no_knobs, no_steps
@@ -79,9 +80,9 @@ class Work:
         """The data with the task's targets."""
         return self.task.data(self.given, self.teacher.net.run)
 
-    def codes(self) -> dict[str, Tensor]:
-        """Return how the weights of each tensor that is kept are tied, by the tensor's name."""
-        tensors = self.draft.net.tensors
+    def codes(self, net: Net | None = None) -> dict[str, Tensor]:
+        """Return how the weights of each tensor that is kept are tied, by its name in a net: by default the draft's."""
+        tensors = (net or self.draft.net).tensors
         ties = {"zeros": zeros_of, "values": equals_of}
         return {name: ties[kept](tensors[name]) for name, kept in self.kept.items() if name in tensors}
 

@@ -60,6 +60,15 @@ class Columns:
         back[:, :, self.order] = values
         return back.flatten(0, 1)
 
+    def in_order(self, values: Tensor) -> Tensor:
+        """Return values [O, D] of the layer as [G, R, D] in this order."""
+        return values.reshape(self.wanted.shape)[:, :, self.order]
+
+    def errors(self, values: Tensor) -> Tensor:
+        """Return the mean squared error [G, R] of outputs with `values` [G, R, D]."""
+        lacking = self.wanted - values
+        return ((lacking @ self.covariance) * lacking).sum(2)
+
     @cached_property
     def onto(self) -> Tensor:
         """The upper Cholesky factor [G, D, D] of the inverse covariance: what errors make of the columns behind."""
