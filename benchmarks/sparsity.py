@@ -71,13 +71,16 @@ def main() -> None:
     rows_at = OUT / "sparsity" / ("quick.jsonl" if asked.quick else "rows.jsonl")
     if asked.quick:
         rows_at.unlink(missing_ok=True)
-    for network in asked.networks.split(","):
+    for network in [] if asked.show else asked.networks.split(","):
         kind = "digits" if asked.quick else "glyphs"
         have = {tuple(row[key] for key in ("network", "pattern", "method")) for row in kept_rows(rows_at)}
-        for row in rows_of(network, kind, have, quick=asked.quick):
+        patterns = QUICK if asked.quick else asked.patterns.split(",")
+        for row in rows_of(network, kind, have, Asked(tuple(patterns), not (asked.quick or asked.untrained))):
             keep(row, rows_at)
             say(f"{network}, {row['pattern']} by {row['method']}: {row['untrained']:.4f} {row['tuned']}")
-    rows = [row for row in kept_rows(rows_at) if row["network"] in asked.networks.split(",")]
+    networks, patterns = asked.networks.split(","), ["none", *PATTERNS]
+    rows = [row for row in kept_rows(rows_at) if row["network"] in networks]
+    rows.sort(key=lambda row: (networks.index(str(row["network"])), patterns.index(str(row["pattern"]))))
     shown = [{**row, "tuned": f"{row['tuned']:.1%}" if row["tuned"] != "" else ""} for row in rows]
     show(TITLE, COLUMNS, shown, sections=("network", "pattern"))
     extent = {"tuning_epochs": TUNING.epochs, "tuning_rate": TUNING.rate, "calibration_images": CALIBRATION}
@@ -87,6 +90,9 @@ def main() -> None:
 def options() -> argparse.Namespace:
     known = parser(__doc__ or "")
     known.add_argument("--networks", default="resnet20", help=f"of {','.join(NETWORKS)}")
+    known.add_argument("--patterns", default=",".join(PATTERNS), help="with commas between; --quick takes two")
+    known.add_argument("--untrained", action="store_true", help="tune nothing")
+    known.add_argument("--show", action="store_true", help="run nothing: the rows that are there")
     return known.parse_args()
 
 
@@ -95,12 +101,19 @@ def kept_rows(path: Path) -> list[Row]:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Which patterns are tried, and whether what comes of them is tuned, too."""
+
+    patterns: tuple[str, ...]
+    tuned: bool
+
+
+@dataclass(frozen=True)
 class Subject:
     """A trained net and the data that it is judged on."""
 
     net: Net
     data: Dataset
-    quick: bool
 
     @property
     def images(self) -> torch.Tensor:
@@ -112,7 +125,7 @@ class Subject:
         return self.net.trained(model)
 
 
-def rows_of(network: str, kind: str, have: set[tuple[str | int | float, ...]], *, quick: bool) -> Iterator[Row]:
+def rows_of(network: str, kind: str, have: set[tuple[str | int | float, ...]], asked: Asked) -> Iterator[Row]:
     """Every method at every pattern on one network, but for the rows that are there."""
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
 
@@ -122,7 +135,7 @@ def rows_of(network: str, kind: str, have: set[tuple[str | int | float, ...]], *
     data = digits(SEED) if kind == "digits" else in_memory(glyphs(seed=SEED))
     torch.manual_seed(SEED)
     net = trained(network, data, TRAINING[kind], OUT / "structured", tell=tell)
-    subject = Subject(net, data, quick)
+    subject = Subject(net, data)
     if (network, "none", "original") not in have:
         right, size = accuracy(net.to_module(), data, "test"), packed_bytes(net)
         facts: dict[str, str | int | float] = {
@@ -132,7 +145,7 @@ def rows_of(network: str, kind: str, have: set[tuple[str | int | float, ...]], *
             "method": "original",
         }
         yield {**facts, "zeros": 0.0, "untrained": right, "tuned": "", "size_bytes": size, "seconds": 0.0}
-    for pattern in QUICK if quick else PATTERNS:
+    for pattern in asked.patterns:
         missing = [
             method
             for method in (OURS, MAGNITUDE, PEER, PEER_SHARES)
@@ -150,7 +163,7 @@ def rows_of(network: str, kind: str, have: set[tuple[str | int | float, ...]], *
                 "method": method,
                 "zeros": share(made, net),
                 "untrained": accuracy(best, data, "test"),
-                "tuned": tuned(best, subject) if not quick else "",
+                "tuned": tuned(best, subject) if asked.tuned else "",
                 "size_bytes": packed_bytes(subject.with_weights(best)),
                 "seconds": round(seconds, 1),
             }
