@@ -30,6 +30,7 @@ from slimwright.techniques.solver.sparsity import MOST_OF, Pattern, Sparse, by_m
 from slimwright.techniques.technique import Kept, Step, Technique, Work, plural
 
 MOST_BLOCK = 64  # weights
+LEAST_DEVIATION = 1e-30  # of weights that are all alike
 FIRST_PRICE = 1e-6  # of a weight, in nats: about that of four fifths of a ResNet-20 (our measurement of 2026-11-30)
 
 
@@ -136,10 +137,10 @@ def smallest_gone(layers: Mapping[str, Layer], step: Sparsify) -> Iterator[tuple
     """Yield the weights [O, D] of each layer without those that are small for it, by its name."""
     pattern, zeros = step.pattern, dict.fromkeys(layers, 0)
     if step.share is not None:
-        scores = {
-            name: sizes_of_blocks(layer.weight, pattern, layer.taps).flatten() / layer.weight.std(correction=0)
-            for name, layer in layers.items()
-        }
+        scores = {}
+        for name, layer in layers.items():
+            deviation = layer.weight.std(correction=0).clamp_min(LEAST_DEVIATION)
+            scores[name] = sizes_of_blocks(layer.weight, pattern, layer.taps).flatten() / deviation
         every = torch.cat(list(scores.values()))
         places = every.argsort(stable=True)[: round(step.share * len(every))]
         names = torch.repeat_interleave(torch.tensor([len(score) for score in scores.values()]))

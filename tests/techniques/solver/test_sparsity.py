@@ -148,3 +148,8 @@ def test_a_price_is_found_from_either_side() -> None:
     for start in (1e-9, 1.0, 1e9):
         found = price_for(lambda price: round(1000 * price / (1 + price)), 600, 1000, start)
         assert found == pytest.approx(1.5, rel=0.1)
+
+
+@pytest.mark.parametrize("found", [0, 1000])
+def test_a_number_that_no_price_meets_ends_with_a_price(found: int) -> None:
+    assert 0 < price_for(lambda _: found, 500, 1000, 1e-6) < float("inf")

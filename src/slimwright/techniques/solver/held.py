@@ -38,9 +38,10 @@ class Held:
 
     def nearest(self, weight: Tensor, covariance: Tensor) -> Tensor:
         """Return the weights with these codes whose outputs are nearest, in the mean over all outputs."""
-        if bool((self.codes > ZERO).any()):
-            return on_codes(weight, covariance, self.codes, torch.ones(len(weight)))
-        return on_support(weight, covariance, self.codes != ZERO)
+        codes = self.codes.to(weight.device)
+        if bool((codes > ZERO).any()):
+            return on_codes(weight, covariance, codes, torch.ones(len(weight)))
+        return on_support(weight, covariance, codes != ZERO)
 
     def held(self, _: Tensor) -> "Held":
         """Return the same."""

@@ -30,7 +30,7 @@ PASSES = 3
 MOST_OF = 8  # of M in N:M: 70 ways to keep half of them
 TRIES = 12  # prices, for a number of zeros
 NEAR = 0.01  # of the blocks: a number of zeros that is near enough for each block's own cost to do the rest
-FIRST_STEP = 4.0  # times the price, and its square, as long as all tries lie on one side
+FIRST_STEP, MOST_STEP = 4.0, 1e9  # times the price, and then its square, as long as all tries lie on one side
 LEAST_SHARE = 0.1  # of the way between two prices
 
 
@@ -87,7 +87,7 @@ class Sparse:
     price: float = 1.0
 
     def nearest(self, weight: Tensor, covariance: Tensor) -> Tensor:
-        """Return weights [O, D] with the pattern, near to `weight` in what they give; the sum is a local optimum."""
+        """Return weights [O, D] with the pattern, near to `weight` in what they give."""
         columns = self.columns(weight, covariance)
         values = self._by_number(columns) if self.pattern.kept is None else self._some_of_each(columns)
         return on_support(weight, covariance, columns.in_place(values) != 0)
@@ -104,11 +104,11 @@ class Sparse:
         """Return what is wanted, in the order in which blocks are chosen."""
         return Columns.of(weight, covariance, self.pattern.blocks(weight.shape[1] // self.taps, self.taps))
 
-    def passed(self, columns: Columns, price: float, passes: int = PASSES) -> Tensor:
+    def passed(self, columns: Columns, price: float) -> Tensor:
         """Return the weights [G, R, D] that stay at a price, after one way through the columns and further passes."""
         choose = self._all_or_none(columns, price) if self.pattern.kept is None else self._some
         values = columns.handed_on(choose)
-        for _ in range(passes):
+        for _ in range(PASSES):
             values = columns.again(values, choose)
         return values
 
@@ -196,7 +196,7 @@ def price_for(zeros_at: Callable[[float], int], wanted: int, size: int, price: f
             price = low ** (1 - share) * high**share
         else:
             price = max(below) * step if below else min(above) / step
-            step **= 2
+            step = min(step**2, MOST_STEP)
     return min(tried, key=lambda one: abs(tried[one]))
 
 
