@@ -1,5 +1,7 @@
 """The step that makes weights zero: as many as it says, the net still does what it did, and they stay zero."""
 
+import math
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -11,6 +13,7 @@ from slimwright.data import ArrayData, labelled
 from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.storage import packed_bytes
+from slimwright.storage.forms import stored
 from slimwright.techniques import (
     Factorise,
     Prune,
@@ -150,13 +153,14 @@ def test_both_layers_of_a_factorised_one_become_sparse() -> None:
 
 
 def test_a_sparse_net_takes_few_bytes() -> None:
-    """A tenth of the weights is left: these at their 29 bits each, and the places of the others at 0.47 bits."""
-    net, small = small_digit_net(), made(Sparsify(share=0.9))
-    size = sum(weight.numel() for weight in matrices(net).values())
-    rest = packed_bytes(net) - packed_bytes(
-        net.edited(tensors={k: torch.zeros_like(v) for k, v in net.tensors.items()})
-    )
-    assert packed_bytes(small) < 0.25 * rest + (packed_bytes(net) - rest) and size == 3784
+    """Each matrix by a mask, of a bit or less for a weight, and at most 4 bytes for each weight that is left."""
+    small = made(Sparsify(share=0.9))
+    for name, weight in matrices(small).items():
+        found, share = stored(weight), float((weight != 0).float().mean())
+        mask_bits = -share * math.log2(share) - (1 - share) * math.log2(1 - share)
+        assert found.form == "masked", name
+        assert len(found.data) <= weight.numel() * (mask_bits / 8 + 4 * share) + 16
+    assert packed_bytes(small) < 0.2 * packed_bytes(small_digit_net())
 
 
 def test_the_step_says_what_it_does_and_stands_in_a_file() -> None:

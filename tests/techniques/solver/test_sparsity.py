@@ -32,7 +32,7 @@ def error(made: Tensor, weight: Tensor, curvature: Tensor) -> float:
 def whole_blocks(made: Tensor, pattern: Pattern, taps: int) -> Tensor:
     """Which weights [O/rows, rows, C/columns, columns, taps] are zero."""
     zero = (made == 0).unflatten(1, (-1, taps)).unflatten(0, (-1, pattern.rows))
-    return zero.unflatten(2, (-1, pattern.columns))
+    return torch.as_tensor(zero.unflatten(2, (-1, pattern.columns)))
 
 
 @pytest.mark.parametrize("groups", [1, 3])
