@@ -75,10 +75,10 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
-def trained(name: str, kind: str, data: Dataset, *, device: str = "cpu") -> Net:
+def trained(name: str, kind: str, data: Dataset, *, schedule: Schedule | None = None, device: str = "cpu") -> Net:
     """Return a network trained on a kind of data; it is kept, and a training that was killed goes on."""
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
-    schedule = replace(TRAINING[kind], rate=CALMER.get((name, kind), TRAINING[kind].rate))
+    schedule = schedule or replace(TRAINING[kind], rate=CALMER.get((name, kind), TRAINING[kind].rate))
     sizes = {"classes": len(data.labels), "in_channels": data.image_shape[0]}
 
     def tell(event: Event) -> None:

@@ -56,6 +56,15 @@ def test_a_batch_norm_without_weights_is_folded_too() -> None:
     assert_same_function(net, fold_batch_norm(net))
 
 
+def test_zeros_stay_zeros_without_a_sign() -> None:
+    net = net_of(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), shape=SHAPE)
+    sparse = net.tensors["0.weight"].clone()
+    sparse[:, :, 0] = 0.0
+    folded = fold_batch_norm(net.edited(tensors={"0.weight": sparse, "1.weight": torch.tensor([-1.0, 1.0, -2.0, 0.5])}))
+    weight = folded.tensors["0.weight"]
+    assert torch.equal(weight == 0, sparse == 0) and not torch.signbit(weight[:, :, 0]).any()
+
+
 class TwoReaders(nn.Module):
     def __init__(self) -> None:
         super().__init__()

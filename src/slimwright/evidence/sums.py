@@ -83,6 +83,12 @@ class Evidence:
         """Return what squared errors of a layer's outputs [O] cost, in nats for each; K must be 1."""
         return 0.5 * self.layers[layer].fisher[0] / self.images[0]
 
+    def covariance(self, layer: str) -> Tensor:
+        """Return the covariance [G, D, D] of what a layer reads; K must be 1."""
+        sums = self.layers[layer]
+        mean = sums.total[0] / sums.count[0]
+        return sums.gram[0] / sums.count[0] - mean[:, :, None] * mean[:, None]
+
     def summed_for(self, net: Net) -> "Evidence":
         """Return the evidence of all classes, added up. Raises DataError where it was observed on another net."""
         if self.net_digest != net.digest:

@@ -6,6 +6,7 @@
     codebook          places in a table of few values, by context
     sparse grid       the same numbers as gaps and codes, Huffman-coded (huffman.py)
     sparse codebook
+    masked            which are zero, and the signs of the others, by context; the rest of those byte by byte
     same              the base's tensor of this name, to the bit
     difference        what its bits, as whole numbers, are more than the base's, byte by byte
 
@@ -28,8 +29,9 @@ from slimwright.storage.entropy import Ints
 from slimwright.storage.grid import MOST_VALUES, Numbered, from_grid, numbered
 from slimwright.storage.planes import Words
 
-FORMS = ("raw", "bytes", "grid", "codebook", "sparse grid", "sparse codebook", "same", "difference")
+FORMS = ("raw", "bytes", "grid", "codebook", "sparse grid", "sparse codebook", "same", "difference", "masked")
 WORDS: dict[int, np.dtype[Any]] = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
+MASKED = 1 / 32  # of a float tensor's numbers that are zero, from where a mask of them may pay
 LARGE, WORTHWHILE = 2**16, 0.99  # Huffman codes are read at a third of the speed: of large tensors, for a hundredth
 
 
@@ -85,6 +87,10 @@ def _candidates(values: Tensor, words: Words, before: Words | None) -> Iterator[
         for made in _numbers(one, values.shape):
             least = min(least, len(made.data))
             yield made
+    if values.is_floating_point() and MASKED * len(words) <= np.count_nonzero(words == 0) < len(words):
+        made = Stored("masked", _mask(words, values.shape))
+        least = min(least, len(made.data))
+        yield made
     if before is not None:
         yield Stored("difference", planes.encoded(_zigzag(words - before), floats=False))
     if 2 * least > words.nbytes:  # else few values beat any bytes
@@ -109,6 +115,30 @@ def _table(one: Numbered) -> bytes:
     assert one.table is not None
     coded = planes.encoded(one.table.view(np.uint32), floats=True)
     return varints((len(one.table), one.zero, len(coded))) + coded
+
+
+def _mask(words: Words, shape: Sequence[int]) -> bytes:
+    there = words != 0
+    sign = _sign(words.dtype)
+    coded = context.encoded(np.where(there, np.where(words & sign, -1, 1), 0).astype(np.int32), shape)
+    return varints((len(coded),)) + coded + planes.encoded(words[there] & ~sign, floats=True)
+
+
+def _masked(data: bytes | memoryview, like: Tensor) -> Words:
+    if not like.is_floating_point():
+        raise ModelError(f"its form is for floats, and it is {like.dtype}")
+    source, word = Reader(bytes(data)), WORDS[like.element_size()]
+    signs = context.decoded(source.take(source.varint()), like.shape)
+    if np.abs(signs).max(initial=0) > 1:
+        raise ModelError("a sign is neither 1 nor -1")
+    words: Words = np.zeros(len(signs), word)
+    words[signs != 0] = planes.decoded(source.rest(), word, int(np.count_nonzero(signs)), floats=True)
+    return np.where(signs < 0, words | _sign(word), words)
+
+
+def _sign(word: np.dtype[Any]) -> Any:
+    """The bit of a float's sign."""
+    return word.type(1 << (8 * word.itemsize - 1))
 
 
 def _numbers_by(form: str) -> Callable[[memoryview, Sequence[int]], Ints]:
@@ -161,6 +191,7 @@ READERS: dict[str, Callable[[bytes | memoryview, Tensor], Words]] = {
     "raw": _raw,
     "bytes": _bytes,
     **{form: _from_numbers(form) for form in FORMS[2:6]},
+    "masked": _masked,
 }
 
 

@@ -10,7 +10,9 @@ from slimwright.techniques.recipe import TECHNIQUES, Recipe, applied, apply, loa
 from slimwright.techniques.regions import Regions
 from slimwright.techniques.remove import Remove
 from slimwright.techniques.round import Round, importances, observed, rounded_net, usual_price
+from slimwright.techniques.share import Share
 from slimwright.techniques.solve import Solve
+from slimwright.techniques.sparsify import Sparsify
 from slimwright.techniques.subset import Subset
 from slimwright.techniques.technique import Step, Technique, Work
 from slimwright.techniques.tune import Tune
@@ -31,7 +33,9 @@ __all__ = [
     "Remove",
     "Round",
     "Rounding",
+    "Share",
     "Solve",
+    "Sparsify",
     "Step",
     "Subset",
     "Technique",

@@ -45,7 +45,8 @@ def fold_batch_norm(net: Net) -> Net:
         weight = net.tensors[conv.tensors["weight"]]
         bias = net.tensor(conv, "bias")
         bias_name = conv.tensors.get("bias", f"{net.paths[conv.name]}.bias")
-        tensors[conv.tensors["weight"]] = (weight.double() * scale[:, None, None, None]).to(weight.dtype)
+        scaled = weight.double() * scale[:, None, None, None] + 0.0  # a zero has no sign: packed files know one alone
+        tensors[conv.tensors["weight"]] = scaled.to(weight.dtype)
         tensors[bias_name] = (shift + (0 if bias is None else bias.double() * scale)).to(weight.dtype)
         changed[conv.name] = replace(conv, tensors={**conv.tensors, "bias": bias_name})
         removed[norm.name] = conv.name

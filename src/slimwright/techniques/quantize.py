@@ -79,11 +79,12 @@ def quantized(
         draft = on_levels(net, values, levels)
     rule = WeightLevels(weight_bits)
     if rounding == "nearest":
-        near = {name: rule.nearest(net.tensors[name].flatten(1)).reshape(net.tensors[name].shape) for name in weights}
+        given = {name: net.tensors[name] for name in weights}
+        near = {name: rule.each_nearest(tensor.flatten(1)).reshape(tensor.shape) for name, tensor in given.items()}
         small = draft.net.edited(tensors=near)
     else:
         small = refit(
-            draft, inputs, rules=dict.fromkeys(layers & net.layers.keys(), rule), device=device, tell=tell
+            draft, inputs, constraints=dict.fromkeys(layers & net.layers.keys(), rule), device=device, tell=tell
         ).net
     return small.encoded(dict.fromkeys(weights, Encoding.of_bits(weight_bits, weight_only=activation_bits is None)))
 

@@ -30,8 +30,10 @@ from slimwright.techniques.quantize import QUANTIZE
 from slimwright.techniques.regions import REGIONS
 from slimwright.techniques.remove import REMOVE
 from slimwright.techniques.round import ROUND
+from slimwright.techniques.share import SHARE
 from slimwright.techniques.solve import SOLVE
 from slimwright.techniques.solver.draft import Draft
+from slimwright.techniques.sparsify import SPARSIFY
 from slimwright.techniques.subset import SUBSET
 from slimwright.techniques.technique import Step, Technique, Work, by_step
 from slimwright.techniques.tune import TUNE
@@ -45,6 +47,8 @@ TECHNIQUES: tuple[Technique, ...] = (
     REMOVE,
     SUBSET,
     SOLVE,
+    SPARSIFY,
+    SHARE,
     REGIONS,
     TUNE,
     FOLD,

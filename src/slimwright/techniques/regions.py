@@ -29,6 +29,7 @@ def _apply(step: Regions, work: Work) -> Work:
         regions_in(draft.net, matches),
         calibration_inputs(work.given, step.images),
         schedule=RegionSchedule(epochs=step.epochs, rate=step.rate, seed=step.seed),
+        codes=work.codes(),
         device=work.device,
         checkpoint=work.checkpoint,
         tell=work.tell,

@@ -101,8 +101,8 @@ def rounded_net(
     Steps are those for `step_price`, where it is given. Each layer gives what it gave in the net, fed with what it is
     fed now. Raises DataError as `refit` does.
     """
-    rules = {name: Price(price, of, step_price) for name, of in importance.items()}
-    return refit(Draft.of(net), inputs, rules=rules, device=device, tell=tell).net
+    prices = {name: Price(price, of, step_price) for name, of in importance.items()}
+    return refit(Draft.of(net), inputs, constraints=prices, device=device, tell=tell).net
 
 
 def _apply(step: Round, work: Work) -> Work:

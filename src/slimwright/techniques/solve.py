@@ -6,7 +6,9 @@ from typing import Literal
 from pydantic import Field
 
 from slimwright.data import calibration_inputs
+from slimwright.techniques.constrained import held_layers
 from slimwright.techniques.memory_plan import images_for
+from slimwright.techniques.solver.drift import drifted
 from slimwright.techniques.solver.refit import refit
 from slimwright.techniques.technique import Step, Technique, Work, plural
 
@@ -20,7 +22,8 @@ class Solve(Step):
 
 def _apply(step: Solve, work: Work) -> Work:
     inputs = calibration_inputs(work.given, images_for(work, step.images))
-    return replace(work, draft=refit(work.draft, inputs, device=work.device, tell=work.tell))
+    held = held_layers(work, work.draft.net) if drifted(work.draft) else {}
+    return replace(work, draft=refit(work.draft, inputs, constraints=held, device=work.device, tell=work.tell))
 
 
 def _sentence(step: Solve) -> str:

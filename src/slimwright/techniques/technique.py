@@ -6,21 +6,25 @@ sentences derive from that tuple. A technique that takes part in planning offers
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
+from torch import Tensor
 
 from slimwright.cost import memory_there
 from slimwright.data import Dataset
+from slimwright.graph import Net
 from slimwright.progress import Tell
 from slimwright.tasks import Task, task_for
 from slimwright.techniques.knobs import Choice, Knob, Observed, no_knobs, no_steps
 from slimwright.techniques.solver.draft import Draft
+from slimwright.train import equals_of, zeros_of
 
 MOST = 2**31 - 1
+Kept = Literal["zeros", "values"]
 
 
 class Step(BaseModel):
@@ -65,6 +69,7 @@ class Work:
     tell: Tell
     cost_only: bool = False  # the weights mean nothing: only structure and costs are asked for
     memory_bytes: int | None = None  # that a step may take; None: what the machine has available
+    kept: Mapping[str, Kept] = field(default_factory=dict)  # tensors of which later steps keep zeros, or equal values
 
     @property
     def there(self) -> float:
@@ -81,6 +86,12 @@ class Work:
     def data(self) -> Dataset:
         """The data with the task's targets."""
         return self.task.data(self.given, self.teacher.net.run)
+
+    def codes(self, net: Net | None = None) -> dict[str, Tensor]:
+        """Return how the weights of each tensor that is kept are tied, by its name in a net: by default the draft's."""
+        tensors = (net or self.draft.net).tensors
+        ties = {"zeros": zeros_of, "values": equals_of}
+        return {name: ties[kept](tensors[name]) for name, kept in self.kept.items() if name in tensors}
 
 
 @dataclass(frozen=True)

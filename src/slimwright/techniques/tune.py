@@ -1,4 +1,7 @@
-"""Fine-tune with the original as teacher (`train/fit.py`)."""
+"""Fine-tune with the original as teacher (`train/fit.py`).
+
+Zeros that `sparsify` made and equal values that `share` made stay so (`train/ties.py`).
+"""
 
 from dataclasses import replace
 from typing import Literal
@@ -7,7 +10,7 @@ from pydantic import Field
 
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.technique import Step, Technique, Work, plural
-from slimwright.train import Schedule, fit, schedule_within
+from slimwright.train import Schedule, fit, schedule_within, tie, tied
 
 LONGEST_GRADIENT = 1.0
 """Our measurement of November 2026, two epochs on digits at a quarter of a ResNet-20's MACs: without it its CP form by
@@ -28,8 +31,14 @@ def _apply(step: Tune, work: Work) -> Work:
     teacher_net = work.teacher.net
     schedule = schedule_within(schedule, work.draft.net, teacher=teacher_net, there=work.there, tell=work.tell)
     module, teacher = (draft.net.to_module().to(work.device) for draft in (work.draft, work.teacher))
+    codes, net = work.codes(), work.draft.net
+    for node in net.weighted():
+        if node.tensors["weight"] in codes:
+            tie(module.get_parameter(net.key(node, "weight")), codes[node.tensors["weight"]])
     fit(module, work.data, schedule, task=work.task, teacher=teacher, checkpoint=work.checkpoint, tell=work.tell)
-    return replace(work, draft=Draft.of(work.draft.net.trained(module)))
+    trained = net.trained(module)
+    exact = {name: tied(trained.tensors[name], codes[name]) for name in codes}  # equal to the last bit
+    return replace(work, draft=Draft.of(trained.edited(tensors=exact) if exact else trained))
 
 
 def _sentence(step: Tune) -> str:

@@ -7,12 +7,16 @@ from slimwright.train.memory_plan import fit_bytes, schedule_within
 from slimwright.train.region import Region, regions_in
 from slimwright.train.schedule import Schedule
 from slimwright.train.scoring import mean_loss, score
+from slimwright.train.ties import FREE, ZERO, equals_of, tie, tied, zeros_of
 
 __all__ = [
+    "FREE",
+    "ZERO",
     "Match",
     "Region",
     "RegionSchedule",
     "Schedule",
+    "equals_of",
     "fit",
     "fit_bytes",
     "fit_regions",
@@ -21,4 +25,7 @@ __all__ = [
     "regions_in",
     "schedule_within",
     "score",
+    "tie",
+    "tied",
+    "zeros_of",
 ]

@@ -39,6 +39,7 @@ from slimwright.progress import Event, Tell, silent
 from slimwright.train.loss import LEAST, Match, check_matches
 from slimwright.train.region import Region, part_of
 from slimwright.train.schedule import one_cycle
+from slimwright.train.ties import tie, tied
 
 HELD_OUT = 5  # every so many images
 EXACT = 1e-10  # relative error of float32 rounding: there is nothing to gain below
@@ -62,6 +63,7 @@ def fit_regions(
     inputs: Inputs,
     *,
     schedule: RegionSchedule | None = None,
+    codes: Mapping[str, Tensor] | None = None,
     device: str = "cpu",
     checkpoint: Path | None = None,
     tell: Tell = silent,
@@ -69,8 +71,9 @@ def fit_regions(
     """Return `changed` with the weights of `regions` trained on `inputs`, N images; all others keep their bits.
 
     Regions may share layers; they are taken in the order of their ends. Weights that a node outside of a region uses
-    too stay as they are. `device` computes. `checkpoint` is a file to go on from and to write after every region,
-    removed at the end. The same object comes back if no region got better.
+    too stay as they are, and weights keep the ties of their `codes` (`ties.py`). `device` computes. `checkpoint` is a
+    file to go on from and to write after every region, removed at the end. The same object comes back if no region got
+    better.
 
     Raises RequestError where a region has another way in or out, or does not match the original, or there is no such
     device, and DataError where images are too few or the error at the start is no number.
@@ -84,7 +87,8 @@ def fit_regions(
     ordered = sorted(regions, key=lambda region: place[region.end.value])
     for region in ordered:
         part_of(changed, region)  # all are checked before any is trained
-    key = _key(original, changed, ordered, inputs, schedule) if checkpoint else ""
+    ties = {name: int(code.max()) for name, code in (codes or {}).items()}
+    key = _key(original, changed, ordered, inputs, [asdict(schedule), ties]) if checkpoint else ""
     solved, first = _restored(checkpoint, key) if checkpoint else ({}, 0)
     for number, region in enumerate(ordered[first:], first):
         net = changed.edited(tensors=solved) if solved else changed
@@ -94,7 +98,8 @@ def fit_regions(
 
         with tempfile.TemporaryDirectory() as folder:
             pair = _Pair.of(original.on(device), net.on(device), region, inputs, Path(folder))
-            solved = {**solved, **_trained(net.on(device), region, pair, schedule, say)}
+            better = _trained(net.on(device), region, pair, schedule, say, codes=codes or {})
+            solved = {**solved, **better}
         if checkpoint and number + 1 < len(ordered):
             _save(checkpoint, key, solved, number + 1)
     if checkpoint:
@@ -145,7 +150,13 @@ def _values(net: Net, match: Match, inputs: Inputs, path: Path) -> Tensor:
 
 
 def _trained(
-    net: Net, region: Region, pair: _Pair, schedule: RegionSchedule, say: Callable[[int, str], None]
+    net: Net,
+    region: Region,
+    pair: _Pair,
+    schedule: RegionSchedule,
+    say: Callable[[int, str], None],
+    *,
+    codes: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """Return the tensors of a region that got better, by name; none if it did not."""
     part, name = part_of(net, region), region.end.value
@@ -160,6 +171,8 @@ def _trained(
         say(schedule.epochs, f"{name}: relative error {start:.3g}, left as it is")
         return {}
     best: dict[str, Tensor] = {}
+    for tensor in codes.keys() & own.keys():
+        tie(own[tensor], codes[tensor])
     optimizer = torch.optim.Adam(own.values(), schedule.rate)
     generator = torch.Generator().manual_seed(schedule.seed)
     for epoch in range(schedule.epochs):
@@ -174,6 +187,7 @@ def _trained(
         error = _held_out_error(pair, module, held)
         if error < least:
             least, best = error, {tensor: p.detach().to("cpu", copy=True) for tensor, p in own.items()}
+            best |= {tensor: tied(best[tensor], codes[tensor]) for tensor in codes.keys() & own.keys()}
         say(epoch + 1, f"{name}: relative error {start:.3g}, now {least:.3g}")
     return best
 
@@ -205,9 +219,9 @@ def _own(net: Net, part: Net, module: fx.GraphModule) -> dict[str, nn.Parameter]
     return own
 
 
-def _key(original: Net, changed: Net, regions: Sequence[Region], inputs: Inputs, schedule: RegionSchedule) -> str:
+def _key(original: Net, changed: Net, regions: Sequence[Region], inputs: Inputs, how: object) -> str:
     """What must agree for a checkpoint to belong to this work."""
-    said = [original.digest, changed.digest, fingerprint((inputs, taken(inputs, slice(0)))), asdict(schedule)]
+    said = [original.digest, changed.digest, fingerprint((inputs, taken(inputs, slice(0)))), how]
     return hashlib.sha256(json.dumps([said, [asdict(region) for region in regions]]).encode()).hexdigest()
 
 

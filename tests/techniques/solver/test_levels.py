@@ -27,7 +27,7 @@ def error(weight: Tensor, found: Tensor, curvature: Tensor) -> float:
 def test_weights_stand_on_so_many_levels(bits: int, groups: int, outputs: int, size: int, seed: int) -> None:
     seed %= 1000
     weight = torch.randn(groups * outputs, size, generator=torch.Generator().manual_seed(seed))
-    found = WeightLevels(bits).weight(weight, covariance(groups, size, seed))
+    found = WeightLevels(bits).nearest(weight, covariance(groups, size, seed))
     assert found.shape == weight.shape and found.dtype == torch.float32
     assert not (torch.signbit(found) & (found == 0)).any()
     for row in found:
@@ -49,15 +49,15 @@ def test_outputs_err_less_than_of_the_nearest_levels(bits: int) -> None:
         weight = torch.randn(6, 20, generator=torch.Generator().manual_seed(seed))
         curvature = covariance(1, 20, seed)
         rule = WeightLevels(bits)
-        ours.append(error(weight, rule.weight(weight, curvature), curvature))
-        theirs.append(error(weight, rule.nearest(weight), curvature))
+        ours.append(error(weight, rule.nearest(weight, curvature), curvature))
+        theirs.append(error(weight, rule.each_nearest(weight), curvature))
     assert sum(ours) < (0.75 if bits < 8 else 0.9) * sum(theirs)
 
 
 def test_of_three_weights_the_best_levels_are_found_for_their_scale() -> None:
     curvature = covariance(1, 3, 4)
     weight = torch.tensor([[0.9, -0.35, 0.2], [0.3, 0.31, -0.29]])
-    found = WeightLevels(3).weight(weight, curvature)
+    found = WeightLevels(3).nearest(weight, curvature)
     for row, one in zip(weight, found, strict=True):
         scale = float(one[one != 0].abs().min()) / max(1, round(float(one[one != 0].abs().min() / one.abs().max()) * 1))
         choices = torch.tensor(list(itertools.product(range(-3, 4), repeat=3)), dtype=torch.float64) * scale
@@ -67,12 +67,12 @@ def test_of_three_weights_the_best_levels_are_found_for_their_scale() -> None:
 
 def test_weights_that_stand_on_levels_stay_what_they_are() -> None:
     weight = torch.tensor([[7.0, -3.0, 0.0, 1.0], [0.5, 0.25, -1.75, 0.0]])
-    found = WeightLevels(4).weight(weight, torch.eye(4, dtype=torch.float64)[None])
+    found = WeightLevels(4).nearest(weight, torch.eye(4, dtype=torch.float64)[None])
     torch.testing.assert_close(found, weight, rtol=1e-6, atol=0)
 
 
 def test_an_output_without_weights_stays_without() -> None:
     weight = torch.tensor([[0.0, 0.0], [0.4, -0.9]])
-    found = WeightLevels(4).weight(weight, covariance(1, 2, 0))
+    found = WeightLevels(4).nearest(weight, covariance(1, 2, 0))
     assert not found[0].any() and found[1].any()
     assert torch.equal(WeightLevels(4).bias(weight[1]), weight[1])

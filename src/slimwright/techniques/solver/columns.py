@@ -1,94 +1,123 @@
-"""Give weights other values column by column, so that each error is made up for by the columns behind it.
+"""Choose a layer's weights out of a set, some columns at a time, so that the error of its outputs is least.
 
-The order is that of Frantar et al. 2023 (arXiv 2210.17323): columns that are read strongest come first, and the error
-of each is handed on to those behind it as its regression on them says (the optimal brain surgeon). Then each column is
-looked at again while all others stand (coordinate descent). What a weight may become, `Choose` says.
+    min_V  sum_o  (w_o - v_o) H (w_o - v_o)',    v_o out of the set
+
+H is the covariance of what the layer reads, so this is the mean squared error of the outputs. Whatever the set is
+(multiples of a step, a table of values, a sparse pattern), there are two ways through the columns:
+
+- *Handed on*: the error of each block of columns goes to the blocks behind it, as its regression on them says (the
+  optimal brain surgeon, in the order of Frantar et al. 2023, arXiv 2210.17323). A choice then costs the error that it
+  makes for good.
+- *Again*: each block is chosen while all others stand (block coordinate descent). No pass makes the error larger where
+  the choice is the best for the block.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Self, TypeAlias
 
 import torch
 from torch import Tensor
 
-BLOCK = 64  # columns whose errors are handed on together
-Choose = Callable[[Tensor, Tensor, int], Tensor]  # wanted [G, O], what its squared errors cost [G, 1], column -> values
+AT_ONCE = 64  # columns whose errors are handed on together
 
+Choose: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
+"""Returns what to take for the weights [G, R, B] that are wanted in a block, by its number in the order.
 
-class Rule(Protocol):
-    """What the weights and the bias of a layer may be."""
-
-    def weight(self, weight: Tensor, covariance: Tensor) -> Tensor:
-        """Return weights [O, D] that may be, by the covariance [G, D, D] of what the G groups read."""
-
-    def bias(self, bias: Tensor) -> Tensor:
-        """Return a bias [O] that may be."""
+An error e [B] of a row costs e M e', where M [G, B, B] is the second argument.
+"""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that G groups of outputs read, in order, with their covariance [G, D, D].
+    """The weights [G, R, D] of G groups of R rows that are wanted, and the covariance H [G, D, D], in float64.
 
-    `onto` [G, D, D] is the upper Cholesky factor of its inverse. A row of it over its diagonal is the regression of a
-    column on those behind it; the diagonal is one over the deviation that these cannot make up for.
+    Columns lie in the `order` [D] in which they are chosen, in blocks of `width`: those of the largest variance first.
     """
 
-    order: Tensor
+    wanted: Tensor
     covariance: Tensor
-    onto: Tensor
+    order: Tensor
+    width: int
 
     @classmethod
-    def of(cls, covariance: Tensor) -> "Columns":
-        """Return the columns of a covariance [G, D, D], which must be positive definite."""
-        order = covariance.diagonal(dim1=1, dim2=2).mean(0).argsort(descending=True)
-        ordered = covariance[:, order][:, :, order].double()
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
-        return cls(order, ordered, torch.linalg.cholesky(inverse, upper=True))
+    def of(cls, weight: Tensor, covariance: Tensor, blocks: Tensor | None = None) -> Self:
+        """Order the columns of weights [O, D] by their covariance [G, D, D], which must be positive definite.
+
+        `blocks` [n, B] says which columns are chosen together; by default each is chosen by itself.
+        """
+        groups, size, _ = covariance.shape
+        blocks = torch.arange(size)[:, None] if blocks is None else blocks
+        variance = covariance.diagonal(dim1=1, dim2=2).mean(0)
+        order = blocks[variance[blocks].mean(1).argsort(descending=True)].flatten()
+        wanted = weight.double().reshape(groups, -1, size)[:, :, order]
+        return cls(wanted, covariance[:, order][:, :, order].double(), order, blocks.shape[1])
+
+    def in_place(self, values: Tensor) -> Tensor:
+        """Return values [G, R, D] in this order as [O, D] in the layer's own."""
+        back = torch.empty_like(values)
+        back[:, :, self.order] = values
+        return back.flatten(0, 1)
+
+    def in_order(self, values: Tensor) -> Tensor:
+        """Return values [O, D] of the layer as [G, R, D] in this order."""
+        return values.reshape(self.wanted.shape)[:, :, self.order]
+
+    def errors(self, values: Tensor) -> Tensor:
+        """Return the mean squared error [G, R] of outputs with `values` [G, R, D]."""
+        lacking = self.wanted - values
+        return ((lacking @ self.covariance) * lacking).sum(2)
+
+    @cached_property
+    def onto(self) -> Tensor:
+        """The upper Cholesky factor [G, D, D] of the inverse covariance: what errors make of the columns behind."""
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.covariance))
+        return torch.as_tensor(torch.linalg.cholesky(inverse, upper=True))
 
     @property
     def own(self) -> Tensor:
-        """The diagonal of `onto` [G, D]: an error e of a column costs (e / own)^2 in the end."""
+        """Of each column [G, D], the deviation that those behind cannot make up for, inverted."""
         return self.onto.diagonal(dim1=1, dim2=2)
 
-    def ordered(self, weights: Tensor) -> Tensor:
-        """Return weights [G, O, D] in the order of the columns."""
-        return weights[:, :, self.order]
+    def handed_on(self, choose: Choose) -> Tensor:
+        """Return what is chosen [G, R, D], where errors go to the columns behind."""
+        rest, values = self.wanted.clone(), torch.empty_like(self.wanted)
+        size, width = self.wanted.shape[2], self.width
+        back = torch.linalg.inv(self._blocks(self.onto))  # [n, G, B, B]
+        metrics = back @ back.mT
+        at_once = max(AT_ONCE // width, 1) * width
+        for start in range(0, size, at_once):
+            end = min(start + at_once, size)
+            errors = torch.zeros_like(rest[:, :, start:end])
+            for at in range(start, end, width):
+                number, to = at // width, at + width
+                values[:, :, at:to] = choose(rest[:, :, at:to], metrics[number], number)
+                error = (rest[:, :, at:to] - values[:, :, at:to]) @ back[number]
+                rest[:, :, to:end] -= error @ self.onto[:, at:to, to:end]
+                errors[:, :, at - start : to - start] = error
+            rest[:, :, end:] -= errors @ self.onto[:, start:end, end:]
+        return values
 
-    def in_place(self, ordered: Tensor) -> Tensor:
-        """Return weights [G, O, D] in the order in which they were."""
-        back = torch.empty_like(ordered)
-        back[:, :, self.order] = ordered
-        return back
+    def again(self, values: Tensor, choose: Choose) -> Tensor:
+        """Return what is chosen [G, R, D] in place of `values`, one block after another while all others stand."""
+        values, width = values.clone(), self.width
+        metrics = self._blocks(self.covariance)  # [n, G, B, B]
+        inverses = torch.linalg.inv(metrics)
+        pull = (self.wanted - values) @ self.covariance
+        for at in range(0, values.shape[2], width):
+            number, to = at // width, at + width
+            before = values[:, :, at:to]
+            after = choose(before + pull[:, :, at:to] @ inverses[number], metrics[number], number)
+            moved = after - before
+            if bool(moved.any()):
+                pull -= moved @ self.covariance[:, at:to]
+                values[:, :, at:to] = after
+        return values
 
-
-def handed_on(wanted: Tensor, onto: Tensor, choose: Choose) -> Tensor:
-    """Return values for the weights `wanted` [G, O, D], each error handed on to the columns behind it."""
-    rest, chosen = wanted.clone(), torch.empty_like(wanted)
-    size = wanted.shape[2]
-    for start in range(0, size, BLOCK):
-        end = min(start + BLOCK, size)
-        errors = torch.zeros_like(rest[:, :, start:end])
-        for at in range(start, end):
-            own = onto[:, at, at, None]
-            chosen[:, :, at] = choose(rest[:, :, at], 1 / own.square(), at)
-            error = (rest[:, :, at] - chosen[:, :, at]) / own
-            rest[:, :, at:end] -= error[:, :, None] * onto[:, None, at, at:end]
-            errors[:, :, at - start] = error
-        rest[:, :, end:] -= errors @ onto[:, start:end, end:]
-    return chosen
-
-
-def looked_at_again(wanted: Tensor, chosen: Tensor, covariance: Tensor, choose: Choose) -> Tensor:
-    """Return values for the weights `wanted` [G, O, D], each column of `chosen` chosen anew while the others stand."""
-    chosen = chosen.clone()
-    pull = (wanted - chosen) @ covariance  # [G, O, D]
-    for at in range(wanted.shape[2]):
-        scale = covariance[:, at, at, None]
-        before = chosen[:, :, at]
-        after = choose(before + pull[:, :, at] / scale, scale, at)
-        moved = after - before
-        if bool(moved.any()):
-            pull -= moved[:, :, None] * covariance[:, None, at]
-            chosen[:, :, at] = after
-    return chosen
+    def _blocks(self, matrix: Tensor) -> Tensor:
+        """The blocks [n, G, B, B] on the diagonal of a matrix [G, D, D]."""
+        groups, size, _ = matrix.shape
+        count = size // self.width
+        split = matrix.reshape(groups, count, self.width, count, self.width)
+        return split.diagonal(dim1=1, dim2=3).permute(3, 0, 1, 2)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slimwright.techniques.solver.columns import Choose, Columns, handed_on, looked_at_again
+from slimwright.techniques.solver.columns import Choose, Columns
 
 SHARES = torch.linspace(1.0, 0.3, 36, dtype=torch.float64)  # of the largest weight, for the scale
 PASSES = 3
@@ -28,30 +28,32 @@ class WeightLevels:
         """The largest level; the smallest is its negative."""
         return int(2 ** (self.bits - 1)) - 1
 
-    def weight(self, weight: Tensor, covariance: Tensor) -> Tensor:
+    def nearest(self, weight: Tensor, covariance: Tensor) -> Tensor:
         """Return weights [O, D] on levels, by the covariance [G, D, D] of what the G groups read."""
-        columns = Columns.of(covariance)
-        groups, size = columns.own.shape
-        wanted = columns.ordered(weight.double().reshape(groups, -1, size))
-        scale = self.best_scale(wanted, columns.own[:, None].square().reciprocal())
+        columns = Columns.of(weight, covariance)
+        scale = self.best_scale(columns.wanted, columns.own[:, None].square().reciprocal())
+        chosen = columns.wanted
         for turn in range(TURNS if self.bits <= FEW_BITS else 1):
-            choose = self._nearest(scale)
-            chosen = handed_on(wanted, columns.onto, choose)
+            if turn:
+                scale = _fitted(columns.wanted, chosen / scale, columns.covariance, scale)
+            choose = self._choose(scale)
+            chosen = columns.handed_on(choose)
             for _ in range(PASSES):
-                chosen = looked_at_again(wanted, chosen, columns.covariance, choose)
-            if turn + 1 < TURNS and self.bits <= FEW_BITS:
-                scale = _fitted(wanted, chosen / scale, columns.covariance, scale)
-        levels, scale = (chosen / scale).round(), scale.float()
-        return (columns.in_place(levels).float() * scale + 0.0).flatten(0, 1)  # no negative zero
+                chosen = columns.again(chosen, choose)
+        steps = scale.flatten(0, 1).float()
+        return columns.in_place((chosen / scale).round()).float() * steps + 0.0  # no negative zero
+
+    def held(self, _: Tensor) -> None:
+        """Return nothing: levels that were chosen stay."""
 
     def bias(self, bias: Tensor) -> Tensor:
         """Return a bias [O] as it is: runtimes hold it in 32 bits."""
         return bias
 
-    def nearest(self, weight: Tensor) -> Tensor:
+    def each_nearest(self, weight: Tensor) -> Tensor:
         """Return weights [O, D], each rounded to the nearest level of the scale that the largest of its output asks."""
         scale = (weight.abs().amax(1, keepdim=True) / self.most).clamp_min(torch.finfo(torch.float32).tiny)
-        return (weight / scale).round() * scale
+        return (weight / scale).round() * scale + 0.0
 
     def best_scale(self, wanted: Tensor, costs: Tensor) -> Tensor:
         """Return the scale [G, O, 1] for weights [G, O, D], whose squared errors cost [G, 1, D]."""
@@ -60,16 +62,12 @@ class WeightLevels:
         best = largest
         for share in SHARES:
             scale = share * largest
-            error = ((wanted - self._nearest(scale)(wanted, costs, 0)).square() * costs).sum(2, keepdim=True)
+            error = ((wanted - self._choose(scale)(wanted, costs, 0)).square() * costs).sum(2, keepdim=True)
             best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
         return best
 
-    def _nearest(self, scale: Tensor) -> Choose:
-        def choose(wanted: Tensor, _: Tensor, __: int) -> Tensor:
-            steps = scale if wanted.ndim == 3 else scale[:, :, 0]
-            return (wanted / steps).round().clamp(-self.most, self.most) * steps
-
-        return choose
+    def _choose(self, scale: Tensor) -> Choose:
+        return lambda wanted, _, __: (wanted / scale).round().clamp(-self.most, self.most) * scale
 
 
 def _fitted(wanted: Tensor, levels: Tensor, covariance: Tensor, scale: Tensor) -> Tensor:

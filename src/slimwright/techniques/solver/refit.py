@@ -10,8 +10,9 @@ where x' is what the draft feeds in, y what the reference gave there (`layer_tar
 
 - Where activations cut off what is wished, y is relaxed in a few rounds: what is made will do where it is cut off too.
 - A layer that is called several times is solved at all its calls at once (`jobs.py`).
-- Where weights may not be any number, a layer's get values that may be once they are solved (`columns.py`); the layers
-  behind correct what that did.
+- Where weights may not be what they like (`Constraint` in `held.py`), those of a layer are chosen once they are solved:
+  whole multiples of a step (`rounding.py`), a sparse pattern (`sparsity.py`). What is free then is solved again, in the
+  rounds above; the layers behind correct what that did.
 - Where a layer stands for nothing and feeds a pointwise one alone, the two are solved as one of that rank: least
   squares for their product, cut down to the leading directions of what it gives (reduced-rank regression, Izenman
   1975).
@@ -35,9 +36,9 @@ from slimwright.graph.net import Node
 from slimwright.progress import Event, Tell, silent
 from slimwright.techniques.fold import affine
 from slimwright.techniques.solver.activations import Activation, Activations
-from slimwright.techniques.solver.columns import Rule
 from slimwright.techniques.solver.draft import Draft, Origin
 from slimwright.techniques.solver.drift import drifted, shared
+from slimwright.techniques.solver.held import Constraint
 from slimwright.techniques.solver.jobs import Call, Job, can_be_stated, jobs_of, looked_at
 from slimwright.techniques.solver.layer_targets import Wish, Wishes
 from slimwright.techniques.solver.positions import Positions, look, of_layer, of_norm, values_at
@@ -50,13 +51,13 @@ def refit(
     draft: Draft,
     inputs: Inputs,
     *,
-    rules: Mapping[str, Rule] | None = None,
+    constraints: Mapping[str, Constraint] | None = None,
     device: str = "cpu",
     tell: Tell = silent,
 ) -> Draft:
     """Return the draft with its weights solved on calibration inputs, each [N, ...]; the same one if nothing differs.
 
-    Layers of `rules` get weights and biases that may be.
+    The layers of `constraints` get weights that these allow, whether anything else differs or not.
 
     Time and memory grow with N, so that candidates can be ranked on a few images. `device` computes; it must know
     float64. Raises DataError where there are no images, or not one tensor for each input of the net, and RequestError
@@ -69,7 +70,7 @@ def refit(
     if not len(tensors[0]):
         raise DataError("there are no calibration images to solve the weights on")
     with placed(usable(device)), torch.no_grad():
-        return Solver(draft, [tensor.to(device) for tensor in tensors], device, tell, rules or {}).solved()
+        return Solver(draft, [tensor.to(device) for tensor in tensors], device, tell, constraints or {}).solved()
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,11 @@ class Solver:
     """A draft whose weights are solved, front to back."""
 
     def __init__(
-        self, draft: Draft, inputs: Sequence[Tensor], device: str, tell: Tell, rules: Mapping[str, Rule]
+        self, draft: Draft, inputs: Sequence[Tensor], device: str, tell: Tell, constraints: Mapping[str, Constraint]
     ) -> None:
-        self.draft, self.tell, self.rules = draft, tell, rules
+        self.draft, self.tell, self.constraints = draft, tell, constraints
         self.net = draft.net.on(device)  # its weights change on the way
-        self.drifted, self.shared = drifted(draft, rules.keys()), shared(draft.net)
+        self.drifted, self.shared = drifted(draft, constraints.keys()), shared(draft.net)
         self.values = Activations(draft.reference.on(device), self.net, self.drifted, inputs)
         self.tensors: dict[str, Tensor] = {}  # solved so far
         self.unsolved: dict[str, str] = {}
@@ -114,7 +115,7 @@ class Solver:
         """Return the draft with every weight that can be solved; the same one where nothing drifted."""
         if not self.drifted:
             return self.draft
-        jobs, self.unsolved = jobs_of(self.draft, self.drifted, self.rules.keys())
+        jobs, self.unsolved = jobs_of(self.draft, self.drifted, self.constraints.keys())
         looks = [self._looks(job) for job in jobs]
         for number, job in enumerate(jobs):
             later = [look for some in looks[number + 1 :] for look in some]
@@ -184,12 +185,12 @@ class Solver:
                 "only its bias was solved"
             )
         weight = torch.where(wish.alive, weight, start)
-        if rule := self.rules.get(node.name):
-            weight = rule.weight(weight, ridge.curvature)
+        if constraint := self.constraints.get(node.name):
+            weight, mean = allowed(ridge, weight, mean, wish, constraint)
         bias = mean - ridge.level(weight)
         bias = torch.where(wish.alive[:, 0], bias, torch.zeros_like(bias) if bias_before is None else bias_before)
-        if rule:
-            bias = rule.bias(bias)
+        if constraint:
+            bias = constraint.bias(bias)
         self._keep(node.tensors["weight"], weight.reshape(before.shape))
         given, own_bias = ridge.level(weight), bias_before is not None or norm is None or norm.name in self.shared
         if own_bias:
@@ -272,4 +273,21 @@ def solution(
         weight = limited(weight)
         rest = wish.rest(ridge.outputs(weight) + mean[:, None], eased=True)
         weight, mean = weight + ridge.change(rest), mean + rest.mean(1)
+    return weight, mean
+
+
+def allowed(
+    ridge: LayerRidge, weight: Tensor, mean: Tensor, wish: Wish | Wishes, constraint: Constraint
+) -> tuple[Tensor, Tensor]:
+    """Return weight [O, D] and mean output [O] that the constraint allows, near to those that were solved.
+
+    Where activations cut off, what is free is solved in rounds again, since other parts of the wish may be let go now.
+    """
+    weight = constraint.nearest(weight, ridge.curvature)
+    held = constraint.held(weight) if wish.is_bounded else None
+    for _ in range(RELU_ROUNDS if held else 0):
+        assert held is not None
+        rest = wish.rest(ridge.outputs(weight) + mean[:, None], eased=True)
+        weight = held.nearest(weight + ridge.change(rest), ridge.curvature)
+        mean = mean + rest.mean(1)
     return weight, mean

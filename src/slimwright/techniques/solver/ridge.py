@@ -144,15 +144,8 @@ class LayerRidge:
 
     @cached_property
     def _factor(self) -> Tensor:
-        """The Cholesky factor [G, D, D] of the covariance and its ridge, which grows where rounding exceeds it."""
-        eye = torch.eye(self.columns.shape[1], dtype=torch.float64)
-        ridge = RIDGE * self._covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-        while ridge.isfinite().all():
-            factor, failed = torch.linalg.cholesky_ex(self._covariance + ridge[:, None, None] * eye)
-            if not failed.any():
-                return torch.as_tensor(factor)
-            ridge = torch.where(failed > 0, GROWTH * ridge, ridge)
-        raise DataError(NOT_FINITE)
+        """The Cholesky factor [G, D, D] of the covariance and its ridge."""
+        return ridged_factor(self._covariance)
 
     @cached_property
     def _spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -171,3 +164,18 @@ class LayerRidge:
             length = (positions * values).sqrt()[:, None]  # [G, 1, K]
             vectors = torch.where(length > 0, (x @ along) / length, 0.0)
         return values, vectors, (values.sum(1) / size).clamp_min(1e-12)
+
+
+def ridged_factor(covariance: Tensor) -> Tensor:
+    """Return the Cholesky factor [G, D, D] of a covariance and its ridge, which grows where rounding exceeds it.
+
+    Raises DataError where the covariance holds NaN or infinite values.
+    """
+    eye = torch.eye(covariance.shape[1], dtype=torch.float64)
+    ridge = RIDGE * covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+    while ridge.isfinite().all():
+        factor, failed = torch.linalg.cholesky_ex(covariance + ridge[:, None, None] * eye)
+        if not failed.any():
+            return torch.as_tensor(factor)
+        ridge = torch.where(failed > 0, GROWTH * ridge, ridge)
+    raise DataError(NOT_FINITE)

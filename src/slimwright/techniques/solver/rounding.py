@@ -2,12 +2,11 @@
 
     min_K  sum_o  (w_o - s k_o) H (w_o - s k_o)' + price_o bits(k_o)
 
-H is the covariance of what the layer reads, so the first term is the mean squared error of an output. In a first pass
-each column's error is handed on to the columns behind it, as its regression on them says (the optimal brain surgeon, in
-the order of Frantar et al. 2023, arXiv 2210.17323). Each weight takes the integer for which the error that it makes for
-good and the price of its bits are least together (after arXiv 2505.18758). Further passes look at each column again
-while all others stand (coordinate descent). Bits are those of a coder that knows how often a row and a column are zero;
-its table is counted anew between passes.
+H is the covariance of what the layer reads, so the first term is the mean squared error of an output. In the first
+passes through the columns (`columns.py`) errors are handed on. Each weight takes the integer for which the error that
+it makes for good and the price of its bits are least together (after arXiv 2505.18758). Further passes look at each
+column again. Bits are those of a coder that knows how often a row and a column are zero; its table is counted anew
+between passes.
 
 A high price asks for a coarse step: s^2 = 6 price / (ln 2 * curvature) balances the error of rounding, which is the
 curvature times s^2 / 12, with the bit that a weight saves each time that the step doubles.
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slimwright.techniques.solver.columns import Choose, Columns, handed_on, looked_at_again
+from slimwright.techniques.solver.columns import Choose, Columns
 
 BALANCE = 6 / math.log(2)  # squared steps for a price, per curvature
 FIRST_PASSES, PASSES = 2, 3
@@ -34,7 +33,7 @@ LEAST_IMPORTANCE = 1e-4  # of the mean, below which an output counts as much
 class Price:
     """What a bit of a layer costs, in nats, and the importance [O] of its outputs: nats for each squared error.
 
-    Steps are as coarse as for a bit that costs `step`, by default `bit`.
+    As a constraint it asks for whole multiples of a step, as coarse as for a bit that costs `step`, by default `bit`.
     """
 
     bit: float
@@ -51,9 +50,12 @@ class Price:
         size = math.sqrt(BALANCE * (self.step or self.bit) / (curvature * float(self.importance.mean())))
         return torch.tensor(size, dtype=torch.float32)
 
-    def weight(self, weight: Tensor, covariance: Tensor) -> Tensor:
-        """Return weights [O, D] as whole multiples of a step; see `rounded`."""
+    def nearest(self, weight: Tensor, covariance: Tensor) -> Tensor:
+        """Return the weights [O, D] rounded."""
         return rounded(weight, covariance, self).weight
+
+    def held(self, _: Tensor) -> None:
+        """Return nothing: integers that were chosen stay."""
 
     def bias(self, bias: Tensor) -> Tensor:
         """Return a bias [O] as whole multiples of a step, which is as coarse as the price asks for."""
@@ -81,21 +83,23 @@ def rounded(weight: Tensor, covariance: Tensor, price: Price) -> Rounding:
     """
     if not price.matters:
         return Rounding(torch.zeros(weight.shape, dtype=torch.int32), 1.0)
-    groups, size, _ = covariance.shape
-    importance = price.importance.double()
-    importance = importance.clamp_min(LEAST_IMPORTANCE * float(importance.mean()))
-    prices = (price.bit / importance).reshape(groups, -1)  # [G, O/G]
-    columns = Columns.of(covariance)
-    own, wanted = columns.own, columns.ordered(weight.double().reshape(groups, -1, size))
+    columns = Columns.of(weight, covariance)
+    wanted, own = columns.wanted, columns.own
+    prices = (price.bit / floored(price.importance)).reshape(len(wanted), -1).to(wanted.device)  # [G, O/G]
     step = float(price.step_for(float(own.pow(-2).mean())))
     integers = (wanted / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL)
     integers[(wanted / own[:, None]).square() < prices[:, :, None] * (FIRST_BITS + 2 * (integers.abs() + 1).log2())] = 0
     for _ in range(FIRST_PASSES):
-        integers = (handed_on(wanted, columns.onto, _chosen(step, prices, Code(integers))) / step).round()
+        integers = (columns.handed_on(_by_price(step, prices, Code(integers))) / step).round()
     for _ in range(PASSES):
-        choose = _chosen(step, prices, Code(integers))
-        integers = (looked_at_again(wanted, step * integers, columns.covariance, choose) / step).round()
-    return Rounding(columns.in_place(integers).flatten(0, 1).to(torch.int32), step)
+        integers = (columns.again(step * integers, _by_price(step, prices, Code(integers))) / step).round()
+    return Rounding(columns.in_place(integers).to(torch.int32), step)
+
+
+def floored(importance: Tensor) -> Tensor:
+    """Return the importance [O] of outputs in float64, none of them so small that an error there would be free."""
+    importance = importance.double()
+    return importance.clamp_min(LEAST_IMPORTANCE * float(importance.mean()))
 
 
 class Code:
@@ -125,14 +129,14 @@ def _log_odds(there: Tensor, dim: int, share: float) -> Tensor:
     return (count / (there.shape[dim] + PRIOR - count)).log()
 
 
-def _chosen(step: float, prices: Tensor, code: Code) -> Choose:
-    """Of whole multiples near what is wanted, and zero, the one whose error and bits together are least."""
+def _by_price(step: float, prices: Tensor, code: Code) -> Choose:
+    """Choose, of the multiples of a step near what is wanted, and zero, that with the least error and bits."""
 
-    def choose(wanted: Tensor, scale: Tensor, column: int) -> Tensor:
-        near = (wanted / step).clamp(-MOST_LEVEL, MOST_LEVEL)
+    def choose(wanted: Tensor, metric: Tensor, column: int) -> Tensor:
+        near = (wanted[:, :, 0] / step).clamp(-MOST_LEVEL, MOST_LEVEL)  # [G, O]
         low = near.abs().floor()
         sides = torch.stack([torch.zeros_like(near), near.sign() * low, near.sign() * (low + 1)])
-        costs = (wanted - step * sides).square() * scale + prices * code.bits(sides, column)
-        return step * sides.gather(0, costs.argmin(0, keepdim=True))[0]
+        costs = (wanted[:, :, 0] - step * sides).square() * metric[:, :, 0] + prices * code.bits(sides, column)
+        return step * sides.gather(0, costs.argmin(0, keepdim=True))[0][:, :, None]
 
     return choose
