@@ -50,6 +50,26 @@ def test_grids_come_back(shape: tuple[int, ...], seed: int, density: float, most
     check(torch.from_numpy(from_grid(numbers.astype(np.int32), step)).reshape(shape))
 
 
+@given(SHAPES, st.integers(0, 2**32), st.sampled_from((1, 7, 127)))
+def test_grids_of_rows_come_back(shape: tuple[int, ...], seed: int, most: int) -> None:
+    chance = np.random.default_rng(seed)
+    numbers = chance.integers(-most, most + 1, shape).astype(np.int32)
+    steps = chance.uniform(1e-4, 1, (*shape[:1], *[1] * (len(shape) - 1))).astype(np.float32)
+    check(torch.from_numpy(np.asarray(from_grid(numbers, steps))))
+
+
+def test_weights_of_few_bits_take_no_more_than_these() -> None:
+    """The entropy of numbers that are equally often, a float32 for each row, and less than a hundredth beside."""
+    chance = np.random.default_rng(0)
+    steps = chance.uniform(0.01, 0.1, (64, 1)).astype(np.float32)
+    values = torch.from_numpy(from_grid(chance.integers(-7, 8, (64, 576)).astype(np.int32), steps))
+    found = stored(values)
+    assert found.form == "row grids"
+    assert len(found.data) <= 1.01 * 64 * 576 * math.log2(15) / 8 + 4 * 64 + 64
+    values[5, 7] = -0.0
+    assert check(values) != "row grids"
+
+
 @given(st.integers(0, 2**32), st.integers(1, 60), st.booleans())
 def test_a_few_values_come_back_whatever_they_are(seed: int, count: int, strange: bool) -> None:
     chance = np.random.default_rng(seed)

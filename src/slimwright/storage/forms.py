@@ -7,6 +7,7 @@
     sparse grid       the same numbers as gaps and codes, Huffman-coded (huffman.py)
     sparse codebook
     masked            which are zero, and the signs of the others, by context; the rest of those byte by byte
+    row grids         whole multiples of a float32 step of each row (an output's weights), by context
     same              the base's tensor of this name, to the bit
     difference        what its bits, as whole numbers, are more than the base's, byte by byte
 
@@ -26,10 +27,21 @@ from slimwright.errors import ModelError
 from slimwright.storage import context, huffman, planes
 from slimwright.storage.bytes_of import Reader, varints
 from slimwright.storage.entropy import Ints
-from slimwright.storage.grid import MOST_VALUES, Numbered, from_grid, numbered
+from slimwright.storage.grid import MOST_VALUES, Floats, Numbered, from_grid, numbered, rows_numbered
 from slimwright.storage.planes import Words
 
-FORMS = ("raw", "bytes", "grid", "codebook", "sparse grid", "sparse codebook", "same", "difference", "masked")
+FORMS = (
+    "raw",
+    "bytes",
+    "grid",
+    "codebook",
+    "sparse grid",
+    "sparse codebook",
+    "same",
+    "difference",
+    "masked",
+    "row grids",
+)
 WORDS: dict[int, np.dtype[Any]] = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 MASKED = 1 / 32  # of a float tensor's numbers that are zero, from where a mask of them may pay
 LARGE, WORTHWHILE = 2**16, 0.99  # Huffman codes are read at a third of the speed: of large tensors, for a hundredth
@@ -87,6 +99,12 @@ def _candidates(values: Tensor, words: Words, before: Words | None) -> Iterator[
         for made in _numbers(one, values.shape):
             least = min(least, len(made.data))
             yield made
+    if values.dtype == torch.float32 and values.ndim > 1 and all(one.step is None for one in found):
+        rows = rows_numbered(words.view(np.float32).reshape(len(values), -1))
+        if rows is not None:
+            made = Stored("row grids", _steps(rows[1]) + context.encoded(rows[0], values.shape))
+            least = min(least, len(made.data))
+            yield made
     if values.is_floating_point() and MASKED * len(words) <= np.count_nonzero(words == 0) < len(words):
         made = Stored("masked", _mask(words, values.shape))
         least = min(least, len(made.data))
@@ -115,6 +133,21 @@ def _table(one: Numbered) -> bytes:
     assert one.table is not None
     coded = planes.encoded(one.table.view(np.uint32), floats=True)
     return varints((len(one.table), one.zero, len(coded))) + coded
+
+
+def _steps(steps: Floats) -> bytes:
+    coded = planes.encoded(steps.view(np.uint32), floats=True)
+    return varints((len(coded),)) + coded
+
+
+def _row_grids(data: bytes | memoryview, like: Tensor) -> Words:
+    source = _floats_only(data, like)
+    if like.ndim < 2:
+        raise ModelError(f"its form is for rows, and it has {like.ndim} dimensions")
+    steps = planes.decoded(source.take(source.varint()), WORDS[4], len(like), floats=True).view(np.float32)
+    numbers = context.decoded(source.rest(), like.shape).reshape(len(like), -1)
+    with np.errstate(all="ignore"):
+        return from_grid(numbers, steps[:, None]).reshape(-1).view(np.uint32)
 
 
 def _mask(words: Words, shape: Sequence[int]) -> bytes:
@@ -192,6 +225,7 @@ READERS: dict[str, Callable[[bytes | memoryview, Tensor], Words]] = {
     "bytes": _bytes,
     **{form: _from_numbers(form) for form in FORMS[2:6]},
     "masked": _masked,
+    "row grids": _row_grids,
 }
 
 

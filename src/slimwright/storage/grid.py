@@ -88,9 +88,21 @@ def multiples(values: Floats, most: int) -> tuple[Ints, float] | None:
     return (numbers, float(step)) if np.abs(numbers).max(initial=0) <= most else None
 
 
-def from_grid(numbers: Ints, step: np.float32) -> Floats:
-    """Return float32(step * k) for whole numbers k [n]."""
-    return (numbers.astype(np.float64) * np.float64(step)).astype(np.float32)
+def rows_numbered(rows: Floats) -> tuple[Ints, Floats] | None:
+    """Return rows [R, n] as whole numbers [R n], to the bit, and the step [R] of each; None where one is on no grid."""
+    found = []
+    for row in rows:
+        one = None if (np.signbit(row) & (row == 0)).any() else multiples(row, MOST_ON_GRID)
+        if one is None:
+            return None
+        found.append(one)
+    steps = np.array([step for _, step in found], np.float32)
+    return np.concatenate([numbers for numbers, _ in found] or [np.zeros(0, np.int32)]), steps
+
+
+def from_grid(numbers: Ints, step: np.float32 | Floats) -> Floats:
+    """Return float32(step * k) for whole numbers k [...]."""
+    return (numbers.astype(np.float64) * np.asarray(step, np.float64)).astype(np.float32)
 
 
 def _around(step: np.float32) -> list[np.float32]:
