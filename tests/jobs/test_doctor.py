@@ -127,6 +127,26 @@ def test_channels_are_rounded_up_but_for_images_classes_and_groups(patient: Net)
     assert found == {"conv2d", "conv2d_2"}  # not the one in groups, not the classifier
 
 
+def test_joined_values_of_very_different_sizes_are_named(diagnosis: Diagnosis) -> None:
+    """From sixteen times on: four of eight bits are left for the smaller side."""
+
+    class Joins(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x.relu(), torch.sigmoid(x)], 1)
+
+    net = capture(Joins(), SHAPE)
+    (cat,) = (node for node in net.nodes if node.op == "concat")
+    for times, bits in ((15.9, None), (16.0, 4), (100.0, 1), (1e4, 0)):
+        found = replace(diagnosis, net=net, trials=(), layer_ms={}, visits=(), largest={"relu": times, "sigmoid": 1.0})
+        named = [finding for finding in findings(found) if "in INT8" in finding.what]
+        assert len(named) == (bits is not None)
+        for finding in named:
+            assert finding.what.startswith(f"values that are up to {times:,.0f} times larger")
+            assert finding.what.endswith(f"the smaller ones {bits} of 8 bits") and finding.nodes == (
+                net.paths[cat.name],
+            )
+
+
 def test_what_is_put_otherwise_is_named_by_path(patient: Net) -> None:
     assert rewritten(patient, "ncnn") == {"lrn": ("div",)}
 

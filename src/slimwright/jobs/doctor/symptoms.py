@@ -25,6 +25,8 @@ SHARE = 0.08  # of the time, from which on something is told
 GAIN = 0.03  # of the time, from which on a swap has made a difference; less is noise
 TIMES = 2.0  # a kind of layer is slow where its share of the time is this many times that of the work
 HEAVY = 0.5  # of the weights in linear layers
+UNEVEN = 16.0  # times that one side of a sum or concatenation is larger: of eight bits, four are left for the other
+JOINS = ("concat", "add", "sub")
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,26 @@ def _of_the_model(found: Diagnosis) -> Iterator[Finding]:
         what = f"values reach {large[name]:,.0f}; half precision ends at {HALF_MOST:,.0f}"
         advice = "batch norm, or training, keeps values small; an fp16 export scales them down until then"
         yield Finding("note", what, tuple(net.paths[each] for each in large), advice)
+    yield from _uneven(found)
+
+
+def _uneven(found: Diagnosis) -> Iterator[Finding]:
+    """Sums and concatenations of values of very different sizes, whose result has one scale in INT8."""
+    uneven: dict[str, float] = {}
+    for node in found.net.nodes:
+        sizes = [found.largest.get(name, 0.0) for name in dict.fromkeys(node.reads)]
+        if node.op in JOINS and len(sizes) > 1 and min(sizes) > 0 and max(sizes) >= UNEVEN * min(sizes):
+            uneven[node.name] = max(sizes) / min(sizes)
+    if uneven:
+        most = max(uneven.values())
+        what = (
+            f"values that are up to {most:,.0f} times larger than others are joined with them, {_times(len(uneven))}: "
+            f"in INT8 both have one scale, which leaves the smaller ones {max(8 - math.log2(most), 0):.0f} of 8 bits"
+        )
+        advice = (
+            "leave the layers behind in float (`keep_float` of the step `quantize`), or put a batch norm on each side"
+        )
+        yield Finding("note", what, tuple(found.net.paths.get(name, name) for name in uneven), advice)
 
 
 def _flattened(net: Net, node: Node) -> Iterator[tuple[int, ...]]:
