@@ -249,7 +249,7 @@ def _of_the_model(found: Diagnosis) -> Iterator[Finding]:
     net, weights = found.net, count(found.net).weight_bytes
     linear = [node for node in net.weighted() if node.op == "linear"]
     held = sum(net.tensors[node.tensors["weight"]].nbytes for node in linear)
-    if held >= HEAVY * weights:
+    if 0 < held >= HEAVY * weights:
         what = f"linear layers hold {_percent(held / weights)} of the weights, {megabytes(held)}"
         places = any(len(shape) == 4 and max(shape[2:]) > 1 for node in linear for shape in _flattened(net, node))
         advice = "average over the image before the first of them" if places else "factorise them (low rank)"
