@@ -6,7 +6,8 @@ as they are, for all methods. "magnitude" drops the smallest weights for their l
 its paper (`lib/sparsegpt.py`), with its own equal shares and with the shares that slimwright gave each layer. Of the
 peers, batch-norm statistics as they are or estimated again on the calibration images count, whichever is better on the
 validation part. Then each is tuned alike: same epochs, rate, batches, seed and teacher, its zeros kept. The test part
-is read for this table alone. Bytes are those of the packed file, whose weights are float32.
+is read for this table alone. Bytes are those of the packed file, whose weights are float32. Rows are kept as they come:
+a run that was stopped goes on where it stopped; `--quick` starts anew.
 """
 
 import argparse
@@ -207,6 +208,8 @@ def headline(rows: list[Row]) -> dict[str, float]:
         original = next(float(row["untrained"]) for row in mine if row["method"] == "original")
         for pattern in dict.fromkeys(str(row["pattern"]) for row in mine if row["pattern"] != "none"):
             at = {str(row["method"]): row for row in mine if row["pattern"] == pattern}
+            if not at.keys() >= {OURS, MAGNITUDE, PEER}:
+                continue  # a run that was stopped
             key = pattern.replace(":", "_").removesuffix(" %")
             found[f"{prefix}loss_{key}_points"] = 100 * (original - float(at[OURS]["untrained"]))
             peers = [float(at[method]["untrained"]) for method in (MAGNITUDE, PEER)]
