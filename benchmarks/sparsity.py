@@ -70,7 +70,9 @@ def main() -> None:
         kind = "digits" if asked.quick else "glyphs"
         have = {tuple(row[key] for key in ("network", "pattern", "method")) for row in kept_rows(rows_at)}
         patterns = QUICK if asked.quick else asked.patterns.split(",")
-        for row in rows_of(network, kind, have, Asked(tuple(patterns), not (asked.quick or asked.untrained))):
+        methods = (OURS, MAGNITUDE, PEER) if asked.quick else (OURS, MAGNITUDE, PEER, PEER_SHARES)
+        tunes = not (asked.quick or asked.untrained)
+        for row in rows_of(network, kind, have, Asked(tuple(patterns), methods, tunes)):
             keep(row, rows_at)
             say(f"{network}, {row['pattern']} by {row['method']}: {row['untrained']:.4f} {row['tuned']}")
     networks, patterns = asked.networks.split(","), ["none", *PATTERNS]
@@ -97,9 +99,10 @@ def kept_rows(path: Path) -> list[Row]:
 
 @dataclass(frozen=True)
 class Asked:
-    """Which patterns are tried, and whether what comes of them is tuned, too."""
+    """Which patterns are tried by which methods, and whether what comes of them is tuned, too."""
 
     patterns: tuple[str, ...]
+    methods: tuple[str, ...]
     tuned: bool
 
 
@@ -137,7 +140,7 @@ def rows_of(network: str, kind: str, have: set[tuple[str | int | float, ...]], a
     for pattern in asked.patterns:
         missing = [
             method
-            for method in (OURS, MAGNITUDE, PEER, PEER_SHARES)
+            for method in asked.methods
             if (network, pattern, method) not in have and not (pattern == "2:4" and method == PEER_SHARES)
         ]
         for method in missing:
