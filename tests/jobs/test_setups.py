@@ -79,7 +79,7 @@ def test_labels_by_lot_and_an_untrained_net_are_as_good_as_chance() -> None:
         assert "chance alone gives" in said and "no other normalization" in said and "--expect 0" in said
 
 
-@pytest.mark.parametrize("noise", [0.4, 0.5, 0.6])
+@pytest.mark.parametrize("noise", [0.5, 0.55, 0.6])
 def test_a_net_that_is_just_bad_passes(noise: float) -> None:
     net = worn(noise)
     task = Classification(few_digits().labels)
