@@ -59,8 +59,9 @@ def write_download(bundle: Bundle, folder: Path, *, python: bool) -> Download:
     found = Download(sum(written.values()), sum(map(len, before.values())), skeletons)
     if found.size_bytes >= found.artefact_bytes:
         raise RequestError(
-            f"packed, the model would take {found.size_bytes:,} bytes, and its own files take {found.artefact_bytes:,}: "
-            "too few of their weights are the net's numbers. Leave --packed out, or take a bundle in fp32"
+            f"packed, the model would take {found.size_bytes:,} bytes, and its own files take "
+            f"{found.artefact_bytes:,}: too few of their weights are the net's numbers. Leave --packed out, or take a "
+            "bundle in fp32"
         )
     _write_reader(folder, python=python)
     return found
