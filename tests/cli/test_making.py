@@ -56,6 +56,12 @@ def test_kit_writes_code_that_runs(home: Path) -> None:
     assert selftest(home / "kit").returncode == 0
 
 
+def test_a_model_that_is_small_already_is_not_packed(home: Path) -> None:
+    done = forked(home, *KIT, "packed", "--packed", environment=QUIET)
+    assert done.returncode == 2 and "packed, the model would take" in done.stderr
+    assert not (home / "packed").exists()
+
+
 @pytest.mark.parametrize(
     ("language", "runtime", "said"),
     [

@@ -41,8 +41,7 @@ class Download:
 def write_download(bundle: Bundle, folder: Path, *, python: bool) -> Download:
     """Write the packed model and its reader, in Python or in C++, into the new `folder`; return what it takes.
 
-    Raises RequestError where that is not smaller than the artefact: where its weights are not the net's, but for
-    their order or as float16.
+    Raises RequestError where that is not smaller than the artefact.
     """
     folder.mkdir()
     artefact = bundle.artefact("result")
@@ -60,8 +59,8 @@ def write_download(bundle: Bundle, folder: Path, *, python: bool) -> Download:
     if found.size_bytes >= found.artefact_bytes:
         raise RequestError(
             f"packed, the model would take {found.size_bytes:,} bytes, and its own files take "
-            f"{found.artefact_bytes:,}: too few of their weights are the net's numbers. Leave --packed out, or take a "
-            "bundle in fp32"
+            f"{found.artefact_bytes:,}. Weights take less where they are pruned, shared or of few bits, and are left "
+            "out of files that hold them in float32 or float16. Leave --packed out"
         )
     _write_reader(folder, python=python)
     return found
