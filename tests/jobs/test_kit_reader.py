@@ -15,7 +15,8 @@ from mutating import numbered, with_other_bytes
 from packed_files import resealed
 from shared_workshop import shared_workshop
 from slimwright.errors import RequestError
-from slimwright.graph import Net, Precision
+from slimwright.graph import Net
+from slimwright.graph.encoding import Precision
 from slimwright.jobs.kit import Language, kit
 from slimwright.measure import Bundle
 from slimwright.swz.bytes_of import varints
@@ -86,6 +87,14 @@ def test_large_tensors_whose_rows_are_alike_are_read_to_the_bit(shape: tuple[int
     assert read([(like, one) for one in made], tmp_path) == words.tobytes() * len(made)
 
 
+def test_bytes_of_millions_of_numbers_are_read_to_the_bit(tmp_path: Path) -> None:
+    octets = (np.random.default_rng(0).random(5_000_000) < 0.1).astype(np.uint8)
+    like = Like("uint8", octets.shape)
+    made = min(candidates(octets, like), key=lambda one: len(one.data))
+    assert made.form == "bytes" and len(made.data) < len(octets) / 8
+    assert read([(like, made)], tmp_path) == octets.tobytes()
+
+
 def read(made: list[tuple[Like, Stored]], folder: Path) -> bytes:
     (folder / "some.swz").write_bytes(file_of(made))
     done = run_reader(folder / "some.swz", folder / "numbers.bin")
@@ -99,7 +108,7 @@ def spread(seed: int) -> tuple[bytes, bytes]:
     numbers = few(chance, (12, 5, 3, 3), 100, 0.5)
     made = [
         singles(chance.normal(size=(20, 30)).astype(np.float32)),
-        singles(np.exp2(chance.uniform(-30, 20, (9, 40))).astype(np.float32)),
+        singles(np.asarray(np.exp2(chance.uniform(-30, 20, (9, 40))), np.float32)),
         singles(from_grid(numbers, np.float32(0.37))),
         singles(from_grid(few(chance, (8, 6), 7, 1.0), np.float32(0.5))),
     ]
@@ -171,7 +180,7 @@ def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_skeleton_that_tells_nonsense_is_refused(told: tuple[int, ...], tmp_path: Path) -> None:
-    one = singles(np.ones((4, 4), np.float32) / 3)
+    one = singles(np.full((4, 4), 1 / 3, np.float32))
     (tmp_path / "a.swz").write_bytes(file_of([(one[0], Stored("raw", one[1].tobytes()))]))
     (tmp_path / "a.skeleton").write_bytes(START + hashlib.sha256().digest() + varints(told))
     done = run_reader(tmp_path / "a.skeleton", tmp_path / "a.swz", tmp_path / "out")
@@ -242,6 +251,6 @@ def test_a_kit_rebuilds_its_model_bit_by_bit(language: Language, tmp_path: Path)
 
 def test_a_model_that_would_not_be_smaller_is_not_packed(tmp_path: Path) -> None:
     bundle = digit_bundle(small_digit_net(), tmp_path / "b", "fp16")
-    with pytest.raises(RequestError, match="packed, the model would take .* Leave --packed out"):
+    with pytest.raises(RequestError, match="packed, the model would take"):
         kit(bundle, "android", few_digits(), tmp_path / "kit", packed=True)
     assert not (tmp_path / "kit").exists()

@@ -166,7 +166,9 @@ public:
             std::uint32_t start = 1;
             for (unsigned step = 1; step <= 16 * 17; ++step) {
                 const std::uint32_t next = root_above(step);
-                for (std::uint32_t k = start; k < next && k <= most; ++k) found[k] = static_cast<std::int32_t>(step - 1);
+                for (std::uint32_t k = start; k < next && k <= most; ++k) {
+                    found[k] = static_cast<std::int32_t>(step - 1);
+                }
                 start = next;
             }
             return found;
@@ -323,7 +325,8 @@ inline std::vector<std::uint64_t> planes(Reader source, unsigned size, std::size
             if (low >= high) throw Error("bytes from a high to a low one are claimed");
             RangeDecoder coder(source.part(source.varint()));
             std::vector<std::int64_t> seen(high - low + 1, 1), more(seen.size(), 0);
-            for (std::size_t start = 0, length = 128; start < count; length = std::min<std::size_t>(2 * length, 65536)) {
+            std::size_t length = 128;
+            for (std::size_t start = 0; start < count; length = std::min<std::size_t>(2 * length, 65536)) {
                 const std::size_t some = std::min(length, count - start);
                 coder.symbols(seen, some, [&](std::size_t symbol) {
                     words[start++] |= std::uint64_t{low + symbol} << shift;
@@ -386,7 +389,8 @@ private:
         if (tokens_[0].size() > direct) {
             for (std::int32_t& value : values) {
                 if (value < static_cast<std::int32_t>(direct)) continue;
-                const std::uint32_t above = static_cast<std::uint32_t>(value) - std::uint32_t{direct}, bits = above / 4 + 4;
+                const std::uint32_t above = static_cast<std::uint32_t>(value) - std::uint32_t{direct};
+                const std::uint32_t bits = above / 4 + 4;
                 value = static_cast<std::int32_t>((4 + above % 4) << bits | coder_.number(std::uint32_t{1} << bits));
             }
         }
@@ -430,7 +434,8 @@ private:
         const std::int64_t usual = 4 * sum / std::max<std::int64_t>(count, 1);
         for (std::size_t column = 0; column < sums_.size(); ++column) {
             const std::int64_t mean = (4 * sums_[column] + 2 * usual) / (counts_[column] + 2);
-            kinds_[column] = static_cast<std::uint8_t>((mean > usual * 3 / 4) + (mean > usual) + (mean > usual * 5 / 4));
+            const int kind = (mean > usual * 3 / 4) + (mean > usual) + (mean > usual * 5 / 4);
+            kinds_[column] = static_cast<std::uint8_t>(kind);
         }
     }
 
@@ -514,7 +519,8 @@ private:
         return true;
     }
 
-    std::vector<std::int32_t> walked(RangeDecoder& coder, std::uint64_t nonzero, std::size_t largest, bool by_row) const {
+    std::vector<std::int32_t> walked(RangeDecoder& coder, std::uint64_t nonzero, std::size_t largest,
+                                     bool by_row) const {
         const std::vector<std::int32_t> odds = by_row ? row_odds(coder, nonzero) : std::vector<std::int32_t>(rows_, 0);
         const std::size_t size = rows_ * columns_;
         const Bytes plane = nonzero >= size ? Bytes(size, 1) : flags(coder, nonzero, odds);
@@ -562,7 +568,9 @@ private:
                 if (step) add_above(state, &found[(row - 1) * columns_]);
                 if (!distance_) continue;
                 const std::uint8_t* other = &found[before[row] * columns_];
-                for (std::size_t at = 0; at < columns_; ++at) state[at] = static_cast<std::uint8_t>(state[at] + 8 * other[at]);
+                for (std::size_t at = 0; at < columns_; ++at) {
+                    state[at] = static_cast<std::uint8_t>(state[at] + 8 * other[at]);
+                }
             }
             for (std::size_t tap = 0; tap < taps_; ++tap) {
                 for (std::size_t i = 0; i < block; ++i) {
@@ -595,7 +603,7 @@ private:
     public:
         Contexts() : counts_(levels * near), fresh_(levels * near), limits_(levels * near) {
             for (std::size_t level = 0; level < levels; ++level) {
-                const std::uint64_t odds = Logs::root_above(static_cast<unsigned>(256 + 8 * (static_cast<int>(level) - 26)));
+                const std::uint64_t odds = Logs::root_above(static_cast<unsigned>(48 + 8 * level));
                 const std::uint64_t others = 12 * 32 * odds / (odds + 65536), zeros = 12 * 32 - others;
                 for (std::size_t state = 0; state < near; ++state) {
                     const std::size_t context = level * near + state;
@@ -608,18 +616,21 @@ private:
 
         unsigned read(RangeDecoder& coder, std::size_t context) {
             const unsigned flag = coder.flag(limits_[context]);
-            ++fresh_[context][flag];
+            auto& fresh = fresh_[context];
+            if (!(fresh[0] | fresh[1])) touched_.push_back(context);
+            ++fresh[flag];
             return flag;
         }
 
         // Count what came true.
         void count() {
-            for (std::size_t context = 0; context < counts_.size(); ++context) {
-                auto& fresh = fresh_[context];
-                if (!(fresh[0] | fresh[1])) continue;
-                for (std::size_t flag : {0, 1}) counts_[context][flag] += unit * std::exchange(fresh[flag], 0);
+            for (const std::size_t context : touched_) {
+                for (std::size_t flag : {0, 1}) {
+                    counts_[context][flag] += unit * std::exchange(fresh_[context][flag], 0);
+                }
                 set_limit(context);
             }
+            touched_.clear();
         }
 
     private:
@@ -631,6 +642,7 @@ private:
 
         std::vector<std::array<std::uint64_t, 2>> counts_, fresh_;
         std::vector<std::uint32_t> limits_;
+        std::vector<std::size_t> touched_;
     };
 
     // 16 log2 of the odds [columns] of a number other than zero, drawn to the rate of the whole where few were seen.
@@ -711,13 +723,14 @@ public:
     static std::vector<std::int32_t> read(Reader source, std::size_t count) {
         const unsigned gap_bits = static_cast<unsigned>(source.varint(8));
         const std::size_t entries = static_cast<std::size_t>(source.varint(8 * std::uint64_t{source.left()}));
-        const std::size_t kinds = static_cast<std::size_t>(source.varint(std::min<std::uint64_t>(65536, source.left())));
+        const std::uint64_t most = std::min<std::uint64_t>(65536, source.left());
+        const std::size_t kinds = static_cast<std::size_t>(source.varint(most));
         std::vector<std::int64_t> symbols(kinds);
         std::int64_t symbol = 0;
         for (std::int64_t& found : symbols) {
             const auto step = static_cast<std::int64_t>(source.varint(std::uint64_t{1} << 33));
             found = symbol += step & 1 ? -(step + 1) / 2 : step / 2;
-            if (std::max(found, -found) >= std::int64_t{1} << 31) throw Error("one of its numbers has more than 31 bits");
+            if (std::max(found, -found) >> 31) throw Error("one of its numbers has more than 31 bits");
         }
         const Huffman codes(source, kinds), gaps(source, std::size_t{1} << gap_bits);
         const Reader stream = source.part(source.varint());
@@ -819,7 +832,8 @@ struct Dtype {
 };
 // float32, float64, float16, bfloat16, int64, int32, int16, int8, uint8, bool
 constexpr std::array<Dtype, 10> dtypes{
-    {{4, true}, {8, true}, {2, true}, {2, true}, {8, false}, {4, false}, {2, false}, {1, false}, {1, false}, {1, false}}};
+    {{4, true}, {8, true}, {2, true}, {2, true},
+     {8, false}, {4, false}, {2, false}, {1, false}, {1, false}, {1, false}}};
 enum Form { raw, bytes, grid, codebook, sparse_grid, sparse_codebook, same, difference, masked, row_grids, forms };
 
 struct Entry {
@@ -848,7 +862,8 @@ public:
             case row_grids: read_row_grids(); break;
             default: throw Error("it is stored as what differs from a base, which this reader does not have");
         }
-        if (tensor.dtype == dtypes.size() - 1 && std::any_of(tensor.bytes.begin(), tensor.bytes.end(), [](int b) { return b > 1; })) {
+        const auto untrue = [](int octet) { return octet > 1; };
+        if (tensor.dtype == dtypes.size() - 1 && std::any_of(tensor.bytes.begin(), tensor.bytes.end(), untrue)) {
             throw Error("a truth value is neither 0 nor 1");
         }
     }
@@ -908,7 +923,7 @@ private:
         if (!kind_.floats) throw Error("its form is for floats, and it is of another kind");
         const std::uint64_t length = source_.varint();
         const std::vector<std::int32_t> signs = numbers(source_.part(length));
-        const auto some = static_cast<std::size_t>(count_ - static_cast<std::size_t>(std::count(signs.begin(), signs.end(), 0)));
+        const std::size_t some = count_ - static_cast<std::size_t>(std::count(signs.begin(), signs.end(), 0));
         const std::vector<std::uint64_t> words = planes(source_, kind_.size, some, true);
         std::size_t next = 0;
         for (std::size_t at = 0; at < count_; ++at) {
@@ -933,12 +948,12 @@ public:
     explicit File(const Bytes& data) {
         using namespace detail;
         Reader source(data.data(), data.size());
-        if (data.size() < 16 || std::memcmp(source.take(3), "SWZ", 3) != 0) throw Error("it is not a packed net (.swz)");
+        if (data.size() < 16 || std::memcmp(source.take(3), "SWZ", 3) != 0) throw Error("it is not a packed net");
         if (source.byte() != 1) throw Error("its version is unknown to this reader");
         const std::uint64_t graph = source.word(), table = source.word();
         const std::uint32_t sum = source.word();
         Reader head = source.part(graph + table);
-        if (crc32(head.here(), head.left()) != sum) throw Error("it was damaged: the checksum of its header is another");
+        if (crc32(head.here(), head.left()) != sum) throw Error("the checksum of its header is another");
         head.take(graph);
         std::uint64_t every = 0;
         while (head.left()) {
