@@ -14,7 +14,7 @@ from kits import bundled, written
 from mutating import numbered, with_other_bytes
 from packed_files import resealed
 from shared_workshop import shared_workshop
-from slimwright.errors import RequestError
+from slimwright.errors import ModelError, RequestError
 from slimwright.graph import Net
 from slimwright.graph.encoding import Precision
 from slimwright.jobs.kit import Language, kit
@@ -23,7 +23,7 @@ from slimwright.swz.bytes_of import varints
 from slimwright.swz.forms import DTYPES, FORMS, Like, Stored, candidates
 from slimwright.swz.grid import from_grid
 from slimwright.swz.planes import Words
-from slimwright.swz.skeleton import AS_INT8, START, skeleton
+from slimwright.swz.skeleton import AS_INT8, START, skeleton, unpacked
 from slimwright.tasks import Classification
 from small_digits import few_digits, small_digit_net
 from swz_reader import CRASHED, file_of, run_reader
@@ -164,6 +164,8 @@ def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.swz").write_bytes(other)
     done = run_reader(tmp_path / "a.skeleton", tmp_path / "a.swz", tmp_path / "out")
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+    with pytest.raises(ModelError, match="SHA-256"):
+        unpacked((tmp_path / "a.skeleton").read_bytes(), other)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +187,8 @@ def test_a_skeleton_that_tells_nonsense_is_refused(told: tuple[int, ...], tmp_pa
     (tmp_path / "a.skeleton").write_bytes(START + hashlib.sha256().digest() + varints(told))
     done = run_reader(tmp_path / "a.skeleton", tmp_path / "a.swz", tmp_path / "out")
     assert done.returncode == 1 and done.stderr.startswith("swz_unpack: ") and done.stderr.count("\n") == 1
+    with pytest.raises(ModelError):
+        unpacked((tmp_path / "a.skeleton").read_bytes(), (tmp_path / "a.swz").read_bytes())
 
 
 def test_files_that_were_damaged_end_with_a_message(tmp_path: Path) -> None:
