@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from lib.results import Column, Row, environment, options, publish, show
-from slimwright.storage.forms import restored, stored
+from slimwright.storage.tensors import like_of, restored, stored
 
 SEED, ROUNDS = 0, 3
 SIDE, QUICK_SIDE = 2000, 1000
@@ -93,7 +93,7 @@ def _on_grid(name: str, matrix: Matrix, density: float) -> Case:
 
 def row_of(case: Case) -> Row:
     values, count = case.values, case.values.numel()
-    like = torch.empty(values.shape, device="meta")
+    like = like_of(values)
     packed, by_xz, by_zlib = stored(values), lzma.compress(case.octets), zlib.compress(case.octets, 9)
     assert torch.equal(restored(packed.form, packed.data, like), values)
     seconds = medians(

@@ -4,8 +4,8 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
-from slimwright.storage.bytes_of import Reader, varints
-from slimwright.storage.packed import START
+from slimwright.swz.bytes_of import Reader, varints
+from slimwright.swz.file import START
 
 
 def resealed(path: Path) -> None:

@@ -36,6 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layers = nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)
     data = image_folder(folder / "photos", Preprocessing(24, 24))
     net = capture(nn.Sequential(*layers).eval(), data.image_shape)
+    net = net.edited(tensors={name: (8 * values).round() / 8 + 0.0 for name, values in net.tensors.items()})
     (folder / "b").mkdir()
     made = shared_workshop().convert(net, "onnxruntime", "fp32", folder / "made").copied(folder / "b", "model")
     written(bundled(made, data, Classification(data.labels)), net)
@@ -54,6 +55,16 @@ def test_kit_writes_code_that_runs(home: Path) -> None:
     assert names == code | {f"samples/{k}.{what}" for k in range(3) for what in ("png", "output0.bin")}
     assert (home / "kit" / "labels.txt").read_text() == "dark\nlight\n"
     assert selftest(home / "kit").returncode == 0
+
+
+def test_a_packed_kit_says_what_it_takes(home: Path) -> None:
+    done = forked(home, *KIT, "packed", "--packed", environment=QUIET)
+    assert done.returncode == 0, done.stderr
+    there = home / "packed" / "packed"
+    after = sum((there / name).stat().st_size for name in ("weights.swz", "model.onnx.skeleton")) / 1e3
+    before = (home / "packed" / "model.onnx").stat().st_size / 1e3
+    assert f"packed, the model takes {after:.4g} kB in place of {before:.4g} kB" in done.stdout
+    assert {"unpack.py", "swz"} < {path.name for path in there.iterdir()}
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from random_nets import Command, commands, random_net
 from slimwright.errors import ModelError
 from slimwright.graph import Net, load_net, save_net, structure
 from slimwright.importers import capture
-from slimwright.storage import packed as module
 from slimwright.storage import packed_bytes, read_packed, read_tensor, tensor_bytes, write_packed
-from slimwright.storage.packed import START
+from slimwright.swz import file as module
+from slimwright.swz.file import START
 
 
 def same(one: Net, other: Net) -> bool:

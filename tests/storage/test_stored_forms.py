@@ -10,15 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from slimwright.errors import ModelError
-from slimwright.storage.forms import FORMS, restored, stored, words_of
-from slimwright.storage.grid import from_grid, step_of
+from slimwright.storage.tensors import like_of, restored, stored, words_of
+from slimwright.swz.forms import FORMS, Like
+from slimwright.swz.grid import from_grid, step_of
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int8, torch.uint8, torch.bool)
 SHAPES = st.lists(st.integers(1, 9), min_size=0, max_size=4).map(tuple)
-
-
-def like(values: Tensor) -> Tensor:
-    return torch.empty(values.shape, dtype=values.dtype, device="meta")
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
@@ -29,7 +26,7 @@ def check(values: Tensor, base: Tensor | None = None) -> str:
     """Store a tensor and read it again; the form that it took."""
     made = stored(values, base)
     assert made.form in FORMS and len(made.data) <= words_of(values).nbytes
-    assert same_bits(restored(made.form, made.data, like(values), base), values)
+    assert same_bits(restored(made.form, made.data, like_of(values), base), values)
     return made.form
 
 
@@ -80,7 +77,7 @@ def test_a_few_values_come_back_whatever_they_are(seed: int, count: int, strange
     check(torch.from_numpy(table[chance.integers(0, count, (20, 30))]))
 
 
-@pytest.mark.parametrize("shape", [(0,), (3, 0, 2), (1,), ()])
+@pytest.mark.parametrize("shape", [(0,), (0, 5), (3, 0, 2), (1,), ()])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 def test_empty_and_scalar_tensors_come_back(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     check(torch.zeros(shape, dtype=dtype))
@@ -170,7 +167,7 @@ def test_a_difference_is_taken_where_it_is_smaller() -> None:
 def test_what_builds_on_a_base_needs_one() -> None:
     for form in ("same", "difference"):
         with pytest.raises(ModelError, match="base"):
-            restored(form, b"", like(torch.zeros(3)))
+            restored(form, b"", like_of(torch.zeros(3)))
 
 
 @given(st.sampled_from(FORMS), st.binary(max_size=200), SHAPES, st.sampled_from(DTYPES))
@@ -178,7 +175,7 @@ def test_bytes_that_nobody_wrote_are_read_or_refused(
     form: str, data: bytes, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     try:
-        found = restored(form, data, torch.empty(shape, dtype=dtype, device="meta"), torch.zeros(shape, dtype=dtype))
+        found = restored(form, data, Like(str(dtype).removeprefix("torch."), shape), torch.zeros(shape, dtype=dtype))
     except ModelError:
         return
     assert (found.shape, found.dtype) == (shape, dtype)

@@ -12,7 +12,7 @@ from slimwright.data import labelled
 from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.storage import read_packed, write_packed
-from slimwright.storage.forms import stored
+from slimwright.storage.tensors import stored
 from slimwright.techniques import Recipe, Share, Solve, Sparsify, Step, Tune, applied, apply, sentences
 from small_digits import few_digits, small_digit_net
 

@@ -13,7 +13,7 @@ from slimwright.data import ArrayData, labelled
 from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.storage import packed_bytes
-from slimwright.storage.forms import stored
+from slimwright.storage.tensors import stored
 from slimwright.techniques import (
     Factorise,
     Prune,

@@ -60,7 +60,7 @@ TRAIN = (
 )
 KIT = (
     "Examples:\n\n  slimwright kit bundle/ --for python --data folder:photos@64 --out kit/\n\n"
-    "  slimwright kit bundle/ --for android --data folder:photos@64 --out kit/"
+    "  slimwright kit bundle/ --for android --data folder:photos@64 --packed --out kit/"
 )
 
 
@@ -191,6 +191,9 @@ def kit(
     language: Annotated[str, typer.Option("--for", help="python, cpp, android (Kotlin) or ios (Swift)")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="folder for the code; it appears whole or not at all")],
+    packed: Annotated[
+        bool, typer.Option("--packed", help="add the model in fewer bytes, with a reader that rebuilds its files")
+    ] = False,
     force: ForceOption = False,
 ) -> None:
     """Write code that runs a bundle's model in an app: preprocessing, inference, the answer, and a self-test."""
@@ -202,9 +205,13 @@ def kit(
     if language not in LANGUAGES:
         raise RequestError(f"there is no kit for '{language}'; there is for {', '.join(LANGUAGES)}")
     found = load_bundle(bundle)
-    facts = written(found, cast("Language", language), load_data(data, found.manifest.seed), out, force=force)
-    said = f"{LANGUAGES[language]} code for {facts.runtime} in {out}; README.md says how to build and test it"
+    samples = load_data(data, found.manifest.seed)
+    made = written(found, cast("Language", language), samples, out, packed=packed, force=force)
+    said = f"{LANGUAGES[language]} code for {made.facts.runtime} in {out}; README.md says how to build and test it"
     out_console.print(said, soft_wrap=True)
+    if made.download:
+        before, after = made.download.artefact_bytes / 1e3, made.download.size_bytes / 1e3
+        out_console.print(f"packed, the model takes {after:.4g} kB in place of {before:.4g} kB", soft_wrap=True)
 
 
 def train(

@@ -1,6 +1,5 @@
 """The entropy-coded model file."""
 
-from slimwright.storage.grid import multiples
 from slimwright.storage.packed import (
     SUFFIX,
     Packed,
@@ -12,6 +11,7 @@ from slimwright.storage.packed import (
     tensor_bytes,
     write_packed,
 )
+from slimwright.swz.grid import multiples
 
 __all__ = [
     "SUFFIX",

@@ -4,33 +4,23 @@ Lossless: a net that is read has the digest of the one that was written. Any ten
 untrusted input: what it claims is checked against its size before memory is taken.
 """
 
-import struct
-import zlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
 from torch import Tensor
 
 from slimwright.atomic import replacing
 from slimwright.errors import ModelError
-from slimwright.graph.allowed import DTYPES
 from slimwright.graph.net import Net
 from slimwright.graph.store import net_of
 from slimwright.reading import plain, reading
 from slimwright.storage import header
-from slimwright.storage.bytes_of import Reader, varint, varints
-from slimwright.storage.forms import FORMS, Stored, restored, stored
+from slimwright.storage.tensors import like_of, restored, stored
+from slimwright.swz.file import WHAT, Entry, data_of, least_bytes, opened, row, started
 
 SUFFIX = ".swz"
-MAGIC, VERSION = b"SWZ", 1
-START = struct.Struct("<3sBIII")  # magic, version, bytes of the graph, bytes of the table, their CRC-32
-WHAT = "a packed net (.swz)"
-FREE_VALUES, VALUES_PER_BYTE = 2**24, 2**12  # a file of n bytes holds at most FREE + n * PER numbers
-MOST_RANK = 8
 PLAIN_BYTES = 4  # of a number
 
 
@@ -61,17 +51,6 @@ class Packed:
     def times_smaller(self) -> float:
         """How many times smaller it is than the same numbers at four bytes each."""
         return PLAIN_BYTES * self.values / self.size_bytes
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of the table: a tensor's form, kind and size, where its bytes are, and their CRC-32."""
-
-    form: str
-    like: Tensor  # on the device "meta": a dtype and a shape
-    offset: int
-    size_bytes: int
-    checksum: int
 
 
 def write_packed(net: Net, path: Path, *, base: Net | None = None) -> Packed:
@@ -132,69 +111,22 @@ def _parts(net: Net, base: Net | None) -> tuple[list[bytes], Packed]:
     known = base.tensors if base else {}
     about = header.header_of(net, base)
     made = {name: stored(net.tensors[name], known.get(name)) for name in about.tensors}
-    graph = header.encoded(about)
-    table = b"".join(_row(net.tensors[name], one) for name, one in made.items())
-    start = START.pack(MAGIC, VERSION, len(graph), len(table), zlib.crc32(table, zlib.crc32(graph)))
-    parts = [start, graph, table, *(one.data for one in made.values())]
+    start = started(header.encoded(about), [row(like_of(net.tensors[name]), one) for name, one in made.items()])
+    parts = [start, *(one.data for one in made.values())]
     values = sum(tensor.numel() for tensor in net.tensors.values())
     size = sum(map(len, parts))
-    parts.append(bytes(max(-(-(values - FREE_VALUES) // VALUES_PER_BYTE) - size, 0)))
+    parts.append(bytes(max(least_bytes(values) - size, 0)))
     tensors = tuple(PackedTensor(k, v.form, net.tensors[k].numel(), len(v.data)) for k, v in made.items())
-    return parts, Packed(size + len(parts[-1]), len(start + graph + table), tensors)
-
-
-def _row(values: Tensor, one: Stored) -> bytes:
-    kind = DTYPES.index(str(values.dtype).removeprefix("torch."))
-    head = bytes([FORMS.index(one.form) << 4 | kind]) + varint(values.ndim) + varints(values.shape)
-    return head + varint(len(one.data)) + struct.pack("<I", zlib.crc32(one.data))
+    return parts, Packed(size + len(parts[-1]), len(start), tensors)
 
 
 def _opened(path: Path, file: BinaryIO) -> tuple[header.Header, Sequence[Entry]]:
     """The header and the table of an open file."""
-    size = path.stat().st_size
-    start = file.read(START.size)
-    if len(start) < START.size or start[:3] != MAGIC:
-        raise ModelError(f"{path} is not {WHAT}: it does not begin as one")
-    _, version, graph_bytes, table_bytes, checksum = START.unpack(start)
-    if version != VERSION:
-        raise ModelError(f"{path} is {WHAT} of version {version}; this slimwright reads version {VERSION}")
-    if START.size + graph_bytes + table_bytes > size:
-        raise ModelError(f"{path} is cut short: its header claims more than its {size:,} bytes")
-    said = file.read(graph_bytes + table_bytes)
-    if zlib.crc32(said) != checksum:
-        raise ModelError(f"{path} was damaged: the checksum of its header is another")
-    found = header.decoded(said[:graph_bytes])
-    entries = list(_entries(Reader(said[graph_bytes:]), START.size + len(said)))
+    graph, entries = opened(file, path.stat().st_size, path)
+    found = header.decoded(graph)
     if len(entries) != len(found.tensors):
         raise ModelError(f"{path} names {len(found.tensors)} tensors, and its table has {len(entries)}")
-    _check_sizes(path, size, entries)
     return found, entries
-
-
-def _entries(table: Reader, offset: int) -> Iterator[Entry]:
-    while table.left:
-        kinds = table.byte()
-        form, kind = kinds >> 4, kinds & 15
-        if form >= len(FORMS) or kind >= len(DTYPES):
-            raise ModelError(f"a tensor has the unknown form or dtype {kinds}")
-        shape = tuple(table.varint(2**32) for _ in range(table.varint(MOST_RANK)))
-        if prod(shape) > 2**40:
-            raise ModelError(f"a tensor claims the shape {list(shape)}")
-        like = torch.empty(shape, dtype=getattr(torch, DTYPES[kind]), device="meta")
-        size = table.varint()
-        yield Entry(FORMS[form], like, offset, size, struct.unpack("<I", table.take(4))[0])
-        offset += size
-
-
-def _check_sizes(path: Path, size: int, entries: Sequence[Entry]) -> None:
-    """Raise ModelError where tensors lie beyond the file's end, or have more numbers than it can hold."""
-    end = max((entry.offset + entry.size_bytes for entry in entries), default=0)
-    if end > size:
-        raise ModelError(f"{path} is cut short: its tensors end at byte {end:,}, and it has {size:,}")
-    values = sum(entry.like.numel() for entry in entries)
-    most = FREE_VALUES + size * VALUES_PER_BYTE
-    if values > most:
-        raise ModelError(f"{path} claims {values:,} numbers in {size:,} bytes; that many hold at most {most:,}")
 
 
 def _check_base(path: Path, wanted: str, base: Net | None) -> None:
@@ -211,10 +143,7 @@ def _check_base(path: Path, wanted: str, base: Net | None) -> None:
 
 
 def _tensor(path: Path, file: BinaryIO, name: str, entry: Entry, base: Net | None) -> Tensor:
-    file.seek(entry.offset)
-    data = file.read(entry.size_bytes)
-    if zlib.crc32(data) != entry.checksum:
-        raise ModelError(f"{path} was damaged: the checksum of tensor '{name}' is another")
+    data = data_of(file, entry, path, name)
     try:
         return restored(entry.form, data, entry.like, base.tensors.get(name) if base else None)
     except ModelError as error:

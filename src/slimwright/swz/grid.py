@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slimwright.storage.entropy import Ints, bits_of
+from slimwright.swz.entropy import Ints, bits_of
 
 MOST_VALUES = 4096  # different ones, of a table
 TABLE_BYTES = 3.5  # of a value, at least

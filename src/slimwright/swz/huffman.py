@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimwright.errors import ModelError
-from slimwright.storage.bytes_of import Reader, varint, varints
-from slimwright.storage.entropy import Counts, Ints, bits_of
+from slimwright.swz.bytes_of import Reader, varint, varints
+from slimwright.swz.entropy import Counts, Ints, bits_of
 
 GAP_BITS = range(2, 9)  # that are tried; the paper has 4, 5 and 8
 MOST_LENGTH = 15  # of a code, so that a length takes four bits

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimwright.errors import ModelError
-from slimwright.storage.bytes_of import Reader, varint
-from slimwright.storage.entropy import Coder, Decoder, Encoder, Ints, bits_of
+from slimwright.swz.bytes_of import Reader, varint
+from slimwright.swz.entropy import Coder, Decoder, Encoder, Ints, bits_of
 
 RAW, CONSTANT, CODED = 0, 1, 2
 FIRST, LONGEST = 128, 2**16  # bytes coded at once: at first, and at most

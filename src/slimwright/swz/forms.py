@@ -11,24 +11,22 @@
     same              the base's tensor of this name, to the bit
     difference        what its bits, as whole numbers, are more than the base's, byte by byte
 
-All are lossless to the bit: NaNs keep their payload, zeros their sign.
+All are lossless to the bit: NaNs keep their payload, zeros their sign. Numbers are bits here, as unsigned words.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from slimwright.errors import ModelError
-from slimwright.storage import context, huffman, planes
-from slimwright.storage.bytes_of import Reader, varints
-from slimwright.storage.entropy import Ints
-from slimwright.storage.grid import MOST_VALUES, Floats, Numbered, from_grid, numbered, rows_numbered
-from slimwright.storage.planes import Words
+from slimwright.swz import context, huffman, planes
+from slimwright.swz.bytes_of import Reader, varints
+from slimwright.swz.entropy import Ints
+from slimwright.swz.grid import MOST_VALUES, Floats, Numbered, from_grid, numbered, rows_numbered
+from slimwright.swz.planes import Words
 
 FORMS = (
     "raw",
@@ -42,9 +40,45 @@ FORMS = (
     "masked",
     "row grids",
 )
+GRIDS = ("grid", "sparse grid", "row grids")  # whose numbers are whole, times a step
+DTYPES: Mapping[str, int] = {  # the bytes of a number; the place is the number of the dtype in files
+    "float32": 4,
+    "float64": 8,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
 WORDS: dict[int, np.dtype[Any]] = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 MASKED = 1 / 32  # of a float tensor's numbers that are zero, from where a mask of them may pay
 LARGE, WORTHWHILE = 2**16, 0.99  # Huffman codes are read at a third of the speed: of large tensors, for a hundredth
+
+
+@dataclass(frozen=True)
+class Like:
+    """What a tensor is besides its numbers: a dtype of `DTYPES`, and a shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many numbers it has."""
+        return prod(self.shape)
+
+    @property
+    def word(self) -> np.dtype[Any]:
+        """The unsigned number that has as many bits."""
+        return WORDS[DTYPES[self.dtype]]
+
+    @property
+    def floats(self) -> bool:
+        """Whether its numbers are floats."""
+        return "float" in self.dtype
 
 
 @dataclass(frozen=True)
@@ -55,64 +89,52 @@ class Stored:
     data: bytes
 
 
-def stored(values: Tensor, base: Tensor | None = None) -> Stored:
-    """Return a tensor in its smallest form; `base` is a tensor that the reader has."""
-    words = words_of(values)
-    alike = base is not None and (base.dtype, base.shape) == (values.dtype, values.shape)
-    before = words_of(base) if alike and base is not None else None
+def smallest(words: Words, like: Like, before: Words | None = None) -> Stored:
+    """Return the bits [n] of a tensor in their smallest form; `before` are those of a like one that the reader has."""
     if before is not None and np.array_equal(words, before):
         return Stored("same", b"")
-    return min(_candidates(values, words, before), key=lambda one: len(one.data))
+    return min(candidates(words, like, before), key=lambda one: len(one.data))
 
 
-def restored(form: str, data: bytes | memoryview, like: Tensor, base: Tensor | None = None) -> Tensor:
-    """Return the tensor in these bytes, of the dtype and shape of `like`, which holds nothing (device "meta").
+def bits(form: str, data: bytes | memoryview, like: Like, before: Words | None = None) -> Words:
+    """Return the bits [n] of the tensor in these bytes.
 
     Raises ModelError where the bytes are not such, or need a base's tensor that is missing.
     """
     if form in ("same", "difference"):
-        if base is None or (base.dtype, base.shape) != (like.dtype, like.shape):
+        if before is None:
             raise ModelError("it is stored as what it is more than a base's, which has no tensor of its kind and shape")
-        if form == "same":
-            return base.detach().clone()
-        words = _differing(data, words_of(base))
-    else:
-        words = READERS[form](data, like)
-    if like.dtype == torch.bool and words.max(initial=0) > 1:
+        return before if form == "same" else _differing(data, before)
+    words = READERS[form](data, like)
+    if like.dtype == "bool" and words.max(initial=0) > 1:
         raise ModelError("a truth value is neither 0 nor 1")
-    octets = torch.from_numpy(np.ascontiguousarray(words).view(np.uint8))
-    return octets.view(like.dtype).reshape(like.shape)
+    return words
 
 
-def words_of(values: Tensor) -> Words:
-    """Return the bits of a tensor's numbers [n] as unsigned whole numbers."""
-    flat = values.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().view(WORDS[flat.element_size()])
-
-
-def _candidates(values: Tensor, words: Words, before: Words | None) -> Iterator[Stored]:
-    """The forms that may be the smallest."""
+def candidates(words: Words, like: Like, before: Words | None = None) -> Iterator[Stored]:
+    """Yield the forms that may be the smallest of a tensor's bits [n]."""
     least = words.nbytes
     yield Stored("raw", words.astype(words.dtype.newbyteorder("<")).tobytes())
-    found = numbered(words.view(np.float32)) if values.dtype == torch.float32 else ()
+    single = like.dtype == "float32"
+    found = numbered(words.view(np.float32)) if single else ()
     for one in found:
-        for made in _numbers(one, values.shape):
+        for made in _numbers(one, like.shape):
             least = min(least, len(made.data))
             yield made
-    if values.dtype == torch.float32 and values.ndim > 1 and all(one.step is None for one in found):
-        rows = rows_numbered(words.view(np.float32).reshape(len(values), -1))
+    if single and len(like.shape) > 1 and like.count and all(one.step is None for one in found):
+        rows = rows_numbered(words.view(np.float32).reshape(like.shape[0], -1))
         if rows is not None:
-            made = Stored("row grids", _steps(rows[1]) + context.encoded(rows[0], values.shape))
+            made = Stored("row grids", _steps(rows[1]) + context.encoded(rows[0], like.shape))
             least = min(least, len(made.data))
             yield made
-    if values.is_floating_point() and MASKED * len(words) <= np.count_nonzero(words == 0) < len(words):
-        made = Stored("masked", _mask(words, values.shape))
+    if like.floats and MASKED * len(words) <= np.count_nonzero(words == 0) < len(words):
+        made = Stored("masked", _mask(words, like.shape))
         least = min(least, len(made.data))
         yield made
     if before is not None:
         yield Stored("difference", planes.encoded(_zigzag(words - before), floats=False))
     if 2 * least > words.nbytes:  # else few values beat any bytes
-        yield Stored("bytes", planes.encoded(words, floats=values.is_floating_point()))
+        yield Stored("bytes", planes.encoded(words, floats=like.floats))
 
 
 def _numbers(one: Numbered, shape: Sequence[int]) -> Iterator[Stored]:
@@ -140,14 +162,31 @@ def _steps(steps: Floats) -> bytes:
     return varints((len(coded),)) + coded
 
 
-def _row_grids(data: bytes | memoryview, like: Tensor) -> Words:
+def whole_numbers(form: str, data: bytes | memoryview, like: Like) -> tuple[Ints, Floats]:
+    """Return the whole numbers [n] of a tensor whose form is some grid, and the step of each row or of all [steps].
+
+    Raises ModelError where the bytes are not such.
+    """
     source = _floats_only(data, like)
-    if like.ndim < 2:
-        raise ModelError(f"its form is for rows, and it has {like.ndim} dimensions")
-    steps = planes.decoded(source.take(source.varint()), WORDS[4], len(like), floats=True).view(np.float32)
-    numbers = context.decoded(source.rest(), like.shape).reshape(len(like), -1)
-    with np.errstate(all="ignore"):
-        return from_grid(numbers, steps[:, None]).reshape(-1).view(np.uint32)
+    if form != "row grids":
+        step = np.frombuffer(source.take(4), "<f4").astype(np.float32)
+        return _numbers_by(form)(source.rest(), like.shape), step
+    if len(like.shape) < 2:
+        raise ModelError(f"its form is for rows, and it has {len(like.shape)} dimensions")
+    rows = like.shape[0] if like.count else 0
+    steps = planes.decoded(source.take(source.varint()), WORDS[4], rows, floats=True).view(np.float32)
+    return context.decoded(source.rest(), like.shape), steps
+
+
+def _on_grid(form: str) -> Callable[[bytes | memoryview, Like], Words]:
+    def words(data: bytes | memoryview, like: Like) -> Words:
+        numbers, steps = whole_numbers(form, data, like)
+        if not len(numbers):
+            return np.zeros(0, WORDS[4])
+        with np.errstate(all="ignore"):
+            return from_grid(numbers.reshape(len(steps), -1), steps[:, None]).reshape(-1).view(np.uint32)
+
+    return words
 
 
 def _mask(words: Words, shape: Sequence[int]) -> bytes:
@@ -157,10 +196,10 @@ def _mask(words: Words, shape: Sequence[int]) -> bytes:
     return varints((len(coded),)) + coded + planes.encoded(words[there] & ~sign, floats=True)
 
 
-def _masked(data: bytes | memoryview, like: Tensor) -> Words:
-    if not like.is_floating_point():
+def _masked(data: bytes | memoryview, like: Like) -> Words:
+    if not like.floats:
         raise ModelError(f"its form is for floats, and it is {like.dtype}")
-    source, word = Reader(bytes(data)), WORDS[like.element_size()]
+    source, word = Reader(bytes(data)), like.word
     signs = context.decoded(source.take(source.varint()), like.shape)
     if np.abs(signs).max(initial=0) > 1:
         raise ModelError("a sign is neither 1 nor -1")
@@ -180,16 +219,10 @@ def _numbers_by(form: str) -> Callable[[memoryview, Sequence[int]], Ints]:
     return context.decoded
 
 
-def _from_numbers(form: str) -> Callable[[bytes | memoryview, Tensor], Words]:
+def _in_table(form: str) -> Callable[[bytes | memoryview, Like], Words]:
     read = _numbers_by(form)
 
-    def on_grid(data: bytes | memoryview, like: Tensor) -> Words:
-        source = _floats_only(data, like)
-        step = np.frombuffer(source.take(4), "<f4").astype(np.float32)[0]
-        with np.errstate(all="ignore"):
-            return from_grid(read(source.rest(), like.shape), step).view(np.uint32)
-
-    def in_table(data: bytes | memoryview, like: Tensor) -> Words:
+    def words(data: bytes | memoryview, like: Like) -> Words:
         source = _floats_only(data, like)
         count, zero = source.varint(MOST_VALUES), source.varint(MOST_VALUES)
         coded = source.take(source.varint())
@@ -199,33 +232,32 @@ def _from_numbers(form: str) -> Callable[[bytes | memoryview, Tensor], Words]:
             raise ModelError(f"it names a value beyond the {count:,} of its table")
         return table[places]
 
-    return on_grid if form.endswith("grid") else in_table
+    return words
 
 
-def _floats_only(data: bytes | memoryview, like: Tensor) -> Reader:
-    if like.dtype != torch.float32:
+def _floats_only(data: bytes | memoryview, like: Like) -> Reader:
+    if like.dtype != "float32":
         raise ModelError(f"its form is for float32, and it is {like.dtype}")
     return Reader(bytes(data))
 
 
-def _raw(data: bytes | memoryview, like: Tensor) -> Words:
-    word = WORDS[like.element_size()]
-    if len(data) != word.itemsize * like.numel():
-        raise ModelError(f"it has {len(data):,} bytes for {like.numel():,} numbers of {word.itemsize}")
+def _raw(data: bytes | memoryview, like: Like) -> Words:
+    word = like.word
+    if len(data) != word.itemsize * like.count:
+        raise ModelError(f"it has {len(data):,} bytes for {like.count:,} numbers of {word.itemsize}")
     return np.frombuffer(bytes(data), word.newbyteorder("<")).astype(word)
 
 
-def _bytes(data: bytes | memoryview, like: Tensor) -> Words:
-    word = WORDS[like.element_size()]
-    return planes.decoded(data, word, like.numel(), floats=like.is_floating_point())
+def _bytes(data: bytes | memoryview, like: Like) -> Words:
+    return planes.decoded(data, like.word, like.count, floats=like.floats)
 
 
-READERS: dict[str, Callable[[bytes | memoryview, Tensor], Words]] = {
+READERS: dict[str, Callable[[bytes | memoryview, Like], Words]] = {
     "raw": _raw,
     "bytes": _bytes,
-    **{form: _from_numbers(form) for form in FORMS[2:6]},
+    **{form: _on_grid(form) for form in GRIDS},
+    **{form: _in_table(form) for form in ("codebook", "sparse codebook")},
     "masked": _masked,
-    "row grids": _row_grids,
 }
 
 

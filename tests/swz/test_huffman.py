@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimwright.errors import ModelError
-from slimwright.storage.huffman import codes_of, decoded, encoded, lengths_of, smallest, sparse
+from slimwright.swz.huffman import codes_of, decoded, encoded, lengths_of, smallest, sparse
 
 
 def test_a_gap_over_the_bound_takes_a_filler() -> None:  # Figure 2 of the paper: gaps of 3 bits, span exceeds 8

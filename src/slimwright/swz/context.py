@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimwright.errors import ModelError
-from slimwright.storage.bytes_of import Reader, bit_mask, varints
-from slimwright.storage.entropy import ONE, Coder, Counts, Decoder, Encoder, Ints, Shares, shares
-from slimwright.storage.magnitudes import FEWEST, MOST_TOKEN, TRUST, UNIT, Numbers, Places, tokens_of
+from slimwright.swz.bytes_of import Reader, bit_mask, varints
+from slimwright.swz.entropy import ONE, Coder, Counts, Decoder, Encoder, Ints, Shares, shares
+from slimwright.swz.magnitudes import FEWEST, MOST_TOKEN, TRUST, UNIT, Numbers, Places, tokens_of
 
 Plane = NDArray[np.uint8]
 STEP_NUMBERS = 2**14  # flags coded at once
@@ -106,6 +106,8 @@ def encoded(numbers: Ints, shape: Sequence[int]) -> bytes:
 
 def decoded(data: bytes | memoryview, shape: Sequence[int]) -> Ints:
     """Return the whole numbers [n] of a tensor of this shape. Raises ModelError where the bytes are not such."""
+    if not prod(shape):
+        return np.zeros(0, np.int32)
     source = Reader(bytes(data))
     flags = source.byte()
     if flags > TRANSPOSED | BY_ROW:

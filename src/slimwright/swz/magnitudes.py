@@ -7,7 +7,7 @@ follow as they are.
 import numpy as np
 from numpy.typing import NDArray
 
-from slimwright.storage.entropy import Coder, Ints
+from slimwright.swz.entropy import Coder, Ints
 
 Places = NDArray[np.int64]
 FEWEST, MOST_AT_ONCE = 48, 2**15  # numbers coded at once; with fewer, time goes into calls
