@@ -1,11 +1,12 @@
 """LeNets on MNIST in few bytes, untrained and after a few minutes of tuning: how small, and what that costs in errors.
 
-Every row starts from the same weights. Ours, untrained, is `slimwright pack --size`: weights are rounded by output error
-and the price of their bits on the 2,000 images of the calibration part, and the whole file counts, with its graph and
-biases. Beside it weights are rounded to the nearest of a grid that gives the same size in the same file, without data;
-and to 8 bits with one step for each layer, compressed by zlib and xz. Deep Compression's published rows (Han et al.
-2016, Table 1) are for orientation: its nets were retrained. "tuned" is a recipe before that: shares of zeros that grow,
-with epochs between in which these stay zero and the original teaches. The test part takes part in no choice.
+Every row starts from the same weights. Ours, untrained, is `slimwright pack --size`: weights are rounded by output
+error and the price of their bits on the 2,000 images of the calibration part, and the whole file counts, with its
+graph and biases. Beside it weights are rounded to the nearest of a grid that gives the same size in the same file,
+without data; and to 8 bits with one step for each layer, compressed by zlib and xz. Deep Compression's published rows
+(Han et al. 2016, Table 1) are for orientation: its nets were retrained. "tuned" is a recipe before that: shares of
+zeros that grow, with epochs between in which these stay zero and the original teaches. The test part takes part in no
+choice.
 """
 
 import lzma
