@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lib.kept_nets import trained_once
 from lib.packaged import mnist_folder
-from lib.results import Column, Row, environment, options, publish, show
+from lib.results import Column, Row, environment, parser, publish, show
 from slimwright.data import Dataset, mnist, whole
 from slimwright.graph import Net
 from slimwright.jobs.packing import fitted
@@ -60,12 +60,16 @@ COLUMNS = (
 
 
 def main() -> None:
-    asked = options(__doc__ or "")
+    known = parser(__doc__ or "")
+    known.add_argument("--networks", default=",".join(SIZES), help=f"of {','.join(SIZES)}")
+    asked = known.parse_args()
     torch.set_num_threads(1)
     data = mnist(mnist_folder(OUT))
     plan, schedule = (QUICK, SHORT) if asked.quick else (SIZES, TRAINING)
     rows: list[Row] = []
     for name, sizes in plan.items():
+        if name not in asked.networks.split(","):
+            continue
         net = _trained(name, data, schedule)
         rows += [*rows_of(net, name, sizes, data), *([] if asked.quick else tuned_rows(net, name, data))]
     show("LeNets on MNIST in few bytes", COLUMNS, rows, sections=("network",))
