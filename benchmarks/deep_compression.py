@@ -90,17 +90,12 @@ def main() -> None:
 def rows_of(net: Net, name: str, sizes: tuple[int, ...], data: Dataset) -> Iterator[Row]:
     """Every method on one net."""
     task = Classification(data.labels)
-    images, labels = whole(data, "test")
     plain = plain_bytes(net)
-
-    def error(made: Net) -> float:
-        return round(100 - task.score(made.run((torch.as_tensor(images),)), labels), 2)
-
-    facts: dict[str, str | int | float] = {"network": name, "original_error": error(net)}
+    facts: dict[str, str | int | float] = {"network": name, "original_error": _error(net, data)}
 
     def row(method: str, made: Net, size: int, seconds: float = 0.0) -> Row:
         sizes = {"size_bytes": size, "times": plain / size}
-        return {**facts, "method": method, **sizes, "error": error(made), "seconds": seconds}
+        return {**facts, "method": method, **sizes, "error": _error(made, data), "seconds": seconds}
 
     for method, compress in (("8 bits, zlib", lambda data: zlib.compress(data, 9)), ("8 bits, xz", lzma.compress)):
         yield row(method, *_eight_bits(net, compress))
@@ -118,7 +113,7 @@ def rows_of(net: Net, name: str, sizes: tuple[int, ...], data: Dataset) -> Itera
 def tuned_rows(net: Net, name: str, data: Dataset) -> Iterator[Row]:
     """The net with ever more zeros, trained between, and rounded at last."""
     task, began = Classification(data.labels), time.perf_counter()
-    images, labels = whole(data, "test")
+    original_error = _error(net, data)
     steps = [
         step
         for share, epochs, rate in TUNED[name]
@@ -134,10 +129,16 @@ def tuned_rows(net: Net, name: str, data: Dataset) -> Iterator[Row]:
             "method": "slimwright, tuned",
             "size_bytes": found.size_bytes,
             "times": plain_bytes(net) / found.size_bytes,
-            "error": round(100 - task.score(found.net.run((torch.as_tensor(images),)), labels), 2),
-            "original_error": round(100 - task.score(net.run((torch.as_tensor(images),)), labels), 2),
+            "error": _error(found.net, data),
+            "original_error": original_error,
             "seconds": tuning + time.perf_counter() - began,
         }
+
+
+def _error(net: Net, data: Dataset) -> float:
+    """Errors in 100 images of the test part."""
+    images, labels = whole(data, "test")
+    return round(100 - Classification(data.labels).score(net.run((torch.as_tensor(images),)), labels), 2)
 
 
 def _tuned(rows: list[Row], name: str) -> float:

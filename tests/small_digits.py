@@ -5,12 +5,13 @@ import functools
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from slimwright.data import ArrayData, Part, digits, labelled
 from slimwright.graph import Net
 from slimwright.importers import capture
 from slimwright.tasks import Classification
+from slimwright.techniques import Recipe, Step, apply
 from slimwright.train import Schedule, fit
 
 SIZES: dict[Part, int] = {"train": 400, "calibration": 130, "validation": 110, "test": 90}  # no two alike
@@ -40,3 +41,21 @@ def small_digit_net() -> Net:
     )  # fmt: skip
     every = digits(seed=0)
     return capture(fit(layers, every, Schedule(epochs=2), task=Classification(every.labels)), every.image_shape)
+
+
+def right(net: Net) -> float:
+    """The share of the validation part, 0 to 1, that a net names right."""
+    images, labels = labelled(few_digits().parts["validation"])
+    (scores,) = net.run((images,))
+    return float((scores.argmax(1) == labels).float().mean())
+
+
+def matrices(net: Net) -> dict[str, Tensor]:
+    """The weights of each layer of a net, by its name."""
+    return {node.name: net.tensors[node.tensors["weight"]] for node in net.weighted()}
+
+
+def made(*steps: Step) -> Net:
+    """The small net after these steps of a recipe."""
+    net = small_digit_net()
+    return apply(Recipe(original=net.digest, steps=steps), net, few_digits())

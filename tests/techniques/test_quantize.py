@@ -62,6 +62,11 @@ def test_a_layer_that_stays_in_float_keeps_its_weights(net: Net) -> None:
         quantized(net, calibration_inputs(few_digits(), 8), keep_float=("gone",))
 
 
+def test_a_net_whose_layers_all_stay_in_float_stays_as_it_is(net: Net) -> None:
+    every = tuple(node.name for node in net.weighted())
+    assert quantized(net, calibration_inputs(few_digits(), 8), keep_float=every).digest == net.digest
+
+
 @pytest.mark.parametrize(("weight_bits", "activation_bits"), [(8, 8), (4, 8), (4, 4), (4, None), (2, None)])
 def test_few_bits_cost_few_digits(weight_bits: int, activation_bits: int | None, net: Net) -> None:
     data = few_digits()

@@ -2,16 +2,9 @@
 
 import torch
 
-from slimwright.data import labelled
 from slimwright.graph import Net
 from slimwright.techniques import Prune, Recipe, Round, apply, sentences
-from small_digits import few_digits, small_digit_net
-
-
-def right(net: Net) -> float:
-    images, labels = labelled(few_digits().parts["validation"])
-    (scores,) = net.run((images,))
-    return float((scores.argmax(1) == labels).float().mean())
+from small_digits import few_digits, right, small_digit_net
 
 
 def levels(net: Net, name: str) -> int:

@@ -6,30 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
-from slimwright.data import labelled
 from slimwright.errors import RequestError
-from slimwright.graph import Net
 from slimwright.storage import read_packed, write_packed
 from slimwright.storage.tensors import stored
-from slimwright.techniques import Recipe, Share, Solve, Sparsify, Step, Tune, applied, apply, sentences
-from small_digits import few_digits, small_digit_net
-
-
-def right(net: Net) -> float:
-    images, labels = labelled(few_digits().parts["validation"])
-    (scores,) = net.run((images,))
-    return float((scores.argmax(1) == labels).float().mean())
-
-
-def matrices(net: Net) -> dict[str, Tensor]:
-    return {node.name: net.tensors[node.tensors["weight"]] for node in net.weighted()}
-
-
-def made(*steps: Step) -> Net:
-    net = small_digit_net()
-    return apply(Recipe(original=net.digest, steps=steps), net, few_digits())
+from slimwright.techniques import Recipe, Share, Solve, Sparsify, Step, Tune, applied, sentences
+from small_digits import few_digits, made, matrices, right, small_digit_net
 
 
 def test_every_layer_takes_few_values_and_the_net_does_what_it_did() -> None:

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from example_nets import SHAPE, net_of
 from guarded_data import Guarded
-from slimwright.data import ArrayData, labelled
+from slimwright.data import ArrayData
 from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.storage import packed_bytes
@@ -28,22 +28,7 @@ from slimwright.techniques import (
     apply,
     sentences,
 )
-from small_digits import few_digits, small_digit_net
-
-
-def right(net: Net) -> float:
-    images, labels = labelled(few_digits().parts["validation"])
-    (scores,) = net.run((images,))
-    return float((scores.argmax(1) == labels).float().mean())
-
-
-def matrices(net: Net) -> dict[str, Tensor]:
-    return {node.name: net.tensors[node.tensors["weight"]] for node in net.weighted()}
-
-
-def made(*steps: Step) -> Net:
-    net = small_digit_net()
-    return apply(Recipe(original=net.digest, steps=steps), net, few_digits())
+from small_digits import few_digits, made, matrices, right, small_digit_net
 
 
 def zeros(net: Net) -> int:

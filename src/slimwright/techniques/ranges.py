@@ -40,6 +40,8 @@ def covering(low: float, high: float, bits: int) -> Levels:
 
 def ranges(net: Net, inputs: Inputs, values: Sequence[str], bits: int, by: Calibration) -> dict[str, Levels]:
     """Return levels for `values` of a net, by what they are on inputs, each [N, ...]."""
+    if not values:
+        return {}
     lows, highs = dict.fromkeys(values, 0.0), dict.fromkeys(values, 0.0)
     for found in _seen(net, inputs, values):
         for name, value in found.items():

@@ -8,19 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from column_problems import covariance, error
 from slimwright.techniques.solver.levels import WeightLevels
-
-
-def covariance(groups: int, size: int, seed: int, *, alike: float = 0.9) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(groups, size, 3 * size, generator=generator, dtype=torch.float64)
-    rows += alike * rows[:, :1]
-    return rows @ rows.mT / (3 * size) + 1e-3 * torch.eye(size, dtype=torch.float64)
-
-
-def error(weight: Tensor, found: Tensor, curvature: Tensor) -> float:
-    off = (weight - found).double().reshape(len(curvature), -1, weight.shape[1])
-    return float(((off @ curvature) * off).sum())
 
 
 @given(bits=st.integers(2, 8), groups=st.integers(1, 3), outputs=st.integers(1, 4), size=st.integers(1, 12), seed=...)

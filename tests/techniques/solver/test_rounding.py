@@ -6,18 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from column_problems import covariance, weights
 from slimwright.techniques.solver.rounding import Code, Price, rounded
-
-
-def covariance(groups: int, size: int, seed: int, *, alike: float = 0.9) -> Tensor:
-    """Of inputs that resemble each other, [G, D, D]."""
-    x = torch.randn(groups, size, 8 * size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    x = x + alike * x[:, :1]
-    return x @ x.mT / (8 * size) + 1e-3 * torch.eye(size, dtype=torch.float64)
-
-
-def weights(outputs: int, size: int, seed: int) -> Tensor:
-    return torch.randn(outputs, size, generator=torch.Generator().manual_seed(seed))
 
 
 def objective(integers: Tensor, step: float, weight: Tensor, curvature: Tensor, prices: Tensor, code: Code) -> float:

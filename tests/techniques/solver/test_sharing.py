@@ -6,21 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from column_problems import covariance, weights
 from slimwright.techniques.solver.held import on_codes
 from slimwright.techniques.solver.sharing import Shared, Start, codebook
 
 STARTS: tuple[Start, ...] = ("linear", "density", "forgy")
-
-
-def covariance(groups: int, size: int, seed: int) -> Tensor:
-    """Of inputs that resemble each other, [G, D, D]."""
-    x = torch.randn(groups, size, 8 * size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    x = x + 0.9 * x[:, :1]
-    return x @ x.mT / (8 * size) + 1e-3 * torch.eye(size, dtype=torch.float64)
-
-
-def weights(outputs: int, size: int, seed: int) -> Tensor:
-    return torch.randn(outputs, size, generator=torch.Generator().manual_seed(seed))
 
 
 def error(made: Tensor, weight: Tensor, curvature: Tensor, importance: Tensor) -> float:

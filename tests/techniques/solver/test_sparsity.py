@@ -7,26 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from column_problems import covariance, error, weights
 from slimwright.techniques.solver.held import Held, on_codes, on_support
 from slimwright.techniques.solver.sparsity import Pattern, Sparse, by_magnitude, price_for
 from slimwright.train import FREE, ZERO
-
-
-def covariance(groups: int, size: int, seed: int, *, alike: float = 0.9) -> Tensor:
-    """Of inputs that resemble each other, [G, D, D]."""
-    x = torch.randn(groups, size, 8 * size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    x = x + alike * x[:, :1]
-    return x @ x.mT / (8 * size) + 1e-3 * torch.eye(size, dtype=torch.float64)
-
-
-def weights(outputs: int, size: int, seed: int) -> Tensor:
-    return torch.randn(outputs, size, generator=torch.Generator().manual_seed(seed))
-
-
-def error(made: Tensor, weight: Tensor, curvature: Tensor) -> float:
-    groups, size, _ = curvature.shape
-    lacking = (weight - made).double().reshape(groups, -1, size)
-    return float(((lacking @ curvature) * lacking).sum())
 
 
 def whole_blocks(made: Tensor, pattern: Pattern, taps: int) -> Tensor:
