@@ -12,10 +12,11 @@ import torch
 from slimwright.cost.budget import size_asked
 from slimwright.errors import BudgetError
 from slimwright.graph import save_net
-from slimwright.jobs.packing import Fitted, _next_price, fitted, scores
+from slimwright.jobs.packing import fitted, scores
 from slimwright.measure import original_of
 from slimwright.storage import packed_bytes, read_packed
 from slimwright.tasks import Classification
+from slimwright.techniques.fitting import Fitted, _next_price
 from small_digits import few_digits, small_digit_net
 
 

@@ -4,12 +4,13 @@ from slimwright.techniques.factorise import Factorise, Ranks, in_turns
 from slimwright.techniques.fold import Fold, fold_batch_norm
 from slimwright.techniques.knobs import Choice, Knob, Observed
 from slimwright.techniques.merge import Merge
+from slimwright.techniques.pricing import importances, observed, rounded_net, usual_price
 from slimwright.techniques.prune import Prune
 from slimwright.techniques.quantize import Quantize, Rounding, encoded, quantized
 from slimwright.techniques.recipe import TECHNIQUES, Recipe, applied, apply, load_recipe, recipe_type, sentences
 from slimwright.techniques.regions import Regions
 from slimwright.techniques.remove import Remove
-from slimwright.techniques.round import Round, importances, observed, rounded_net, usual_price
+from slimwright.techniques.round import Round
 from slimwright.techniques.share import Share
 from slimwright.techniques.solve import Solve
 from slimwright.techniques.sparsify import Sparsify

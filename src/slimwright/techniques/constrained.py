@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from slimwright.data import Inputs, calibration_inputs
 from slimwright.evidence import Evidence
 from slimwright.graph import Net
-from slimwright.techniques.round import observed
+from slimwright.techniques.pricing import observed
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.drift import drifted
 from slimwright.techniques.solver.held import Constraint, Held

@@ -33,12 +33,14 @@ LEAST_IMPORTANCE = 1e-4  # of the mean, below which an output counts as much
 class Price:
     """What a bit of a layer costs, in nats, and the importance [O] of its outputs: nats for each squared error.
 
-    As a constraint it asks for whole multiples of a step, as coarse as for a bit that costs `step`, by default `bit`.
+    As a constraint it asks for whole multiples of a step, as coarse as for a bit that costs `step`, by default `bit`;
+    where `zero` [O, D] says so, for none.
     """
 
     bit: float
     importance: Tensor
     step: float | None = None
+    zero: Tensor | None = None
 
     @property
     def matters(self) -> bool:
@@ -89,10 +91,13 @@ def rounded(weight: Tensor, covariance: Tensor, price: Price) -> Rounding:
     step = float(price.step_for(float(own.pow(-2).mean())))
     integers = (wanted / step).round().clamp_(-MOST_LEVEL, MOST_LEVEL)
     integers[(wanted / own[:, None]).square() < prices[:, :, None] * (FIRST_BITS + 2 * (integers.abs() + 1).log2())] = 0
+    zero = None if price.zero is None else columns.in_order(price.zero.to(wanted.device))
+    if zero is not None:
+        integers[zero] = 0
     for _ in range(FIRST_PASSES):
-        integers = (columns.handed_on(_by_price(step, prices, Code(integers))) / step).round()
+        integers = (columns.handed_on(_by_price(step, prices, Code(integers), zero)) / step).round()
     for _ in range(PASSES):
-        integers = (columns.again(step * integers, _by_price(step, prices, Code(integers))) / step).round()
+        integers = (columns.again(step * integers, _by_price(step, prices, Code(integers), zero)) / step).round()
     return Rounding(columns.in_place(integers).to(torch.int32), step)
 
 
@@ -129,14 +134,20 @@ def _log_odds(there: Tensor, dim: int, share: float) -> Tensor:
     return (count / (there.shape[dim] + PRIOR - count)).log()
 
 
-def _by_price(step: float, prices: Tensor, code: Code) -> Choose:
-    """Choose, of the multiples of a step near what is wanted, and zero, that with the least error and bits."""
+def _by_price(step: float, prices: Tensor, code: Code, zero: Tensor | None) -> Choose:
+    """Choose, of the multiples of a step near what is wanted, and zero, that with the least error and bits.
+
+    Where `zero` [G, O, D] says so, it is zero.
+    """
 
     def choose(wanted: Tensor, metric: Tensor, column: int) -> Tensor:
         near = (wanted[:, :, 0] / step).clamp(-MOST_LEVEL, MOST_LEVEL)  # [G, O]
         low = near.abs().floor()
         sides = torch.stack([torch.zeros_like(near), near.sign() * low, near.sign() * (low + 1)])
         costs = (wanted[:, :, 0] - step * sides).square() * metric[:, :, 0] + prices * code.bits(sides, column)
-        return step * sides.gather(0, costs.argmin(0, keepdim=True))[0][:, :, None]
+        chosen = sides.gather(0, costs.argmin(0, keepdim=True))[0]
+        if zero is not None:
+            chosen = chosen.masked_fill(zero[:, :, column], 0.0)
+        return step * chosen[:, :, None]
 
     return choose
