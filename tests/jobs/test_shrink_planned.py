@@ -9,7 +9,7 @@ from slimwright.cost import count
 from slimwright.evidence import load_evidence, observe
 from slimwright.graph import load_net
 from slimwright.reading import sha256_of
-from slimwright.search.measured_plan import LEAST_IMAGES
+from slimwright.search.planning import LEAST_IMAGES
 from slimwright.tasks import Classification
 from slimwright.techniques import Factorise, Fold, Prune, Quantize, Solve
 from small_digits import SIZES, few_digits, labels_of, small_digit_net

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from slimwright.search import MOST, MeasuredPlan, Plan, Problem, plan_by_measuring
+from slimwright.search import MeasuredPlan, Plan, Problem, plan_by_measuring, room
 
 SIZES = {"a": [64, 48, 32, 16], "b": [64, 48, 32, 16]}
 
@@ -29,8 +29,8 @@ def test_what_the_prediction_gets_wrong_is_corrected_by_measuring(wrong: float) 
     found = plan_by_measuring(asked(), {"latency_ms": 0.75}, measure)
     assert found is not None
     assert found.fits
-    assert found.measured["latency_ms"] <= MOST * 0.75
-    fitting = [plan.damage for plan in measured if wrong * milliseconds(plan.counts) <= MOST * 0.75]
+    assert found.measured["latency_ms"] <= room("latency_ms").most * 0.75
+    fitting = [plan.damage for plan in measured if wrong * milliseconds(plan.counts) <= room("latency_ms").most * 0.75]
     assert found.plan.damage == min(fitting)
 
 
@@ -196,12 +196,12 @@ def test_a_cost_without_a_limit_may_be_measured_too() -> None:
 
 
 def test_measuring_one_cost_leaves_the_aim_of_another_where_it_was() -> None:
-    """Half of the time is left, so the second plan may have more channels: 92 % of 60."""
+    """Time is left, so the second plan may have more channels: all 60 that the other limit allows, as it is exact."""
     stage = Stage(0.6, 0.9)
     task = one_group(lambda n: {"latency_ms": n / 49.5, "macs": float(n)})
     found = plan_by_measuring(task, {"latency_ms": 1.0, "macs": 60.0}, stage.measure)
     assert found is not None
-    assert stage.kept() == [45, 55] and found.plan.predicted["macs"] == 55
+    assert stage.kept() == [45, 60] and found.plan.predicted["macs"] == 60
 
 
 # when to stop

@@ -63,12 +63,18 @@ def shrink(
     out: Annotated[Path, typer.Option(help="folder for the bundle; it appears whole or not at all")],
     latency: Annotated[str | None, typer.Option(help="most time per image: 12ms, or 0.5x of the original")] = None,
     size: Annotated[str | None, typer.Option(help="largest model file: 2MB, or 0.25x")] = None,
+    packed: Annotated[
+        str | None,
+        typer.Option(help="largest packed file, for which weights are rounded: 50kB, or 0.02x of the original's"),
+    ] = None,
     memory: Annotated[str | None, typer.Option(help="largest activation memory: 300kB, or 0.5x")] = None,
     macs: Annotated[str | None, typer.Option(help="most multiply-accumulates: 20M, or 0.5x")] = None,
     energy: Annotated[str | None, typer.Option(help="most energy per image: 3mJ, or 0.5x; needs a counter")] = None,
     minimise: Annotated[
         str | None,
-        typer.Option(help="find the model with the least latency, size, memory, macs or energy within --max-drop"),
+        typer.Option(
+            help="find the model with the least latency, size, packed, memory, macs or energy within --max-drop"
+        ),
     ] = None,
     max_drop: Annotated[
         float, typer.Option(help="how much the metric may drop, in its own steps: percentage points of accuracy")
@@ -112,7 +118,8 @@ def shrink(
     from slimwright.report import missing_page
     from slimwright.targets import target as named
 
-    limits = {"latency": latency, "size": size, "memory": memory, "macs": macs, "energy": energy, "minimise": minimise}
+    limits = {"latency": latency, "size": size, "packed": packed, "memory": memory, "macs": macs, "energy": energy}
+    limits |= {"minimise": minimise}
     given = [f"--{name}" for name, value in limits.items() if value is not None]
     if pareto and given:
         raise RequestError(f"--pareto goes through limits on latency by itself; leave out {' and '.join(given)}")
@@ -122,6 +129,7 @@ def shrink(
         else Budget(
             latency_ms=latency,
             size_bytes=size,
+            packed_bytes=packed,
             peak_activation_bytes=memory,
             macs=macs,
             energy_mj=energy,

@@ -14,12 +14,14 @@ UNITS = {
     "latency_ms": {"ms": 1.0, "us": 1e-3, "s": 1e3},
     "size_bytes": {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9},
     "peak_activation_bytes": {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9},
+    "packed_bytes": {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9},
     "macs": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9},
     "energy_mj": {"mj": 1.0, "uj": 1e-3, "j": 1e3},
 }
 OPTIONS = {  # what the command line calls each cost
     "latency": "latency_ms",
     "size": "size_bytes",
+    "packed": "packed_bytes",
     "memory": "peak_activation_bytes",
     "macs": "macs",
     "energy": "energy_mj",
@@ -36,14 +38,15 @@ class Budget:
     """Limits on the result. None means no limit; strings may carry a unit, or "x" for a share of the original.
 
     `max_drop` is how much worse the task's metric may get, in the metric's own steps (percentage points of accuracy),
-    on data that no choice has seen. MB = 10^6 bytes. The result is the most accurate model within the limits, or,
-    where `minimise` names a cost ("latency", "size", "memory", "macs", "energy"), the model with the least of that
-    cost within `max_drop` and the limits. Raises BudgetError, naming the field, for anything that is not a positive
-    limit.
+    on data that no choice has seen. `packed_bytes` are those of the network as a packed file, for which weights are
+    rounded. MB = 10^6 bytes. The result is the most accurate model within the limits, or, where `minimise` names a
+    cost ("latency", "size", "packed", "memory", "macs", "energy"), the model with the least of that cost within
+    `max_drop` and the limits. Raises BudgetError, naming the field, for anything that is not a positive limit.
     """
 
     latency_ms: Limit | None = None
     size_bytes: Limit | None = None
+    packed_bytes: Limit | None = None
     peak_activation_bytes: Limit | None = None
     macs: Limit | None = None
     energy_mj: Limit | None = None
@@ -60,8 +63,8 @@ class Budget:
             raise BudgetError(f"minimise is {self.minimise!r}; it must be one of {', '.join(OPTIONS)}")
         if not self.limited() and self.minimise is None:
             raise BudgetError(
-                "a budget needs at least one limit on latency, size, memory, macs or energy, such as latency 0.5x, "
-                "or a cost to minimise"
+                "a budget needs at least one limit on latency, size, packed size, memory, macs or energy, such as "
+                "latency 0.5x, or a cost to minimise"
             )
 
     @property

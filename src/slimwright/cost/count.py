@@ -26,6 +26,7 @@ class Cost:
     latency_ms: float | None = None
     size_bytes: int | None = None  # of the artefact on disk
     energy_mj: float | None = None  # for one image; measured where the device has a counter
+    packed_bytes: int | None = None  # of the network as a packed file, .swz
     elementwise_ops: int | None = None
     moved_bytes: int | None = None
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from slimwright.cost import Cost, count
 from slimwright.data import Dataset, Inputs, like, tensors_of
-from slimwright.errors import ConversionError, ProofError
+from slimwright.errors import BudgetError, ConversionError, ProofError, RequestError
 from slimwright.graph import Net, load_net, save_net, structure, unlisted
 from slimwright.measure import EFFORTS, About, Exam, artefact_of, outputs_of, prove, said_of
 from slimwright.progress import Tell
 from slimwright.runtimes import Artefact, Workshop
 from slimwright.search import Candidate, Evaluation, Journal, key_of
+from slimwright.storage import packed_bytes
 from slimwright.targets import Target, measure
 from slimwright.tasks import Task
 from slimwright.techniques import Recipe, Technique, Work, applied, fold_batch_norm
@@ -64,6 +65,7 @@ class Bench:
     journal: Journal
     context: Mapping[str, Any]
     tell: Tell
+    packs: bool = False  # count the bytes of packed files, too
     artefacts: dict[str, Artefact] = field(default_factory=dict)  # by key, as far as they were asked for
     begun: dict[str, Work] = field(default_factory=dict)  # what recipes may go on from
 
@@ -91,7 +93,12 @@ class Bench:
 
     def _measured(self, candidate: Candidate, key: str) -> Mapping[str, Any]:
         with self.journal.writing(key) as folder:
-            net = self._built(candidate, key)
+            try:
+                net = self._built(candidate, key)
+            except RequestError as error:
+                if not isinstance(error.__cause__, BudgetError):
+                    raise
+                return self._failed(self.given.net, str(error.__cause__))
             try:
                 artefact = self._converted(net, folder / "artefact", PLAN_IMAGES if candidate.cost_only else None)
             except ConversionError as error:
@@ -180,6 +187,7 @@ class Bench:
             latency_ms=latency_ms,
             size_bytes=artefact.size_bytes,
             energy_mj=energy_mj,
+            packed_bytes=packed_bytes(net) if self.packs else None,
         )
 
     def _timed(self, name: str, artefact: Artefact, alike: str) -> tuple[float, float | None]:

@@ -13,9 +13,9 @@ from slimwright.jobs.searched import Found
 from slimwright.jobs.stages import Stages
 from slimwright.measure import (
     EFFORTS,
-    HASHED,
     MANIFEST,
     NET,
+    PACKED,
     RECIPE,
     STEMS,
     Bundle,
@@ -33,6 +33,7 @@ from slimwright.measure import (
     decisions_on_sizes,
     drop_interval,
     expected_of,
+    hashed,
     layers_of,
     memory_of,
     misses,
@@ -42,6 +43,7 @@ from slimwright.measure import (
 )
 from slimwright.progress import Event
 from slimwright.reading import sha256_of
+from slimwright.storage import write_packed
 from slimwright.tasks import Metric, known_outputs
 
 
@@ -62,6 +64,7 @@ def handed_over(
     given.about.write(net, sides["result"], folder)
     save_net(net, folder / NET)
     (folder / RECIPE).write_text(as_json(found.recipe))
+    packed = write_packed(net, folder / PACKED).size_bytes if bench.packs else None
     bench.tell(Event("prove", 0, len(sides) + 1, "read the test part"))
     inputs, targets = whole(given.data, "test")
     known = known_outputs(given.data, targets, original.forward, given.task.outputs)
@@ -70,8 +73,9 @@ def handed_over(
     seen = prove(place.target, sides, EFFORTS["final"], exam=exam, expected=expected, tell=bench.tell)
     reading, proof = _checked(seen["original"], "original"), _checked(seen["result"], "result")
     before = record_of(given.net, seen["original"], given.task.score(expected["original"], targets))
+    before = before.model_copy(update={"packed_bytes": bench.original().cost.packed_bytes})
     assert seen["result"].score is not None
-    after = record_of(net, seen["result"], seen["result"].score)
+    after = record_of(net, seen["result"], seen["result"].score).model_copy(update={"packed_bytes": packed})
     limits, summary = summed_up(budget, before, after, given.task.metric)
     outputs = seen["result"].first.outputs
     assert outputs is not None
@@ -107,7 +111,7 @@ def handed_over(
         decisions=[*found.decisions, *decisions_on_sizes(given.net, sides["result"])],
         layers=layers_of(given.net, net),
         memory={"original": memory_of(given.net), "result": memory_of(net)},
-        sha256={file: sha256_of(folder / file) for file in (*HASHED, *before.files, *after.files)},
+        sha256={file: sha256_of(folder / file) for file in hashed(before, after)},
     )
     (folder / MANIFEST).write_text(as_json(manifest))
     write_sbom(folder, manifest, given.about.licence)
@@ -172,6 +176,7 @@ def cost_of(side: ModelRecord) -> Cost:
         latency_ms=side.latency.median_ms,
         size_bytes=side.size_bytes,
         energy_mj=side.energy_mj,
+        packed_bytes=side.packed_bytes,
     )
 
 

@@ -70,6 +70,7 @@ class Asked:
     data: Dataset
     task: Task | Making | None
     what: Sequence[str]
+    packs: bool = False  # a packed file is asked for
 
 
 @dataclass(frozen=True)
@@ -128,4 +129,4 @@ def opened(asked: Asked, settings: Settings, out: Out, tell: Tell | None) -> Ite
                 return {"right": True}
 
             journal.once(key_of("set-up", settings.expect), judged)
-        yield Job(ready, Bench(given, place, method, journal, context, tell), stages, tell, folder, cache)
+        yield Job(ready, Bench(given, place, method, journal, context, tell, asked.packs), stages, tell, folder, cache)

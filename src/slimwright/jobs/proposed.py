@@ -107,7 +107,7 @@ def menu_of(bench: Bench, evidence: Evidence, cache: Path, *, timed: bool) -> Me
     runtime = timed_by(bench.place.runtime)
     coupling, table = couple(net), layer_table(bench.place.target, runtime, cache)
     tell(Event("plan", 0, 3, "find the channel step"))
-    step = table.step()
+    step = table.step() if timed else 1  # only time makes some numbers of channels better than others
     ranks = factorisable(net, evidence, step)
     predictor = Predictor(net, coupling, table, step, ranks=ranks, transformed=TRANSFORMED.get(runtime, 1.0))
     if timed:

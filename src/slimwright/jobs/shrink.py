@@ -43,7 +43,13 @@ def shrink(
     done and ProofError where the runtime disagrees with the net.
     """
     settings, out = settings or Settings(), Path(out)
-    asked = Asked(model, data, task, (repr(budget), repr(settings.tuning), settings.policy.__qualname__))
+    asked = Asked(
+        model,
+        data,
+        task,
+        (repr(budget), repr(settings.tuning), settings.policy.__qualname__),
+        packs="packed_bytes" in (*budget.limited(), budget.objective),
+    )
     with opened(asked, settings, Out(out, MANIFEST, BUNDLED), tell) as job:
         bench, stages = job.bench, job.stages
         for doubt in doubts(bench.given, budget.max_drop):

@@ -11,6 +11,7 @@ from slimwright.graph import Net, load_net
 from slimwright.jobs.forecast import check_proof
 from slimwright.measure import EFFORTS, NET, STEMS, Bundle, Exam, Proven, given_by, misses, outputs_of, prove
 from slimwright.progress import Tell, told
+from slimwright.storage import packed_bytes
 from slimwright.targets import Target
 from slimwright.tasks import Forward, Making, Task, task_for
 
@@ -105,6 +106,7 @@ def _checks(bundle: Bundle, net: Net, original: Proven, result: Proven) -> Itera
         "macs": counted.macs,
         "peak_activation_bytes": counted.peak_activation_bytes,
         "energy_mj": result.first.energy_mj or 0.0,
+        "packed_bytes": packed_bytes(net) if "packed_bytes" in manifest.limits else 0,
     }
     missed = misses(manifest.limits, costs, metric.drop(original.score, result.score), manifest.max_drop, metric)
     was = "within" if promised.within_budget else "; ".join(promised.misses)

@@ -32,6 +32,7 @@ from slimwright.techniques.recipe import FILE
 
 RECIPE, MANIFEST, REPORT, NET, ABOUT = FILE, "manifest.json", "report.html", "net", "about.json"
 SBOM, SIGNATURE = "sbom.json", "bundle.sig"
+PACKED = "model.swz"  # where a packed file was asked for
 STEMS = {"original": "original", "result": "model"}  # of the artefacts' files
 HASHED = (RECIPE, "net/net.json", "net/net.safetensors")  # and the artefacts' files
 PLOTS = "plots/*.png"
@@ -64,10 +65,17 @@ class ModelRecord(Record):
     cold_start_ms: Amount  # load and first run, measured in a fresh process
     planned_bytes: Count | None  # what the runtime says it set aside; None where it does not say
     energy_mj: Amount | None = None  # for an image; None where the device has no counter
+    packed_bytes: Count | None = None  # of the network as a packed file; None: it was not asked for
     kernel_ms: dict[str, Amount]  # of a run, by the runtime's profiler; empty where it has none
     files: list[str]  # the artefact's, its main file first
     input_shapes: list[list[Count]]
     output_shapes: list[list[Count]]
+
+
+def hashed(original: ModelRecord, result: ModelRecord) -> tuple[str, ...]:
+    """Return the names of the files of a bundle whose digests its manifest says."""
+    packed = () if result.packed_bytes is None else (PACKED,)
+    return (*HASHED, *original.files, *result.files, *packed)
 
 
 class CandidateRecord(Record):
@@ -206,7 +214,7 @@ def load_bundle(path: Path, techniques: Sequence[Technique] = TECHNIQUES) -> Bun
         for name in side.files:
             if Path(name).name != name or Path(name).stem != STEMS[which]:
                 raise BundleError(f"{path / MANIFEST} names '{name}' as a file of the {which}")
-    for name in (*HASHED, *manifest.original.files, *manifest.result.files):
+    for name in hashed(manifest.original, manifest.result):
         if manifest.sha256.get(name) != sha256_of(path / name):
             raise BundleError(f"{path / name} is missing or is not the file that was proven; run shrink again")
     return Bundle(path, manifest, recipe)

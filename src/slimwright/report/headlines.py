@@ -22,6 +22,7 @@ from slimwright.units import (
 LIMITS: dict[str, tuple[str, Callable[[float], str]]] = {
     "latency_ms": ("Latency", milliseconds),
     "size_bytes": ("File size", megabytes),
+    "packed_bytes": ("Packed file", megabytes),
     "peak_activation_bytes": ("Peak activation memory", megabytes),
     "macs": ("MACs", counted),
     "energy_mj": ("Energy", millijoules),
@@ -132,6 +133,7 @@ def limits(manifest: Manifest) -> Iterator[LimitRow]:
         "peak_activation_bytes": manifest.result.peak_activation_bytes,
         "macs": manifest.result.macs,
         "energy_mj": manifest.result.energy_mj or 0.0,
+        "packed_bytes": manifest.result.packed_bytes or 0,
     }
     for name, limit in manifest.limits.items():
         label, show = LIMITS.get(name, (name, "{:g}".format))

@@ -2,14 +2,13 @@
 
 from slimwright.search.journal import Journal, key_of, open_journal
 from slimwright.search.knapsack import Plan, Problem, problem, solve
-from slimwright.search.measured import MOST, MeasuredPlan, plan_by_measuring
+from slimwright.search.measured import MeasuredPlan, plan_by_measuring, room
 from slimwright.search.measured_plan import measured_plan, plan_once
 from slimwright.search.menu import Menu
 from slimwright.search.predictor import Predictor, factorisable
 from slimwright.search.space import Candidate, Evaluate, Evaluation, Goal, Policy, Space, Tuning
 
 __all__ = [
-    "MOST",
     "Candidate",
     "Evaluate",
     "Evaluation",
@@ -30,5 +29,6 @@ __all__ = [
     "plan_by_measuring",
     "plan_once",
     "problem",
+    "room",
     "solve",
 ]

@@ -11,9 +11,29 @@ from dataclasses import dataclass
 from slimwright.search.knapsack import Plan, Problem, solve
 
 ROUNDS = 5
-AIM = 0.92  # of a limit: room for the noise of the final measurement
-MOST = 0.96  # of a limit: what a measurement may take and still count as fitting
-LEAST = 0.85  # of a limit: nearer than this, giving channels back is not worth another round
+
+
+@dataclass(frozen=True)
+class Room:
+    """How near to a limit plans go, as shares of it: what is aimed at, what counts as fitting, what is near enough.
+
+    With less than `least`, channels are given back in another round.
+    """
+
+    aim: float
+    most: float
+    least: float
+
+
+NOISY = Room(0.92, 0.96, 0.85)  # for the noise of the final measurement
+COUNTED = Room(0.99, 1.0, 0.97)  # what is predicted is only near to it
+EXACT = Room(1.0, 1.0, 0.0)
+ROOMS = {"latency_ms": NOISY, "energy_mj": NOISY, "size_bytes": COUNTED}
+
+
+def room(name: str) -> Room:
+    """Return the room that a cost needs below its limit."""
+    return ROOMS.get(name, EXACT)
 
 
 @dataclass(frozen=True)
@@ -33,7 +53,7 @@ def plan_by_measuring(
     `measure` gives some of the limited costs of a plan; the others are exact as predicted. None where nothing has
     to be cut.
     """
-    aims = {name: limit * AIM for name, limit in limits.items()}
+    aims = {name: limit * room(name).aim for name, limit in limits.items()}
     best: MeasuredPlan | None = None
     seen: list[Mapping[str, int]] = []
     for _ in range(ROUNDS):
@@ -44,11 +64,12 @@ def plan_by_measuring(
         measured = measure(plan)
         shares = {name: cost / limits[name] for name, cost in measured.items() if name in limits}
         exact = all(plan.predicted[name] <= limits[name] for name in limits if name not in shares)
-        found = MeasuredPlan(plan, measured, exact and all(share <= MOST for share in shares.values()))
+        found = MeasuredPlan(plan, measured, exact and all(share <= room(name).most for name, share in shares.items()))
         best = _better(best, found, shares, limits)
-        if not shares or (found.fits and max(shares.values()) > LEAST) or (not plan.feasible and not found.fits):
+        near = any(share > room(name).least for name, share in shares.items())
+        if not shares or (found.fits and near) or (not plan.feasible and not found.fits):
             break
-        aims.update({name: AIM * limits[name] * plan.predicted[name] / measured[name] for name in shares})
+        aims |= {name: room(name).aim * limits[name] * plan.predicted[name] / measured[name] for name in shares}
     return best
 
 

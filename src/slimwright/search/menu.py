@@ -73,6 +73,7 @@ class Menu:
             "latency_ms": latency,
             "size_bytes": lambda counts: size * (other_bytes + predictor.weight_bytes(counts)),
             "macs": predictor.macs,
+            "weight_bytes": predictor.weight_bytes,
             "peak_activation_bytes": predictor.peak_activation_bytes,
             "energy_mj": lambda counts: (whole_net.energy_mj or 0.0) * predictor.macs(counts) / original.macs,
         }

@@ -14,7 +14,7 @@ from slimwright.graph import Net
 from slimwright.measure import Outcome
 from slimwright.search.journal import Journal
 from slimwright.search.knapsack import Plan
-from slimwright.search.measured import MOST
+from slimwright.search.measured import room
 from slimwright.search.menu import Menu
 from slimwright.tasks import Metric
 from slimwright.techniques import Recipe
@@ -134,6 +134,10 @@ class Space:
         """Return each limited cost as a share of its limit."""
         return {name: float(getattr(one.cost, name)) / limit for name, limit in self.limits.items()}
 
+    def fits(self, one: Evaluation) -> bool:
+        """True where every limit holds, with room for the noise of the final measurement."""
+        return all(share <= room(name).most for name, share in self.shares(one).items())
+
     def best(self, made: Sequence[Evaluation]) -> Evaluation:
         """Return the one to ship of those that were evaluated, the original among them.
 
@@ -148,7 +152,7 @@ class Space:
         return one.proven and self.pays(one)
 
     def _rank(self, one: Evaluation) -> tuple[float, float, float, float]:
-        over = sum(max(share - MOST, 0.0) for share in self.shares(one).values())
+        over = sum(max(share - room(name).most, 0.0) for name, share in self.shares(one).items())
         drop, objective = self.drop(one), self.budget.objective
         if objective is None:
             return over, drop, one.latency_ms, 0.0

@@ -1,0 +1,66 @@
+"""A plan for one form of the network, and the recipe that it leads to: what every policy that plans is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from slimwright.search.knapsack import Plan
+from slimwright.search.measured import MeasuredPlan, plan_by_measuring
+from slimwright.search.menu import Menu, predicted_ms
+from slimwright.search.space import Candidate, Evaluate, Evaluation, Space
+from slimwright.techniques import Factorise, Quantize, Recipe, Solve, Step
+
+CHANNEL_WEIGHT = 10.0
+"""Of a removed channel beside a lost rank: its errors add up worse in some nets (ten times in a ResNet-20, not at all
+in a MobileNetV2; our measurement of November 2026)."""
+CHANNELS = "prune"  # the technique whose knobs are planned alone, too
+SHARE, LEAST_IMAGES = 0.25, 128  # of the calibration images, by which candidates are ranked
+MEASURED = {"latency_ms", "size_bytes", "energy_mj"}  # the other costs are exact as predicted
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The whole original in one precision: how it was measured, and the step that quantizes it."""
+
+    name: str
+    seen: Evaluation
+    quantize: tuple[Quantize, ...] = ()
+
+
+def planned_for(
+    space: Space, evaluate: Evaluate, whole: Whole, alone: str | None, limits: Mapping[str, float]
+) -> tuple[MeasuredPlan, Menu] | None:
+    """Plan for one precision: what it gains itself scales the predictions for FP32. None: there is nothing to cut."""
+    menu = space.menu()
+    costs = menu.costs(space.original.cost, whole.seen.cost, whole.seen.tensor_share, tuple(limits))
+
+    def measure(plan: Plan) -> Mapping[str, float]:
+        recipe = recipe_of(space, whole, menu.steps(plan.counts))
+        cost = evaluate(Candidate("plan", recipe, plan, predicted_ms(plan), cost_only=True)).cost
+        return {name: float(getattr(cost, name) or 0.0) for name in measurable}
+
+    measurable = limits.keys() & MEASURED
+    task = menu.problem(costs, limits, alone=alone, weights=None if alone else {CHANNELS: CHANNEL_WEIGHT})
+    found = plan_by_measuring(task, limits, measure if measurable else lambda _: {})
+    return None if found is None else (found, menu)
+
+
+def fewer_images(space: Space) -> int:
+    """Return on how many calibration images candidates are solved, to be ranked."""
+    return min(max(LEAST_IMAGES, round(SHARE * space.images)), space.images)
+
+
+def recipe_of(space: Space, whole: Whole, steps: Sequence[Step]) -> Recipe:
+    """Return the recipe that takes these steps, and quantizes as a whole was."""
+    return space.recipe.of(space.net, *steps, *whole.quantize)
+
+
+def on_images(steps: Sequence[Step], images: int, of: int) -> tuple[Step, ...]:
+    """Return steps whose weights come from so many calibration images, of all that there are."""
+    found = []
+    for step in steps:
+        if isinstance(step, Solve):
+            step = Solve(images=images if images < of else None)
+        elif isinstance(step, Factorise) and step.images:
+            step = step.model_copy(update={"images": images})
+        found.append(step)
+    return tuple(found)
