@@ -126,7 +126,7 @@ def test_fine_tuning_helps_where_the_accuracy_budget_is_missed(
     net: Net, data: ArrayData, cache: Path, tmp_path: Path
 ) -> None:
     budget, settings = (
-        Budget(macs="0.025x", max_drop=0.0),
+        Budget(macs="0.015x", max_drop=0.0),
         Settings(workshop=shared_workshop(), cache=cache, tune_epochs=2, policy=in_float),
     )
     found = shrink(net, data=data, budget=budget, out=tmp_path / "b", settings=settings)

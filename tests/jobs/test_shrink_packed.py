@@ -1,4 +1,4 @@
-"""The main job with a limit on the packed file: fewer weights and coarser ones are traded, and the file is handed back."""
+"""The main job with a limit on the packed file: fewer weights, coarser weights, and the file that is handed back."""
 
 import pytest
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
@@ -75,14 +74,31 @@ def test_its_outputs_are_the_nets_own_within_a_few_steps(name: str, images: Tens
     assert (found - expected).abs().median() <= step * float(weight.abs().max())
 
 
-def test_weights_alone_in_few_bits_are_exact_and_small(images: Tensor, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bits", "kind"), [(2, "int2"), (3, "int4"), (4, "int4"), (8, "int8")])
+def test_weights_alone_in_few_bits_are_exact_and_stored_in_these(
+    bits: int, kind: str, images: Tensor, tmp_path: Path
+) -> None:
     net = fold_batch_norm(small_digit_net())
-    small = quantized(net, calibration_inputs(few_digits(), 100), weight_bits=4, activation_bits=None)
+    small = quantized(net, calibration_inputs(few_digits(), 100), weight_bits=bits, activation_bits=None)
     path = made(small, tmp_path)
     torch.testing.assert_close(outputs(path, images), small.run(images)[0], rtol=1e-5, atol=1e-5)
     weights = [tensor for tensor in onnx.load(path).graph.initializer if tensor.name.endswith("_whole")]
     values = [onnx.numpy_helper.to_array(tensor) for tensor in weights]
-    assert len(values) == 3 and all(v.dtype == np.int8 and np.abs(v).max() <= 7 for v in values)
+    assert len(values) == 3 and all(v.dtype.name == kind for v in values)
+    counts = [v.size for v in values]
+    stored = sum(len(tensor.raw_data) for tensor in weights)
+    assert stored == sum(-(-count * int(kind[3:]) // 8) for count in counts)
+
+
+def test_each_layer_has_bits_of_its_own(images: Tensor, tmp_path: Path) -> None:
+    net = fold_batch_norm(small_digit_net())
+    first, second, _ = (node.name for node in net.weighted())
+    bits = {first: 8, second: 2}
+    small = quantized(net, calibration_inputs(few_digits(), 100), weight_bits=bits, activation_bits=None)
+    path = made(small, tmp_path)
+    torch.testing.assert_close(outputs(path, images), small.run(images)[0], rtol=1e-5, atol=1e-5)
+    whole = [tensor for tensor in onnx.load(path).graph.initializer if tensor.name.endswith("_whole")]
+    assert [onnx.numpy_helper.to_array(tensor).dtype.name for tensor in whole] == ["int8", "int2"]
 
 
 def test_a_layer_that_stays_in_float_does(images: Tensor, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from example_nets import SHAPE, hand_made
 from proofs import share_right
-from slimwright.data import calibration_inputs, labelled, whole
+from slimwright.data import Part, calibration_inputs, digits, labelled, whole
 from slimwright.errors import RequestError
 from slimwright.graph import Net, load_net, save_net
 from slimwright.graph.levels import LEVELS, has_levels, without_levels
@@ -73,7 +73,9 @@ def test_few_bits_cost_few_digits(weight_bits: int, activation_bits: int | None,
     small = quantized(net, calibration_inputs(data, 200), weight_bits=weight_bits, activation_bits=activation_bits)
     assert has_levels(small) == (activation_bits is not None)
     assert small.precision == ("int8" if activation_bits else "fp32")
-    images, labels = labelled(whole(data, "validation"))
+    every = digits(seed=0)
+    parts: tuple[Part, ...] = ("validation", "test")
+    images, labels = (torch.cat(found) for found in zip(*(labelled(whole(every, part)) for part in parts), strict=True))
     before, after = (share_right(each.run(images)[0], labels) for each in (net, small))
     assert after >= before - 0.04
     assert small.size_bytes(next(small.weighted()).tensors["weight"]) < net.size_bytes(

@@ -43,7 +43,8 @@ def proposed(bench: Bench, budget: Budget, tune: Tuning, *, stages: Stages, cach
                 evidence = observed(bench, cache, tune.seed).all()
             with stages("plan"):
                 timed = "latency_ms" in (*limits, budget.objective)
-                menus.append(menu_of(bench, evidence, cache, timed=timed))
+                stored = "size_bytes" in (*limits, budget.objective) and not timed
+                menus.append(menu_of(bench, evidence, cache, timed=timed, stored=stored))
         return menus[0]
 
     def note(what: str, outcome: Outcome, why: str) -> None:
@@ -101,15 +102,20 @@ def _portions(bench: Bench) -> Portions:
     return found
 
 
-def menu_of(bench: Bench, evidence: Evidence, cache: Path, *, timed: bool) -> Menu:
-    """Price the knobs of every technique. The channel step and, if latency counts, layers are measured, or cached."""
+def menu_of(bench: Bench, evidence: Evidence, cache: Path, *, timed: bool, stored: bool = False) -> Menu:
+    """Price the knobs of every technique. The channel step and, if latency counts, layers are measured, or cached.
+
+    Where the file's size counts and time does not (`stored`), layers may have fewer bits and compute in float.
+    """
     net, tell = bench.given.net, bench.tell
     runtime = timed_by(bench.place.runtime)
     coupling, table = couple(net), layer_table(bench.place.target, runtime, cache)
     tell(Event("plan", 0, 3, "find the channel step"))
     step = table.step() if timed else 1  # only time makes some numbers of channels better than others
     ranks = factorisable(net, evidence, step)
-    predictor = Predictor(net, coupling, table, step, ranks=ranks, transformed=TRANSFORMED.get(runtime, 1.0))
+    transformed, few = TRANSFORMED.get(runtime, 1.0), RUNTIMES[bench.place.runtime].weight_bits if stored else ()
+    bits = {name: few for name in net.layers if few and name in evidence.layers}
+    predictor = Predictor(net, coupling, table, step, ranks=ranks, bits=bits, transformed=transformed)
     if timed:
         predictor.measure(tell)
     table.save()

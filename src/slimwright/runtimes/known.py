@@ -18,12 +18,19 @@ class Runtime:
     extra: str  # of the package, to install it
     precisions: tuple[Precision, ...]
     needs: tuple[str, ...]  # modules of its converter
+    weight_bits: tuple[int, ...] = ()  # that its files hold, and are computed in float
     apart: bool = False  # its converter's dependencies clash with ours: it has an environment of its own
     varies: str = ""  # what differs between two conversions of one net; "" where they give the same bytes
 
 
 RUNTIMES: Mapping[str, Runtime] = {
-    "onnxruntime": Runtime("ONNX Runtime (.onnx)", "onnxruntime", ("fp32", "fp16", "int8"), ("onnx", "onnxscript")),
+    "onnxruntime": Runtime(
+        "ONNX Runtime (.onnx)",
+        "onnxruntime",
+        ("fp32", "fp16", "int8"),
+        ("onnx", "onnxscript"),
+        weight_bits=(8, 4, 2),
+    ),
     "ort": Runtime(
         "ONNX Runtime, built for phones (.ort)",
         "onnxruntime",

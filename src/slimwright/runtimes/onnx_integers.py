@@ -1,24 +1,35 @@
 """Weights of an ONNX file as the whole numbers that they stand on, so that the runtime computes just these.
 
 A layer whose weights are whole multiples of a scale for each output gets them as INT8 with a DequantizeLinear; where
-what it reads is dequantized, too, its bias becomes INT32 in steps of the two scales' product. Weights that stand on no
-such numbers are left as they are.
+what it reads is dequantized, too, its bias becomes INT32 in steps of the two scales' product. Where nothing computes
+with integers, few levels are stored in 4 or 2 bits, which needs a newer opset. Weights that stand on no such numbers
+are left as they are.
 """
 
+from collections.abc import Sequence
+
+import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, version_converter
 
 from slimwright.storage import multiples
 
 MOST = 127  # of a weight: INT8, symmetric
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+OPSETS = {2: 25, 4: 21}  # the oldest with numbers of so many bits
+TYPES = {2: np.dtype(ml_dtypes.int2), 4: np.dtype(ml_dtypes.int4), 8: np.dtype(np.int8)}
+IR_VERSION = 13  # of files in the newest of these opsets
 Array = NDArray[np.float32]
 
 
-def with_integer_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model, changed: the weights of its layers in whole numbers, and biases where integers are read."""
+def with_integer_weights(model: onnx.ModelProto, *, bits: int = 8) -> onnx.ModelProto:
+    """Return the model with the weights of its layers in whole numbers, and biases where integers are read.
+
+    Numbers of fewer `bits` than 8 take 4 or 2, if the model can be converted to an opset that has such types.
+    """
+    model, stored = _for_bits(model, bits)
     graph = model.graph
     values = {tensor.name: tensor for tensor in graph.initializer}
     scales = {
@@ -33,7 +44,7 @@ def with_integer_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         found = None
         if weight is not None and weight.data_type == onnx.TensorProto.FLOAT:
             key = f"{weight.name}_{_axis(node)}"
-            found = made.get(key) or _added(graph, nodes, weight, _axis(node), key)
+            found = made.get(key) or _added(graph, nodes, weight, _axis(node), key, stored)
         if found is not None:
             made[key] = found
             node.input[1] = found[0]
@@ -47,6 +58,21 @@ def with_integer_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _for_bits(model: onnx.ModelProto, bits: int) -> tuple[onnx.ModelProto, Sequence[int]]:
+    """The model in an opset that has types of so many bits, and all sizes of numbers that it has: the least first."""
+    for least in (size for size in OPSETS if size >= bits):
+        opset = next(each.version for each in model.opset_import if not each.domain)
+        if opset < OPSETS[least]:
+            try:
+                converted = version_converter.convert_version(model, OPSETS[least])
+            except Exception:  # noqa: S112 - the converter's errors share no base class
+                continue
+            converted.ir_version = max(converted.ir_version, IR_VERSION)
+            model = converted
+        return model, (*(size for size in OPSETS if size >= least), 8)
+    return model, (8,)
+
+
 def _axis(node: onnx.NodeProto) -> int:
     """The dimension of a layer's weight that its outputs lie along."""
     if node.op_type == "Gemm":
@@ -55,9 +81,17 @@ def _axis(node: onnx.NodeProto) -> int:
 
 
 def _added(
-    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], weight: onnx.TensorProto, axis: int, key: str
+    graph: onnx.GraphProto,
+    nodes: list[onnx.NodeProto],
+    weight: onnx.TensorProto,
+    axis: int,
+    key: str,
+    stored: Sequence[int],
 ) -> tuple[str, Array] | None:
-    """The dequantized weight, added, and its scales [O]; None where it stands on no whole numbers."""
+    """The dequantized weight, added, and its scales [O]; None where it stands on no whole numbers.
+
+    Numbers are stored in the first of the sizes `stored` that holds them.
+    """
     values = numpy_helper.to_array(weight)
     if values.ndim < 2:
         return None
@@ -68,7 +102,9 @@ def _added(
         return None
     whole = np.moveaxis(np.stack([numbers for numbers, _ in known]).reshape(rows.shape), 0, axis)
     scales = np.array([step for _, step in known], np.float32)
-    _dequantized(graph, nodes, key, np.ascontiguousarray(whole, np.int8), scales, axis)
+    most = int(np.abs(whole).max(initial=0))
+    kind = next(TYPES[size] for size in stored if most < 2 ** (size - 1))
+    _dequantized(graph, nodes, key, np.ascontiguousarray(whole, np.int8).astype(kind), scales, axis)
     return key, scales
 
 

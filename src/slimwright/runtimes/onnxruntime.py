@@ -51,8 +51,9 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
     """Write `model.onnx`; FP16 computes in half precision where the processor has kernels for it."""
     path = folder / "model.onnx"
     inputs, outputs = write_onnx(net, path, oldest=OLDEST_INT8 if precision == "int8" else OLDEST)
-    if has_levels(net) or any(encoding.weight_only for encoding in net.encodings.values()):
-        onnx.save(with_integer_weights(onnx.load(path)), path)
+    alone = [encoding.bits for encoding in net.encodings.values() if encoding.weight_only]
+    if has_levels(net) or alone:
+        onnx.save(with_integer_weights(onnx.load(path), bits=min(alone, default=8)), path)
     elif precision == "int8":
         assert calibration is not None
         given = dict(zip(inputs, calibration, strict=True))

@@ -1,4 +1,4 @@
-"""What may be chosen of a net: how many channels each group keeps, and which ranks layers have."""
+"""What may be chosen of a net: how many channels each group keeps, and which ranks and bits layers have."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +10,8 @@ from slimwright.cost.latency import LayerShape, shape_of, with_channels
 from slimwright.coupling.balance import Ladder, ladders
 from slimwright.coupling.channels import Coupling
 from slimwright.graph.net import Net
+from slimwright.techniques.knobs import BITS
+from slimwright.techniques.quantize import FLOAT_BITS
 from slimwright.techniques.ranks import CP_RANK, IN_RANK, OUT_RANK, RANKS, rank_for_ratio
 
 GRID_POINTS = 4  # channel counts measured per layer and direction; between them latency is interpolated
@@ -24,10 +26,17 @@ Counts: TypeAlias = Mapping[str, int]
 class Choices:
     """The sizes that each group, and each rank, may have, and the channels that a choice leaves each layer.
 
-    `ranks` names layers that may be factorised.
+    `ranks` names layers that may be factorised, and `bits` those whose weights may have so many bits, beside 32.
     """
 
-    def __init__(self, net: Net, coupling: Coupling, step: int, ranks: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        net: Net,
+        coupling: Coupling,
+        step: int,
+        ranks: Iterable[str] = (),
+        bits: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
         self.net, self.coupling, self.step = net, coupling, step
         self.shapes = {node.name: shape_of(net, node) for node in net.weighted()}
         self.sizes = {group.name: sizes(group.size, step) for group in coupling.groups}
@@ -35,6 +44,7 @@ class Choices:
         self.sizes |= {name: ladder.sizes for name, ladder in self.ladders.items()}
         for name in ranks:
             self.sizes |= self._ranks(name)
+        self.sizes |= {BITS + name: [FLOAT_BITS, *few] for name, few in (bits or {}).items()}
         self.whole = {name: some[0] for name, some in self.sizes.items()}
         self._removed = self._removed_per_channel()
         self.items = {name: self._items(name) for name in self.shapes}
@@ -51,6 +61,10 @@ class Choices:
     def ranks(self, name: str, counts: Counts) -> dict[str, int]:
         """Return the ranks of a layer that a choice sets, by what they are of."""
         return {item: counts[item + name] for item in RANKS if item + name in self.sizes}
+
+    def bits(self, name: str, counts: Counts) -> int:
+        """Return how many bits the weights of a layer have."""
+        return counts.get(BITS + name, FLOAT_BITS)
 
     def grid(self, name: str, role: str) -> list[int]:
         """Return a few counts of channels from the least to the whole, each one that a choice can lead to."""

@@ -10,11 +10,11 @@ from dataclasses import replace
 from slimwright.search.journal import Journal
 from slimwright.search.measured import MeasuredPlan
 from slimwright.search.menu import Menu, predicted_ms
-from slimwright.search.planning import CHANNELS, Whole, fewer_images, on_images, planned_for, recipe_of
+from slimwright.search.planning import CHANNELS, FEW_BITS, Whole, fewer_images, on_images, planned_for, recipe_of
 from slimwright.search.rounded import is_packed, rounded
 from slimwright.search.space import PAYS, Candidate, Evaluate, Evaluation, Space
 from slimwright.search.tuning import tuned
-from slimwright.techniques import Quantize, Round, Solve
+from slimwright.techniques import Quantize, Round, Solve, Step
 
 GOOD_ENOUGH = 0.25  # of the drop that is allowed: a whole network that loses no more, within all limits, will do
 ROUNDS, LEAST_SHARE = 5, 0.05  # of the search for the least cost
@@ -25,7 +25,7 @@ def measured_plan(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluat
 
     Where a packed file is asked for, weights are rounded for it, and stay in float for the runtime.
     """
-    wholes = [Whole("fp32", space.original), *(() if is_packed(space) else _quantized(space, evaluate))]
+    wholes = [Whole("fp32", space.original), *(() if is_packed(space) else quantized_wholes(space, evaluate))]
     made = [whole.seen for whole in wholes]
     if _is_good_enough(space, space.best(made)):
         space.note("planning", "not chosen", "a whole network is within the budget already; nothing has to be cut")
@@ -41,14 +41,14 @@ def measured_plan(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluat
 
 def plan_once(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluation:
     """Return the best of the whole networks and of one plan for each precision, by all knobs: a point of a front."""
-    wholes = [Whole("fp32", space.original), *_quantized(space, evaluate)]
+    wholes = [Whole("fp32", space.original), *quantized_wholes(space, evaluate)]
     made = [whole.seen for whole in wholes]
     for whole in wholes:
         best = space.best(made)
         if space.fits(best) and space.drop(best) <= 0:
             break  # a plan can only lose
         found = planned_for(space, evaluate, whole, None, space.limits)
-        made += [] if found is None else _solved(space, evaluate, whole, found)
+        made += [] if found is None else solved(space, evaluate, whole, found)
     return space.best(made)
 
 
@@ -58,7 +58,7 @@ def _is_good_enough(space: Space, best: Evaluation) -> bool:
     return space.budget.objective is None and space.fits(best) and space.drop(best) <= allowed
 
 
-def _quantized(space: Space, evaluate: Evaluate) -> Iterator[Whole]:
+def quantized_wholes(space: Space, evaluate: Evaluate) -> Iterator[Whole]:
     """The whole original in every other encoding that is proven, and faster or (where size counts) as fast.
 
     Where INT8 loses too much, or fails its proof, its weights are rounded by least squares; then its first and last
@@ -92,20 +92,20 @@ def _ways(space: Space, encoding: str) -> Iterator[tuple[str, Quantize]]:
 def _within(space: Space, evaluate: Evaluate, wholes: Sequence[Whole]) -> Iterator[Evaluation]:
     """A candidate for each precision, by channels alone and by all knobs, that was measured within the limits."""
     for whole in wholes:
-        for alone in (CHANNELS, None):
+        for alone in (CHANNELS, FEW_BITS, None):
             found = planned_for(space, evaluate, whole, alone, space.limits)
-            if found is None or (alone is None and _by_channels(found)):
+            if found is None or (alone is None and _by_one(found)):
                 continue  # nothing to cut, or what was planned alone already
-            for one in _solved(space, evaluate, whole, found):
+            for one in solved(space, evaluate, whole, found):
                 yield one
                 if space.ships(one) and space.fits(one) and space.drop(one) <= 0:
                     return  # nothing that is tried after it can be measured to be better
 
 
-def _by_channels(planned: tuple[MeasuredPlan, Menu]) -> bool:
-    """True for a plan that takes channels and nothing else."""
+def _by_one(planned: tuple[MeasuredPlan, Menu]) -> bool:
+    """True for a plan that takes nothing but channels, or nothing but bits."""
     found, menu = planned
-    return [*menu.used(found.plan.counts)] == [CHANNELS]
+    return [*menu.used(found.plan.counts)] in ([CHANNELS], [FEW_BITS])
 
 
 def _least_cost(space: Space, evaluate: Evaluate, wholes: Sequence[Whole]) -> Iterator[Evaluation]:
@@ -119,13 +119,13 @@ def _least_cost(space: Space, evaluate: Evaluate, wholes: Sequence[Whole]) -> It
             share = (low * high) ** 0.5
             limits = {**space.limits, objective: min(share * most, space.limits.get(objective, most))}
             found = planned_for(space, evaluate, whole, None, limits)
-            made = [] if found is None else list(_solved(space, evaluate, whole, found, objective))
+            made = [] if found is None else list(solved(space, evaluate, whole, found, objective))
             yield from made
             holds = bool(made) and all(space.drop(one) <= space.budget.max_drop for one in made)
             low, high = (low, share) if holds else (share, high)
 
 
-def _solved(
+def solved(
     space: Space, evaluate: Evaluate, whole: Whole, planned: tuple[MeasuredPlan, Menu], objective: str = ""
 ) -> Iterator[Evaluation]:
     """The candidate of a plan, solved on a share of the images, unless it was measured not to pay.
@@ -153,17 +153,17 @@ def _with_best_in_full(space: Space, evaluate: Evaluate, made: Sequence[Evaluati
     """Solve the best on all images, where it was solved on a share; it goes before that, since it ships if they tie."""
     best = space.best(made)
     steps = best.candidate.recipe.steps
-    whole = tuple(
-        Solve()
-        if isinstance(step, Solve)
-        else step.model_copy(update={"images": None})
-        if isinstance(step, Round)
-        else step
-        for step in steps
-    )
+    whole = tuple(_on_all(step, space.images) for step in steps)
     if whole == steps:
         return [*made]
     recipe = best.candidate.recipe.model_copy(update={"steps": whole})
     full = evaluate(replace(best.candidate, name=f"{best.name}, solved in full", recipe=recipe))
     place = made.index(best)
     return [*made[:place], full, *made[place:]]
+
+
+def _on_all(step: Step, images: int) -> Step:
+    """A step whose weights come from all calibration images."""
+    if isinstance(step, Solve | Round):
+        return step.model_copy(update={"images": None})
+    return step.model_copy(update={"images": images}) if isinstance(step, Quantize) else step

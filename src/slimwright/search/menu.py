@@ -28,18 +28,20 @@ class Menu:
         limited: Collection[str],
         *,
         alone: str | None = None,
+        without: Collection[str] = (),
         weights: Mapping[str, float] | None = None,
     ) -> Problem:
-        """Return the choice to make: of one technique's knobs `alone`, or of all; the other knobs stay whole.
+        """Return the choice to make: of one technique's knobs `alone`, or of all but those `without`.
 
-        The damage of a technique's knobs counts by its entry in `weights`.
+        What is not open stays whole. The damage of a technique's knobs counts by its entry in `weights`.
         """
         sizes: dict[Key, Sequence[int]] = {key: found[:1] for key, found in self.predictor.sizes.items()}
         damage: dict[Key, Callable[[int], float]] = {}
         for name, knobs in self.knobs.items():
             weight = (weights or {}).get(name, 1.0)
             for knob in knobs:
-                sizes[knob.key] = knob.settings if alone in (None, name) else knob.settings[:1]
+                is_open = alone in (None, name) and name not in without
+                sizes[knob.key] = knob.settings if is_open else knob.settings[:1]
                 damage[knob.key] = _weighted(knob, weight)
         every = {key: damage.get(key, _none) for key in sizes}
         return Problem(sizes, every, costs, relief_falls="peak_activation_bytes" not in limited)

@@ -12,7 +12,7 @@ from slimwright.techniques import Factorise, Quantize, Recipe, Solve, Step
 CHANNEL_WEIGHT = 10.0
 """Of a removed channel beside a lost rank: its errors add up worse in some nets (ten times in a ResNet-20, not at all
 in a MobileNetV2; our measurement of November 2026)."""
-CHANNELS = "prune"  # the technique whose knobs are planned alone, too
+CHANNELS, FEW_BITS = "prune", "quantize"  # the techniques whose knobs are planned alone, too
 SHARE, LEAST_IMAGES = 0.25, 128  # of the calibration images, by which candidates are ranked
 MEASURED = {"latency_ms", "size_bytes", "energy_mj"}  # the other costs are exact as predicted
 
@@ -39,7 +39,9 @@ def planned_for(
         return {name: float(getattr(cost, name) or 0.0) for name in measurable}
 
     measurable = limits.keys() & MEASURED
-    task = menu.problem(costs, limits, alone=alone, weights=None if alone else {CHANNELS: CHANNEL_WEIGHT})
+    without = {FEW_BITS} if whole.quantize else set()
+    weights = None if alone else {CHANNELS: CHANNEL_WEIGHT}
+    task = menu.problem(costs, limits, alone=alone, without=without, weights=weights)
     found = plan_by_measuring(task, limits, measure if measurable else lambda _: {})
     return None if found is None else (found, menu)
 
@@ -60,7 +62,7 @@ def on_images(steps: Sequence[Step], images: int, of: int) -> tuple[Step, ...]:
     for step in steps:
         if isinstance(step, Solve):
             step = Solve(images=images if images < of else None)
-        elif isinstance(step, Factorise) and step.images:
+        elif (isinstance(step, Factorise) and step.images) or isinstance(step, Quantize):
             step = step.model_copy(update={"images": images})
         found.append(step)
     return tuple(found)

@@ -5,7 +5,7 @@ are exact. What a choice makes of a layer is in `pieces.py`, and what may be cho
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 from slimwright.cost.count import count
@@ -13,12 +13,14 @@ from slimwright.cost.latency import COLD, LatencyTable, LayerShape, with_channel
 from slimwright.coupling.balance import Ladder
 from slimwright.coupling.channels import Coupling
 from slimwright.evidence import Evidence
+from slimwright.graph.encoding import FLOAT32, Encoding
 from slimwright.graph.liveness import plan_memory, value_bytes
 from slimwright.graph.net import Net
 from slimwright.progress import Tell, silent
 from slimwright.search.choices import Choices, Counts
 from slimwright.search.pieces import Piece, Pieces
 from slimwright.search.summed import Summed
+from slimwright.techniques.knobs import BITS
 from slimwright.techniques.low_rank import Factors
 
 LEAST_STEPS = 4  # a layer's channels, in steps, below which a rank of its own does not pay
@@ -27,8 +29,8 @@ LEAST_STEPS = 4  # a layer's channels, in steps, below which a rank of its own d
 class Predictor:
     """Predicts the costs of a net as a function of the channels that its groups keep, and of ranks.
 
-    `ranks` names layers that may be factorised. `transformed` is what the runtime holds of a 3x3 layer of stride 1, in
-    terms of its weights.
+    `ranks` names layers that may be factorised, `bits` those whose weights may have fewer, and how many. `transformed`
+    is what the runtime holds of a 3x3 layer of stride 1, in terms of its weights.
     """
 
     def __init__(
@@ -39,11 +41,12 @@ class Predictor:
         step: int,
         *,
         ranks: Iterable[str] = (),
+        bits: Mapping[str, Sequence[int]] | None = None,
         transformed: float = 1.0,
     ) -> None:
         self.net, self.coupling, self.table, self.step = net, coupling, table, step
         self.transformed = transformed
-        self.choices = Choices(net, coupling, step, ranks)
+        self.choices = Choices(net, coupling, step, ranks, bits)
         self.pieces = Pieces(self.choices)
         self._known_ms: dict[tuple[str, str, int, int, int], float] = {}
         self._value_bytes = {node.name: value_bytes(net, node.name) for node in net.nodes}
@@ -122,8 +125,8 @@ class Predictor:
         return self.products + int(self._layer_macs(counts))
 
     def weight_bytes(self, counts: Counts) -> int:
-        """Bytes of the weight matrices, exactly; biases and norms apart."""
-        return 4 * int(self._weights(counts))
+        """Bytes of the weight matrices in their bits, exactly; biases and norms apart."""
+        return int(self._weights(counts))
 
     def peak_activation_bytes(self, counts: Counts) -> int:
         """The most activation memory that is live at once, exactly but for what is between factorised layers."""
@@ -153,7 +156,8 @@ class Predictor:
 
     @cached_property
     def _weights(self) -> Summed:
-        return Summed(self._weights_of, {name: self.choices.items[name] for name in self.net.layers})
+        items = self.choices.items
+        return Summed(self._weight_bytes_of, {name: [*items[name], *self._bits_of(name)] for name in self.net.layers})
 
     @cached_property
     def _layer_macs(self) -> Summed:
@@ -172,8 +176,15 @@ class Predictor:
     def _macs_of(self, name: str, counts: Counts) -> int:
         return sum(piece.weights * piece.pixels for piece in self.pieces.of(name, counts))
 
-    def _weights_of(self, name: str, counts: Counts) -> int:
-        return sum(piece.weights for piece in self.pieces.of(name, counts))
+    def _bits_of(self, name: str) -> list[str]:
+        return [BITS + name] if BITS + name in self.sizes else []
+
+    def _weight_bytes_of(self, name: str, counts: Counts) -> int:
+        encoding = FLOAT32 if (bits := self.choices.bits(name, counts)) == FLOAT32.bits else Encoding.of_bits(bits)
+        pieces = self.pieces.of(name, counts)
+        return sum(
+            encoding.size_bytes((each.shape.out_channels, each.weights // each.shape.out_channels)) for each in pieces
+        )
 
     def _held(self, name: str, counts: Counts) -> float:
         pieces = self.pieces.of(name, counts)

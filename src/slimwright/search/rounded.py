@@ -14,7 +14,7 @@ from slimwright.search.space import Candidate, Evaluate, Evaluation, Space
 from slimwright.techniques import Round, Solve, Step
 
 PACKED = "packed_bytes"  # the cost
-SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12)  # of the bytes of all weights
+SHARES = (1.0, 0.5, 0.35, 0.25, 0.18, 0.12)  # of the bytes of all weights
 FEW_SHARES = (0.5, 1.0)  # where many sizes are tried
 PATIENCE = 2  # shares in a row that are worse than the best
 ROUNDS, LEAST = 5, 0.005  # of the search for the least size, as a share of the original's
@@ -25,10 +25,13 @@ def is_packed(space: Space) -> bool:
     return PACKED in (*space.limits, space.budget.objective)
 
 
-def rounded(space: Space, evaluate: Evaluate) -> Iterator[Evaluation]:
-    """Candidates rounded to the size that is asked for, or to ever smaller ones as long as the drop allows."""
+def rounded(space: Space, evaluate: Evaluate, shares: Sequence[float] = SHARES) -> Iterator[Evaluation]:
+    """Candidates rounded to the size that is asked for, or to ever smaller ones as long as the drop allows.
+
+    `shares` of the weights' bytes are tried for a size that is asked for.
+    """
     if space.budget.objective != PACKED:
-        yield from _rounded_to(space, evaluate, int(space.limits[PACKED]), SHARES)
+        yield from _rounded_to(space, evaluate, int(space.limits[PACKED]), shares)
         return
     most = space.original.cost.packed_bytes
     assert most is not None

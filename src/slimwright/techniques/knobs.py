@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 Key: TypeAlias = Any  # of a knob: hashable
+BITS = "bits of "  # the key of a layer's bits begins with it
 Choice: TypeAlias = Mapping[Key, int]  # a setting for each knob's key
 
 

@@ -55,6 +55,13 @@ class WeightLevels:
         scale = (weight.abs().amax(1, keepdim=True) / self.most).clamp_min(torch.finfo(torch.float32).tiny)
         return (weight / scale).round() * scale + 0.0
 
+    def errors(self, columns: Columns) -> Tensor:
+        """Return about how large the mean squared error [O] of each output will be: a lower bound."""
+        costs = columns.own[:, None].square().reciprocal()
+        scale = self.best_scale(columns.wanted, costs)
+        lacking = columns.wanted - self._choose(scale)(columns.wanted, costs, 0)
+        return (lacking.square() * costs).sum(2).flatten()
+
     def best_scale(self, wanted: Tensor, costs: Tensor) -> Tensor:
         """Return the scale [G, O, 1] for weights [G, O, D], whose squared errors cost [G, 1, D]."""
         largest = wanted.abs().amax(2, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / self.most
