@@ -150,7 +150,10 @@ def solved(
 
 
 def _with_best_in_full(space: Space, evaluate: Evaluate, made: Sequence[Evaluation]) -> list[Evaluation]:
-    """Solve the best on all images, where it was solved on a share; it goes before that, since it ships if they tie."""
+    """Solve the best on all images, where it was solved on a share; it goes before that, since it ships if they tie.
+
+    Those that were rounded are only near the size that was asked for, and count for nothing any more.
+    """
     best = space.best(made)
     steps = best.candidate.recipe.steps
     whole = tuple(_on_all(step, space.images) for step in steps)
@@ -158,12 +161,16 @@ def _with_best_in_full(space: Space, evaluate: Evaluate, made: Sequence[Evaluati
         return [*made]
     recipe = best.candidate.recipe.model_copy(update={"steps": whole})
     full = evaluate(replace(best.candidate, name=f"{best.name}, solved in full", recipe=recipe))
+    if is_packed(space) and full.proven:
+        return [space.original, full]
     place = made.index(best)
     return [*made[:place], full, *made[place:]]
 
 
 def _on_all(step: Step, images: int) -> Step:
     """A step whose weights come from all calibration images."""
-    if isinstance(step, Solve | Round):
-        return step.model_copy(update={"images": None})
+    if isinstance(step, Round):
+        return Round(**step.model_dump(exclude={"step", "images", "within"}))
+    if isinstance(step, Solve):
+        return Solve()
     return step.model_copy(update={"images": images}) if isinstance(step, Quantize) else step

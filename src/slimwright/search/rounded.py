@@ -16,6 +16,7 @@ from slimwright.techniques import Round, Solve, Step
 PACKED = "packed_bytes"  # the cost
 SHARES = (1.0, 0.5, 0.35, 0.25, 0.18, 0.12)  # of the bytes of all weights
 FEW_SHARES = (0.5, 1.0)  # where many sizes are tried
+WITHIN = 0.05  # of the size, where candidates are ranked
 PATIENCE = 2  # shares in a row that are worse than the best
 ROUNDS, LEAST = 5, 0.005  # of the search for the least size, as a share of the original's
 
@@ -46,7 +47,7 @@ def rounded(space: Space, evaluate: Evaluate, shares: Sequence[float] = SHARES) 
 
 def _rounded_to(space: Space, evaluate: Evaluate, size_bytes: int, shares: Sequence[float]) -> Iterator[Evaluation]:
     images, least, worse = fewer_images(space), math.inf, 0
-    step = Round(size_bytes=size_bytes, images=images if images < space.images else None)
+    step = Round(size_bytes=size_bytes, within=WITHIN, images=images if images < space.images else None)
     whole = Whole("fp32", space.original)
     for share in shares:
         limits = {name: limit for name, limit in space.limits.items() if name != PACKED}

@@ -24,7 +24,7 @@ POWER, POWERS = -0.45, (-1.0, -0.05)  # of the size in the price; between which 
 NEAR_POWER, NEAR_WEIGHT = -0.2, 0.1  # where steps stay about as they are, and what it weighs against what was tried
 LEAST_SHARE = 0.1  # of the way between two prices
 TRIES = 24
-WITHIN, AIM = 0.01, 0.995  # of the size that was asked for
+WITHIN = 0.01  # of the size that was asked for
 NEAR = 0.08  # of the logarithm of the size: from then on the steps hardly change
 AROUND = 0.05  # of the logarithm of their price, by which they change
 GOLDEN = 0.618034  # steps of this, modulo 1, lie evenly wherever they end
@@ -48,19 +48,20 @@ def fitted_net(
     inputs: Inputs,
     size_bytes: float,
     *,
+    within: float = WITHIN,
     base: Net | None = None,
     zeros: Mapping[str, Tensor] | None = None,
     device: str = "cpu",
     tell: Tell = silent,
 ) -> Fitted:
-    """Return the net rounded so that its packed file takes at most `size_bytes`, and no less than 99 % of that.
+    """Return the net rounded so that its packed file takes at most `size_bytes`, and `within` a share less of it.
 
     What was `seen` of the net says what its errors cost; its weights are solved on the calibration `inputs`. The file
     builds on `base`, where one is given. `zeros` says of layers which weights [O, D] stay zero. Raises BudgetError
     where no price gives a file as small.
     """
     stage = f"round to {size_bytes / 1e3:.4g} kB"
-    price, step_price = usual_price(net, seen), None
+    price, step_price, aim = usual_price(net, seen), None, (1 - within / 2) * size_bytes
     tried: list[Fitted] = []
     near: list[Fitted] = []
     while len(tried) < TRIES:
@@ -68,14 +69,14 @@ def fitted_net(
         small = rounded_net(net, inputs, importances(seen), price, step_price=step_price, zeros=zeros, device=device)
         tried.append(Fitted(small, packed_bytes(small, base=base), price, step_price))
         sizes = [one.size_bytes for one in tried]
-        if 1 - WITHIN <= sizes[-1] / size_bytes <= 1 or _is_least(tried, size_bytes):
+        if 1 - within <= sizes[-1] / size_bytes <= 1 or _is_least(tried, size_bytes):
             break
         if near or abs(math.log(sizes[-1] / size_bytes)) < NEAR:
             near.append(tried[-1])
-            price = _price_by_trend(near, AIM * size_bytes)
+            price = _price_by_trend(near, aim)
             step_price = near[0].price * math.exp(AROUND * (2 * (len(near) * GOLDEN % 1) - 1))
         else:
-            price = _next_price(tried, AIM * size_bytes)
+            price = _next_price(tried, aim)
     tell(Event(stage, TRIES, TRIES))
     small_enough = [one for one in tried if one.size_bytes <= size_bytes]
     if not small_enough:

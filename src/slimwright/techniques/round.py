@@ -28,6 +28,7 @@ class Round(Step):
     price: float | None = Field(None, gt=0, lt=1e6, allow_inf_nan=False)
     step_price: float | None = Field(None, gt=0, lt=1e6, allow_inf_nan=False)  # the one that the steps are laid for
     size_bytes: int | None = Field(None, gt=0)
+    within: float = Field(0.01, gt=0, le=0.5)  # of the size: how much smaller the file may be
     images: int | None = Field(None, gt=0)
 
     @model_validator(mode="after")
@@ -47,7 +48,9 @@ def _apply(step: Round, work: Work) -> Work:
     inputs = calibration_inputs(work.given, images_for(work, step.images, rounded=True))
     zeros = _zeros(work)
     if step.size_bytes is not None:
-        small = fitted_net(net, seen, inputs, step.size_bytes, zeros=zeros, device=device, tell=tell).net
+        small = fitted_net(
+            net, seen, inputs, step.size_bytes, within=step.within, zeros=zeros, device=device, tell=tell
+        ).net
     else:
         assert step.price is not None
         prices = {"step_price": step.step_price}
