@@ -10,8 +10,8 @@ from slimwright.cost.latency import LayerShape, shape_of, with_channels
 from slimwright.coupling.balance import Ladder, ladders
 from slimwright.coupling.channels import Coupling
 from slimwright.graph.net import Net
+from slimwright.techniques.bits import FLOAT_BITS
 from slimwright.techniques.knobs import BITS
-from slimwright.techniques.quantize import FLOAT_BITS
 from slimwright.techniques.ranks import CP_RANK, IN_RANK, OUT_RANK, RANKS, rank_for_ratio
 
 GRID_POINTS = 4  # channel counts measured per layer and direction; between them latency is interpolated

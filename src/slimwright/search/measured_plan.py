@@ -14,10 +14,12 @@ from slimwright.search.planning import CHANNELS, FEW_BITS, Whole, fewer_images, 
 from slimwright.search.rounded import is_packed, rounded
 from slimwright.search.space import PAYS, Candidate, Evaluate, Evaluation, Space
 from slimwright.search.tuning import tuned
-from slimwright.techniques import Quantize, Round, Solve, Step
+from slimwright.techniques import Quantize, Round, Solve, Step, most_damaged
+from slimwright.techniques.technique import plural
 
 GOOD_ENOUGH = 0.25  # of the drop that is allowed: a whole network that loses no more, within all limits, will do
 ROUNDS, LEAST_SHARE = 5, 0.05  # of the search for the least cost
+FLOAT_SHARE = 0.5  # of what INT8 damages, that layers in float bear
 
 
 def measured_plan(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluation:
@@ -62,7 +64,8 @@ def quantized_wholes(space: Space, evaluate: Evaluate) -> Iterator[Whole]:
     """The whole original in every other encoding that is proven, and faster or (where size counts) as fast.
 
     Where INT8 loses too much, or fails its proof, its weights are rounded by least squares; then its first and last
-    layers stay in float. What loses no less than what was tried before it counts for nothing.
+    layers stay in float; then those that bear half of what INT8 is predicted to damage, for the fewest MACs. What loses
+    no less than what was tried before it counts for nothing.
     """
     for encoding in space.encodings:
         least = math.inf
@@ -87,6 +90,11 @@ def _ways(space: Space, encoding: str) -> Iterator[tuple[str, Quantize]]:
     if len(space.layers) > 2:
         ends = (space.layers[0], space.layers[-1])
         yield f"{encoding}, {len(ends)} layers in float", solved.model_copy(update={"keep_float": ends})
+        menu = space.menu()
+        kept = most_damaged(space.net, menu.observed.evidence, menu.predictor.layer_macs, FLOAT_SHARE)
+        if kept and kept != ends:
+            name = f"{encoding}, {plural(len(kept), 'layer')} in float that it damages most"
+            yield name, solved.model_copy(update={"keep_float": kept})
 
 
 def _within(space: Space, evaluate: Evaluate, wholes: Sequence[Whole]) -> Iterator[Evaluation]:

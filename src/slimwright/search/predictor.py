@@ -124,6 +124,11 @@ class Predictor:
         """Multiply-accumulates, exactly for layers; products of values (attention) count as in the whole net."""
         return self.products + int(self._layer_macs(counts))
 
+    @property
+    def layer_macs(self) -> dict[str, int]:
+        """Multiply-accumulates of each weighted layer of the whole net."""
+        return {name: self._macs_of(name, self.whole) for name in self.shapes}
+
     def weight_bytes(self, counts: Counts) -> int:
         """Bytes of the weight matrices in their bits, exactly; biases and norms apart."""
         return int(self._weights(counts))

@@ -1,5 +1,6 @@
 """Regions replaced by cheaper ones, and their weights solved again: one file a technique."""
 
+from slimwright.techniques.bits import most_damaged
 from slimwright.techniques.factorise import Factorise, Ranks, in_turns
 from slimwright.techniques.fold import Fold, fold_batch_norm
 from slimwright.techniques.knobs import Choice, Knob, Observed
@@ -49,6 +50,7 @@ __all__ = [
     "importances",
     "in_turns",
     "load_recipe",
+    "most_damaged",
     "observed",
     "quantized",
     "recipe_type",

@@ -12,32 +12,28 @@ counted by what the other weights cannot make up for, and by what such an error 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
 from slimwright.data import Inputs, calibration_inputs
 from slimwright.errors import RequestError
-from slimwright.evidence import Evidence
 from slimwright.graph import Net
 from slimwright.graph.encoding import ENCODINGS, Encoding
 from slimwright.progress import Tell, silent
+from slimwright.techniques.bits import FLOAT_BITS, bits_knobs
 from slimwright.techniques.integers import integer_values, on_levels
 from slimwright.techniques.knobs import BITS, Choice, Knob, Observed
 from slimwright.techniques.low_rank import outline
 from slimwright.techniques.memory_plan import images_for
 from slimwright.techniques.ranges import Calibration, ranges
-from slimwright.techniques.solver.columns import Columns
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.levels import WeightLevels
 from slimwright.techniques.solver.refit import refit
-from slimwright.techniques.solver.ridge import ridged_factor
 from slimwright.techniques.technique import Step, Technique, Work, plural
 
 Rounding: TypeAlias = Literal["nearest", "least squares"]
 Bits: TypeAlias = Annotated[int, Field(ge=2, le=8)]
-FLOAT_BITS = 32
 TIMED = 8  # calibration images of a net that is only counted and timed
 
 
@@ -163,33 +159,6 @@ def _sentence(step: Quantize) -> str:
     return f"Round weights {how}, on {images}, with {floats}. Bits, by layer: {bits}{rest}."
 
 
-def _knobs(observed: Observed) -> list[Knob]:
-    """A knob for the bits of each layer that has a choice of them."""
-    found = []
-    for key, settings in observed.settings.items():
-        if isinstance(key, str) and key.startswith(BITS):
-            damages = bits_damages(observed.net, observed.evidence, key.removeprefix(BITS), settings[1:])
-            found.append(Knob(key, settings, partial(_damage, damages)))
-    return found
-
-
-def _damage(damages: Mapping[int, float], bits: int) -> float:
-    return damages.get(bits, 0.0)
-
-
-def bits_damages(net: Net, seen: Evidence, name: str, bits: Sequence[int]) -> dict[int, float]:
-    """Return what weights of so many bits are predicted to damage in one layer, in nats.
-
-    The error of each weight is counted by what the other columns cannot make up for, so this is a lower bound of the
-    error of one layer. The sum over layers neglects how errors combine.
-    """
-    weight = net.tensors[net[name].tensors["weight"]].flatten(1)
-    factor = ridged_factor(seen.covariance(name))
-    columns = Columns.of(weight, factor @ factor.mT)
-    importance = seen.importance(name).double()
-    return {of: float(WeightLevels(of).errors(columns) @ importance) for of in bits}
-
-
 def _steps(observed: Observed, knobs: Sequence[Knob], choice: Choice) -> list[Quantize]:
     """The bits that a choice leaves each layer, and the thinner ones that it was factorised into."""
     chosen = {str(knob.key).removeprefix(BITS): choice[knob.key] for knob in knobs}
@@ -205,4 +174,4 @@ def _steps(observed: Observed, knobs: Sequence[Knob], choice: Choice) -> list[Qu
     return [Quantize(images=observed.images, weight_bits=bits, rounding="least squares", activation_bits=None)]
 
 
-QUANTIZE = Technique(Quantize, _apply, _sentence, knobs=_knobs, steps=_steps, done="in few bits", ends=True)
+QUANTIZE = Technique(Quantize, _apply, _sentence, knobs=bits_knobs, steps=_steps, done="in few bits", ends=True)
