@@ -17,7 +17,7 @@ from slimwright.measure import Decision, Outcome
 from slimwright.progress import Event
 from slimwright.runtimes.known import RUNTIMES
 from slimwright.runtimes.layers import TRANSFORMED, timed_by
-from slimwright.search import Goal, Menu, Predictor, Space, Tuning, factorisable
+from slimwright.search import PACKED, Goal, Menu, Predictor, Space, Tuning, factorisable
 from slimwright.targets import layer_table
 from slimwright.techniques import Observed
 from slimwright.units import megabytes
@@ -42,7 +42,7 @@ def proposed(bench: Bench, budget: Budget, tune: Tuning, *, stages: Stages, cach
             with stages("observe"):
                 evidence = observed(bench, cache, tune.seed).all()
             with stages("plan"):
-                timed = "latency_ms" in (*limits, budget.objective)
+                timed = not {"latency_ms", PACKED}.isdisjoint((*limits, budget.objective))
                 stored = "size_bytes" in (*limits, budget.objective) and not timed
                 menus.append(menu_of(bench, evidence, cache, timed=timed, stored=stored))
         return menus[0]
@@ -111,11 +111,12 @@ def menu_of(bench: Bench, evidence: Evidence, cache: Path, *, timed: bool, store
     runtime = timed_by(bench.place.runtime)
     coupling, table = couple(net), layer_table(bench.place.target, runtime, cache)
     tell(Event("plan", 0, 3, "find the channel step"))
-    step = table.step() if timed else 1  # only time makes some numbers of channels better than others
-    ranks = factorisable(net, evidence, step)
+    liked = table.step()
+    step = liked if timed else 1  # other costs count each channel; but ranks that a runtime does not like do not pay
+    ranks = factorisable(net, evidence, liked)
     transformed, few = TRANSFORMED.get(runtime, 1.0), RUNTIMES[bench.place.runtime].weight_bits if stored else ()
     bits = {name: few for name in net.layers if few and name in evidence.layers}
-    predictor = Predictor(net, coupling, table, step, ranks=ranks, bits=bits, transformed=transformed)
+    predictor = Predictor(net, coupling, table, step, ranks=ranks, bits=bits, rank_step=liked, transformed=transformed)
     if timed:
         predictor.measure(tell)
     table.save()

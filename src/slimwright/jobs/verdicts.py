@@ -16,6 +16,7 @@ def verdicts(
     lost = space.metric.number(space.drop(best))
     why += f"{lost} {space.metric.step} of {space.metric.name} lost on the validation part"
     chosen = Decision(what=f"candidate '{best.name}'", outcome="kept", why=why)
+    noted = [*_of_plan(best), *noted]
     others = [_of_candidate(space, best, one) for one in made if one.key not in (best.key, space.original.key)]
     return [chosen, *noted, *others, *(_of_network(space, best, menu) if menu else ())]
 
@@ -42,6 +43,14 @@ def reachable(space: Space, made: Sequence[Evaluation]) -> list[str]:
 
 def _of_original(space: Space, one: Evaluation, name: str) -> str:
     return f"{float(getattr(one.cost, name)) / float(getattr(space.original.cost, name)):.2f}x"
+
+
+def _of_plan(best: Evaluation) -> Iterator[Decision]:
+    """How far from the least damage the chosen plan can be."""
+    plan = best.candidate.plan
+    if plan is not None and plan.gap is not None:
+        why = f"its predicted damage is at most {100 * plan.gap:.2g} % above the least that is possible"
+        yield Decision(what=f"plan of '{best.name}'", outcome="kept", why=why)
 
 
 def _of_candidate(space: Space, best: Evaluation, one: Evaluation) -> Decision:
@@ -83,6 +92,7 @@ def candidate_of(one: Evaluation, *, chosen: bool) -> CandidateRecord:
         precision=one.precision,
         predicted_latency_ms=one.candidate.predicted_ms,
         predicted_damage=plan.damage if plan else None,
+        predicted_gap=plan.gap if plan else None,
         latency_ms=one.cost.latency_ms,
         size_bytes=one.cost.size_bytes,
         macs=one.cost.macs,

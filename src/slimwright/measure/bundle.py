@@ -79,12 +79,13 @@ def hashed(original: ModelRecord, result: ModelRecord) -> tuple[str, ...]:
 
 
 class CandidateRecord(Record):
-    """A model that was tried. `predicted_latency_ms` and `predicted_damage` are the plan's, the rest was measured."""
+    """A model that was tried. What is called predicted is the plan's, the rest was measured."""
 
     name: str
     precision: Precision
     predicted_latency_ms: Amount | None
     predicted_damage: Number | None  # nats of loss
+    predicted_gap: Amount | None = None  # share above the least damage that is possible; None: that is not known
     latency_ms: Time
     size_bytes: Count
     macs: Count

@@ -6,9 +6,11 @@ from slimwright.search.measured import MeasuredPlan, plan_by_measuring, room
 from slimwright.search.measured_plan import measured_plan, plan_once
 from slimwright.search.menu import Menu
 from slimwright.search.predictor import Predictor, factorisable
+from slimwright.search.rounded import PACKED
 from slimwright.search.space import Candidate, Evaluate, Evaluation, Goal, Policy, Space, Tuning
 
 __all__ = [
+    "PACKED",
     "Candidate",
     "Evaluate",
     "Evaluation",

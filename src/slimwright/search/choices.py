@@ -27,6 +27,7 @@ class Choices:
     """The sizes that each group, and each rank, may have, and the channels that a choice leaves each layer.
 
     `ranks` names layers that may be factorised, and `bits` those whose weights may have so many bits, beside 32.
+    Channels are multiples of `step`, ranks of `rank_step`, which is the same by default.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class Choices:
         step: int,
         ranks: Iterable[str] = (),
         bits: Mapping[str, Sequence[int]] | None = None,
+        rank_step: int | None = None,
     ) -> None:
-        self.net, self.coupling, self.step = net, coupling, step
+        self.net, self.coupling, self.rank_step = net, coupling, rank_step or step
         self.shapes = {node.name: shape_of(net, node) for node in net.weighted()}
         self.sizes = {group.name: sizes(group.size, step) for group in coupling.groups}
         self.ladders: dict[str, Ladder] = ladders(coupling, lambda size, parts: equal_sizes(size, parts, step))
@@ -107,14 +109,16 @@ class Choices:
         shape = self.shapes[name]
         taps, inputs, outputs = math.prod(shape.kernel), shape.in_channels, shape.out_channels
         most = min(taps * inputs, outputs)
-        fewer = [r for r in sizes(most, self.step)[1:] if r * (taps * inputs + outputs) < taps * inputs * outputs]
+        fewer = [r for r in sizes(most, self.rank_step)[1:] if r * (taps * inputs + outputs) < taps * inputs * outputs]
         found = {OUT_RANK + name: [most, *fewer]}
         if taps > 1:
-            fewer = [r for r in sizes(inputs, self.step)[1:] if r * (inputs + taps * outputs) < taps * inputs * outputs]
+            fewer = [
+                r for r in sizes(inputs, self.rank_step)[1:] if r * (inputs + taps * outputs) < taps * inputs * outputs
+            ]
             found[IN_RANK + name] = [inputs, *fewer]
         if taps > 1 and taps * inputs <= MOST_CP_TAPS:
             most = rank_for_ratio(self.net, name, "cp", 0.0)
-            found[CP_RANK + name] = [most + 1, *sizes(most + 1, self.step)[1:]]
+            found[CP_RANK + name] = [most + 1, *sizes(most + 1, self.rank_step)[1:]]
         return found
 
 

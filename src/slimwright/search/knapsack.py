@@ -3,8 +3,8 @@
 Every layer's cost depends on the groups it reads, the groups it writes, and its own rank, so choices interact. Greedy:
 while a limit is exceeded, shrink the item whose step buys the most relief per damage, looking at every smaller size;
 then polish: give channels or ranks back where there is room, and trade between two items while that lowers the damage.
-Channels and ranks are multiples of the step that the runtime likes. Not proven optimal; a test compares it with
-exhaustive search on small cases.
+Channels and ranks are multiples of the step that the runtime likes. Where costs are sums, plans are also found from
+above (`dual.py`), the better one counts, and how far from the least damage it can be is known.
 """
 
 import heapq
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimwright.search.choices import Counts
+from slimwright.search.dual import Dual, Unbounded
 from slimwright.search.predictor import Predictor
 from slimwright.search.summed import Variation
 from slimwright.techniques.prune import Removal
@@ -33,6 +34,14 @@ class Plan:
     damage: float
     predicted: Mapping[str, float]
     feasible: bool
+    least: float | None = None  # damage that any choice within the limits has; None: not known
+
+    @property
+    def gap(self) -> float | None:
+        """How much more damage the plan has than the least that is possible, as a share of that; None: not known."""
+        if self.least is None or not self.feasible:
+            return None
+        return max(self.damage / self.least - 1, 0.0) if self.least > 0 else float(self.damage > 0)
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ class Problem:
     damage: Mapping[str, Callable[[int], float]]
     costs: Callable[[Counts], Mapping[str, float]]
     relief_falls: bool = False  # what a step brings is never more once others are taken: sums of products of sizes
+    dual: Callable[[Counts], Dual] | None = None  # bounds for choices that use about as much memory as one does
 
 
 def problem(
@@ -76,10 +86,29 @@ def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
         if best is None:
             break
         counts = {**counts, best[0]: best[1]}
+    least = None
     if excess <= 0:
         counts = _polished(problem, counts, limits)
+        if problem.dual is not None:
+            counts, least = _bounded(problem, problem.dual, counts, limits)
     costs = problem.costs(counts)
-    return Plan(counts, _total(problem, counts), {name: costs[name] for name in limits}, _excess(costs, limits) <= 0)
+    predicted = {name: costs[name] for name in limits}
+    return Plan(counts, _total(problem, counts), predicted, _excess(costs, limits) <= 0, least)
+
+
+def _bounded(
+    problem: Problem, dual: Callable[[Counts], Dual], counts: Counts, limits: Mapping[str, float]
+) -> tuple[Counts, float | None]:
+    """The better of a choice and those that are met on the way to the least damage that is possible, and that."""
+    try:
+        bound = dual(counts).bound(limits)
+    except Unbounded:
+        return counts, None
+    fitting = [one for one in bound.met if _excess(problem.costs(one), limits) <= 0]
+    if fitting:
+        best = _polished(problem, min(fitting, key=lambda one: _total(problem, one)), limits)
+        counts = min(counts, best, key=lambda one: _total(problem, one))
+    return counts, bound.damage
 
 
 def _best_step(

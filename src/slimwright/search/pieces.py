@@ -53,13 +53,13 @@ class Pieces:
         """The layers that a choice makes of a layer."""
         key = (name, tuple(counts[item] for item in self.choices.items[name]))
         if key not in self._known:
-            self._known[key] = self._laid_out(name, self.choices.shape(name, counts), self.form(name, counts))
+            self._known[key] = self.laid_out(name, self.choices.shape(name, counts), self.form(name, counts))
         return self._known[key]
 
     def kinds(self, name: str) -> list[Piece]:
         """Return every kind of piece that a layer may come to."""
         forms = self._forms(name, {item: 2 for item in RANKS if item + name in self.choices.sizes})
-        pieces = (piece for form in forms for piece in self._laid_out(name, self.choices.shapes[name], form))
+        pieces = (piece for form in forms for piece in self.laid_out(name, self.choices.shapes[name], form))
         return list({piece.kind: piece for piece in pieces}.values())
 
     def factors(self, counts: Counts) -> dict[str, Factors]:
@@ -76,12 +76,12 @@ class Pieces:
         shape = self.choices.shape(name, counts)
 
         def macs(form: Factors | None) -> int:
-            return sum(piece.weights * piece.pixels for piece in self._laid_out(name, shape, form))
+            return sum(piece.weights * piece.pixels for piece in self.laid_out(name, shape, form))
 
         return min(self._forms(name, less), key=macs)
 
-    def _laid_out(self, name: str, shape: LayerShape, form: Factors | None) -> list[Piece]:
-        """A layer in one of its forms."""
+    def laid_out(self, name: str, shape: LayerShape, form: Factors | None) -> list[Piece]:
+        """Return the layers of a form of a layer, by itself or with as many channels as `shape` has."""
         in_grid, out_grid = self._grids[name]
         if form is None:
             return [Piece("main", shape, self._main_grids[name], self._pixels[name])]

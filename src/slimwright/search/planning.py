@@ -41,7 +41,8 @@ def planned_for(
     measurable = limits.keys() & MEASURED
     without = {FEW_BITS} if whole.quantize else set()
     weights = None if alone else {CHANNELS: CHANNEL_WEIGHT}
-    task = menu.problem(costs, limits, alone=alone, without=without, weights=weights)
+    sums = menu.sums(space.original.cost, whole.seen.cost, whole.seen.tensor_share, tuple(limits))
+    task = menu.problem(costs, limits, alone=alone, without=without, weights=weights, sums=sums)
     found = plan_by_measuring(task, limits, measure if measurable else lambda _: {})
     return None if found is None else (found, menu)
 

@@ -23,6 +23,7 @@ from slimwright.search.summed import Summed
 from slimwright.techniques.knobs import BITS
 from slimwright.techniques.low_rank import Factors
 
+FLOAT_BYTES = 4
 LEAST_STEPS = 4  # a layer's channels, in steps, below which a rank of its own does not pay
 
 
@@ -42,11 +43,12 @@ class Predictor:
         *,
         ranks: Iterable[str] = (),
         bits: Mapping[str, Sequence[int]] | None = None,
+        rank_step: int | None = None,
         transformed: float = 1.0,
     ) -> None:
         self.net, self.coupling, self.table, self.step = net, coupling, table, step
         self.transformed = transformed
-        self.choices = Choices(net, coupling, step, ranks, bits)
+        self.choices = Choices(net, coupling, step, ranks, bits, rank_step)
         self.pieces = Pieces(self.choices)
         self._known_ms: dict[tuple[str, str, int, int, int], float] = {}
         self._value_bytes = {node.name: value_bytes(net, node.name) for node in net.nodes}
@@ -93,17 +95,16 @@ class Predictor:
 
     def layer_ms(self, counts: Counts) -> dict[str, float]:
         """Predicted milliseconds of each weighted layer."""
-        missed = self.table.missed(self.used_bytes(counts))
-        undisturbed = {name: self._undisturbed(name, counts) for name in self.shapes}
+        missed = self.missed(counts)
         cold = {name: self._cold(name, counts) if missed else 0.0 for name in self.shapes}
-        return {name: ms + missed * cold[name] for name, ms in undisturbed.items()}
+        return {name: self._undisturbed(name, counts) + missed * cold[name] for name in self.shapes}
 
     def used_bytes(self, counts: Counts) -> float:
         """What a run uses: weights, in the form in which the runtime holds them, and values."""
         return self.other_bytes(counts) + self._held_bytes(counts)
 
     def _all_ms(self, counts: Counts) -> float:
-        missed = self.table.missed(self.used_bytes(counts))
+        missed = self.missed(counts)
         return self._undisturbed_ms(counts) + (missed * self._cold_ms(counts) if missed else 0.0)
 
     def latency(self, whole_ms: float, tensor_share: float = 1.0) -> Callable[[Counts], float]:
@@ -133,6 +134,15 @@ class Predictor:
         """Bytes of the weight matrices in their bits, exactly; biases and norms apart."""
         return int(self._weights(counts))
 
+    def missed(self, counts: Counts) -> float:
+        """Return the share of what emptied caches cost that a choice pays."""
+        return self.table.missed(self.used_bytes(counts))
+
+    def piece_ms(self, name: str, piece: Piece, missed: float) -> float:
+        """Return the predicted milliseconds of a piece of a layer, where so much of emptied caches is paid."""
+        warm = self._ms_at(name, piece, 0)
+        return warm + missed * max(self._ms_at(name, piece, COLD) - warm, 0.0) if missed else warm
+
     def peak_activation_bytes(self, counts: Counts) -> int:
         """The most activation memory that is live at once, exactly but for what is between factorised layers."""
         return plan_memory(self.net, {name: self._bytes(name, counts) for name in self._value_bytes}).peak_bytes
@@ -154,6 +164,15 @@ class Predictor:
         """What all nodes but weighted layers give, in bytes."""
         read = {name: self.coupling.elements[name] for name in self._value_bytes if name not in self.shapes}
         return Summed(self._bytes, read)
+
+    @cached_property
+    def other_bytes_by_channel(self) -> tuple[float, dict[str, float]]:
+        """What all nodes but weighted layers give, in bytes, as a constant and what each channel of a group adds."""
+        each: dict[str, float] = {}
+        for name in self._value_bytes.keys() - self.shapes.keys():
+            for group, elements in self.coupling.elements[name].items():
+                each[group] = each.get(group, 0.0) + FLOAT_BYTES * elements
+        return self.other_bytes(self.whole) - sum(self.whole[group] * one for group, one in each.items()), each
 
     @cached_property
     def _held_bytes(self) -> Summed:
@@ -200,10 +219,8 @@ class Predictor:
 
     def _cold(self, name: str, counts: Counts) -> float:
         """What a layer takes longer with emptied caches."""
-        return sum(
-            max(self._ms_at(name, piece, COLD) - self._ms_at(name, piece, 0), 0.0)
-            for piece in self.pieces.of(name, counts)
-        )
+        pieces = self.pieces.of(name, counts)
+        return sum(max(self._ms_at(name, piece, COLD) - self._ms_at(name, piece, 0), 0.0) for piece in pieces)
 
     def _ms_at(self, name: str, piece: Piece, evicted: int) -> float:
         key = (name, piece.kind, piece.shape.in_channels, piece.shape.out_channels, evicted)

@@ -53,6 +53,7 @@ def _rounded_to(space: Space, evaluate: Evaluate, size_bytes: int, shares: Seque
         limits = {name: limit for name, limit in space.limits.items() if name != PACKED}
         if share < 1:
             limits["weight_bytes"] = share * space.original.cost.weight_bytes
+            limits.setdefault("latency_ms", space.original.latency_ms)  # what is slower does not ship
         found = planned_for(space, evaluate, whole, None, limits) if limits else None
         steps: Sequence[Step] = ()
         name, plan = "rounded", None
