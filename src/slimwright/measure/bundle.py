@@ -172,6 +172,13 @@ class Manifest(Record):
     memory: dict[Literal["original", "result"], Memory]
     sha256: dict[str, str]
 
+    @model_validator(mode="after")
+    def _has_one_result(self) -> "Manifest":
+        chosen = sum(candidate.chosen for candidate in self.candidates)
+        if chosen != 1:
+            raise ValueError(f"{chosen} of the candidates are chosen; the result is one of them")
+        return self
+
 
 @dataclass(frozen=True)
 class Bundle:
