@@ -122,6 +122,13 @@ class Memory(Record):
         return self
 
 
+class Memories(Record):
+    """The live activation bytes of both nets."""
+
+    original: Memory
+    result: Memory
+
+
 class Summary(Record):
     """What most people want to know. Scores are in the metric's unit, the drop in its steps."""
 
@@ -169,7 +176,7 @@ class Manifest(Record):
     candidates: list[CandidateRecord]
     decisions: list[Decision]
     layers: list[Layer]
-    memory: dict[Literal["original", "result"], Memory]
+    memory: Memories
     sha256: dict[str, str]
 
     @model_validator(mode="after")
