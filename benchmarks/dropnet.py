@@ -55,8 +55,6 @@ FALLEN = 0.7  # of the whole net's accuracy: below it a rule's curve has fallen
 LEVEL = 0.05  # of the tests together
 GLOBAL: tuple[Rule, ...] = ("minimum", "maximum", "random")
 LAYER: tuple[Rule, ...] = ("minimum_layer", "maximum_layer", "random_layer")
-ON_A: tuple[Rule, ...] = ("oracle", "minimum", "maximum", "random", "apoz")
-ON_B: tuple[Rule, ...] = ("minimum", "random")
 OTHER, ALL = "minimum, other weights", "the whole net"
 Relation = Literal["above", "alike", "below", "not below"]
 WHERE: Mapping[Relation, tuple[float, float]] = {  # the mean gap lies
@@ -105,14 +103,25 @@ SHRUNK = (
 
 
 @dataclass(frozen=True)
+class OnMnist:
+    """How much of MNIST a model is trained on, how, from how many first weights."""
+
+    rules: tuple[Rule, ...]
+    images: int
+    training: Schedule
+    seeds: int
+
+
+@dataclass(frozen=True)
 class Extent:
-    """How much is run: the data and training of model C, of A and B, and the seeds of all."""
+    """How much is run: of model C its data, training and seeds; of A and B the same."""
 
     glyphs: Glyphs
     training: Schedule
-    digits: Mapping[Part, int]  # images of MNIST
-    on_digits: Schedule
     seeds: int
+    on_mnist: Mapping[str, OnMnist]
+    held_out: int  # of MNIST, that decide when to stop
+    test: int
 
 
 def drawn(difficulty: float, train: int, held_out: int, test: int) -> Glyphs:
@@ -120,19 +129,29 @@ def drawn(difficulty: float, train: int, held_out: int, test: int) -> Glyphs:
     return Glyphs(classes=10, difficulty=difficulty, sizes=sizes)
 
 
+ON_A: tuple[Rule, ...] = ("oracle", "minimum", "maximum", "random", "apoz")
+ON_B: tuple[Rule, ...] = ("minimum", "random")
 FULL = Extent(
-    glyphs=drawn(0.7, train=400, held_out=200, test=1000),
-    training=replace(AS_PUBLISHED, epochs=14, batch_size=8, seed=None),
-    digits={"train": 1000, "calibration": 10, "validation": 300, "test": 2000},
-    on_digits=replace(AS_PUBLISHED, epochs=10, seed=None),
+    glyphs=drawn(0.66, train=300, held_out=200, test=1000),
+    training=replace(AS_PUBLISHED, epochs=10, batch_size=8, seed=None),
     seeds=4,
+    on_mnist={
+        "dropnet-a": OnMnist(ON_A, 1000, replace(AS_PUBLISHED, epochs=20, seed=None), seeds=3),
+        "dropnet-b": OnMnist(ON_B, 600, replace(AS_PUBLISHED, epochs=8, seed=None), seeds=3),
+    },
+    held_out=300,
+    test=2000,
 )
 QUICK = Extent(
     glyphs=drawn(0.0, train=200, held_out=100, test=200),
     training=replace(AS_PUBLISHED, epochs=5, batch_size=8, seed=None),
-    digits={"train": 200, "calibration": 10, "validation": 100, "test": 200},
-    on_digits=replace(AS_PUBLISHED, epochs=2, seed=None),
     seeds=1,
+    on_mnist={
+        "dropnet-a": OnMnist(ON_A, 100, replace(AS_PUBLISHED, epochs=1, seed=None), seeds=1),
+        "dropnet-b": OnMnist(ON_B, 100, replace(AS_PUBLISHED, epochs=1, seed=None), seeds=1),
+    },
+    held_out=100,
+    test=200,
 )
 
 
@@ -153,9 +172,9 @@ def main() -> None:
     extent = QUICK if chosen.quick else FULL
     torch.set_num_threads(1)
     points = model_c(extent)
-    small = [*on_mnist("dropnet-a", ON_A, extent), *on_mnist("dropnet-b", ON_B, extent)]
+    small = [point for model in extent.on_mnist for point in on_mnist(model, extent)]
     orderings = tested([*compared(points), first_to_fall(points), *with_other_weights(points), *claims(small)])
-    shrunk = [*shares(small, "dropnet-a", ON_A), *shares(small, "dropnet-b", ON_B)]
+    shrunk = [row for model, how in extent.on_mnist.items() for row in shares(small, model, how.rules)]
     for rules in ((*GLOBAL, OTHER), LAYER):
         columns = (*CURVE, *(Column(rule, rule.removesuffix("_layer"), "{:.1%}") for rule in rules))
         how = "of every layer" if rules is LAYER else "of all layers together"
@@ -187,15 +206,22 @@ def model_c(extent: Extent) -> list[Point]:
     return points
 
 
-def on_mnist(model: str, rules: Sequence[Rule], extent: Extent) -> list[Point]:
-    """Drop units of a model for MNIST by some rules, from each seed's weights."""
-    data = in_unit_range(mnist(mnist_folder(OUT), DATA_SEED), extent.digits)
+def on_mnist(model: str, extent: Extent) -> list[Point]:
+    """Drop units of a model for MNIST by its rules, from each seed's weights."""
+    how = extent.on_mnist[model]
+    sizes: dict[Part, int] = {
+        "train": how.images,
+        "calibration": 10,
+        "validation": extent.held_out,
+        "test": extent.test,
+    }
+    data = in_unit_range(mnist(mnist_folder(OUT), DATA_SEED), sizes)
     task = Classification(data.labels)
     points = []
-    for seed in range(extent.seeds):
-        for rule in rules:
+    for seed in range(how.seeds):
+        for rule in how.rules:
             net = first_weights(model, data, seed)
-            loop = Loop(rule=rule, seed=seed, training=extent.on_digits)
+            loop = Loop(rule=rule, seed=seed, training=how.training)
             points += read(model, rule, seed, dropnet(net, data, loop, task=task, folder=FOLDER), data)
     return points
 
