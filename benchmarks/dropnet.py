@@ -171,8 +171,8 @@ def main() -> None:
     chosen = options(__doc__ or "")
     extent = QUICK if chosen.quick else FULL
     torch.set_num_threads(1)
-    points = model_c(extent)
     small = [point for model in extent.on_mnist for point in on_mnist(model, extent)]
+    points = model_c(extent)
     orderings = tested([*compared(points), first_to_fall(points), *with_other_weights(points), *claims(small)])
     shrunk = [row for model, how in extent.on_mnist.items() for row in shares(small, model, how.rules)]
     for rules in ((*GLOBAL, OTHER), LAYER):
