@@ -11,11 +11,14 @@ original as teacher. Then the same layers from evidence in turns with training, 
 two at a time (a hybrid), and each alone (iterative). Ranks follow from the share of weights removed, and are aligned;
 every convolution is factorised but the first, which reads the image. The test part is read, and chooses nothing. Times
 are those of the plain versions: the others have the same shapes.
+
+What was tuned is kept in out/low_rank until the run ends: one that was stopped goes on where it was.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +27,7 @@ from rich.console import Console
 from lib import onnx_runs
 from lib.accuracy import accuracy
 from lib.alexnet_ranks import FACTORISED, alexnet_factors
-from lib.results import Column, Row, environment, options, publish, show
+from lib.results import Column, Row, environment, keep, kept, options, publish, show
 from lib.untrained import SEED, captured
 from slimwright.cli.sources import load_data, load_original
 from slimwright.cli.trained import Training
@@ -40,7 +43,8 @@ from slimwright.techniques.low_rank import Factors, Kind, factorise, most_ranks,
 from slimwright.techniques.ranks import aligned, rank_for_ratio
 from slimwright.train import Schedule, fit
 
-CACHE = Path(__file__).resolve().parents[1] / "out" / "cache"
+OUT = Path(__file__).resolve().parents[1] / "out"
+CACHE, KEPT = OUT / "cache", OUT / "low_rank"
 NETWORK = "vgg6"
 TUNING = Schedule(epochs=1, rate=0.01, seed=SEED)
 PLAIN, AWARE, ALIGNED = "plain", "from evidence", ", aligned"
@@ -96,10 +100,10 @@ def main() -> None:
     step = onnx_runs.step()
     alexnets = [row for name, kind in FACTORISED.values() for row in alexnet_rows(name, kind, step, extent.runs)]
     show("AlexNet at the paper's ranks: counted, and timed on one thread", ALEXNETS, alexnets, sections=("network",))
-    data = load_data(extent.data, SEED)
-    trained = list(trained_rows(data, extent, step))
+    data, rows_at = load_data(extent.data, SEED), KEPT / ("quick.jsonl" if chosen.quick else "rows.jsonl")
+    trained = list(trained_rows(data, extent, step, rows_at))
     show(f"{NETWORK} on {data.name}, factorised", TRAINED, trained, sections=("kind", "share_removed"))
-    turns = list(turn_rows(data, extent, step))
+    turns = list(turn_rows(data, extent, step, rows_at))
     show(f"{QUOTED[0]}, {QUOTED[1]:.0%} removed, from evidence, in turns with training", TURNS, turns)
     said = {
         "data": data.name,
@@ -113,6 +117,17 @@ def main() -> None:
         rows=[*alexnets, *trained, *turns],
         environment={**environment("onnxruntime", "scipy", seed=SEED), **said},
     )
+    rows_at.unlink()
+
+
+def once(what: Row, rows_at: Path, find: Callable[[], Row]) -> Row:
+    """Return what was found before of this, or find it and keep it."""
+    for row in kept(rows_at):
+        if what.items() <= row.items():
+            return row
+    row = {**what, **find()}
+    keep(row, rows_at)
+    return row
 
 
 def alexnet_rows(name: str, kind: Kind, step: int, runs: int) -> list[Row]:
@@ -162,7 +177,7 @@ def timed(nets: Mapping[str, Net], runs: int) -> dict[str, float]:
         return {name: one.latency.median_ms for name, one in taken.items() if one.latency}
 
 
-def trained_rows(data: Dataset, extent: Extent, step: int) -> Iterator[Row]:
+def trained_rows(data: Dataset, extent: Extent, step: int, rows_at: Path) -> Iterator[Row]:
     """Factorise a trained net by each kind, plainly and from evidence, and read what is left, tuned and not."""
     say = Console(stderr=True).print
     say(f"{NETWORK}: training, or loading what was trained before")
@@ -178,12 +193,18 @@ def trained_rows(data: Dataset, extent: Extent, step: int) -> Iterator[Row]:
     yield whole.row("original", 0.0, "-", whole, 1.0, whole.accuracy)
     for (kind, share), factors in wanted.items():
         for method, thin in ((PLAIN, plain[kind, share]), (AWARE, factorise(net, factors, evidence))):
-            read = Read(thin, count(thin), accuracy(thin.to_module(), data, "test"))
-            task = Classification(data.labels)
-            after = fit(thin.to_module(), data, TUNING, task=task, teacher=net.to_module())
-            tuned = accuracy(after, data, "test")
+            what: Row = {"net": thin.digest, "teacher": net.digest, "epochs": TUNING.epochs, "data": data.name}
+            found = once(what, rows_at, partial(both_accuracies, thin, net, data))
+            read, tuned = Read(thin, count(thin), float(found["untuned"])), float(found["tuned"])
             yield read.row(kind, share, method, whole, taken[f"{kind} {share}"] / taken["original"], tuned)
             say(f"{kind}, {share:.0%} removed, {method}: {read.accuracy:.1%}, tuned {tuned:.1%}")
+
+
+def both_accuracies(thin: Net, net: Net, data: Dataset) -> Row:
+    """The accuracy of a factorised net on the test part, before and after it is tuned with the whole one as teacher."""
+    before = accuracy(thin.to_module(), data, "test")
+    after = fit(thin.to_module(), data, TUNING, task=Classification(data.labels), teacher=net.to_module())
+    return {"untuned": before, "tuned": accuracy(after, data, "test")}
 
 
 @dataclass(frozen=True)
@@ -209,7 +230,7 @@ class Read:
         }
 
 
-def turn_rows(data: Dataset, extent: Extent, step: int) -> Iterator[Row]:
+def turn_rows(data: Dataset, extent: Extent, step: int, rows_at: Path) -> Iterator[Row]:
     """Factorise the layers at the share quoted, from evidence, all at once, two at a time, and one at a time."""
     net = load_original(NETWORK, data, training=Training(cache=CACHE)).net
     whole = accuracy(net.to_module(), data, "test")
@@ -220,10 +241,17 @@ def turn_rows(data: Dataset, extent: Extent, step: int) -> Iterator[Row]:
     for way, size in (("one-shot", len(names)), ("hybrid", 2), ("iterative", 1)):
         groups = [names[start : start + size] for start in range(0, len(names), size)]
         steps = in_turns(layers, groups, Tune(epochs=1, rate=TUNING.rate, seed=SEED), images=IMAGES)
-        small = apply(Recipe(original=net.digest, steps=steps), net, data)
-        read = accuracy(small.to_module(), data, "test")
+        recipe = Recipe(original=net.digest, steps=steps)
+        what: Row = {"recipe": recipe.model_dump_json(), "data": data.name}
+        found = once(what, rows_at, partial(accuracy_by, recipe, net, data))
+        read = float(found["tuned"])
         yield {"way": way, "turns": len(groups), "epochs": len(names), "tuned_loss_points": 100 * (whole - read)}
         Console(stderr=True).print(f"{way}: {read:.1%}")
+
+
+def accuracy_by(recipe: Recipe, net: Net, data: Dataset) -> Row:
+    """The accuracy on the test part of what a recipe makes of a net."""
+    return {"tuned": accuracy(apply(recipe, net, data).to_module(), data, "test")}
 
 
 def factors_at(net: Net, kind: Kind, removed: float) -> dict[str, Factors]:

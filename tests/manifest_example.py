@@ -1,10 +1,9 @@
 """A manifest as a real run writes it: a small ResNet on digits, pruned, folded and quantized."""
 
 from pathlib import Path
-from typing import Literal
 
 from slimwright.measure import HASHED, MANIFEST, NET, RECIPE, Decision, Parity, Timing, as_json
-from slimwright.measure.bundle import CandidateRecord, Layer, Manifest, Memory, ModelRecord, Summary
+from slimwright.measure.bundle import CandidateRecord, Layer, Manifest, Memories, Memory, ModelRecord, Summary
 from slimwright.measure.records import DataCard, TaskCard
 from slimwright.reading import sha256_of
 from slimwright.tasks import Classification
@@ -234,10 +233,10 @@ def _decisions() -> list[Decision]:
     ]
 
 
-def _memory() -> dict[Literal["original", "result"], Memory]:
+def _memory() -> Memories:
     nodes, before, after = ["input"], [4096], [4096]
     for layer in layers():
         nodes += [layer.name, "relu"]  # one module that runs after every layer
         before += [layer.output_bytes_before + before[-1] // 2, layer.output_bytes_before]
         after += [layer.output_bytes_after + after[-1] // 2, layer.output_bytes_after]
-    return {"original": Memory(nodes=nodes, live_bytes=before), "result": Memory(nodes=nodes, live_bytes=after)}
+    return Memories(original=Memory(nodes=nodes, live_bytes=before), result=Memory(nodes=nodes, live_bytes=after))

@@ -161,9 +161,7 @@ class ScaleModel:
 
         `as_published` gives all new layers random weights, and ten times the rate of the others.
         """
-        lengths = [schedule.epochs, schedule.rate, schedule.batch_size, schedule.seed]
-        said = [self.net.digest, most_macs, sorted(groups), lengths, as_published, self.step, self.data.name]
-        place = self.folder / hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+        place = self._place(schedule, most_macs, sorted(groups), as_published, self.step)
         try:
             net, found = load_net(place), json.loads(place.with_suffix(".json").read_text())
             return Slim(Choice(**found["choice"]), net, found["solved"], found["tuned"], found["device"])
@@ -185,6 +183,24 @@ class ScaleModel:
         told = {"choice": asdict(choice), "solved": before, "tuned": after, "device": self.device}
         place.with_suffix(".json").write_text(json.dumps(told))
         return Slim(choice, done.net, before, after, self.device)
+
+    def as_long(self, schedule: Schedule, *, tell: Tell) -> Net:
+        """Return the original itself tuned as every size is, itself the teacher, or what was found before."""
+        place = self._place(schedule, "original")
+        try:
+            return load_net(place)
+        except ModelError:
+            checkpoint = place.with_suffix(".partial")
+            draft = Draft.of(self.net)
+            done = tuned(draft, self.data, schedule, device=self.device, checkpoint=checkpoint, tell=tell)
+            save_net(done.net, place)
+            return done.net
+
+    def _place(self, schedule: Schedule, *what: object) -> Path:
+        """Where something is kept that was tuned on this data by a schedule."""
+        lengths = [schedule.epochs, schedule.rate, schedule.batch_size, schedule.seed]
+        said = [self.net.digest, self.data.name, lengths, *what]
+        return self.folder / hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
     def _cut(self, choice: Choice) -> Draft:
         return self.start.cut({name: np.array(kept) for name, kept in choice.kept.items()})

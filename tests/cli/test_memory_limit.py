@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": ("inspect", "net", "--measure", "--json"),
     "inspect, untimed": ("inspect", "net", *DATA, "--expect", "0", "--json"),
     "compare": ("compare", "net", "net", *DATA, "--json"),
+    "pack": ("pack", "net", *DATA, "--size", "2x", "--expect", "0", "--out", "out.swz", "--json"),
 }
 REFUSED = {
     "train": "training needs about",
@@ -28,6 +29,7 @@ REFUSED = {
     "inspect": "running the network needs about",
     "inspect, untimed": "scoring the network on 20 test images needs about",
     "compare": "running the network needs about",
+    "pack": "scoring the network on 20 test images needs about",
 }
 
 

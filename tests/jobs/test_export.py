@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from exact import small_net
 from example_nets import SHAPE
 from shared_workshop import shared_workshop
+from slimwright.cost import AIM
 from slimwright.data import ArrayData, labelled
 from slimwright.errors import RequestError
 from slimwright.graph import save_net
@@ -25,7 +26,10 @@ from slimwright.reading import sha256_of
 from slimwright.runtimes import RUNTIMES
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort
+from slimwright.techniques import Rounding
 from slimwright.techniques.fold import fold_batch_norm
+from slimwright.techniques.memory_plan import solving_bytes
+from slimwright.techniques.solver.draft import Draft
 
 pytestmark = pytest.mark.skipif(not installed("ncnn"), reason="ncnn or pnnx is not installed")
 NET = small_net("Residual")
@@ -128,6 +132,26 @@ def test_without_data_parity_is_on_random_images_and_there_is_no_accuracy(tmp_pa
     assert one.passed and one.proof is not None
     assert (one.proof.images, one.proof.least_agreement) == (RANDOM_IMAGES, 0.0)
     assert (found.data, found.original_score, one.score) == (None, None, None)
+
+
+def test_least_squares_rounds_on_as_many_images_as_memory_allows(data: ArrayData, tmp_path: Path) -> None:
+    """64 calibration images; rounding to the nearest solves nothing."""
+    images, labels = labelled(data.parts["calibration"])
+    parts = dict(data.parts.items()) | {"calibration": (images.repeat(8, 1, 1, 1), labels.repeat(8))}
+    more = ArrayData(data.name, data.labels, parts)
+    there = int(solving_bytes(Draft.of(fold_batch_norm(NET)), 32, rounded=True) / AIM) + 1
+    fewer = "memory is short: weights are solved on 32 images instead of 64"
+
+    def notes(rounding: Rounding, memory_bytes: int) -> list[str]:
+        told = list[Event]()
+        request = replace(ONE, wanted=(("onnxruntime", "int8"),), rounding=rounding, memory_bytes=memory_bytes)
+        export(NET, replace(request, force=True), data=more, out=tmp_path / "out", tell=told.append)
+        return [event.note for event in told if event.stage == "memory"]
+
+    assert notes("least squares", there) == [fewer]
+    assert notes("least squares", 2 * 10**9) == notes("nearest", there) == []
+    with pytest.raises(RequestError, match=r"^solving the weights needs about .* --memory-limit"):
+        notes("least squares", 10**7)
 
 
 def test_eight_bits_are_calibrated_on_the_calibration_part(data: ArrayData, tmp_path: Path) -> None:

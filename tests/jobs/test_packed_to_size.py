@@ -9,14 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from slimwright.cost import AIM
 from slimwright.cost.budget import size_asked
-from slimwright.errors import BudgetError
+from slimwright.errors import BudgetError, RequestError
 from slimwright.graph import save_net
 from slimwright.jobs.packing import fitted, scores
 from slimwright.measure import original_of
+from slimwright.progress import Event
 from slimwright.storage import packed_bytes, read_packed
 from slimwright.tasks import Classification
+from slimwright.techniques import fold_batch_norm
 from slimwright.techniques.fitting import Fitted, _next_price
+from slimwright.techniques.memory_plan import solving_bytes
+from slimwright.techniques.solver.draft import Draft
 from small_digits import few_digits, small_digit_net
 
 
@@ -29,6 +34,23 @@ def test_the_size_that_is_asked_for_is_met_within_one_per_cent(times: int) -> No
     judged = scores(original_of(net, []), found.net, data, Classification(data.labels))
     assert judged.validation[1] > judged.validation[0] - (4 if times == 8 else 25 if times <= 20 else 100)
     assert judged.test[0] > 80
+
+
+@pytest.mark.parametrize(("images", "solved_on"), [(64, 32), (32, 32)])
+def test_weights_are_solved_on_as_many_images_as_memory_allows(images: int, solved_on: int) -> None:
+    net, data, told = small_digit_net(), few_digits(), list[Event]()
+    there = int(solving_bytes(Draft.of(fold_batch_norm(net)), 32, rounded=True) / AIM) + 1
+    task = Classification(data.labels)
+    found = fitted(net, data, task, 2000, images=images, memory_bytes=there, tell=told.append)
+    fewer = f"memory is short: weights are solved on {solved_on} images instead of {images}"
+    notes = [event.note for event in told if event.stage == "memory"]
+    assert notes == ([fewer] if solved_on < images else []) and found.size_bytes <= 2000
+
+
+def test_memory_that_no_image_can_be_solved_in_is_told_in_advance() -> None:
+    data = few_digits()
+    with pytest.raises(RequestError, match=r"^solving the weights needs about .* are there: .* --memory-limit"):
+        fitted(small_digit_net(), data, Classification(data.labels), 2000, memory_bytes=10**7)
 
 
 def test_a_size_that_the_graph_alone_exceeds_is_told() -> None:

@@ -38,6 +38,11 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     "lists of uneven length": (
         lambda m: m["memory"]["result"]["live_bytes"].pop(), r"memory\.result: .*there must be as many"
     ),
+    "memory of one side": (lambda m: m["memory"].pop("original"), r"memory\.original: Field required"),
+    "no model that was chosen": (lambda m: m.update(candidates=[]), "0 of the candidates are chosen"),
+    "two models that were chosen": (
+        lambda m: [one.update(chosen=True) for one in m["candidates"]], "[2-9] of the candidates are chosen"
+    ),
 }  # fmt: skip
 
 

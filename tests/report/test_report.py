@@ -31,7 +31,7 @@ def hostile_manifest() -> Manifest:
     """Every kind of text that a report shows, from somebody who means harm."""
     plain = example_manifest()
     kernels = {HOSTILE: 0.1, **plain.result.kernel_ms}
-    memory = plain.memory["result"]
+    memory = plain.memory.result
     return plain.model_copy(
         update={
             "model": HOSTILE,
@@ -43,10 +43,9 @@ def hostile_manifest() -> Manifest:
             "layers": [layer.model_copy(update={"name": HOSTILE, "op": HOSTILE}) for layer in plain.layers],
             "candidates": [candidate.model_copy(update={"name": HOSTILE}) for candidate in plain.candidates],
             "result": plain.result.model_copy(update={"kernel_ms": kernels}),
-            "memory": {
-                "original": plain.memory["original"],
-                "result": memory.model_copy(update={"nodes": [HOSTILE] * len(memory.nodes)}),
-            },
+            "memory": plain.memory.model_copy(
+                update={"result": memory.model_copy(update={"nodes": [HOSTILE] * len(memory.nodes)})}
+            ),
         }
     )
 

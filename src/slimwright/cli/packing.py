@@ -14,6 +14,7 @@ from slimwright.cli.arguments import (
     ImageOption,
     InputOption,
     JsonOption,
+    MemoryOption,
     ModelArgument,
     PreprocessingOption,
     QuietOption,
@@ -66,6 +67,7 @@ def pack(
     weights: WeightsOption = None,
     image: ImageOption = None,
     sizes: InputOption = None,
+    memory_limit: MemoryOption = None,
     seed: SeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
     force: ForceOption = False,
@@ -91,15 +93,14 @@ def pack(
     known, scored = _net(base) if base else None, None
     with progress(quiet) as tell:
         found = load_data(data, seed, preprocessing, tell=tell) if data else None
-        original = named_original(
-            model, found, image=image, sizes=sizes, weights=weights, training=Training(cache=cache), tell=tell
-        )
+        training = Training(cache=cache, memory_bytes=memory_limit)
+        original = named_original(model, found, image=image, sizes=sizes, weights=weights, training=training, tell=tell)
         net = original.net
         if found and size:
             wanted = task_of(task, found, original)
             original, found = set_up(original, wanted, found, expect=expect, embed=False, tell=tell)
             asked = size_asked(size, plain_bytes(net))
-            net = fitted(net, found, wanted, asked, images=images, base=known, tell=tell).net
+            net = fitted(net, found, wanted, asked, images=images, base=known, memory_bytes=memory_limit, tell=tell).net
             scored = scores(original, net, found, wanted)
     if strange := unlisted(net):
         raise ModelError(f"{model} calls {strange[0]}, which no file may name, so that no file of it could be read")

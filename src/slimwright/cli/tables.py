@@ -83,10 +83,14 @@ def side_by_side(found: Comparison) -> RenderableType:
     cells = [compared(each) for each in found.sides]
     for name in columns(found.sides):
         old, new = (SHARED[name](each) if name in SHARED else None for each in found.sides)
-        share = f"{new / old:.2f}x" if old and new is not None else ""
-        table.add_row(name, *(Text(side[name]) for side in cells), share)
+        table.add_row(name, *(Text(side[name]) for side in cells), _share(old, new))
     remarks = (Text(f"{name}: {why}") for name, why in reasons(found.sides))
     return Group(table, Text(_apart(found.outputs)), *remarks, Text(notes(found.sides), style="dim"))
+
+
+def _share(old: float | None, new: float | None) -> str:
+    """The new number as a share of the old; nothing where there is nothing to be a share of."""
+    return f"{new / old:.2f}x" if old and new is not None else ""
 
 
 SHARED: Mapping[str, Callable[[Inspection], float | None]] = {  # of what a share is told
@@ -137,7 +141,7 @@ def summary(bundle: Bundle) -> RenderableType:
         ("MACs", "macs", "{:.2f} M", 1e6),
     ):
         old, new = (attrgetter(key)(side) for side in (before, after))
-        table.add_row(what, form.format(old / unit), form.format(new / unit), f"{new / old:.2f}x")
+        table.add_row(what, form.format(old / unit), form.format(new / unit), _share(old, new))
     chosen = next(candidate.name for candidate in manifest.candidates if candidate.chosen)
     model = f"'{chosen}' ({after.precision.upper()}), in {bundle.path}"
     if bundle.summary.within_budget:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from slimwright.atomic import appearing
 from slimwright.cost import memory_there
-from slimwright.data import Dataset, tensors_of, whole
+from slimwright.data import Dataset, calibration_inputs, tensors_of, whole
 from slimwright.errors import ConversionError, RequestError
 from slimwright.graph import Net
 from slimwright.jobs.forecast import check_proof
@@ -48,6 +48,8 @@ from slimwright.runtimes.known import installed, pairs
 from slimwright.targets import Effort, Local, Target
 from slimwright.tasks import Outputs, Task, known_outputs, task_for
 from slimwright.techniques import Rounding, fold_batch_norm, quantized
+from slimwright.techniques.memory_plan import images_within
+from slimwright.techniques.solver.draft import Draft
 
 EXPORT = "export.json"
 EXPORTED = (EXPORT, *(f"*-{precision}/*" for precision in PRECISIONS))  # all that the folder holds
@@ -108,7 +110,9 @@ class Request:
     workshop: Workshop | None = None  # one that several jobs share; without it, the job opens its own
     expect: str | None = None  # of the original's metric, such as "0.76" or "76%"; None judges what is plain
     embed: bool = False  # put the normalization into the model
-    memory_bytes: int | None = None  # that a conversion may take; None: what the machine has available
+    memory_bytes: int | None = (
+        None  # that rounding and a conversion may take each; None: what the machine has available
+    )
     rounding: Rounding | None = None  # of weights in INT8; None: as the runtime's own tool-kit does
     weight_bits: int = 8  # of weights that are not rounded by the runtime
 
@@ -197,10 +201,8 @@ def _converted(
     """Every artefact that is wanted, by name, and the files of those whose converters did not fail."""
     calibration = tensors_of(whole(data, "calibration")[0]) if data else None
     nets: dict[Precision, Net] = {}
-    if request.rounding and calibration and any(precision == "int8" for _, precision in request.wanted):
-        nets["int8"] = quantized(
-            net, calibration, weight_bits=request.weight_bits, rounding=request.rounding, tell=tell
-        )
+    if request.rounding and data and any(precision == "int8" for _, precision in request.wanted):
+        nets["int8"] = _rounded(net, request.rounding, request, data, tell)
     entries, artefacts = {}, {}
     with lent(request.workshop, request.memory_bytes) as workshop:
         for number, (runtime, precision) in enumerate(request.wanted):
@@ -226,6 +228,19 @@ def _converted(
                 entries[name] = entry.model_copy(update={"why": str(error)})
     tell(Event("convert", len(request.wanted), len(request.wanted)))
     return entries, artefacts
+
+
+def _rounded(net: Net, rounding: Rounding, request: Request, data: Dataset, tell: Tell) -> Net:
+    """The net in INT8, rounded here; by least squares on as many calibration images as memory allows.
+
+    Raises RequestError, before anything is solved, where it allows too few.
+    """
+    images = data.size("calibration")
+    if rounding == "least squares":
+        there = memory_there(request.memory_bytes)
+        images = images_within(Draft.of(net), images, there=there, rounded=True, tell=tell)
+    inputs = calibration_inputs(data, images)
+    return quantized(net, inputs, weight_bits=request.weight_bits, rounding=rounding, tell=tell)
 
 
 def _notes(net: Net, made: Artefact) -> list[str]:

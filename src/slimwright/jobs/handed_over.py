@@ -22,6 +22,7 @@ from slimwright.measure import (
     DataCard,
     Exam,
     Manifest,
+    Memories,
     ModelRecord,
     Original,
     Parity,
@@ -110,7 +111,7 @@ def handed_over(
         candidates=found.candidates,
         decisions=[*found.decisions, *decisions_on_sizes(given.net, sides["result"])],
         layers=layers_of(given.net, net),
-        memory={"original": memory_of(given.net), "result": memory_of(net)},
+        memory=Memories(original=memory_of(given.net), result=memory_of(net)),
         sha256={file: sha256_of(folder / file) for file in hashed(before, after)},
     )
     (folder / MANIFEST).write_text(as_json(manifest))

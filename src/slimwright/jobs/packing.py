@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from slimwright.cost import memory_there
 from slimwright.data import Dataset, Part, calibration_inputs, whole
 from slimwright.graph import Net
+from slimwright.jobs.forecast import check_inspection
 from slimwright.measure import Original, outputs_of
 from slimwright.progress import Tell, silent
 from slimwright.tasks import Metric, Task
@@ -36,15 +37,18 @@ def fitted(
     *,
     images: int | None = None,
     base: Net | None = None,
+    memory_bytes: int | None = None,
     tell: Tell = silent,
 ) -> Fitted:
     """Return the net, folded and rounded so that its packed file takes at most `size_bytes`, as `fitted_net` does.
 
-    The net is solved on the first so many `images` of the calibration part, or on all, or on fewer where memory is
-    short. Raises BudgetError where no price gives a file as small, and RequestError where memory is too short for any.
+    The net is solved on the first so many `images` of the calibration part, or on all, or on fewer where
+    `memory_bytes`, by default what the machine has available, are too few. Raises BudgetError where no price gives a
+    file as small, and RequestError where memory is too short for any image, or to score the result.
     """
+    check_inspection([original], data, timed=False, memory_bytes=memory_bytes)
     net = fold_batch_norm(original)
-    there, every = memory_there(), data.size("calibration")
+    there, every = memory_there(memory_bytes), data.size("calibration")
     seen = observed(net, task.data(data, original.run), task, there=there, tell=tell)
     images = images_within(Draft.of(net), min(images or every, every), there=there, rounded=True, tell=tell)
     return fitted_net(net, seen, calibration_inputs(data, images), size_bytes, base=base, tell=tell)

@@ -123,6 +123,13 @@ class Memory(Record):
         return self
 
 
+class Memories(Record):
+    """The live activation bytes of both nets."""
+
+    original: Memory
+    result: Memory
+
+
 class Summary(Record):
     """What most people want to know. Scores are in the metric's unit, the drop in its steps."""
 
@@ -170,8 +177,15 @@ class Manifest(Record):
     candidates: list[CandidateRecord]
     decisions: list[Decision]
     layers: list[Layer]
-    memory: dict[Literal["original", "result"], Memory]
+    memory: Memories
     sha256: dict[str, str]
+
+    @model_validator(mode="after")
+    def _has_one_result(self) -> "Manifest":
+        chosen = sum(candidate.chosen for candidate in self.candidates)
+        if chosen != 1:
+            raise ValueError(f"{chosen} of the candidates are chosen; the result is one of them")
+        return self
 
 
 @dataclass(frozen=True)

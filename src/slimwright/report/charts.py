@@ -96,7 +96,7 @@ def _memory(manifest: Manifest) -> Chart:
         "Bytes that are live while each node runs, for one image in FP32, planned exactly from tensor lifetimes. "
         "A runtime may take more.",
         f"Live activation bytes node by node. Peak: original {megabytes(before)}, result {megabytes(after)}.",
-        lambda theme: timeline.memory(manifest.memory["original"], manifest.memory["result"], theme),
+        lambda theme: timeline.memory(manifest.memory.original, manifest.memory.result, theme),
     )
 
 

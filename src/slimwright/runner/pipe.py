@@ -1,7 +1,8 @@
 """A packed job in, packed results out. The job runs in a child, so that a runtime that crashes takes nothing along.
 
-The child has limits on memory and on processor time; the latter ends it where nobody is left to do so. The child and
-its folder are removed whatever happens, a dropped connection included.
+The child has limits on memory and on processor time; the latter ends it where nobody is left to do so. Where the system
+allows it, the child runs in a control group of its own besides. Child, folder and group are removed whatever happens, a
+dropped connection included.
 """
 
 import errno
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from slimwright.runner.control_group import control_group
 from slimwright.runner.job import OUTPUTS, RESULT
 from slimwright.runner.memory import available_bytes, is_short, killed_by, shortage
 from slimwright.runner.pack import packed, packed_files, unpack
@@ -78,13 +80,15 @@ def done(folder: Path, seconds: float, gone: Callable[[], bool], memory_bytes: i
         env=os.environ | QUIET,
         start_new_session=True,
     )
-    try:
-        said = _said(child, time.monotonic() + seconds, gone)
-    except TimeoutError:
-        return _fault("time", f"the job was stopped after {seconds:g} s; allow it more, or ask for fewer runs")
-    finally:
-        _kill(child)
-        child.wait()
+    with control_group(memory_bytes) as add:
+        try:
+            add(child.pid)
+            said = _said(child, time.monotonic() + seconds, gone)
+        except TimeoutError:
+            return _fault("time", f"the job was stopped after {seconds:g} s; allow it more, or ask for fewer runs")
+        finally:
+            _kill(child)
+            child.wait()
     if (folder / RESULT).exists() and child.returncode == 0:
         return None
     lines = said.decode(errors="replace").strip().splitlines()

@@ -24,6 +24,7 @@ from torch import nn
 
 from slimwright.graph import load_net
 from slimwright.importers import capture
+from slimwright.runner.control_group import control_group
 from slimwright.runner.memory import limit
 from slimwright.runtimes.artefact import Written
 from slimwright.runtimes.convert import ANSWER, LOG, REQUEST, calibration_file
@@ -74,8 +75,10 @@ def _serve(folder: Path, request: Mapping[str, Any], out: BinaryIO) -> None:
         _convert(folder, request)
         sys.stderr.flush()
         os._exit(0)
-    out.write(b"%d\n" % pid)
-    _, status = os.waitpid(pid, 0)
+    with control_group(request["memory_bytes"]) as add:
+        add(pid)
+        out.write(b"%d\n" % pid)
+        _, status = os.waitpid(pid, 0)
     out.write(b"%d\n" % os.waitstatus_to_exitcode(status))
 
 
