@@ -1,4 +1,4 @@
-"""How a tensor is stored: dense float32, half precision, or in 2 to 8 bits with a scale for each output channel.
+"""How a tensor is stored: dense float32, half precision, or in 1 to 8 bits with a scale for each output channel.
 
 An encoding belongs to a tensor of a `Net`. Counts, prices and exporters read it; the values in the net stay float32.
 """
@@ -32,14 +32,14 @@ class Encoding:
 
     @classmethod
     def of_bits(cls, bits: int, *, weight_only: bool = False) -> "Encoding":
-        """Return the encoding as whole numbers of 2 to 8 bits."""
+        """Return the encoding as whole numbers of 2 to 8 bits, or as signs: 1 bit."""
         return cls(f"int{bits}{WEIGHT_ONLY if weight_only else ''}", bits, SCALE_BYTES, weight_only)
 
 
 FLOAT32 = Encoding("float32", 32)
 FLOAT16 = Encoding("float16", 16)
 INT8 = Encoding.of_bits(8)
-INTEGERS = [Encoding.of_bits(bits, weight_only=alone) for alone in (False, True) for bits in range(2, 9)]
+INTEGERS = [Encoding.of_bits(bits, weight_only=alone) for alone in (False, True) for bits in range(1, 9)]
 ENCODINGS: Mapping[str, Encoding] = {encoding.name: encoding for encoding in (FLOAT32, FLOAT16, *INTEGERS)}
 ENCODED: Mapping[Precision, str] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from slimwright.atomic import appearing
 from slimwright.cost import memory_there
@@ -47,7 +48,7 @@ from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Works
 from slimwright.runtimes.known import installed, pairs
 from slimwright.targets import Effort, Local, Target
 from slimwright.tasks import Outputs, Task, known_outputs, task_for
-from slimwright.techniques import Rounding, fold_batch_norm, quantized
+from slimwright.techniques import Rounding, corrected_for_runtime, equalised, fold_batch_norm, quantized
 
 EXPORT = "export.json"
 EXPORTED = (EXPORT, *(f"*-{precision}/*" for precision in PRECISIONS))  # all that the folder holds
@@ -111,6 +112,8 @@ class Request:
     memory_bytes: int | None = None  # that a conversion may take; None: what the machine has available
     rounding: Rounding | None = None  # of weights in INT8; None: as the runtime's own tool-kit does
     weight_bits: int = 8  # of weights that are not rounded by the runtime
+    equalise: bool = False  # scale channels alike before INT8
+    correct_biases: bool = False  # for the means that rounding to the nearest, as runtimes do, moves
 
 
 def wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> tuple[Wanted, ...]:
@@ -197,10 +200,8 @@ def _converted(
     """Every artefact that is wanted, by name, and the files of those whose converters did not fail."""
     calibration = tensors_of(whole(data, "calibration")[0]) if data else None
     nets: dict[Precision, Net] = {}
-    if request.rounding and calibration and any(precision == "int8" for _, precision in request.wanted):
-        nets["int8"] = quantized(
-            net, calibration, weight_bits=request.weight_bits, rounding=request.rounding, tell=tell
-        )
+    if calibration and any(precision == "int8" for _, precision in request.wanted):
+        nets["int8"] = _for_int8(net, request, calibration, tell)
     entries, artefacts = {}, {}
     with lent(request.workshop, request.memory_bytes) as workshop:
         for number, (runtime, precision) in enumerate(request.wanted):
@@ -226,6 +227,22 @@ def _converted(
                 entries[name] = entry.model_copy(update={"why": str(error)})
     tell(Event("convert", len(request.wanted), len(request.wanted)))
     return entries, artefacts
+
+
+def _for_int8(net: Net, request: Request, calibration: tuple[Tensor, ...], tell: Tell) -> Net:
+    """The net that is converted to INT8: scaled, corrected and rounded as is asked for, or as it is."""
+    if request.equalise:
+        net = equalised(net, calibration)
+    if request.rounding:
+        return quantized(
+            net,
+            calibration,
+            weight_bits=request.weight_bits,
+            rounding=request.rounding,
+            correct_biases=request.correct_biases,
+            tell=tell,
+        )
+    return corrected_for_runtime(net, calibration, tell=tell) if request.correct_biases else net
 
 
 def _notes(net: Net, made: Artefact) -> list[str]:

@@ -52,6 +52,25 @@ class Held:
         return bias
 
 
+@dataclass(frozen=True)
+class Fixed:
+    """A layer's weights are these [O, D]; its bias alone is solved."""
+
+    weight: Tensor
+
+    def nearest(self, weight: Tensor, _: Tensor) -> Tensor:
+        """Return the weights that are fixed."""
+        return self.weight.to(weight.device)
+
+    def held(self, _: Tensor) -> "Fixed":
+        """Return the same."""
+        return self
+
+    def bias(self, bias: Tensor) -> Tensor:
+        """Return the same bias."""
+        return bias
+
+
 def on_support(weight: Tensor, covariance: Tensor, kept: Tensor) -> Tensor:
     """Return weights [O, D] that are zero but where `kept` [O, D], nearest to `weight` in what they give.
 
