@@ -4,6 +4,7 @@ from slimwright.techniques.bits import most_damaged
 from slimwright.techniques.equalise import equalised
 from slimwright.techniques.factorise import Factorise, Ranks, in_turns
 from slimwright.techniques.fold import Fold, fold_batch_norm
+from slimwright.techniques.hash import Hash
 from slimwright.techniques.knobs import Choice, Knob, Observed
 from slimwright.techniques.merge import Merge
 from slimwright.techniques.pricing import importances, observed, rounded_net, usual_price
@@ -25,6 +26,7 @@ __all__ = [
     "Choice",
     "Factorise",
     "Fold",
+    "Hash",
     "Knob",
     "Merge",
     "Observed",

@@ -19,6 +19,10 @@ def layer(most: int, *, binary: bool = False) -> nn.Linear:
     return made
 
 
+def scale_of(made: nn.Linear) -> nn.Parameter:
+    return made.get_parameter("parametrizations.weight.0.scale")
+
+
 def whole_of(weight: Tensor, scale: Tensor) -> Tensor:
     return weight / torch.where(scale == 0, 1.0, scale)[:, None]
 
@@ -39,7 +43,7 @@ def test_training_keeps_weights_on_levels_and_learns(most: int, binary: bool) ->
         descent.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.8 * losses[0]
-    scale = made.parametrizations.weight[0].scale.detach().abs()  # type: ignore[union-attr,index]
+    scale = scale_of(made).detach().abs()
     settle_on_levels(made)
     whole = whole_of(made.weight.detach(), scale.flatten())
     assert torch.equal(whole.round() * scale, made.weight.detach())
@@ -54,11 +58,13 @@ def test_gradients_pass_by_the_rounding_but_not_farther_out() -> None:
     made.weight = nn.Parameter(torch.tensor([[0.2, 0.8, 1.6, -1.6]]))
     keep_on_levels(made, torch.tensor([1.0]), 1, binary=False)
     (made.weight * torch.tensor([[1.0, 2.0, -3.0, -4.0]])).sum().backward()
-    parts = made.parametrizations.weight  # type: ignore[union-attr]
-    assert parts.original.grad.tolist() == [[1.0, 2.0, 0.0, -4.0]]  # type: ignore[union-attr]
+    gradients = {name: parameter.grad for name, parameter in made.named_parameters()}
+    weight, scale = (gradients[f"parametrizations.weight.{name}"] for name in ("original", "0.scale"))
+    assert weight is not None and scale is not None
+    assert weight.tolist() == [[1.0, 2.0, 0.0, -4.0]]
     # of the scale: rounding errors within (-0.2 and 0.2), levels beyond (1 and -1), over the root of four weights
     expected = (1.0 * -0.2 + 2.0 * 0.2 - 3.0 * 1.0 - 4.0 * -1.0) / 2
-    assert float(parts[0].scale.grad) == pytest.approx(expected)  # type: ignore[union-attr,index,arg-type]
+    assert float(scale) == pytest.approx(expected)
 
 
 def test_the_gradient_of_a_scale_of_signs_is_that_of_what_it_scales() -> None:
@@ -66,8 +72,8 @@ def test_the_gradient_of_a_scale_of_signs_is_that_of_what_it_scales() -> None:
     made.weight = nn.Parameter(torch.tensor([[0.3, -0.1, 2.0]]))
     keep_on_levels(made, torch.tensor([0.5]), 1, binary=True)
     (made.weight * torch.tensor([[1.0, 2.0, 4.0]])).sum().backward()
-    scale = made.parametrizations.weight[0].scale  # type: ignore[union-attr,index]
-    assert float(scale.grad) == pytest.approx((1.0 - 2.0 + 4.0) / 3**0.5)
+    gradient = scale_of(made).grad
+    assert gradient is not None and float(gradient) == pytest.approx((1.0 - 2.0 + 4.0) / 3**0.5)
 
 
 def test_weights_that_are_tied_to_zero_stay_zero() -> None:
