@@ -32,7 +32,7 @@ from slimwright.techniques.low_rank import outline
 from slimwright.techniques.memory_plan import images_for
 from slimwright.techniques.ranges import Calibration, ranges
 from slimwright.techniques.solver.draft import Draft
-from slimwright.techniques.solver.held import Fixed
+from slimwright.techniques.solver.held import BiasAlone
 from slimwright.techniques.solver.levels import WeightLevels
 from slimwright.techniques.solver.refit import refit
 from slimwright.techniques.technique import Step, Technique, Work, plural
@@ -135,9 +135,8 @@ def with_corrected_biases(draft: Draft, inputs: Inputs, *, device: str = "cpu", 
     So each output's mean is the reference's, where activations do not cut both off (Nagel et al. 2019, arXiv
     1906.04721, sec. 4.2, from images).
     """
-    weights = {name: draft.net.tensors[draft.net[name].tensors["weight"]] for name in draft.net.layers}
-    fixed = {name: Fixed(weight.flatten(1)) for name, weight in weights.items()}
-    return refit(draft, inputs, constraints=fixed, device=device, tell=tell)
+    alone = dict.fromkeys(draft.net.layers, BiasAlone())
+    return refit(draft, inputs, constraints=alone, device=device, tell=tell)
 
 
 def _encodings(bits: Mapping[str, int], activation_bits: int | None) -> dict[str, Encoding]:

@@ -62,16 +62,14 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """A layer's weights are these [O, D]; its bias alone is solved."""
-
-    weight: Tensor
+class BiasAlone:
+    """A layer's weights stay what they are; its bias alone is solved (`refit.py`)."""
 
     def nearest(self, weight: Tensor, _: Tensor) -> Tensor:
-        """Return the weights that are fixed."""
-        return self.weight.to(weight.device)
+        """Return the same weights."""
+        return weight
 
-    def held(self, _: Tensor) -> "Fixed":
+    def held(self, _: Tensor) -> "BiasAlone":
         """Return the same."""
         return self
 
