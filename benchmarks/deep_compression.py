@@ -7,6 +7,10 @@ without data; and to 8 bits with one step for each layer, compressed by zlib and
 (Han et al. 2016, Table 1) are for orientation: its nets were retrained. "tuned" is a recipe before that: shares of
 zeros that grow, with epochs between in which these stay zero and the original teaches. The test part takes part in no
 choice.
+
+Four convolutional nets stand beside NNCodec (lib/nncodec_side.py), each as small as it gets while the validation part
+loses at most half a point; ours untrained, on 512 calibration images, NNCodec without data. The whole file counts of
+both. A third row is ours, its integers coded by DeepCABAC.
 """
 
 import lzma
@@ -14,15 +18,19 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
+from lib import over_nncodec
 from lib.kept_nets import trained_once
 from lib.packaged import mnist_folder
 from lib.results import Column, Row, environment, parser, publish, show
+from lib.structured_networks import DATA
+from lib.structured_networks import trained as glyph_net
 from slimwright.data import Dataset, mnist, whole
 from slimwright.graph import Net
 from slimwright.jobs.packing import fitted
@@ -47,6 +55,7 @@ TUNED_SIZES = {"lenet-300-100": (100, 130, 150), "lenet5": (200, 400, 620)}
 MOST_ERROR = {"lenet-300-100": 1.9, "lenet5": 1.0}  # per cent, that published nets of such sizes have
 PUBLISHED = {"lenet-300-100": (40, 1.64, 1.58), "lenet5": (39, 0.80, 0.74)}  # times, error before and after
 ALLOWED = 0.15  # points
+BESIDE_NNCODEC = ("resnet20", "vgg16-half", "mobilenet-v2-half", "lenet5")
 READ = 5  # times that a file is read, of which the fastest counts
 COLUMNS = (
     Column("network", "network"),
@@ -61,7 +70,7 @@ COLUMNS = (
 
 def main() -> None:
     known = parser(__doc__ or "")
-    known.add_argument("--networks", default=",".join(SIZES), help=f"of {','.join(SIZES)}")
+    known.add_argument("--networks", default=",".join((*SIZES, *BESIDE_NNCODEC[:3])), help="any of these")
     asked = known.parse_args()
     torch.set_num_threads(1)
     data = mnist(mnist_folder(OUT))
@@ -72,19 +81,30 @@ def main() -> None:
             continue
         net = _trained(name, data, schedule)
         rows += [*rows_of(net, name, sizes, data), *([] if asked.quick else tuned_rows(net, name, data))]
-    show("LeNets on MNIST in few bytes", COLUMNS, rows, sections=("network",))
+    for name in () if asked.quick else BESIDE_NNCODEC:
+        if name in asked.networks.split(","):
+            rows += _beside_nncodec(name, data)
+    show("Nets in few bytes", COLUMNS, rows, sections=("network",))
+    publish(
+        asked, headline=headline(rows, data, schedule), rows=rows, environment=environment("constriction", seed=SEED)
+    )
+
+
+def headline(rows: list[Row], data: Dataset, schedule: Schedule) -> dict[str, float]:
+    """How small nets get, how long they take to read, and by how much the files are smaller than NNCodec's."""
     ours = [row for row in rows if row["method"] == "slimwright" and row["network"] == "lenet-300-100"]
     good = [row for row in ours if float(row["error"]) <= float(row["original_error"]) + ALLOWED]
     best = max(good or ours, key=lambda row: float(row["times"]) if good else -float(row["error"]))
-    headline = {
+    return {
         "lenet300_untrained": float(best["times"]),
         "lenet300_error": float(best["error"]),
         "lenet300_original_error": float(best["original_error"]),
         **{f"{name.replace('-100', '').replace('-', '')}_tuned": _tuned(rows, name) for name in TUNED},
+        "over_nncodec": _over(rows, "NNCodec"),
+        "over_deepcabac": _over(rows, "DeepCABAC, slimwright's integers"),
         "lossless_saved": _lossless_saved(_trained("lenet-300-100", data, schedule)),
         "unpack_m_weights_per_s": _unpack_speed(_trained("lenet-300-100", data, schedule)),
     }
-    publish(asked, headline=headline, rows=rows, environment=environment("constriction", seed=SEED))
 
 
 def rows_of(net: Net, name: str, sizes: tuple[int, ...], data: Dataset) -> Iterator[Row]:
@@ -133,6 +153,29 @@ def tuned_rows(net: Net, name: str, data: Dataset) -> Iterator[Row]:
             "original_error": original_error,
             "seconds": tuning + time.perf_counter() - began,
         }
+
+
+def _beside_nncodec(name: str, mnist_data: Dataset) -> Iterator[Row]:
+    """The rows of one net that stand beside NNCodec's."""
+    if name in SIZES:
+        data: Dataset = mnist_data
+        net = _trained(name, data, TRAINING)
+    else:
+        data = glyph_data()
+        net = glyph_net(name, "glyphs", data)
+    yield from over_nncodec.rows(name, net, data, OUT)
+
+
+@cache
+def glyph_data() -> Dataset:
+    return DATA["glyphs"]()
+
+
+def _over(rows: list[Row], method: str) -> float:
+    """By how many times, at least, files of another method are larger than ours; NaN where none was made."""
+    sizes = {(row["network"], row["method"]): float(row["size_bytes"]) for row in rows}
+    found = [size / sizes[name, "slimwright, untrained"] for (name, other), size in sizes.items() if other == method]
+    return min(found, default=math.nan)
 
 
 def _error(net: Net, data: Dataset) -> float:

@@ -1,9 +1,12 @@
-"""Weights and activations in few bits, without gradients: points of accuracy lost, by rounding and by runtime.
+"""Weights and activations in few bits: points of accuracy lost, by rounding and by runtime, and after a little tuning.
 
 Every row starts from the same weights. Activations are calibrated, and ours is solved, on the same 512 images without
 labels. "nearest" rounds each weight to the nearest of its output's levels and takes the whole range of activations;
 "ours" is rounding by least squares. Rows of the graph are simulated (fake-quantized); those of a runtime are what its
-file gives. A runtime's own row is its tool-kit's default INT8. The test part takes no part in any choice. Times are
+file gives. A runtime's own row is its tool-kit's default INT8; "equalised", "corrected" and "both" are the same for a
+net whose channels were scaled alike, whose biases were corrected for what rounding does to means, or both. "tuned" rows
+are ours after some epochs in which weights stay on their levels, with the original as teacher; first and last layers
+stay in float there where weights have one or two bits. The test part takes no part in any choice. Times are
 ratios to the same runtime's float32 file, the files in turn in one process; what is shipped is INT8 where it was faster
 in a first measurement, and the headline counts those that are slower than float32 in a second.
 """
@@ -24,14 +27,27 @@ from slimwright.errors import SlimwrightError
 from slimwright.graph import Net
 from slimwright.runtimes import Artefact, Precision, Workshop
 from slimwright.runtimes.known import installed
+from slimwright.storage import packed_bytes, plain_bytes
 from slimwright.targets import Effort, Local, measure
-from slimwright.techniques import fold_batch_norm
-from slimwright.techniques.quantize import quantized
+from slimwright.tasks import Classification
+from slimwright.techniques import (
+    Quantize,
+    Recipe,
+    Tune,
+    Work,
+    applied,
+    corrected_for_runtime,
+    equalised,
+    fold_batch_norm,
+    quantized,
+)
 
 CALIBRATION = 512
 RUNTIMES = ("onnxruntime", "openvino", "litert", "executorch", "mnn", "ncnn")
 QUICK_NETWORKS, QUICK_TEST = ("resnet20",), 400
 TEST = 2000  # images that runtimes judge
+TUNED = ((4, 4), (2, 4), (2, None), (1, None))
+TUNING = Tune(epochs=2, rate=0.01)
 BITS = ((8, 8), (4, 8), (4, 4), (4, None), (2, None))  # of weights and activations
 HEADLINE = "mobilenet-v2-half"
 TIMED = Effort(runs=30, least_s=0.5)
@@ -43,6 +59,7 @@ COLUMNS = (
     Column("accuracy", "accuracy", "{:.2%}"),
     Column("lost_points", "points lost", "{:.2f}"),
     Column("time", "time"),
+    Column("times_smaller", "smaller"),
     Column("seconds", "took"),
 )
 
@@ -69,6 +86,7 @@ def headline(rows: list[Row]) -> dict[str, float]:
     """The largest loss of ours in 8 bits, and those of one net in fewer."""
     ours = [row for row in rows if row["rounding"] == "ours"]
     hard = [row for row in ours if row["network"] == HEADLINE] or ours
+    tuned = [row for row in rows if row["rounding"] == "tuned" and row["network"] in {one["network"] for one in hard}]
     timed = [float(row["again"]) for row in ours if row["again"] != "" and float(row["first"]) < 1]
 
     def lost(some: list[Row], bits: str) -> float:
@@ -78,6 +96,7 @@ def headline(rows: list[Row]) -> dict[str, float]:
         "worst_w8a8_loss_points": lost(ours, "W8A8"),
         "mobilenet_w4a8_loss_points": lost(hard, "W4A8"),
         "mobilenet_w4a4_loss_points": lost(hard, "W4A4"),
+        "mobilenet_w4a4_tuned_loss_points": lost(tuned, "W4A4"),
         "shipped_slower_than_float": float(sum(again > 1 for again in timed)),
     }
 
@@ -115,36 +134,64 @@ class Subject:
                 if method == "ours":
                     made[bits] = small
                 yield self._row(bits, "graph", method, _share_right(small.run(images)[0], labels), before, seconds)
+        for weight_bits, activation_bits in TUNED[:1] if self.quick else TUNED:
+            yield from self._tuned(weight_bits, activation_bits, images, labels, before)
         for runtime in RUNTIMES[:1] if self.quick else RUNTIMES:
             if installed(runtime):
                 yield from self._by_runtime(runtime, made["W8A8"], inputs, *judged)
 
+    def _tuned(
+        self, weight_bits: int, activation_bits: int | None, images: Tensor, labels: Tensor, before: float
+    ) -> Iterator[Row]:
+        """Ours before and after tuning; the first and last layers in float where weights have at most two bits."""
+        ends = (next(self.net.weighted()).name, [*self.net.weighted()][-1].name)
+        step = Quantize(
+            images=CALIBRATION,
+            rounding="least squares",
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
+            keep_float=ends if weight_bits <= 2 else (),
+        )
+        tuning = TUNING.model_copy(update={"epochs": 1}) if self.quick else TUNING
+        bits = f"W{weight_bits}A{activation_bits}" if activation_bits else f"W{weight_bits}"
+        begun: dict[str, Work] = {}
+        for method, steps in (("untuned", (step,)), ("tuned", (step, tuning))):
+            start = time.perf_counter()
+            recipe = Recipe(original=self.net.digest, steps=steps)
+            found = applied(recipe, self.net, self.data, task=Classification(self.data.labels), begun=begun).draft.net
+            seconds = time.perf_counter() - start
+            row = self._row(bits, "graph", method, _share_right(found.run(images)[0], labels), before, seconds)
+            yield {**row, "times_smaller": round(plain_bytes(self.net) / packed_bytes(found), 1)}
+
     def _by_runtime(self, runtime: str, ours: Net, inputs: object, images: Tensor, labels: Tensor) -> Iterator[Row]:
         """The runtime's own INT8 and ours, as its files compute it, with their times beside float32."""
+        seen = torch.as_tensor(inputs)
+        alike = equalised(self.net, seen)
         sides: dict[str, tuple[Net, Precision]] = {
             "float": (self.net, "fp32"),
             "runtime": (self.net, "int8"),
             "ours": (ours, "int8"),
+            "equalised": (alike, "int8"),
+            "corrected": (corrected_for_runtime(self.net, seen), "int8"),
+            "both": (corrected_for_runtime(alike, seen), "int8"),
         }
         artefacts: dict[str, Artefact] = {}
         folder = Path("out") / "quantization" / self.name / runtime
         for side, (net, precision) in sides.items():
             try:
-                artefacts[side] = self.workshop.convert(
-                    net, runtime, precision, folder / side, calibration=[torch.as_tensor(inputs)]
-                )
+                artefacts[side] = self.workshop.convert(net, runtime, precision, folder / side, calibration=[seen])
             except SlimwrightError as error:
                 Console(stderr=True).print(f"{self.name}, {runtime}, {side}: {error}")
         scores = _scores(artefacts, images)
-        first, again = _times(artefacts), _times(artefacts)
+        timed = {side: made for side, made in artefacts.items() if side in ("float", "runtime", "ours")}
+        first, again = _times(timed), _times(timed)
         before = _share_right(scores["float"], labels)
-        for side in [side for side in ("runtime", "ours") if side in artefacts]:
-            yield {
-                **self._row("W8A8", runtime, side, _share_right(scores[side], labels), before, None),
-                "time": f"{first[side]:.2f}x",
-                "first": first[side],
-                "again": again[side],
-            }
+        for side in [side for side in sides if side in scores and side != "float"]:
+            row = self._row("W8A8", runtime, side, _share_right(scores[side], labels), before, None)
+            times: Row = {}
+            if side in first:
+                times = {"time": f"{first[side]:.2f}x", "first": first[side], "again": again[side]}
+            yield {**row, **times}
 
     def _row(self, bits: str, by: str, rounding: str, after: float, before: float, seconds: float | None) -> Row:
         return {
@@ -158,6 +205,7 @@ class Subject:
             "time": "",
             "first": "",
             "again": "",
+            "times_smaller": "",
             "seconds": "" if seconds is None else f"{seconds:.0f} s",
         }
 

@@ -32,10 +32,12 @@ from slimwright.data.pictures import fault_of, picture
 from slimwright.errors import SlimwrightError
 from slimwright.evidence import load_evidence, observe
 from slimwright.graph import load_net, save_net
+from slimwright.graph.encoding import Encoding
 from slimwright.importers import capture, read_onnx, read_pt2
 from slimwright.importers.checkpoint import read_checkpoint
 from slimwright.search import open_journal
 from slimwright.storage import read_packed, write_packed
+from slimwright.swz.hashed import Hashed
 from slimwright.techniques import Fold, Prune, Quantize, Recipe, Tune, load_recipe
 
 CASES = 500
@@ -86,7 +88,10 @@ def weights(folder: Path) -> Path:
 def packed_net(folder: Path) -> Path:
     net = capture(hand_made("Flat"), SHAPE)
     gridded = {k: (values * 20).round() / 20 for k, values in net.tensors.items() if k != "fc.weight"}
-    write_packed(net.edited(tensors=gridded), folder / "net.swz")
+    codes = torch.from_numpy(Hashed(60, 4).codes(net.tensors["wide.weight"].numel()))
+    hashed = torch.randn(60)[codes].reshape(net.tensors["wide.weight"].shape)
+    net = net.edited(tensors={**gridded, "wide.weight": hashed}).encoded({"wide.weight": Encoding.of_hash(60, 4)})
+    assert "hashed" in {one.form for one in write_packed(net, folder / "net.swz").tensors}
     return folder / "net.swz"
 
 

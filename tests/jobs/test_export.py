@@ -261,3 +261,19 @@ def test_the_command_line_exports_and_prints_what_it_wrote(tmp_path: Path) -> No
     about = json.loads((tmp_path / "out" / "ncnn-fp32" / "about.json").read_text())
     assert about["license"] == "CC BY 4.0" and about["inputs"][0]["shape"] == [1, *SHAPE]
     assert {path.name for path in tmp_path.iterdir()} <= {"net", "out", "cache"}
+
+
+@pytest.mark.parametrize("rounding", [None, "nearest"])
+def test_channels_are_scaled_and_biases_corrected_before_int8(
+    rounding: Rounding | None, data: ArrayData, tmp_path: Path
+) -> None:
+    """The file holds other biases, and still names the images that the net names."""
+    request = replace(ONE, wanted=(("onnxruntime", "int8"),), rounding=rounding)
+    prepared = replace(request, equalise=True, correct_biases=True)
+    found = {
+        name: export(NET, each, data=data, out=tmp_path / name).artefacts[0]
+        for name, each in (("plain", request), ("prepared", prepared))
+    }
+    assert all(one.score is not None and one.score >= 0.5 for one in found.values())
+    plain, other = ({*one.files.values()} for one in found.values())
+    assert plain.isdisjoint(other)

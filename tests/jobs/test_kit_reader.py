@@ -20,8 +20,9 @@ from slimwright.graph.encoding import Precision
 from slimwright.jobs.kit import Language, kit
 from slimwright.measure import Bundle
 from slimwright.swz.bytes_of import varints
-from slimwright.swz.forms import DTYPES, FORMS, Like, Stored, candidates
+from slimwright.swz.forms import DTYPES, FORMS, Like, Stored, bits, candidates
 from slimwright.swz.grid import from_grid
+from slimwright.swz.hashed import Hashed
 from slimwright.swz.planes import Words
 from slimwright.swz.skeleton import AS_INT8, START, skeleton, unpacked
 from slimwright.tasks import Classification
@@ -60,6 +61,20 @@ def tensors(seed: int) -> Iterator[tuple[Like, Words]]:
                 yield Like(dtype, shape), octets.view(WORDS[size]) * (chance.random(len(octets) // size) < 0.5)
 
 
+def by_hash(seed: int) -> Iterator[tuple[Like, Words, Stored]]:
+    """Tensors of values that a hash of their places chooses: their bits [n], and as they are stored by that."""
+    chance = np.random.default_rng(seed)
+    for shape in SHAPES:
+        count = Like("float32", shape).count
+        for values in {min(1, count), count // 3, count}:
+            hashed = Hashed(values, int(chance.integers(2**31)))
+            table = chance.normal(size=max(values, 1)).astype(np.float32)
+            like, words = singles(table[hashed.codes(count)].reshape(shape))
+            if count and values:
+                found = [one for one in candidates(words, like, by_hash=hashed) if one.form == "hashed"]
+                yield like, words, found[0]
+
+
 def singles(values: NDArray[np.float32]) -> tuple[Like, Words]:
     return Like("float32", values.shape), np.ascontiguousarray(values).reshape(-1).view(np.uint32)
 
@@ -72,6 +87,9 @@ def test_every_form_is_read_to_the_bit(tmp_path: Path) -> None:
         for one in candidates(words, like):
             made.append((like, one))
             wanted += words.tobytes()
+    for like, words, one in by_hash(0):
+        made.append((like, one))
+        wanted += words.tobytes()
     assert {one.form for _, one in made} == set(FORMS) - {"same", "difference"}
     assert read(made, tmp_path) == wanted
 
@@ -158,6 +176,27 @@ def test_what_needs_a_base_is_refused(tmp_path: Path) -> None:
         assert done.returncode == 1 and "base" in done.stderr and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        varints((0, 5)),  # no values
+        varints((13, 5)) + bytes([1, 0] * 4),  # more values than numbers
+        varints((5, 2**31)) + bytes([1, 0] * 4),  # a seed that is too large
+        varints((5, 5)),  # no table
+        b"",
+    ],
+)
+def test_hashed_numbers_that_tell_nonsense_are_refused(said: bytes, tmp_path: Path) -> None:
+    like = Like("float32", (3, 4))
+    (tmp_path / "some.swz").write_bytes(file_of([(like, Stored("hashed", said))]))
+    done = run_reader(tmp_path / "some.swz", tmp_path / "out")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+    with pytest.raises(ModelError):
+        bits("hashed", said, like)
+    with pytest.raises(ModelError, match="is for float32"):
+        bits("hashed", varints((1, 5)) + bytes([1, 0] * 4), Like("int32", (3, 4)))
+
+
 def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     (data, packed), (_, other) = spread(0), spread(1)
     (tmp_path / "a.skeleton").write_bytes(skeleton(data, packed)[0])
@@ -195,6 +234,7 @@ def test_files_that_were_damaged_end_with_a_message(tmp_path: Path) -> None:
     """Many with checksums that are right again; no read beside a file's bytes, no arithmetic without a result."""
     data, packed = spread(0)
     small = [(like, one) for like, words in tensors(0) if like.count < 400 for one in candidates(words, like)]
+    small += [(like, one) for like, _, one in by_hash(0) if like.count < 400]
     whole = tmp_path / "whole.swz"
     refused = 0
     for number, chance in enumerate(numbered(MUTANTS)):

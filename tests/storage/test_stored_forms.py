@@ -13,6 +13,7 @@ from slimwright.errors import ModelError
 from slimwright.storage.tensors import like_of, restored, stored, words_of
 from slimwright.swz.forms import FORMS, Like
 from slimwright.swz.grid import from_grid, step_of
+from slimwright.swz.hashed import Hashed
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int8, torch.uint8, torch.bool)
 SHAPES = st.lists(st.integers(1, 9), min_size=0, max_size=4).map(tuple)
@@ -65,6 +66,39 @@ def test_weights_of_few_bits_take_no_more_than_these() -> None:
     assert len(found.data) <= 1.01 * 64 * 576 * math.log2(15) / 8 + 4 * 64 + 64
     values[5, 7] = -0.0
     assert check(values) != "row grids"
+
+
+@given(SHAPES, st.integers(0, 2**31 - 1), st.floats(0.01, 1))
+def test_values_that_a_hash_chooses_come_back(shape: tuple[int, ...], seed: int, share: float) -> None:
+    count = math.prod(shape)
+    hashed = Hashed(max(int(share * count), 1), seed)
+    table = np.random.default_rng(seed).normal(size=hashed.values).astype(np.float32)
+    values = torch.from_numpy(table[hashed.codes(count)].reshape(shape))
+    made = stored(values, by_hash=hashed)
+    assert same_bits(restored(made.form, made.data, like_of(values)), values)
+
+
+def test_codes_of_a_hash_take_no_bytes() -> None:
+    """The file holds what the values themselves take; where one place has another value, it is stored otherwise."""
+    hashed = Hashed(1000, 7)
+    values = torch.randn(1000)[torch.from_numpy(hashed.codes(64_000))].reshape(160, 400)
+    made = stored(values, by_hash=hashed)
+    assert made.form == "hashed" and len(made.data) <= 4000 + 8
+    assert torch.equal(restored("hashed", made.data, like_of(values)), values)
+    values[3, 4] += 1
+    assert stored(values, by_hash=hashed).form != "hashed"
+
+
+def test_the_codes_of_a_hash_are_those_that_the_format_says() -> None:
+    """Worked out by Python's own whole numbers, and about equally many places for each value."""
+    found = Hashed(1000, 12345).codes(50_000)
+    for place in (0, 1, 49_999):
+        z = (place + 12345 * 0x9E3779B97F4A7C15) % 2**64
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        assert found[place] == (((z ^ z >> 31) >> 32) * 1000) >> 32
+    counts = np.bincount(found, minlength=1000)
+    assert counts.min() > 15 and counts.max() < 100 and abs(counts.std() - 50**0.5) < 1
 
 
 @given(st.integers(0, 2**32), st.integers(1, 60), st.booleans())

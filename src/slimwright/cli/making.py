@@ -73,8 +73,12 @@ def export(
         Literal["runtime", "nearest", "least-squares"], typer.Option(help="who rounds to INT8, and how")
     ] = "runtime",
     weight_bits: Annotated[
-        int | None, typer.Option(min=2, max=8, help="of weights that are not rounded by the runtime; 8")
+        int | None, typer.Option(min=1, max=8, help="of weights that are not rounded by the runtime; 8")
     ] = None,
+    equalise: Annotated[bool, typer.Option("--equalise", help="scale channels alike before INT8")] = False,
+    correct_biases: Annotated[
+        bool, typer.Option("--correct-biases", help="keep means of outputs that rounding to the nearest moves")
+    ] = False,
     data: Annotated[str | None, typer.Option(help="to calibrate INT8 on and to prove the metric with")] = None,
     preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
@@ -125,6 +129,8 @@ def export(
                 memory_bytes=memory_limit,
                 rounding=ROUNDINGS[rounding],
                 weight_bits=weight_bits or 8,
+                equalise=equalise,
+                correct_biases=correct_biases,
             ),
             data=found,
             out=out,

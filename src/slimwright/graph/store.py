@@ -16,7 +16,7 @@ from typing import Any
 from slimwright.atomic import write_text
 from slimwright.errors import ModelError, UnsupportedOp
 from slimwright.graph.allowed import DTYPES, check_named
-from slimwright.graph.encoding import ENCODINGS, Encoding
+from slimwright.graph.encoding import ENCODINGS, Encoding, encoding_named
 from slimwright.graph.ends import Ends, ends_of
 from slimwright.graph.from_file import admitted
 from slimwright.graph.net import Net, checked, structure
@@ -90,10 +90,14 @@ def _ends(found: Mapping[str, Any], net: Net) -> Ends | None:
 
 
 def _encodings(found: Mapping[str, Any]) -> dict[str, Encoding]:
-    unknown = [name for name in found.values() if name not in ENCODINGS]
-    if unknown:
-        raise ModelError(f"a tensor is encoded as {unknown[0]!r}; the encodings are {', '.join(ENCODINGS)}")
-    return {str(tensor): ENCODINGS[name] for tensor, name in found.items()}
+    made = {}
+    for tensor, name in found.items():
+        encoding = encoding_named(str(name))
+        if encoding is None:
+            known = f"{', '.join(ENCODINGS)}, and 'hashed VALUES SEED'"
+            raise ModelError(f"a tensor is encoded as {name!r}; the encodings are {known}")
+        made[str(tensor)] = encoding
+    return made
 
 
 def _node(entry: Mapping[str, Any], tensors: Mapping[str, Any], carried: Container[str]) -> Node:

@@ -47,7 +47,7 @@ from slimwright.runtimes import PRECISIONS, RUNTIMES, Artefact, Precision, Works
 from slimwright.runtimes.known import installed, pairs
 from slimwright.targets import Effort, Local, Target
 from slimwright.tasks import Outputs, Task, known_outputs, task_for
-from slimwright.techniques import Rounding, fold_batch_norm, quantized
+from slimwright.techniques import Rounding, corrected_for_runtime, equalised, fold_batch_norm, quantized
 from slimwright.techniques.memory_plan import images_within
 from slimwright.techniques.solver.draft import Draft
 
@@ -115,6 +115,8 @@ class Request:
     )
     rounding: Rounding | None = None  # of weights in INT8; None: as the runtime's own tool-kit does
     weight_bits: int = 8  # of weights that are not rounded by the runtime
+    equalise: bool = False  # scale channels alike before INT8
+    correct_biases: bool = False  # for the means that rounding to the nearest, as runtimes do, moves
 
 
 def wanted(runtimes: Sequence[str], precisions: Sequence[str]) -> tuple[Wanted, ...]:
@@ -201,8 +203,8 @@ def _converted(
     """Every artefact that is wanted, by name, and the files of those whose converters did not fail."""
     calibration = tensors_of(whole(data, "calibration")[0]) if data else None
     nets: dict[Precision, Net] = {}
-    if request.rounding and data and any(precision == "int8" for _, precision in request.wanted):
-        nets["int8"] = _rounded(net, request.rounding, request, data, tell)
+    if data and any(precision == "int8" for _, precision in request.wanted):
+        nets["int8"] = _for_int8(net, request, data, tell)
     entries, artefacts = {}, {}
     with lent(request.workshop, request.memory_bytes) as workshop:
         for number, (runtime, precision) in enumerate(request.wanted):
@@ -230,17 +232,29 @@ def _converted(
     return entries, artefacts
 
 
-def _rounded(net: Net, rounding: Rounding, request: Request, data: Dataset, tell: Tell) -> Net:
-    """The net in INT8, rounded here; by least squares on as many calibration images as memory allows.
+def _for_int8(net: Net, request: Request, data: Dataset, tell: Tell) -> Net:
+    """The net that is converted to INT8: scaled, corrected and rounded as is asked for, or as it is.
 
-    Raises RequestError, before anything is solved, where it allows too few.
+    By least squares on as many calibration images as memory allows. Raises RequestError, before anything is solved,
+    where it allows too few.
     """
     images = data.size("calibration")
-    if rounding == "least squares":
+    if request.rounding == "least squares" or request.correct_biases:
         there = memory_there(request.memory_bytes)
         images = images_within(Draft.of(net), images, there=there, rounded=True, tell=tell)
     inputs = calibration_inputs(data, images)
-    return quantized(net, inputs, weight_bits=request.weight_bits, rounding=rounding, tell=tell)
+    if request.equalise:
+        net = equalised(net, inputs)
+    if request.rounding:
+        return quantized(
+            net,
+            inputs,
+            weight_bits=request.weight_bits,
+            rounding=request.rounding,
+            correct_biases=request.correct_biases,
+            tell=tell,
+        )
+    return corrected_for_runtime(net, inputs, tell=tell) if request.correct_biases else net
 
 
 def _notes(net: Net, made: Artefact) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from slimwright.errors import ModelError
 from slimwright.graph import Net, alike, grown, larger_sizes
+from slimwright.graph.encoding import FLOAT32
 from slimwright.graph.levels import without_levels
 from slimwright.lowering.decompositions import (
     with_attention_spelled_out,
@@ -32,6 +33,17 @@ from slimwright.lowering.windows import (
 
 Rewrite: TypeAlias = Callable[[Net], Net]
 
+
+def with_floats_for_few_bits(net: Net) -> Net:
+    """Return the net whose weights alone are in few bits with these as the floats that they are.
+
+    MNN's converter reads whole numbers of an ONNX file's weights wrongly (3.6.1), and OpenVINO then rounds what layers
+    with such weights read (2026.4; both seen on 2026-11-30).
+    """
+    alone = [name for name, encoding in net.encodings.items() if encoding.weight_only]
+    return net.encoded(dict.fromkeys(alone, FLOAT32)) if alone else net
+
+
 EVERYWHERE: tuple[Rewrite, ...] = (
     with_attention_spelled_out,
     with_lrn_spelled_out,
@@ -48,7 +60,7 @@ FOR: Mapping[str, tuple[Rewrite, ...]] = {
         with_picks_as_convolutions,
         with_only_entries_squeezed,
     ),
-    "mnn": (without_levels, *EVERYWHERE, with_logsumexp_spelled_out),
+    "mnn": (with_floats_for_few_bits, without_levels, *EVERYWHERE, with_logsumexp_spelled_out),
     "executorch": (
         without_levels,
         *EVERYWHERE,
@@ -57,7 +69,7 @@ FOR: Mapping[str, tuple[Rewrite, ...]] = {
         with_means_spelled_out,
     ),
     "litert": (without_levels, *EVERYWHERE, with_maximum_padding_apart, with_strided_averages_as_convolutions),
-    "openvino": EVERYWHERE,
+    "openvino": (with_floats_for_few_bits, *EVERYWHERE),
 }
 
 

@@ -110,7 +110,8 @@ def _parts(net: Net, base: Net | None) -> tuple[list[bytes], Packed]:
     """The bytes of a file, and what it holds."""
     known = base.tensors if base else {}
     about = header.header_of(net, base)
-    made = {name: stored(net.tensors[name], known.get(name)) for name in about.tensors}
+    by_hash = {name: encoding.hashed for name, encoding in net.encodings.items()}
+    made = {name: stored(net.tensors[name], known.get(name), by_hash.get(name)) for name in about.tensors}
     start = started(header.encoded(about), [row(like_of(net.tensors[name]), one) for name, one in made.items()])
     parts = [start, *(one.data for one in made.values())]
     values = sum(tensor.numel() for tensor in net.tensors.values())

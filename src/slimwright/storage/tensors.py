@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from slimwright.swz.forms import Like, Stored, bits, smallest
+from slimwright.swz.hashed import Hashed
 from slimwright.swz.planes import Words
 
 
@@ -25,10 +26,10 @@ def tensor_of(words: Words, like: Like) -> Tensor:
     return octets.view(getattr(torch, like.dtype)).reshape(like.shape)
 
 
-def stored(values: Tensor, base: Tensor | None = None) -> Stored:
-    """Return a tensor in its smallest form; `base` is a tensor that the reader has."""
+def stored(values: Tensor, base: Tensor | None = None, by_hash: Hashed | None = None) -> Stored:
+    """Return a tensor in its smallest form; `base` is one that the reader has, `by_hash` how values may follow."""
     like = like_of(values)
-    return smallest(words_of(values), like, _before(base, like))
+    return smallest(words_of(values), like, _before(base, like), by_hash)
 
 
 def restored(form: str, data: bytes, like: Like, base: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@
     sparse codebook
     masked            which are zero, and the signs of the others, by context; the rest of those byte by byte
     row grids         whole multiples of a float32 step of each row (an output's weights), by context
+    hashed            a table, of which each place takes the value that its hash says (hashed.py)
     same              the base's tensor of this name, to the bit
     difference        what its bits, as whole numbers, are more than the base's, byte by byte
 
@@ -22,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from slimwright.errors import ModelError
-from slimwright.swz import context, huffman, planes
+from slimwright.swz import context, hashed, huffman, planes
 from slimwright.swz.bytes_of import Reader, varints
 from slimwright.swz.entropy import Ints
 from slimwright.swz.grid import MOST_VALUES, Floats, Numbered, from_grid, numbered, rows_numbered
+from slimwright.swz.hashed import Hashed
 from slimwright.swz.planes import Words
 
 FORMS = (
@@ -39,6 +41,7 @@ FORMS = (
     "difference",
     "masked",
     "row grids",
+    "hashed",
 )
 GRIDS = ("grid", "sparse grid", "row grids")  # whose numbers are whole, times a step
 DTYPES: Mapping[str, int] = {  # the bytes of a number; the place is the number of the dtype in files
@@ -89,11 +92,14 @@ class Stored:
     data: bytes
 
 
-def smallest(words: Words, like: Like, before: Words | None = None) -> Stored:
-    """Return the bits [n] of a tensor in their smallest form; `before` are those of a like one that the reader has."""
+def smallest(words: Words, like: Like, before: Words | None = None, by_hash: Hashed | None = None) -> Stored:
+    """Return the bits [n] of a tensor in their smallest form; `before` are those of a like one that the reader has.
+
+    `by_hash` says how its values may follow from their places.
+    """
     if before is not None and np.array_equal(words, before):
         return Stored("same", b"")
-    return min(candidates(words, like, before), key=lambda one: len(one.data))
+    return min(candidates(words, like, before, by_hash), key=lambda one: len(one.data))
 
 
 def bits(form: str, data: bytes | memoryview, like: Like, before: Words | None = None) -> Words:
@@ -111,11 +117,16 @@ def bits(form: str, data: bytes | memoryview, like: Like, before: Words | None =
     return words
 
 
-def candidates(words: Words, like: Like, before: Words | None = None) -> Iterator[Stored]:
+def candidates(
+    words: Words, like: Like, before: Words | None = None, by_hash: Hashed | None = None
+) -> Iterator[Stored]:
     """Yield the forms that may be the smallest of a tensor's bits [n]."""
     least = words.nbytes
     yield Stored("raw", words.astype(words.dtype.newbyteorder("<")).tobytes())
     single = like.dtype == "float32"
+    if single and by_hash is not None and (made_by_hash := hashed.encoded(words, by_hash)) is not None:
+        least = min(least, len(made_by_hash))
+        yield Stored("hashed", made_by_hash)
     found = numbered(words.view(np.float32)) if single else ()
     for one in found:
         for made in _numbers(one, like.shape):
@@ -208,6 +219,10 @@ def _masked(data: bytes | memoryview, like: Like) -> Words:
     return np.where(signs < 0, words | _sign(word), words)
 
 
+def _hashed(data: bytes | memoryview, like: Like) -> Words:
+    return hashed.decoded(_floats_only(data, like).rest(), like.count)
+
+
 def _sign(word: np.dtype[Any]) -> Any:
     """The bit of a float's sign."""
     return word.type(1 << (8 * word.itemsize - 1))
@@ -258,6 +273,7 @@ READERS: dict[str, Callable[[bytes | memoryview, Like], Words]] = {
     **{form: _on_grid(form) for form in GRIDS},
     **{form: _in_table(form) for form in ("codebook", "sparse codebook")},
     "masked": _masked,
+    "hashed": _hashed,
 }
 
 

@@ -1,13 +1,15 @@
 """Regions replaced by cheaper ones, and their weights solved again: one file a technique."""
 
 from slimwright.techniques.bits import most_damaged
+from slimwright.techniques.equalise import equalised
 from slimwright.techniques.factorise import Factorise, Ranks, in_turns
 from slimwright.techniques.fold import Fold, fold_batch_norm
+from slimwright.techniques.hash import Hash
 from slimwright.techniques.knobs import Choice, Knob, Observed
 from slimwright.techniques.merge import Merge
 from slimwright.techniques.pricing import importances, observed, rounded_net, usual_price
 from slimwright.techniques.prune import Prune
-from slimwright.techniques.quantize import Quantize, Rounding, encoded, quantized
+from slimwright.techniques.quantize import Quantize, Rounding, corrected_for_runtime, encoded, quantized
 from slimwright.techniques.recipe import TECHNIQUES, Recipe, applied, apply, load_recipe, recipe_type, sentences
 from slimwright.techniques.regions import Regions
 from slimwright.techniques.remove import Remove
@@ -24,6 +26,7 @@ __all__ = [
     "Choice",
     "Factorise",
     "Fold",
+    "Hash",
     "Knob",
     "Merge",
     "Observed",
@@ -45,7 +48,9 @@ __all__ = [
     "Work",
     "applied",
     "apply",
+    "corrected_for_runtime",
     "encoded",
+    "equalised",
     "fold_batch_norm",
     "importances",
     "in_turns",

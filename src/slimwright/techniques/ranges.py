@@ -43,22 +43,24 @@ def ranges(net: Net, inputs: Inputs, values: Sequence[str], bits: int, by: Calib
     if not values:
         return {}
     lows, highs = dict.fromkeys(values, 0.0), dict.fromkeys(values, 0.0)
-    for found in _seen(net, inputs, values):
+    for found in values_seen(net, inputs, values):
         for name, value in found.items():
             lows[name] = min(lows[name], float(value.min()))
             highs[name] = max(highs[name], float(value.max()))
     if by == "minmax":
         return {name: covering(lows[name], highs[name], bits) for name in values}
     counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in values}
-    for found in _seen(net, inputs, values):
+    for found in values_seen(net, inputs, values):
         for name, value in found.items():
             if highs[name] > lows[name]:
                 counts[name] += torch.histc(value.float(), BINS, min=lows[name], max=highs[name])
     return {name: _levels(counts[name].numpy(), lows[name], highs[name], bits, by) for name in values}
 
 
-def _seen(net: Net, inputs: Inputs, values: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
-    """The values for some images after others."""
+def values_seen(net: Net, inputs: Inputs, values: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
+    """Yield `values` of a net for some images after others: tensors [images, ...] by name."""
+    if not values:
+        return
     tensors = tensors_of(inputs)
     module = replace(net, outputs=tuple(values), ends=None).to_module()
     each = 4 * sum(prod(net[name].shape) for name in values)

@@ -24,6 +24,7 @@ from slimwright.reading import data_of, reading
 from slimwright.tasks import Task
 from slimwright.techniques.factorise import FACTORISE
 from slimwright.techniques.fold import FOLD, Fold
+from slimwright.techniques.hash import HASH
 from slimwright.techniques.merge import MERGE
 from slimwright.techniques.prune import PRUNE
 from slimwright.techniques.quantize import QUANTIZE
@@ -49,6 +50,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     SOLVE,
     SPARSIFY,
     SHARE,
+    HASH,
     REGIONS,
     TUNE,
     FOLD,

@@ -1,16 +1,24 @@
 """Fine-tune with the original as teacher (`train/fit.py`).
 
-Zeros that `sparsify` made and equal values that `share` made stay so (`train/ties.py`).
+Zeros that `sparsify` made and equal values that `share` made stay so (`train/ties.py`). Weights that `quantize` put on
+levels stay on as many, and their scales are trained with them (`train/levels.py`); gradients pass by the rounding of
+activations, whose levels stay.
 """
 
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor, nn
 
+from slimwright.graph import Net
+from slimwright.graph.encoding import INT8
+from slimwright.swz.grid import multiples
 from slimwright.techniques.solver.draft import Draft
+from slimwright.techniques.solver.levels import WeightLevels
 from slimwright.techniques.technique import Step, Technique, Work, plural
-from slimwright.train import Schedule, fit, schedule_within, tie, tied
+from slimwright.train import Schedule, fit, keep_on_levels, schedule_within, settle_on_levels, tie, tied
 
 LONGEST_GRADIENT = 1.0
 """Our measurement of November 2026, two epochs on digits at a quarter of a ResNet-20's MACs: without it its CP form by
@@ -26,16 +34,46 @@ class Tune(Step):
     seed: int = 0
 
 
+def scales_of(net: Net) -> dict[str, Tensor]:
+    """Return the scale [O] of each tensor of weights that stand on no more levels than their encoding has, by name.
+
+    An output of zeros has the scale zero.
+    """
+    found = {}
+    for name, encoding in net.encodings.items():
+        rows = net.tensors[name].flatten(1).numpy()
+        if encoding.bits <= INT8.bits:
+            steps = [multiples(row, WeightLevels(encoding.bits).most) for row in rows]
+            if all(steps):
+                scale = torch.tensor([step for _, step in filter(None, steps)])
+                found[name] = scale.masked_fill((net.tensors[name].flatten(1) == 0).all(1), 0.0)
+    return found
+
+
+def _hold(module: nn.Module, work: Work) -> dict[str, Tensor]:
+    """Let a module, made of the draft's net, keep ties and levels of its weights; return the codes of the ties."""
+    net, codes = work.draft.net, work.codes()
+    scales = scales_of(net)
+    held = set()
+    for node in net.weighted():
+        weight, path = node.tensors["weight"], net.paths[node.name]
+        if weight in codes:
+            tie(module.get_parameter(net.key(node, "weight")), codes[weight])
+        if weight in scales and path not in held and "weight" not in node.fixed:
+            held.add(path)
+            rule = WeightLevels(net.encodings[weight].bits)
+            keep_on_levels(module.get_submodule(path), scales[weight], rule.most, binary=rule.binary)
+    return codes
+
+
 def _apply(step: Tune, work: Work) -> Work:
     schedule = Schedule(epochs=step.epochs, rate=step.rate, seed=step.seed, longest_gradient=LONGEST_GRADIENT)
-    teacher_net = work.teacher.net
-    schedule = schedule_within(schedule, work.draft.net, teacher=teacher_net, there=work.there, tell=work.tell)
+    net, teacher_net = work.draft.net, work.teacher.net
+    schedule = schedule_within(schedule, net, teacher=teacher_net, there=work.there, tell=work.tell)
     module, teacher = (draft.net.to_module().to(work.device) for draft in (work.draft, work.teacher))
-    codes, net = work.codes(), work.draft.net
-    for node in net.weighted():
-        if node.tensors["weight"] in codes:
-            tie(module.get_parameter(net.key(node, "weight")), codes[node.tensors["weight"]])
+    codes = _hold(module, work)
     fit(module, work.data, schedule, task=work.task, teacher=teacher, checkpoint=work.checkpoint, tell=work.tell)
+    settle_on_levels(module)
     trained = net.trained(module)
     exact = {name: tied(trained.tensors[name], codes[name]) for name in codes}  # equal to the last bit
     return replace(work, draft=Draft.of(trained.edited(tensors=exact) if exact else trained))

@@ -2,6 +2,7 @@
 
 from slimwright.train.fit import fit
 from slimwright.train.fit_regions import RegionSchedule, fit_regions
+from slimwright.train.levels import keep_on_levels, settle_on_levels
 from slimwright.train.loss import Match, paired
 from slimwright.train.memory_plan import fit_bytes, schedule_within
 from slimwright.train.region import Region, regions_in
@@ -20,11 +21,13 @@ __all__ = [
     "fit",
     "fit_bytes",
     "fit_regions",
+    "keep_on_levels",
     "mean_loss",
     "paired",
     "regions_in",
     "schedule_within",
     "score",
+    "settle_on_levels",
     "tie",
     "tied",
     "zeros_of",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from column_problems import covariance, weights
+from slimwright.techniques.solver import held
 from slimwright.techniques.solver.held import on_codes
 from slimwright.techniques.solver.sharing import Shared, Start, codebook
 
@@ -71,6 +72,19 @@ def test_a_few_weights_share_nearly_the_best_two_values() -> None:
         every = [torch.tensor(codes)[None] for codes in itertools.product((1, 2), repeat=6)]
         best += min(error(on_codes(weight, curvature, codes, one), weight, curvature, one) for codes in every)
     assert best - 1e-6 <= ours <= 1.1 * best
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_many_values_are_solved_by_gradients_as_few_are(zeros: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to 1e-4 of the largest weight, as the normal equations that are never made say."""
+    weight, curvature = weights(12, 30, 1), covariance(2, 30, 2)
+    importance = torch.rand(12, generator=torch.Generator().manual_seed(3)) + 0.1
+    codes = torch.randint(0 if zeros else 1, 60, (12, 30), generator=torch.Generator().manual_seed(4))
+    wanted = on_codes(weight, curvature, codes, importance)
+    monkeypatch.setattr(held, "MOST_VALUES", 8)
+    found = on_codes(weight, curvature, codes, importance)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+    assert not zeros or not found[codes == 0].any()
 
 
 @pytest.mark.parametrize("start", STARTS)

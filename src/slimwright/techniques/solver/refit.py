@@ -38,7 +38,7 @@ from slimwright.techniques.fold import affine
 from slimwright.techniques.solver.activations import Activation, Activations
 from slimwright.techniques.solver.draft import Draft, Origin
 from slimwright.techniques.solver.drift import drifted, shared
-from slimwright.techniques.solver.held import Constraint
+from slimwright.techniques.solver.held import BiasAlone, Constraint
 from slimwright.techniques.solver.jobs import Call, Job, can_be_stated, jobs_of, looked_at
 from slimwright.techniques.solver.layer_targets import Wish, Wishes
 from slimwright.techniques.solver.positions import Positions, look, of_layer, of_norm, values_at
@@ -178,14 +178,16 @@ class Solver:
         node, norm = job.node, job.calls[0].target.norm if len(job.calls) == 1 else None
         before, bias_before = self.net.tensors[node.tensors["weight"]], self.net.tensor(node, "bias")
         start = before.flatten(1)
-        weight, mean = solution(ridge, start, wish)
-        if ridge.thin and torch.equal(weight, start):
+        constraint = self.constraints.get(node.name)
+        alone = isinstance(constraint, BiasAlone)
+        weight, mean = (start, mean_output(ridge, start, wish)) if alone else solution(ridge, start, wish)
+        if ridge.thin and not alone and torch.equal(weight, start):
             self.unsolved[node.name] = (
                 f"{ridge.positions} positions in the images are too few for {start.shape[1]} weights an output; "
                 "only its bias was solved"
             )
         weight = torch.where(wish.alive, weight, start)
-        if constraint := self.constraints.get(node.name):
+        if constraint and not alone:
             weight, mean = allowed(ridge, weight, mean, wish, constraint)
         bias = mean - ridge.level(weight)
         bias = torch.where(wish.alive[:, 0], bias, torch.zeros_like(bias) if bias_before is None else bias_before)
@@ -257,6 +259,15 @@ class Solver:
                 if name in self.tensors and "bias" not in node.tensors:
                     changed[node.name] = replace(node, tensors={**node.tensors, "bias": name})
         return changed
+
+
+def mean_output(ridge: LayerRidge, weight: Tensor, wish: Wish | Wishes) -> Tensor:
+    """Return the mean output [O] with which weights [O, D] as they are give what is wished, in the mean."""
+    outputs = ridge.outputs(weight)
+    mean = wish.rest(outputs).mean(1)
+    for _ in range(RELU_ROUNDS if wish.is_bounded else 0):
+        mean = mean + wish.rest(outputs + mean[:, None], eased=True).mean(1)
+    return mean
 
 
 def solution(

@@ -36,6 +36,7 @@ namespace detail {
 
 constexpr std::uint64_t most_number = std::uint64_t{1} << 62;
 constexpr unsigned most_rank = 8;
+constexpr std::uint64_t most_hashed = (std::uint64_t{1} << 31) - 1;  // values, or a seed
 
 // Bytes that are taken from the front. Each claim is compared with what is left.
 class Reader {
@@ -834,7 +835,7 @@ struct Dtype {
 constexpr std::array<Dtype, 10> dtypes{
     {{4, true}, {8, true}, {2, true}, {2, true},
      {8, false}, {4, false}, {2, false}, {1, false}, {1, false}, {1, false}}};
-enum Form { raw, bytes, grid, codebook, sparse_grid, sparse_codebook, same, difference, masked, row_grids, forms };
+enum Form { raw, bytes, grid, codebook, sparse_grid, sparse_codebook, same, difference, masked, row_grids, hashed, forms };
 
 struct Entry {
     unsigned form;
@@ -850,7 +851,7 @@ public:
     explicit Restored(const Entry& entry)
         : tensor(entry.like), form_(entry.form), count_(entry.count), source_(entry.data), kind_(dtypes[tensor.dtype]) {
         tensor.bytes.resize(count_ * kind_.size);
-        if ((grid <= form_ && form_ <= sparse_codebook) || form_ == row_grids) {
+        if ((grid <= form_ && form_ <= sparse_codebook) || form_ == row_grids || form_ == hashed) {
             if (tensor.dtype) throw Error("its form is for float32, and it is of another kind");
         }
         switch (form_) {
@@ -860,6 +861,7 @@ public:
             case codebook: case sparse_codebook: read_codebook(); break;
             case masked: read_masked(); break;
             case row_grids: read_row_grids(); break;
+            case hashed: read_hashed(); break;
             default: throw Error("it is stored as what differs from a base, which this reader does not have");
         }
         const auto untrue = [](int octet) { return octet > 1; };
@@ -916,6 +918,20 @@ private:
             const std::int64_t place = found[at] + zero;
             if (place < 0 || place >= static_cast<std::int64_t>(size)) throw Error("it names a value beyond its table");
             put(&tensor.bytes[4 * at], table[static_cast<std::size_t>(place)], 4);
+        }
+    }
+
+    void read_hashed() {
+        const std::size_t size = static_cast<std::size_t>(source_.varint(std::min<std::uint64_t>(count_, most_hashed)));
+        const std::uint64_t start = source_.varint(most_hashed) * 0x9E3779B97F4A7C15U;
+        if (count_ && !size) throw Error("it has no values for its numbers");
+        const std::vector<std::uint64_t> table = planes(source_, 4, size, true);
+        for (std::size_t at = 0; at < count_; ++at) {
+            std::uint64_t mixed = start + at;
+            mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9U;
+            mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EBU;
+            mixed ^= mixed >> 31;
+            put(&tensor.bytes[4 * at], table[static_cast<std::size_t>((mixed >> 32) * size >> 32)], 4);
         }
     }
 

@@ -1,0 +1,52 @@
+"""Binary and ternary weights in the runtimes: as floats that stand on levels, or in INT8 kernels; none has its own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from proofs import skip_if_saturating
+from shared_workshop import shared_workshop
+from slimwright.data import calibration_inputs
+from slimwright.graph import Net
+from slimwright.runtimes import RUNTIMES
+from slimwright.runtimes.known import installed
+from slimwright.targets import Effort, Local, measure
+from slimwright.techniques import Quantize, Recipe, apply
+from slimwright.techniques.fold import Fold
+from small_digits import few_digits, small_digit_net
+
+
+def few(bits: int, activation_bits: int | None) -> Net:
+    net = small_digit_net()
+    step = Quantize(images=60, rounding="least squares", weight_bits=bits, activation_bits=activation_bits)
+    return apply(Recipe(original=net.digest, steps=(Fold(), step)), net, few_digits())
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_weights_alone_in_few_bits_give_the_scores_of_their_net(runtime: str, bits: int, tmp_path: Path) -> None:
+    if not installed(runtime):
+        pytest.skip(f"{RUNTIMES[runtime].title} or its converter is not installed")
+    net, images = few(bits, None), torch.as_tensor(calibration_inputs(few_digits(), 8))
+    made = shared_workshop().convert(net, runtime, "fp32", tmp_path)
+    outputs = measure(Local(), {"few": made}, Effort(runs=1, warm_up=0), inputs=[images])["few"].outputs
+    assert outputs is not None
+    wanted = net.run(images)[0]
+    torch.testing.assert_close(outputs[0], wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("runtime", [name for name, known in RUNTIMES.items() if "int8" in known.precisions])
+def test_with_activations_on_levels_kernels_for_int8_compute_them(runtime: str, bits: int, tmp_path: Path) -> None:
+    """In the mean to a twentieth of the largest score: most runtimes find the activations' levels by themselves."""
+    if not installed(runtime):
+        pytest.skip(f"{RUNTIMES[runtime].title} or its converter is not installed")
+    skip_if_saturating(runtime, "int8")
+    net, images = few(bits, 8), torch.as_tensor(calibration_inputs(few_digits(), 60))
+    made = shared_workshop().convert(net, runtime, "int8", tmp_path, calibration=[images])
+    outputs = measure(Local(), {"few": made}, Effort(runs=1, warm_up=0), inputs=[images[:8]])["few"].outputs
+    assert outputs is not None
+    wanted = net.run(images[:8])[0]
+    assert float((outputs[0] - wanted).abs().mean()) <= 0.05 * float(wanted.abs().max())
+    assert not torch.allclose(wanted, small_digit_net().run(images[:8])[0], atol=0.05 * float(wanted.abs().max()))
