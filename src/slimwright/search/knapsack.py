@@ -22,6 +22,7 @@ from slimwright.search.predictor import Predictor
 from slimwright.search.summed import Variation
 from slimwright.techniques.prune import Removal
 
+STARTS = 4  # of the choices that a bound meets: so many are improved on
 LEAST_GAIN = 1e-5  # of the damage, that a trade must save: the smallest ones take most of the time
 _Step: TypeAlias = tuple[float, float, str, int]  # damage per relief, damage, item, size
 
@@ -105,10 +106,9 @@ def _bounded(
     except Unbounded:
         return counts, None
     fitting = [one for one in bound.met if _excess(problem.costs(one), limits) <= 0]
-    if fitting:
-        best = _polished(problem, min(fitting, key=lambda one: _total(problem, one)), limits)
-        counts = min(counts, best, key=lambda one: _total(problem, one))
-    return counts, bound.damage
+    fitting.sort(key=lambda one: _total(problem, one))
+    found = [counts, *(_polished(problem, one, limits) for one in fitting[:STARTS])]
+    return min(found, key=lambda one: _total(problem, one)), bound.damage
 
 
 def _best_step(

@@ -78,11 +78,12 @@ class Menu:
         latency = predictor.latency(whole_net.latency_ms, tensor_share) if timed else lambda _: 0.0
         size = whole_net.size_bytes / original.size_bytes
         other_bytes = original.size_bytes - predictor.weight_bytes(predictor.whole)
+        other_weights = original.weight_bytes - predictor.weight_bytes(predictor.whole)  # biases and norms
         every: dict[str, Callable[[Choice], float]] = {
             "latency_ms": latency,
             "size_bytes": lambda counts: size * (other_bytes + predictor.weight_bytes(counts)),
             "macs": predictor.macs,
-            "weight_bytes": predictor.weight_bytes,
+            "weight_bytes": lambda counts: other_weights + predictor.weight_bytes(counts),
             "peak_activation_bytes": predictor.peak_activation_bytes,
             "energy_mj": lambda counts: (whole_net.energy_mj or 0.0) * predictor.macs(counts) / original.macs,
         }
@@ -106,6 +107,7 @@ class Menu:
         predictor, whole = self.predictor, self.predictor.whole
         size = whole_net.size_bytes / original.size_bytes
         other_bytes = original.size_bytes - predictor.weight_bytes(whole)
+        other_weights = original.weight_bytes - predictor.weight_bytes(whole)
         energy = (whole_net.energy_mj or 0.0) / max(original.macs, 1)
 
         def macs(_: str, piece: Piece) -> float:
@@ -132,7 +134,7 @@ class Menu:
                 "size_bytes": lambda: Sum(
                     lambda name, piece: size * weight_bytes(name, piece), size * other_bytes, byte=size
                 ),
-                "weight_bytes": lambda: Sum(weight_bytes, byte=1.0),
+                "weight_bytes": lambda: Sum(weight_bytes, other_weights, byte=1.0),
                 "macs": lambda: Sum(macs, float(predictor.products)),
                 "energy_mj": lambda: Sum(
                     lambda name, piece: energy * macs(name, piece), energy * float(predictor.products)

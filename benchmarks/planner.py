@@ -1,0 +1,272 @@
+"""How near plans come to the limits that are asked for, how good they are, and how long they take.
+
+Eight networks with random weights and images, since what is asked is whether the planner finds the best choice of what
+it is given. Each gets limits on multiply-accumulates, on the bytes of its weights, and on peak memory, by the knobs of
+channels and ranks. What was reached is counted of the network that the plan makes. The gap is what the plan's damage
+is above the least that any choice within the limit has, as a share of that. Beside it: the greedy plan, every group
+and rank at one share, and choices drawn at random, each taken down until the limit holds; damages in terms of the
+plan's. Then a trained ResNet-20: accuracy on the test part of the networks that these plans make, solved alike. With
+`--latency`, three trained networks in three runtimes are asked for 0.5x of their time; run that on a quiet machine.
+"""
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from lib.accuracy import accuracy
+from lib.random_jobs import settled
+from lib.results import Column, Row, environment, keep, kept, parser, publish, show
+from lib.structured_networks import DATA, SEED, trained
+from slimwright import Budget, Settings, shrink
+from slimwright.cost import count
+from slimwright.cost.latency import LatencyTable, one_by_one
+from slimwright.coupling import couple
+from slimwright.evidence import Evidence, observe
+from slimwright.graph import Net
+from slimwright.importers import capture
+from slimwright.progress import silent
+from slimwright.search import Menu, Plan, Predictor, Problem, factorisable, solve
+from slimwright.tasks import Classification
+from slimwright.techniques import TECHNIQUES, Observed, Recipe, Solve, apply, fold_batch_norm, observed
+from slimwright.techniques.recipe import applied
+from slimwright.zoo import build
+
+OUT = Path(__file__).resolve().parents[1] / "out" / "planner"
+NETS = {  # name -> side of an image
+    "resnet8-wide": 32,
+    "resnet20": 32,
+    "resnet18": 64,
+    "vgg11": 64,
+    "mobilenet-v1": 96,
+    "mobilenet-v2": 96,
+    "squeezenet1.1": 96,
+    "shufflenet-g3": 96,
+}
+QUICK = ("resnet8-wide", "mobilenet-v2")
+LIMITS = (("macs", 0.5), ("macs", 0.25), ("weight_bytes", 0.5), ("weight_bytes", 0.25), ("peak_activation_bytes", 0.7))
+IMAGES, CLASSES, RANK_STEP, DRAWN = 32, 10, 8, 20
+SHARE = 0.3  # of the MACs of the trained network
+TIMED = ("resnet8-wide", "resnet20", "mobilenet-v2-half")
+RUNTIMES = ("onnxruntime", "ncnn", "openvino")
+COLUMNS = (
+    Column("network", "network"),
+    Column("limit", "limit"),
+    Column("reached", "reached, of it", "{:.4f}"),
+    Column("gap", "gap"),
+    Column("greedy", "greedy", "{:.2f}x"),
+    Column("uniform", "uniform", "{:.2f}x"),
+    Column("random", "random", "{:.2f}x"),
+    Column("seconds", "plan", "{:.1f} s"),
+)
+UNKNOWN = -1.0  # in place of a gap
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A network and all that plans choose from."""
+
+    net: Net
+    menu: Menu
+
+    @classmethod
+    def of(cls, net: Net, evidence: Evidence, images: int) -> "Priced":
+        """Price the knobs of every technique."""
+        coupling, table = couple(net), LatencyTable(one_by_one(lambda _: 0.0), None, {})
+        ranks = factorisable(net, evidence, RANK_STEP)
+        predictor = Predictor(net, coupling, table, 1, ranks=ranks, rank_step=RANK_STEP)
+        seen = Observed(
+            net, coupling, evidence, predictor.sizes, predictor.ladders, predictor.factors, images, "cpu", silent
+        )
+        knobs = {technique.name: technique.knobs(seen) for technique in TECHNIQUES}
+        return cls(net, Menu(seen, predictor, {name: found for name, found in knobs.items() if found}, TECHNIQUES))
+
+    def problem(self, cost: str) -> Problem:
+        """The choice under a limit on one cost."""
+        counted = replace(count(self.net), latency_ms=1.0, size_bytes=1)
+        costs = self.menu.costs(counted, counted, 1.0, (cost,))
+        return self.menu.problem(costs, (cost,), sums=self.menu.sums(counted, counted, 1.0, (cost,)))
+
+    def made(self, plan: Plan) -> Net:
+        """The network of a plan, with weights that mean nothing."""
+        recipe = Recipe(original=self.net.digest, steps=tuple(self.menu.steps(plan.counts)))
+        return applied(recipe, self.net, DATA["digits"](), cost_only=True).draft.net
+
+
+def main() -> None:
+    asked = options()
+    torch.set_num_threads(1)
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    rows_at = OUT / ("quick.jsonl" if asked.quick else "rows.jsonl")
+    if asked.quick:
+        rows_at.unlink(missing_ok=True)
+    have = {(row["network"], row["limit"]) for row in kept(rows_at)}
+    for name in QUICK if asked.quick else NETS:
+        for row in planned(name, {str(limit) for network, limit in have if network == name}):
+            keep(row, rows_at)
+            say(f"{row['network']}, {row['limit']}: reached {row['reached']:.4f}, gap {row['gap']}")
+    if not asked.quick and ("resnet20, trained", "accuracy") not in have:
+        keep(accuracies("resnet20", "glyphs"), rows_at)
+    if asked.latency:
+        for row in timed({(str(network), str(limit)) for network, limit in have}):
+            keep(row, rows_at)
+            say(f"{row['network']}, {row['limit']}: reached {row['reached']:.4f}")
+    rows = kept(rows_at)
+    plans = [row for row in rows if "gap" in row]
+    shown = [{**row, "gap": "not known" if row["gap"] == UNKNOWN else f"{row['gap']:.2%}"} for row in plans]
+    show("Plans: what was reached, and the damage of others in terms of theirs", COLUMNS, shown, sections=("network",))
+    for row in rows:
+        if "plan_accuracy" in row:
+            print(", ".join(f"{key}: {value}" for key, value in row.items()))
+    publish(asked, headline=headline(rows), rows=rows, environment=environment("onnxruntime", seed=SEED))
+
+
+def options() -> argparse.Namespace:
+    known = parser(__doc__ or "")
+    known.add_argument("--latency", action="store_true", help="ask for 0.5x of the time in three runtimes, too")
+    return known.parse_args()
+
+
+def planned(name: str, have: set[str]) -> Iterator[Row]:
+    """One network at every limit, but for those that are there."""
+    limits = [(cost, share) for cost, share in LIMITS if _named(cost, share) not in have]
+    if not limits:
+        return
+    side = NETS[name]
+    net = fold_batch_norm(
+        capture(settled(build(name, classes=CLASSES, in_channels=3), (3, side, side)), (3, side, side))
+    )
+    drawn = torch.randn(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(SEED))
+    batches = [(batch, torch.zeros(len(batch), dtype=torch.int64)) for batch in drawn.split(16)]
+    evidence = observe(net, batches, task=Classification(tuple(map(str, range(CLASSES)))), seed=SEED, taylor=False)
+    priced = Priced.of(net, evidence.all(), IMAGES)
+    for cost, share in limits:
+        task = priced.problem(cost)
+        limit = share * float(getattr(count(net), cost))
+        began = time.perf_counter()
+        plan = solve(task, {cost: limit})
+        seconds = time.perf_counter() - began
+        others = {
+            "greedy": solve(replace(task, dual=None), {cost: limit}).damage,
+            "uniform": damage_of(task, uniform(task, cost, limit)),
+            "random": min(damage_of(task, at_random(task, cost, limit, seed)) for seed in range(DRAWN)),
+        }
+        yield {
+            "network": name,
+            "limit": _named(cost, share),
+            "cost": cost,
+            "feasible": plan.feasible,
+            "reached": float(getattr(count(priced.made(plan)), cost)) / limit,
+            "gap": UNKNOWN if plan.gap is None else plan.gap,
+            **{side: found / plan.damage if plan.damage else 1.0 for side, found in others.items()},
+            "seconds": seconds,
+        }
+
+
+def _named(cost: str, share: float) -> str:
+    return f"{share:g}x {cost}"
+
+
+def damage_of(task: Problem, counts: Mapping[str, int]) -> float:
+    return sum(task.damage[name](size) for name, size in counts.items())
+
+
+def uniform(task: Problem, cost: str, limit: float) -> dict[str, int]:
+    """Every item at the largest setting that is no more than one share of the whole, the largest that fits."""
+    counts = {name: sizes[0] for name, sizes in task.sizes.items()}
+    for percent in range(100, 0, -1):
+        counts = {
+            name: next((size for size in sizes if size <= percent / 100 * sizes[0]), sizes[-1])
+            for name, sizes in task.sizes.items()
+        }
+        if task.costs(counts)[cost] <= limit:
+            break
+    return counts
+
+
+def at_random(task: Problem, cost: str, limit: float, seed: int) -> dict[str, int]:
+    """Items drawn at random go down by a setting, one after the other, until the limit holds."""
+    rng = random.Random(seed)
+    places = dict.fromkeys(task.sizes, 0)
+    counts = {name: sizes[0] for name, sizes in task.sizes.items()}
+    while task.costs(counts)[cost] > limit:
+        open_items = [name for name, place in places.items() if place + 1 < len(task.sizes[name])]
+        if not open_items:
+            break
+        name = rng.choice(open_items)
+        places[name] += 1
+        counts[name] = task.sizes[name][places[name]]
+    return counts
+
+
+def accuracies(network: str, kind: str) -> Row:
+    """A trained network at one share of its MACs by each kind of plan, solved alike; of random plans the best."""
+    data = DATA[kind]()
+    net = fold_batch_norm(trained(network, kind, data))
+    task = Classification(data.labels)
+    priced = Priced.of(net, observed(net, data, task), 512)
+    choice = priced.problem("macs")
+    limit = SHARE * count(net).macs
+    plan = solve(choice, {"macs": limit})
+    sides: dict[str, list[Mapping[str, int]]] = {
+        "plan": [plan.counts],
+        "greedy": [solve(replace(choice, dual=None), {"macs": limit}).counts],
+        "uniform": [uniform(choice, "macs", limit)],
+        "random": [at_random(choice, "macs", limit, seed) for seed in range(3)],
+    }
+    found: dict[str, float] = {}
+    for side, every in sides.items():
+        right = []
+        for counts in every:
+            recipe = Recipe.of(net, *priced.menu.steps(counts), Solve(images=512))
+            right.append(accuracy(apply(recipe, net, data, task=task).to_module(), data, "test"))
+        found[f"{side}_accuracy"] = max(right)
+    whole = accuracy(net.to_module(), data, "test")
+    return {"network": f"{network}, trained", "limit": "accuracy", "original_accuracy": whole, **found}
+
+
+def timed(have: set[tuple[str, str]]) -> Iterator[Row]:
+    """Trained networks whose time is limited, in several runtimes, but for those that are there."""
+    for name in TIMED:
+        for runtime in RUNTIMES:
+            limit = f"0.5x time in {runtime}"
+            if (name, limit) in have:
+                continue
+            data = DATA["digits"]()
+            net = capture(build(name, classes=CLASSES).eval(), data.image_shape) if name not in TIMED[1:] else None
+            net = net or trained(name, "digits", data)
+            with tempfile.TemporaryDirectory(prefix="planner-") as folder:
+                how = Settings(runtime=runtime, cache=OUT / "cache", tune_epochs=0, expect="0")
+                budget = Budget(latency_ms="0.5x", max_drop=0.0)
+                bundle = shrink(net, data=data, budget=budget, out=Path(folder) / "out", settings=how)
+            reached = bundle.summary.latency_ms / bundle.manifest.limits["latency_ms"]
+            yield {"network": name, "limit": limit, "cost": "latency_ms", "reached": reached}
+
+
+def headline(rows: list[dict[str, str | int | float]]) -> dict[str, float]:
+    """The worst miss, gap and time; a limit that not even the smallest choice meets counts for nothing."""
+    plans = [row for row in rows if "gap" in row and row["feasible"]]
+
+    def worst(cost: str) -> float:
+        misses = [
+            abs(float(row["reached"]) - 1) for row in rows if row.get("cost") == cost and row.get("feasible", True)
+        ]
+        return 100 * max(misses, default=float("nan"))
+
+    return {
+        "worst_miss_percent_macs": worst("macs"),
+        "worst_miss_percent_bytes": worst("weight_bytes"),
+        "worst_miss_percent_latency": worst("latency_ms"),
+        "worst_gap_percent": 100 * max((float(row["gap"]) for row in plans if row["gap"] != UNKNOWN), default=0.0),
+        "plan_s": max((float(row["seconds"]) for row in plans), default=0.0),
+    }
+
+
+if __name__ == "__main__":
+    main()
