@@ -77,3 +77,24 @@ def test_names_that_do_not_fit_are_refused(
     monkeypatch.chdir(home)
     done = CliRunner().invoke(app, ["inspect", "model.pt2", *arguments])
     assert isinstance(done.exception, kind) and said in str(done.exception)
+
+
+def test_shrink_makes_a_network_for_some_classes_which_is_verified_with_all_data(home: Path) -> None:
+    """From the command line through to the bundle: the head is cut, and images of other classes take no part."""
+    command = [sys.executable, "-m", "slimwright", "shrink", "resnet8-wide", "--data", "digits", "--only", "7,2,5"]
+    command += ["--macs", "0.2x", "--max-drop", "100", "--tune-epochs", "0", "--out", "some", "--json", "--quiet"]
+    done = subprocess.run(command, cwd=home, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((home / "some" / "manifest.json").read_text())
+    assert manifest["data"]["labels"] == ["7", "2", "5"] and manifest["result"]["output_shapes"] == [[1, 3]]
+    assert manifest["summary"]["score"] > 90
+    verify = [sys.executable, "-m", "slimwright", "verify", "some", "--data", "digits", "--json"]
+    checked = subprocess.run(verify, cwd=home, env=os.environ, capture_output=True, text=True, check=False)
+    checks = {each["what"]: each["passed"] for each in json.loads(checked.stdout)["checks"]}
+    assert checks["outputs agree with the network"] and checks["accuracy, result"], checked.stdout
+
+
+def test_a_class_that_the_data_does_not_have_is_named(home: Path) -> None:
+    command = ["shrink", "resnet8-wide", "--data", "digits", "--only", "7,cat", "--macs", "0.5x", "--out", "x"]
+    found = CliRunner().invoke(app, command)
+    assert isinstance(found.exception, DataError) and "'cat'" in str(found.exception)

@@ -68,6 +68,14 @@ ClassesOption = Annotated[
         "some of them, the model's head is cut to these",
     ),
 ]
+OnlyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--only",
+        help="a network for these of the data's classes alone: cat,dog or a file with one a line; images of others are "
+        "left out, and the head is cut",
+    ),
+]
 ExpectOption = Annotated[
     str | None,
     typer.Option(
@@ -129,6 +137,28 @@ def with_classes(original: "Original", names: str | None, data: "Dataset | None"
     if len(outputs) == 1 and outputs[0][-1] != len(every):
         raise RequestError(f"--classes names {len(every)} classes; the model gives scores of {outputs[0][-1]}")
     return kept_to(original, places_of(data.labels, every))
+
+
+def kept_classes(
+    original: "Original", data: "Dataset", only: str | None, classes: str | None
+) -> "tuple[Original, Dataset]":
+    """Return the original and the data for the classes of `--only`, or for all that the data shows.
+
+    Raises DataError for a class that the data does not have, and as `with_classes` does.
+    """
+    from slimwright.data import class_names, of_classes, places_of
+    from slimwright.measure import kept_to
+
+    if only is None:
+        return with_classes(original, classes, data), data
+    places = places_of(class_names(only), data.labels)
+    whole = with_classes(original, classes, data)
+    if whole.output_shapes[0][-1] != len(data.labels):
+        raise RequestError(
+            f"the model scores {whole.output_shapes[0][-1]} classes and the data has {len(data.labels)}: name those of "
+            "the model with --classes"
+        )
+    return kept_to(whole, places), of_classes(data, places)
 
 
 def task_of(spec: str | None, data: "Dataset", original: "Original") -> "Task":

@@ -20,13 +20,14 @@ from slimwright.cli.arguments import (
     LicenceOption,
     MemoryOption,
     ModelArgument,
+    OnlyOption,
     PreprocessingOption,
     QuietOption,
     TargetOption,
     TaskOption,
     WeightsOption,
+    kept_classes,
     task_of,
-    with_classes,
 )
 from slimwright.cli.consoles import err_console, out_console, progress
 from slimwright.errors import RequestError
@@ -82,6 +83,7 @@ def shrink(
     preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
     classes: ClassesOption = None,
+    only: OnlyOption = None,
     embed: EmbedOption = False,
     expect: ExpectOption = None,
     runtime: Annotated[
@@ -157,7 +159,7 @@ def shrink(
         found = load_data(data, seed, preprocessing, tell=tell)
         training = Training(cache=cache, device=compute, memory_bytes=memory_limit)
         original = load_original(model, found, weights=weights, training=training, tell=tell)
-        original = with_classes(original, classes, found)
+        original, found = kept_classes(original, found, only, classes)
         wanted = task_of(task, found, original)
         if budget is None:
             front = jobs.front(original, data=found, out=out, task=wanted, settings=settings, tell=tell)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from slimwright.cost import count, memory_there
-from slimwright.data import Dataset, whole
+from slimwright.data import Dataset, of_classes, places_of, whole
 from slimwright.errors import DataError, ProofError
 from slimwright.graph import Net, load_net
 from slimwright.jobs.forecast import check_proof
@@ -42,11 +42,14 @@ def verify(
 ) -> list[Check]:
     """Return what a bundle promised beside what was found now, on a target, with its data set.
 
-    Without a `task` it is the one that the bundle names. The work here may take `memory_bytes`, by default what the
-    machine has available. Raises DataError for other data or another task than the bundle was proven with, ProofError
-    where one of its models cannot be run, and RequestError where memory is sure to be too little.
+    Of data with more classes than the bundle is for, those are left out. Without a `task` it is the one that the bundle
+    names. The work here may take `memory_bytes`, by default what the machine has available. Raises DataError for other
+    data or another task than the bundle was proven with, ProofError where one of its models cannot be run, and
+    RequestError where memory is sure to be too little.
     """
     card, manifest = bundle.manifest.data, bundle.manifest
+    if card.labels and set(card.labels) < set(data.labels):
+        data = of_classes(data, places_of(card.labels, data.labels))  # the bundle is for some of the classes
     if list(data.image_shape) != card.image_shape or list(data.labels) != card.labels:
         raise DataError(
             f"the bundle was proven on '{card.name}' {card.image_shape}; "
