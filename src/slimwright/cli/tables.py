@@ -136,6 +136,7 @@ def summary(bundle: Bundle) -> RenderableType:
     for what, key, form, unit in (
         ("latency, median", "latency.median_ms", "{:.3f} ms", 1.0),
         ("model file", "size_bytes", "{:,.0f} kB", 1e3),
+        *([("packed file", "packed_bytes", "{:,.1f} kB", 1e3)] if after.packed_bytes is not None else []),
         ("peak activations", "peak_activation_bytes", "{:,.0f} kB", 1e3),
         ("peak memory, process", "peak_rss_bytes", "{:.1f} MB", 1e6),
         ("MACs", "macs", "{:.2f} M", 1e6),

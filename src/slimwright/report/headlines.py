@@ -91,7 +91,9 @@ def tiles(manifest: Manifest) -> list[Tile]:
             megabytes,
             (summary.size_bytes_original, summary.size_bytes),
             "measured",
-            "the model's files",
+            "the model's files"
+            if after.packed_bytes is None
+            else f"packed for a download {megabytes(after.packed_bytes)}",
         ),
         _tile("macs", "MACs", counted, (before.macs, after.macs), "exact", "multiply-accumulates for one image"),
         _tile("params", "Parameters", counted, (before.params, after.params), "exact", "numbers that were trained"),
