@@ -94,11 +94,11 @@ def headline(rows: list[Row], data: Dataset, schedule: Schedule) -> dict[str, fl
     """How small nets get, how long they take to read, and by how much the files are smaller than NNCodec's."""
     ours = [row for row in rows if row["method"] == "slimwright" and row["network"] == "lenet-300-100"]
     good = [row for row in ours if float(row["error"]) <= float(row["original_error"]) + ALLOWED]
-    best = max(good or ours, key=lambda row: float(row["times"]) if good else -float(row["error"]))
+    best = max(good or ours, key=lambda row: float(row["times"]) if good else -float(row["error"]), default={})
     return {
-        "lenet300_untrained": float(best["times"]),
-        "lenet300_error": float(best["error"]),
-        "lenet300_original_error": float(best["original_error"]),
+        "lenet300_untrained": float(best.get("times", math.nan)),
+        "lenet300_error": float(best.get("error", math.nan)),
+        "lenet300_original_error": float(best.get("original_error", math.nan)),
         **{f"{name.replace('-100', '').replace('-', '')}_tuned": _tuned(rows, name) for name in TUNED},
         "over_nncodec": _over(rows, "NNCodec"),
         "over_deepcabac": _over(rows, "DeepCABAC, slimwright's integers"),
