@@ -151,7 +151,7 @@ def walked(
             wanted = truncated(float(actor(state[None])), noise, random)
         setting = descent.nearest(key, wanted)
         descent.choose(key, setting)
-        before = setting / ground.problem.sizes[key][0]
+        before = ground.share(key, setting)
         states.append(state)
         actions.append(before)
     return descent.choice, states, actions

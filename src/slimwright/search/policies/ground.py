@@ -8,6 +8,7 @@ prediction, which is corrected by what was measured.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from slimwright.coupling import couple
 from slimwright.graph import Net
@@ -20,6 +21,8 @@ from slimwright.techniques import Remove, Step
 from slimwright.techniques.knobs import Choice, Key
 from slimwright.techniques.remove import removed
 from slimwright.techniques.solver.draft import Draft
+
+WHOLE_FROM, WHOLE_RANK_FROM = 0.8, 0.5  # shares from which on a group, or a rank, stays whole; ours
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,26 @@ class Ground:
     def keys(self) -> list[Key]:
         """The knobs that can be turned, in execution order, ranks behind channels."""
         return [key for key, settings in self.problem.sizes.items() if len(settings) > 1]
+
+    @cached_property
+    def channels(self) -> frozenset[Key]:
+        """The knobs that are channels of groups; all others are ranks."""
+        return frozenset(knob.key for knob in self.menu.knobs.get(CHANNELS, ()))
+
+    def wanted(self, key: Key, share: float) -> float:
+        """Return the setting that a share, 0 to 1, stands for: the whole from `WHOLE_FROM` on, and less in proportion.
+
+        So a random share leaves a knob whole with a fair chance, however many settings it has.
+        """
+        return min(share / self._whole_from(key), 1.0) * self.problem.sizes[key][0]
+
+    def share(self, key: Key, setting: int) -> float:
+        """Return a share that stands for a setting: what `wanted` undoes."""
+        part = setting / self.problem.sizes[key][0]
+        return 1.0 if part == 1 else part * self._whole_from(key)
+
+    def _whole_from(self, key: Key) -> float:
+        return WHOLE_FROM if key in self.channels else WHOLE_RANK_FROM
 
     def steps(self, choice: Choice) -> list[Step]:
         """Return the steps of a recipe that lead to a choice."""
@@ -100,10 +123,9 @@ class Descent:
         settings = self.ground.problem.sizes[key]
         return [setting for setting in settings if self._fits({**self.choice, key: setting})] or [settings[-1]]
 
-    def nearest(self, key: Key, ratio: float) -> int:
-        """Return the allowed setting nearest to a share of the whole."""
-        wanted = ratio * self.ground.problem.sizes[key][0]
-        return nearest(self.allowed(key), wanted)
+    def nearest(self, key: Key, share: float) -> int:
+        """Return the allowed setting nearest to what a share stands for."""
+        return nearest(self.allowed(key), self.ground.wanted(key, share))
 
     def choose(self, key: Key, setting: int) -> None:
         """Set a knob."""
@@ -128,9 +150,9 @@ def share_of(ground: Ground, choice: Choice, aims: Mapping[str, float]) -> float
     return max(costs[name] / aim for name, aim in aims.items())
 
 
-def followed(ground: Ground, aims: Mapping[str, float], ratios: Mapping[Key, float]) -> Choice:
-    """Return the choice nearest to shares of the whole, knob by knob, that can meet the aims."""
+def followed(ground: Ground, aims: Mapping[str, float], shares: Mapping[Key, float]) -> Choice:
+    """Return the choice nearest to what shares stand for, knob by knob, that can meet the aims."""
     descent = Descent(ground, aims)
     for key in ground.keys:
-        descent.choose(key, descent.nearest(key, ratios[key]))
+        descent.choose(key, descent.nearest(key, shares[key]))
     return descent.choice

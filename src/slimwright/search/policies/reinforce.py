@@ -2,8 +2,9 @@
 
 First stage (Pahwa et al. 2019, arXiv 1911.12740): a bidirectional LSTM reads the layers and gives each a probability to
 be removed; a walk in execution order samples. Second stage (Ashok et al. 2018, N2N, ICLR): an LSTM that reads what it
-chose before gives each group of channels a share to keep, in the best net of the first stage. Both learn by REINFORCE
-with a moving average as baseline. Layers that must stay where the walk has come to, and shares with which the limits
+chose before gives each group of channels a share to keep, in one net of the first stage. Both learn by REINFORCE with a
+moving average as baseline. Between them, the cheapest nets of the first stage that score well enough, and the original,
+are each cut to the limits by a plan; the second stage goes on from what is measured to be the best. Layers that must stay where the walk has come to, and shares with which the limits
 could not be met any more, are masked: they are neither sampled nor learned from.
 
 Different from the papers: a child's weights are solved from the original's, not trained; each rollout's own advantage
@@ -12,18 +13,19 @@ since a net without half of its layers is no better than chance before it is tra
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from slimwright.search.knapsack import solve
 from slimwright.search.planning import CHANNELS
 from slimwright.search.policies.features import WIDTH, group_features, layer_features
 from slimwright.search.policies.ground import Descent, Ground, ground_of, ground_without, nearest
 from slimwright.search.policies.parameters import Parameters, learned, start_from
-from slimwright.search.policies.reward import Reward
+from slimwright.search.policies.reward import Reward, cost_share, score_share
 from slimwright.search.policies.tries import Tries
 from slimwright.search.space import Evaluation, Space
 from slimwright.techniques import Remove
@@ -37,6 +39,8 @@ ROLLOUTS = 5  # between two updates; the paper
 DECAY = 0.8  # of the baseline's moving average; ours
 KEPT = 0.85  # how likely a layer is kept before anything is learned; ours
 REMOVING = 0.5  # of all tries: the first stage; ours
+BASES = 3  # children of the first stage that are cut to the limits; ours
+MISSED = 1e9  # points, by which a net beyond the limits is behind all others
 SHARES = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of a group's channels; N2N's code
 SAVES_WORK = ("conv2d", "add", "mul")
 
@@ -108,31 +112,22 @@ def reinforce(tries: Tries, reward: Reward, start: Parameters | None) -> dict[st
     space, every = tries.space, tries.most
     worth = partial(reward, space)
     tries.most = max(round(REMOVING * every), 1)
-    layers, best = _first_stage(tries, remover, worth, likeliest=start is not None)
+    children = _first_stage(tries, remover, worth, likeliest=start is not None)
     tries.most = every
-    whole = tries.whole
-    ground = ground_without(space, whole, layers, best) if layers else ground_of(space, whole, CHANNELS)
-    if layers:
-        space.note(f"removal of {', '.join(space.net.paths[name] for name in layers)}", "kept", _why(best))
-    if ground.keys:
+    ground = _best_ground(tries, children, reward.score)
+    if ground is not None and ground.keys:
         _second_stage(tries, ground, shrinker, worth, likeliest=start is not None)
     return learned(remover=remover, shrinker=shrinker)
 
 
-def _why(best: Evaluation) -> str:
-    return f"of the first stage's nets '{best.name}' has the highest reward; the second stage shrinks it"
-
-
 def _first_stage(
     tries: Tries, remover: Remover, worth: Callable[[Evaluation], float], *, likeliest: bool
-) -> tuple[tuple[str, ...], Evaluation]:
-    """Remove layers; return those of the child with the highest reward, and the child."""
-    space = tries.space
-    best: tuple[str, ...] = ()
-    made = tries.whole.seen
+) -> dict[tuple[str, ...], Evaluation]:
+    """Remove layers, and return the children by the layers that they lack."""
+    space, found = tries.space, dict[tuple[str, ...], Evaluation]()
     names = decisions(space)
     if not names:
-        return best, made
+        return found
     seen, learner = layer_features(space.net, names), Learner(remover)
     while not tries.over:
         layers, log_probability = walked(
@@ -141,9 +136,32 @@ def _first_stage(
         likeliest = False
         one = tries([Remove(layers=layers)] if layers else [])
         learner.saw(log_probability, worth(one))
-        if worth(one) > worth(made):
-            best, made = layers, one
-    return best, made
+        if layers:
+            found[layers] = one
+    return found
+
+
+def _best_ground(tries: Tries, children: Mapping[tuple[str, ...], Evaluation], least: float) -> Ground | None:
+    """The net that the second stage shrinks: of a few, and the original, the best once a plan has cut it to the limits.
+
+    The few are the cheapest children whose score is at least a share of the original's. None where no try is left.
+    """
+    space = tries.space
+    good = [each for each in children.items() if each[1].proven and score_share(space, each[1]) >= least]
+    good.sort(key=lambda each: cost_share(space, each[1]))
+    best: tuple[float, Ground, tuple[str, ...]] | None = None
+    for layers, seen in [((), tries.whole.seen), *good[:BASES]]:
+        if tries.over:
+            break
+        ground = ground_without(space, tries.whole, layers, seen) if layers else ground_of(space, tries.whole, CHANNELS)
+        one = tries.choice(ground, solve(ground.problem, tries.aims()).counts)
+        lost = (space.drop(one) if one.proven else math.inf) + (0 if space.fits(one) else MISSED)
+        if best is None or lost < best[0]:
+            best = lost, ground, layers
+    if best is not None and best[2]:
+        why = "of the first stage's nets it lost the least once it was cut to the limits; the second stage shrinks it"
+        space.note(f"removal of {', '.join(space.net.paths[name] for name in best[2])}", "kept", why)
+    return best[1] if best else None
 
 
 def decisions(space: Space) -> list[str]:

@@ -1,7 +1,7 @@
 """NSGA-II and TPE over every knob of the menu, by Optuna: less of the limited cost, and less lost.
 
-A candidate is a share of the whole for each knob; knob by knob, the nearest setting is taken with which the limits can
-still be met, so every candidate meets what is predicted. The first ones are what a plan chooses for the limits, and for
+A candidate is a share for each knob; knob by knob, the nearest setting is taken with which the limits can still be met,
+so every candidate meets what is predicted. The first ones are what a plan chooses for the limits, and for
 a little less. Sources: Deb et al. 2002 (NSGA-II); Bergstra et al. 2011 and Ozaki et al. 2020 (TPE, of several aims).
 """
 
@@ -36,15 +36,15 @@ def sampled(tries: Tries) -> None:
     if not ground.keys:
         return
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=_sampler(tries))
-    for ratios in _planned(tries, ground):
-        study.enqueue_trial({_name(number): ratio for number, ratio in enumerate(ratios.values())})
+    for planned in _planned(tries, ground):
+        study.enqueue_trial({_name(number): share for number, share in enumerate(planned.values())})
     shares: dict[str, BaseDistribution] = {
         _name(number): FloatDistribution(0.0, 1.0) for number in range(len(ground.keys))
     }
     while not tries.over:
         trial = study.ask(shares)
-        ratios = {key: float(trial.params[_name(number)]) for number, key in enumerate(ground.keys)}
-        one = tries.choice(ground, followed(ground, tries.aims(), ratios))
+        taken = {key: float(trial.params[_name(number)]) for number, key in enumerate(ground.keys)}
+        one = tries.choice(ground, followed(ground, tries.aims(), taken))
         if one.proven:
             study.tell(trial, (cost_share(space, one), space.drop(one)))
         else:
@@ -60,14 +60,14 @@ def _sampler(tries: Tries) -> "BaseSampler":
 
 
 def _planned(tries: Tries, ground: Ground) -> list[dict[Key, float]]:
-    """What plans choose for the limits, as shares of the whole."""
+    """What plans choose for the limits, as shares."""
     space, menu = tries.space, ground.menu
     without = {FEW_BITS} if ground.whole.quantize else set[str]()
     task = menu.problem(ground.problem.costs, space.limits, without=without, weights={CHANNELS: CHANNEL_WEIGHT})
     found = []
     for share in PLANNED[: max(int(MOST_PLANNED * tries.most), 1)]:
         counts = solve(task, {name: share * aim for name, aim in tries.aims().items()}).counts
-        found.append({key: counts[key] / task.sizes[key][0] for key in ground.keys})
+        found.append({key: ground.share(key, counts[key]) for key in ground.keys})
     return found
 
 
