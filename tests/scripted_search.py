@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from slimwright.cost import Budget, Cost, count
 from slimwright.cost.latency import LatencyTable, one_by_one
 from slimwright.coupling import couple
-from slimwright.data import ArrayData
 from slimwright.evidence import observe
 from slimwright.graph import Net
 from slimwright.importers import capture
@@ -55,7 +54,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> the same."""
-        return x + self.second(self.first(x).relu())
+        added: Tensor = self.second(self.first(x).relu())
+        return x + added
 
 
 @functools.cache
@@ -191,8 +191,3 @@ def searched(
     journal = open_journal(folder)
     evaluate = Scripted(journal, most)
     return policy(where, evaluate, journal), evaluate
-
-
-def images() -> ArrayData:
-    """The data of the search."""
-    return few_digits()

@@ -1,13 +1,14 @@
 """DDPG over the channels of groups, as AMC has it (He et al. 2018, arXiv 1802.03494; Lillicrap et al. 2015).
 
 A state is what is known of a group, the limited cost so far and the share kept of the group before; an action is the
-share of channels to keep, in (0, 1]. Actions are bounded, so that the limits can be met. The reward comes at the end of
-a net: its score as a share of the original's, less one, less a moving average; nothing is discounted. Exploration is by
-truncated normal noise, which decays once the first tries are over.
+share of channels to keep, in (0, 1]. Actions are bounded, so that the limits can be met. The reward comes at the end
+of a net: its score as a share of the original's, less one, less a moving average. Exploration is by truncated normal
+noise, which decays once the first tries are over.
+
+Nothing is discounted, so what is to come of each action is that reward. The critic learns it as it is, and not by what
+slow copies of both networks foresee, as DDPG has it: there are hundreds of tries here, and not thousands.
 """
 
-from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -24,8 +25,7 @@ from slimwright.search.policies.tries import Tries
 from slimwright.techniques.knobs import Choice
 
 HIDDEN = 300  # of both layers of both networks; AMC
-ACTOR_RATE, CRITIC_RATE = 1e-4, 1e-3  # of Adam; Lillicrap et al. 2015, sec. 7
-FOLLOWS = 0.01  # how fast the targets follow; AMC
+ACTOR_RATE, CRITIC_RATE = 1e-3, 3e-3  # of Adam; ours, for few tries
 BATCH, MEMORY = 64, 2000  # transitions; AMC
 NOISE = 0.5  # the standard deviation at first; AMC
 WARM_UP = 0.25  # of all tries, before the noise decays; AMC has 100 of 400
@@ -34,7 +34,7 @@ AVERAGE = 0.8  # of the moving average of rewards; ours
 STATE = WIDTH + 1 + 2  # a group's features, the cost so far, the share kept before
 LEAST = 1e-3  # of the channels of a group
 
-Transition: TypeAlias = tuple[Tensor, float, float, Tensor | None]  # state, action, reward, next state
+Transition: TypeAlias = tuple[Tensor, float, float]  # state, action, and what came of the net
 
 
 class Actor(nn.Module):
@@ -68,14 +68,13 @@ class Critic(nn.Module):
 
 @dataclass
 class Agent:
-    """An actor and a critic, the targets that follow them, and what was seen."""
+    """An actor and a critic, and what was seen."""
 
     actor: Actor
     critic: Critic
     seen: list[Transition] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.slow_actor, self.slow_critic = deepcopy(self.actor), deepcopy(self.critic)
         self.optimizers = [
             torch.optim.Adam(self.actor.parameters(), ACTOR_RATE),
             torch.optim.Adam(self.critic.parameters(), CRITIC_RATE),
@@ -85,25 +84,17 @@ class Agent:
         """Do one update from a batch of what was seen."""
         places = torch.randint(len(self.seen), (min(BATCH, len(self.seen)),), generator=random).tolist()
         batch = [self.seen[place] for place in places]
-        states = torch.stack([state for state, *_ in batch])
-        actions = torch.tensor([[action] for _, action, *_ in batch])
-        rewards = torch.tensor([[reward] for *_, reward, _ in batch])
-        with torch.no_grad():
-            behind = torch.stack([state if after is None else after for state, *_, after in batch])
-            goes_on = torch.tensor([[float(after is not None)] for *_, after in batch])
-            wanted = rewards + goes_on * self.slow_critic(behind, self.slow_actor(behind))
+        states = torch.stack([state for state, _, _ in batch])
+        actions = torch.tensor([[action] for _, action, _ in batch])
+        returns = torch.tensor([[reward] for *_, reward in batch])
         losses = (
             lambda: -self.critic(states, self.actor(states)).mean(),
-            lambda: F.mse_loss(self.critic(states, actions), wanted),
+            lambda: F.mse_loss(self.critic(states, actions), returns),
         )
         for optimizer, loss in reversed([*zip(self.optimizers, losses, strict=True)]):
             optimizer.zero_grad()
             loss().backward()
             optimizer.step()
-        with torch.no_grad():
-            for slow, fast in ((self.slow_actor, self.actor), (self.slow_critic, self.critic)):
-                for old, new in zip(slow.parameters(), fast.parameters(), strict=True):
-                    old.lerp_(new, FOLLOWS)
 
 
 def ddpg(tries: Tries, start: Parameters | None) -> dict[str, Tensor]:
@@ -123,7 +114,7 @@ def ddpg(tries: Tries, start: Parameters | None) -> dict[str, Tensor]:
         one = tries.choice(ground, choice)
         reward = score_share(tries.space, one) - 1 if one.proven else INVALID
         before = reward if average is None else average
-        agent.seen += _transitions(states, actions, reward - before)
+        agent.seen += [(*step, reward - before) for step in zip(states, actions, strict=True)]
         del agent.seen[:-MEMORY]
         average = AVERAGE * before + (1 - AVERAGE) * reward
         for _ in states:
@@ -163,9 +154,3 @@ def truncated(mean: float, deviation: float, random: torch.Generator) -> float:
     ends = unit.cdf(torch.tensor([(LEAST - mean) / deviation, (1 - mean) / deviation], dtype=torch.float64))
     at = ends[0] + (ends[1] - ends[0]) * torch.rand((), generator=random, dtype=torch.float64)
     return min(max(mean + deviation * float(unit.icdf(at)), LEAST), 1.0)
-
-
-def _transitions(states: Sequence[Tensor], actions: Sequence[float], reward: float) -> list[Transition]:
-    after = [*states[1:], None]
-    rewards = [0.0] * (len(states) - 1) + [reward]
-    return list(zip(states, actions, rewards, after, strict=True))

@@ -23,7 +23,7 @@ def hypervolume(points: Sequence[Point], most: float, least: float) -> float:
     Source: Zitzler and Thiele 1998, of two objectives.
     """
     inside = front([(cost, score) for cost, score in points if cost < most and score > least])
-    ends = [cost for cost, _ in inside[1:]] + [most]
+    ends = [cost for cost, _ in [*inside, (most, 0.0)][1:]]
     return sum((end - cost) * (score - least) for (cost, score), end in zip(inside, ends, strict=True))
 
 
