@@ -13,18 +13,24 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+    from rich.text import Text
 
 LINE_S = 5.0  # between two lines of a stage, where there is no terminal
 
 
 @dataclass(frozen=True)
 class Event:
-    """`done` of `total` units of a stage are finished; `note` is for people."""
+    """`done` of `total` units of a stage are finished; `note` is for people.
+
+    A `picture` is several lines that stand below the bars until the next one comes. Where there is no terminal, the
+    note of an event that has one is printed at once.
+    """
 
     stage: str
     done: int
     total: int
     note: str = ""
+    picture: str = ""
 
 
 Tell: TypeAlias = Callable[[Event], None]
@@ -53,7 +59,10 @@ def told(tell: Tell | None) -> Iterator[Tell]:
 @contextmanager
 def shown(console: "Console") -> Iterator[Tell]:
     """Give what listens to events and shows them on a console."""
+    from rich.console import Group
+    from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.text import Text
 
     if not console.is_terminal:
         yield _Lines(console)
@@ -66,8 +75,9 @@ def shown(console: "Console") -> Iterator[Tell]:
         TextColumn("{task.fields[left]}"),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=console) as bars:
-        yield _Bars(bars)
+    bars, picture = Progress(*columns, console=console), Text()
+    with Live(Group(bars, picture), console=console, refresh_per_second=10):
+        yield _Bars(bars, picture)
 
 
 @dataclass
@@ -90,16 +100,18 @@ class _Pace:
 
 
 class _Bars:
-    """Shows each stage as a bar."""
+    """Shows each stage as a bar, and a picture below them."""
 
-    def __init__(self, bars: "Progress") -> None:
-        self.bars = bars
+    def __init__(self, bars: "Progress", picture: "Text") -> None:
+        self.bars, self.picture = bars, picture
         self.tasks: dict[str, TaskID] = {}
         self.pace = _Pace()
 
     def __call__(self, event: Event) -> None:
         if event.stage not in self.tasks or self.bars.tasks[self.tasks[event.stage]].finished:
             self.tasks[event.stage] = self.bars.add_task(event.stage, total=event.total, note="", left="")
+        if event.picture:
+            self.picture.plain = event.picture
         left, note = self.pace.left(event, monotonic()), event.note
         self.bars.update(self.tasks[event.stage], completed=event.done, total=event.total, note=note, left=left)
 
@@ -115,7 +127,7 @@ class _Lines:
     def __call__(self, event: Event) -> None:
         now = monotonic()
         left = self.pace.left(event, now)
-        if event.done < event.total and now - self.printed < LINE_S:
+        if event.done < event.total and now - self.printed < LINE_S and not event.picture:
             return
         line = f"{event.stage}: {event.done}/{event.total} {event.note}".rstrip() + (f" ({left})" if left else "")
         self.console.print(line, soft_wrap=True, highlight=False)

@@ -105,6 +105,25 @@ RuntimesOption = Annotated[
     list[str] | None,
     typer.Option(help="onnxruntime, ort, ncnn, mnn, executorch, litert, openvino, or all; may be repeated"),
 ]
+OutOption = Annotated[Path, typer.Option(help="folder for the bundle; it appears whole or not at all")]
+LatencyOption = Annotated[str | None, typer.Option(help="most time per image: 12ms, or 0.5x of the original")]
+SizeOption = Annotated[str | None, typer.Option(help="largest model file: 2MB, or 0.25x")]
+ActivationsOption = Annotated[str | None, typer.Option(help="largest activation memory: 300kB, or 0.5x")]
+MacsOption = Annotated[str | None, typer.Option(help="most multiply-accumulates: 20M, or 0.5x")]
+EnergyOption = Annotated[str | None, typer.Option(help="most energy per image: 3mJ, or 0.5x; needs a counter")]
+DropOption = Annotated[
+    float, typer.Option(help="how much the metric may drop, in its own steps: percentage points of accuracy")
+]
+RuntimeOption = Annotated[
+    str, typer.Option(help="that the result is for: onnxruntime, ort, ncnn, mnn, executorch, litert or openvino")
+]
+EpochsOption = Annotated[int, typer.Option(min=0, help="fine-tuning, only if the metric drops too far")]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(help="fine-tune on and on, as many epochs at a time, while that helps and this time is left"),
+]
+ChoicesSeedOption = Annotated[int, typer.Option(help="of the data's split and of every choice")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="start over; without, a job that was stopped goes on")]
 TargetOption = Annotated[str, typer.Option(help="where artefacts run: local, ssh:HOST or ssh:USER@HOST:PORT")]
 ComputeOption = Annotated[
     str, typer.Option(help="where this machine observes, solves and trains: cpu, cuda, cuda:1; torch must know it")

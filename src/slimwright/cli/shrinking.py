@@ -2,27 +2,40 @@
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from slimwright.cli.arguments import (
     DEFAULT_CACHE,
+    ActivationsOption,
     CacheOption,
+    ChoicesSeedOption,
     ClassesOption,
     ComputeOption,
     DataOption,
+    DropOption,
     EmbedOption,
+    EnergyOption,
+    EpochsOption,
     ExpectOption,
     ForceOption,
+    FreshOption,
     JsonOption,
+    LatencyOption,
     LicenceOption,
+    MacsOption,
     MemoryOption,
+    MinutesOption,
     ModelArgument,
     OnlyOption,
+    OutOption,
     PreprocessingOption,
     QuietOption,
+    RuntimeOption,
+    SizeOption,
     TargetOption,
     TaskOption,
     WeightsOption,
@@ -33,8 +46,12 @@ from slimwright.cli.consoles import err_console, out_console, progress
 from slimwright.errors import RequestError
 
 if TYPE_CHECKING:
-    from slimwright.data import Described
-    from slimwright.measure import Bundle
+    from slimwright.cost import Budget
+    from slimwright.data import Dataset, Described
+    from slimwright.jobs import Settings
+    from slimwright.measure import Bundle, Original
+    from slimwright.progress import Tell
+    from slimwright.tasks import Task
 
 SHRINK = (
     "Examples:\n\n"
@@ -61,51 +78,44 @@ REPORT = "Example:\n\n  slimwright report bundle/"
 def shrink(
     model: ModelArgument,
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="folder for the bundle; it appears whole or not at all")],
-    latency: Annotated[str | None, typer.Option(help="most time per image: 12ms, or 0.5x of the original")] = None,
-    size: Annotated[str | None, typer.Option(help="largest model file: 2MB, or 0.25x")] = None,
+    out: OutOption,
+    latency: LatencyOption = None,
+    size: SizeOption = None,
     packed: Annotated[
         str | None,
         typer.Option(help="largest packed file, for which weights are rounded: 50kB, or 0.02x of the original's"),
     ] = None,
-    memory: Annotated[str | None, typer.Option(help="largest activation memory: 300kB, or 0.5x")] = None,
-    macs: Annotated[str | None, typer.Option(help="most multiply-accumulates: 20M, or 0.5x")] = None,
-    energy: Annotated[str | None, typer.Option(help="most energy per image: 3mJ, or 0.5x; needs a counter")] = None,
+    memory: ActivationsOption = None,
+    macs: MacsOption = None,
+    energy: EnergyOption = None,
     minimise: Annotated[
         str | None,
         typer.Option(
             help="find the model with the least latency, size, packed, memory, macs or energy within --max-drop"
         ),
     ] = None,
-    max_drop: Annotated[
-        float, typer.Option(help="how much the metric may drop, in its own steps: percentage points of accuracy")
-    ] = 1.0,
+    max_drop: DropOption = 1.0,
     preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
     classes: ClassesOption = None,
     only: OnlyOption = None,
     embed: EmbedOption = False,
     expect: ExpectOption = None,
-    runtime: Annotated[
-        str, typer.Option(help="that the result is for: onnxruntime, ort, ncnn, mnn, executorch, litert or openvino")
-    ] = "onnxruntime",
+    runtime: RuntimeOption = "onnxruntime",
     target: TargetOption = "local",
     weights: WeightsOption = None,
     licence: LicenceOption = "",
-    tune_epochs: Annotated[int, typer.Option(min=0, help="fine-tuning, only if the metric drops too far")] = 3,
-    minutes: Annotated[
-        float | None,
-        typer.Option(help="fine-tune on and on, as many epochs at a time, while that helps and this time is left"),
-    ] = None,
+    tune_epochs: EpochsOption = 3,
+    minutes: MinutesOption = None,
     pareto: Annotated[
         bool,
         typer.Option("--pareto", help="no budget: the best network for each of 0.9x to 0.2x of the latency, as a page"),
     ] = False,
     compute: ComputeOption = "cpu",
-    seed: Annotated[int, typer.Option(help="of the data's split and of every choice")] = 0,
+    seed: ChoicesSeedOption = 0,
     memory_limit: MemoryOption = None,
     cache: CacheOption = DEFAULT_CACHE,
-    fresh: Annotated[bool, typer.Option("--fresh", help="start over; without, a job that was stopped goes on")] = False,
+    fresh: FreshOption = False,
     force: ForceOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -113,11 +123,8 @@ def shrink(
     """Find the best model within a budget, and prove it on the runtime."""
     from slimwright import jobs
     from slimwright.cli import tables
-    from slimwright.cli.sources import load_data, load_original
-    from slimwright.cli.trained import Training
     from slimwright.cost import Budget
     from slimwright.measure import as_json as record_text
-    from slimwright.report import missing_page
     from slimwright.targets import target as named
 
     limits = {"latency": latency, "size": size, "packed": packed, "memory": memory, "macs": macs, "energy": energy}
@@ -155,24 +162,55 @@ def shrink(
         force=force,
         memory_bytes=memory_limit,
     )
+    subject = Named(model, data, preprocessing, task, classes, only, weights)
+    if budget is not None:
+        shrunk(subject, budget, settings, out, quiet=quiet, as_json=as_json)
     with progress(quiet) as tell:
-        found = load_data(data, seed, preprocessing, tell=tell)
-        training = Training(cache=cache, device=compute, memory_bytes=memory_limit)
-        original = load_original(model, found, weights=weights, training=training, tell=tell)
-        original, found = kept_classes(original, found, only, classes)
-        wanted = task_of(task, found, original)
-        if budget is None:
-            front = jobs.front(original, data=found, out=out, task=wanted, settings=settings, tell=tell)
-        else:
-            bundle = jobs.shrink(
-                original, data=found, budget=budget, out=out, task=wanted, settings=settings, tell=tell
-            )
-    if budget is None:
-        if as_json:
-            print(record_text(front))
-        else:
-            out_console.print(tables.front(front, out), soft_wrap=True)
-        return
+        original, found, wanted = subject.loaded(settings, tell)
+        front = jobs.front(original, data=found, out=out, task=wanted, settings=settings, tell=tell)
+    if as_json:
+        print(record_text(front))
+    else:
+        out_console.print(tables.front(front, out), soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the command line names: a model, its data, and what both mean."""
+
+    model: str
+    data: str
+    preprocessing: str | None
+    task: str | None
+    classes: str | None
+    only: str | None
+    weights: Path | None
+
+    def loaded(self, settings: "Settings", tell: "Tell") -> "tuple[Original, Dataset, Task]":
+        """Return the model, the data and the task."""
+        from slimwright.cli.sources import load_data, load_original
+        from slimwright.cli.trained import Training
+
+        assert settings.cache is not None
+        found = load_data(self.data, settings.seed, self.preprocessing, tell=tell)
+        training = Training(cache=settings.cache, device=settings.device, memory_bytes=settings.memory_bytes)
+        original = load_original(self.model, found, weights=self.weights, training=training, tell=tell)
+        original, found = kept_classes(original, found, self.only, self.classes)
+        return original, found, task_of(self.task, found, original)
+
+
+def shrunk(
+    subject: Named, budget: "Budget", settings: "Settings", out: Path, *, quiet: bool, as_json: bool
+) -> NoReturn:
+    """Make a bundle, say what it came to, and exit: with 1 where the budget is missed."""
+    from slimwright import jobs
+    from slimwright.cli import tables
+    from slimwright.measure import as_json as record_text
+    from slimwright.report import missing_page
+
+    with progress(quiet) as tell:
+        original, found, wanted = subject.loaded(settings, tell)
+        bundle = jobs.shrink(original, data=found, budget=budget, out=out, task=wanted, settings=settings, tell=tell)
     if quiet and (why := missing_page()):  # else the job has said so
         err_console.print(why, soft_wrap=True)
     if as_json:

@@ -20,6 +20,7 @@ from slimwright.tasks import Task
 from slimwright.techniques import Recipe, Technique, Work, applied, fold_batch_norm
 
 PLAN_IMAGES = 8  # calibration images for an INT8 model that is only timed
+MOST_BEGUN = 64  # works that recipes may go on from; each holds a net
 ORIGINAL = "original"  # the name of the candidate that nothing was done to
 
 
@@ -131,6 +132,8 @@ class Bench:
             memory_bytes=self.method.memory_bytes,
             tell=self.tell,
         )
+        for first in [*self.begun][:-MOST_BEGUN]:
+            del self.begun[first]
         return work.draft.net
 
     def _converted(self, net: Net, folder: Path, images: int | None) -> Artefact:

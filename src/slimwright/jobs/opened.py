@@ -48,6 +48,7 @@ class Settings:
     name: str = "model"  # how reports call the model
     licence: str = ""  # of the model, written into what is handed back
     policy: Policy = measured_plan
+    save_policy: Path | None = None  # where what the policy has learned is written
     techniques: tuple[Technique, ...] = TECHNIQUES
     expect: str | None = None  # of the original's metric, such as "0.76" or "76%"; None judges what is plain
     embed: bool = False  # put the normalization into the model

@@ -60,6 +60,7 @@ def proposed(bench: Bench, budget: Budget, tune: Tuning, *, stages: Stages, cach
         recipe=bench.method.recipe,
         tune=tune,
         note=note,
+        tell=bench.tell,
     )
     return Proposed(space, decisions, menus)
 

@@ -5,13 +5,16 @@ it, so a job that was killed goes on from there, and one that has ended runs its
 is read once, at the very end, by the proof.
 """
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
+from slimwright.atomic import replacing
 from slimwright.cost import Budget
 from slimwright.data import Dataset
+from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.jobs.given import doubts
 from slimwright.jobs.handed_over import handed_over
@@ -20,6 +23,7 @@ from slimwright.jobs.searched import searched
 from slimwright.measure import BUNDLED, MANIFEST, Bundle, Original
 from slimwright.progress import Event, Tell
 from slimwright.report import missing_page, write_report
+from slimwright.search import LEARNED, LEARNED_FILE, Journal, said_of_policy
 from slimwright.tasks import Making, Task
 
 
@@ -47,7 +51,7 @@ def shrink(
         model,
         data,
         task,
-        (repr(budget), repr(settings.tuning), settings.policy.__qualname__),
+        (repr(budget), repr(settings.tuning), said_of_policy(settings.policy)),
         packs="packed_bytes" in (*budget.limited(), budget.objective),
     )
     with opened(asked, settings, Out(out, MANIFEST, BUNDLED), tell) as job:
@@ -64,5 +68,18 @@ def shrink(
             job.tell(Event("report", 1, 1, why))
         else:
             write_report(job.folder, bundle.manifest, bundle.recipe, settings.techniques)
-        bench.journal.keep_files_of([bench.original().key, found.key])
+        bench.journal.keep_files_of([bench.original().key, found.key, LEARNED])
+        if settings.save_policy is not None:
+            _save_policy(bench.journal, settings.save_policy)
     return replace(bundle, path=out)
+
+
+def _save_policy(journal: Journal, path: Path) -> None:
+    """Write what the policy has learned. Raises RequestError where it learns nothing."""
+    if journal.get(LEARNED) is None:
+        raise RequestError(
+            f"nothing was learned that {path} could hold: the policy has no parameters, or none was asked"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        shutil.copyfile(journal.files(LEARNED) / LEARNED_FILE, temporary)

@@ -5,11 +5,26 @@ from slimwright.search.knapsack import Plan, Problem, problem, solve
 from slimwright.search.measured import MeasuredPlan, plan_by_measuring, room
 from slimwright.search.measured_plan import measured_plan, plan_once
 from slimwright.search.menu import Menu
+from slimwright.search.policies import (
+    LEARNED,
+    LEARNED_FILE,
+    LEARNING,
+    METHODS,
+    Parameters,
+    Reward,
+    Search,
+    hypervolume,
+    load_parameters,
+)
 from slimwright.search.predictor import Predictor, factorisable
 from slimwright.search.rounded import PACKED
-from slimwright.search.space import Candidate, Evaluate, Evaluation, Goal, Policy, Space, Tuning
+from slimwright.search.space import Candidate, Evaluate, Evaluation, Goal, Policy, Space, Tuning, said_of_policy
 
 __all__ = [
+    "LEARNED",
+    "LEARNED_FILE",
+    "LEARNING",
+    "METHODS",
     "PACKED",
     "Candidate",
     "Evaluate",
@@ -18,19 +33,25 @@ __all__ = [
     "Journal",
     "MeasuredPlan",
     "Menu",
+    "Parameters",
     "Plan",
     "Policy",
     "Predictor",
     "Problem",
+    "Reward",
+    "Search",
     "Space",
     "Tuning",
     "factorisable",
+    "hypervolume",
     "key_of",
+    "load_parameters",
     "measured_plan",
     "open_journal",
     "plan_by_measuring",
     "plan_once",
     "problem",
     "room",
+    "said_of_policy",
     "solve",
 ]

@@ -29,7 +29,7 @@ def measured_plan(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluat
     """
     wholes = [Whole("fp32", space.original), *(() if is_packed(space) else quantized_wholes(space, evaluate))]
     made = [whole.seen for whole in wholes]
-    if _is_good_enough(space, space.best(made)):
+    if is_good_enough(space, space.best(made)):
         space.note("planning", "not chosen", "a whole network is within the budget already; nothing has to be cut")
         return space.best(made)
     if is_packed(space):
@@ -54,7 +54,7 @@ def plan_once(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluation:
     return space.best(made)
 
 
-def _is_good_enough(space: Space, best: Evaluation) -> bool:
+def is_good_enough(space: Space, best: Evaluation) -> bool:
     """True for a whole network within all limits that loses next to nothing."""
     allowed = GOOD_ENOUGH * space.budget.max_drop
     return space.budget.objective is None and space.fits(best) and space.drop(best) <= allowed
@@ -163,16 +163,23 @@ def _with_best_in_full(space: Space, evaluate: Evaluate, made: Sequence[Evaluati
     Those that were rounded are only near the size that was asked for, and count for nothing any more.
     """
     best = space.best(made)
-    steps = best.candidate.recipe.steps
-    whole = tuple(_on_all(step, space.images) for step in steps)
-    if whole == steps:
+    full = in_full(space, evaluate, best)
+    if full is best:
         return [*made]
-    recipe = best.candidate.recipe.model_copy(update={"steps": whole})
-    full = evaluate(replace(best.candidate, name=f"{best.name}, solved in full", recipe=recipe))
     if is_packed(space) and full.proven:
         return [space.original, full]
     place = made.index(best)
     return [*made[:place], full, *made[place:]]
+
+
+def in_full(space: Space, evaluate: Evaluate, one: Evaluation) -> Evaluation:
+    """Return a candidate solved on all images; itself where it was."""
+    steps = one.candidate.recipe.steps
+    whole = tuple(_on_all(step, space.images) for step in steps)
+    if whole == steps:
+        return one
+    recipe = one.candidate.recipe.model_copy(update={"steps": whole})
+    return evaluate(replace(one.candidate, name=f"{one.name}, solved in full", recipe=recipe))
 
 
 def _on_all(step: Step, images: int) -> Step:

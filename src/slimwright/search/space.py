@@ -12,6 +12,7 @@ from slimwright.cost import Budget, Cost
 from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.measure import Outcome
+from slimwright.progress import Tell, silent
 from slimwright.search.journal import Journal
 from slimwright.search.knapsack import Plan
 from slimwright.search.measured import room
@@ -97,6 +98,7 @@ class Space:
     recipe: type[Recipe]
     tune: Tuning
     note: Callable[[str, Outcome, str], None]  # what, outcome, why: decisions for the report
+    tell: Tell = silent  # how far a search is
 
     @property
     def budget(self) -> Budget:
@@ -179,3 +181,9 @@ class Space:
 
 Evaluate: TypeAlias = Callable[[Candidate], Evaluation]
 Policy: TypeAlias = Callable[[Space, Evaluate, Journal], Evaluation]
+
+
+def said_of_policy(policy: Policy) -> str:
+    """Return what tells a policy from others: its `said`, where it has settings of its own, or else its name."""
+    said = getattr(policy, "said", None)
+    return said if isinstance(said, str) else str(policy.__qualname__)
