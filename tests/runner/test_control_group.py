@@ -8,6 +8,7 @@ import pytest
 
 from slimwright.runner.control_group import BESIDE, NAME, control_group
 
+USER = 1000
 OWN = "user.slice/app.slice/run.scope"
 FILES = ("cgroup.procs", "cgroup.subtree_control", "memory.max", "cgroup.kill")
 
@@ -45,6 +46,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for group in [home, *(home / OWN).parents]:
         if group.is_relative_to(home):
             (group / "cgroup.subtree_control").write_text("cpu memory pids\n")
+            if os.geteuid() == 0:
+                os.chown(group, USER, -1)  # as if systemd had given it to a user
     monkeypatch.setattr(os, "mkdir", made)
     monkeypatch.setattr(os, "rmdir", removed)
     return tmp_path
@@ -121,3 +124,12 @@ def test_what_killed_runs_left_is_removed_by_the_next_and_nothing_else(root: Pat
         assert not (place / f"{NAME}left").exists()
     assert groups(root) == [place / f"{NAME}used"] and (place / "other").exists()
     assert (place / f"{NAME}used" / "cgroup.procs").read_text() == "77\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders to root")
+def test_groups_of_root_are_the_systems_own(root: Path) -> None:
+    for group in (root / "sys/fs/cgroup" / OWN).parents:
+        if group.is_relative_to(root / "sys/fs/cgroup"):
+            os.chown(group, 0, -1)
+    with control_group(10**9, root):
+        assert not groups(root)

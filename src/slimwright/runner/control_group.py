@@ -1,7 +1,8 @@
 """A control group of its own for a child: what it takes counts as a whole, shared memory and all that it starts too.
 
 Of version 2 alone (Linux 4.5 and newer), and where the system lets this process make groups, as systemd lets users: in
-the nearest group above its own that deals out `memory` and that it can write to. Nothing is made but a folder of our
+the nearest group above its own that deals out `memory`, that is a user's, and that it can write to: those of root are
+the system's own to order. Nothing is made but a folder of our
 own name, which goes with the child; one that a killed run left is removed by the next. Where any of that is not so,
 the limits of `memory.py` hold alone. Standard library only.
 """
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NAME = "slimwright-"
+ROOT = 0  # its number as a user
 BESIDE = 2 * 10**8  # bytes: interpreter, runtime and files, which count here, and not in a limit on what is written to
 TRIES, PAUSE_S = 20, 0.05  # the system takes a moment to let go of processes that have ended
 
@@ -65,7 +67,8 @@ def _places(root: Path) -> Iterator[Path]:
         group = home / lines[0].removeprefix("0::/")
         while group != home:
             group = group.parent
-            if "memory" in (group / "cgroup.subtree_control").read_text().split():
+            dealt_out = (group / "cgroup.subtree_control").read_text().split()
+            if "memory" in dealt_out and group.stat().st_uid != ROOT:
                 yield group
 
 
