@@ -78,6 +78,24 @@ def test_bars_say_what_is_left_though_events_are_minutes_apart(clock: Clock, sai
     assert "about 10 min 0 s left" in said.getvalue() and "[not markup]" in said.getvalue()
 
 
+def test_a_stage_that_comes_again_has_one_bar_and_a_picture_stands_below(clock: Clock, said: io.StringIO) -> None:
+    with shown(Console(file=said, force_terminal=True, width=120)) as tell:
+        for note in ("first", "second", "third"):
+            for done in (0, 2):
+                tell(Event("solve", done, 2, note, picture=f"drawn {note}"))
+    last = said.getvalue().rpartition("\x1b[2K")[2]
+    assert last.count("solve") <= 1 and "first" not in last and "drawn third" in said.getvalue()
+
+
+def test_what_has_a_picture_is_a_line_at_once_and_no_picture(lines: Tell, clock: Clock, said: io.StringIO) -> None:
+    for done in (1, 2, 3):
+        clock.now = 100.0 + done
+        lines(Event("search", done, 9, f"try {done}", picture="o..."))
+    assert said.getvalue().splitlines() == [
+        "search: 1/9 try 1", "search: 2/9 try 2 (about 7 s left)", "search: 3/9 try 3 (about 6 s left)"
+    ]  # fmt: skip
+
+
 def test_whoever_listens_is_told() -> None:
     heard: list[Event] = []
     with told(heard.append) as tell:

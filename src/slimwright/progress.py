@@ -105,11 +105,15 @@ class _Bars:
     def __init__(self, bars: "Progress", picture: "Text") -> None:
         self.bars, self.picture = bars, picture
         self.tasks: dict[str, TaskID] = {}
+        self.ended = set[str]()
         self.pace = _Pace()
 
     def __call__(self, event: Event) -> None:
-        if event.stage not in self.tasks or self.bars.tasks[self.tasks[event.stage]].finished:
+        if event.stage in self.ended:  # the same stage of something else: its bar stands in the old one's place
+            self.bars.remove_task(self.tasks.pop(event.stage))
+        if event.stage not in self.tasks:
             self.tasks[event.stage] = self.bars.add_task(event.stage, total=event.total, note="", left="")
+        (self.ended.add if event.done >= event.total else self.ended.discard)(event.stage)
         if event.picture:
             self.picture.plain = event.picture
         left, note = self.pace.left(event, monotonic()), event.note

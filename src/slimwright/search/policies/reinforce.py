@@ -222,7 +222,7 @@ def shrunk(
         if mask.any():
             logs = logits.masked_fill(~mask, -math.inf).log_softmax(0)
             drawn = logs.exp().detach()
-            at = int(drawn.argmax() if random is None else torch.multinomial(drawn, 1, generator=random))
+            at = int(drawn.max(0).indices if random is None else torch.multinomial(drawn, 1, generator=random))
             total, setting = total + logs[at], settings[at]
         else:
             setting = allowed[0]
