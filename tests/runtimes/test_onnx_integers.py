@@ -90,6 +90,15 @@ def test_weights_alone_in_few_bits_are_exact_and_stored_in_these(
     assert stored == sum(-(-count * int(kind[3:]) // 8) for count in counts)
 
 
+def test_weights_alone_are_floats_once_the_file_is_loaded(tmp_path: Path) -> None:
+    """What dequantizes in each run would make a net slower than in float."""
+    net = fold_batch_norm(small_digit_net())
+    small = quantized(net, calibration_inputs(few_digits(), 100), weight_bits=4, activation_bits=None)
+    session(made(small, tmp_path), tmp_path / "optimized.onnx")
+    kinds = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert not kinds & {"DequantizeLinear", "Cast", "Mul"} and "Gemm" in kinds
+
+
 def test_each_layer_has_bits_of_its_own(images: Tensor, tmp_path: Path) -> None:
     net = fold_batch_norm(small_digit_net())
     first, second, _ = (node.name for node in net.weighted())

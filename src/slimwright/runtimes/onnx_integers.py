@@ -2,8 +2,8 @@
 
 A layer whose weights are whole multiples of a scale for each output gets them as INT8 with a DequantizeLinear; where
 what it reads is dequantized, too, its bias becomes INT32 in steps of the two scales' product. Where nothing computes
-with integers, few levels are stored in 4 or 2 bits, which needs a newer opset. Weights that stand on no such numbers
-are left as they are.
+with integers, a Cast and a Mul stand in its place, which ONNX Runtime computes once, when it loads the file; few levels
+are stored in 4 or 2 bits then, which needs a newer opset. Weights that stand on no such numbers are left as they are.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def with_integer_weights(model: onnx.ModelProto, *, bits: int = 8) -> onnx.Model
         found = None
         if weight is not None and weight.data_type == onnx.TensorProto.FLOAT:
             key = f"{weight.name}_{_axis(node)}"
-            found = made.get(key) or _added(graph, nodes, weight, _axis(node), key, stored)
+            found = made.get(key) or _added(graph, nodes, weight, _axis(node), key, stored, alone=not scales)
         if found is not None:
             made[key] = found
             node.input[1] = found[0]
@@ -87,10 +87,13 @@ def _added(
     axis: int,
     key: str,
     stored: Sequence[int],
+    *,
+    alone: bool,
 ) -> tuple[str, Array] | None:
     """The dequantized weight, added, and its scales [O]; None where it stands on no whole numbers.
 
-    Numbers are stored in the first of the sizes `stored` that holds them.
+    Numbers are stored in the first of the sizes `stored` that holds them. Where they are `alone`, nothing computes with
+    integers.
     """
     values = numpy_helper.to_array(weight)
     if values.ndim < 2:
@@ -104,7 +107,8 @@ def _added(
     scales = np.array([step for _, step in known], np.float32)
     most = int(np.abs(whole).max(initial=0))
     kind = next(TYPES[size] for size in stored if most < 2 ** (size - 1))
-    _dequantized(graph, nodes, key, np.ascontiguousarray(whole, np.int8).astype(kind), scales, axis)
+    numbers = np.ascontiguousarray(whole, np.int8).astype(kind)
+    (_multiplied if alone else _dequantized)(graph, nodes, key, numbers, scales, axis)
     return key, scales
 
 
@@ -127,6 +131,19 @@ def _dequantized(
     parts = {f"{name}_whole": whole, f"{name}_scale": steps, f"{name}_zero": zeros}
     graph.initializer.extend(numpy_helper.from_array(value, each) for each, value in parts.items())
     nodes.append(helper.make_node("DequantizeLinear", [*parts], [name], name=f"{name}_dequantized", axis=axis))
+
+
+def _multiplied(
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], name: str, whole: NDArray[np.generic], steps: Array, axis: int
+) -> None:
+    along = [1] * whole.ndim
+    along[axis] = len(steps)
+    parts = {f"{name}_whole": whole, f"{name}_scale": steps.reshape(along)}
+    graph.initializer.extend(numpy_helper.from_array(value, each) for each, value in parts.items())
+    nodes += [
+        helper.make_node("Cast", [f"{name}_whole"], [f"{name}_float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{name}_float", f"{name}_scale"], [name], name=f"{name}_multiplied"),
+    ]
 
 
 def _drop_unread(graph: onnx.GraphProto) -> None:
