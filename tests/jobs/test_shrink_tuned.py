@@ -14,13 +14,15 @@ from shared_workshop import shared_workshop
 from slimwright import Budget, Settings, count, shrink
 from slimwright.data import ArrayData, labelled
 from slimwright.graph import load_net
+from slimwright.measure.bundle import CandidateRecord
 from slimwright.progress import Event
 from slimwright.techniques import Fold, Prune, Quantize, Solve, Tune, apply
 from small_digits import SIZES, few_digits, small_digit_net
 
 EPOCHS, GENTLE, WILD = 3, 0.002, 5.0  # epochs, and two rates: one ruins any net
 SEED, OTHER_SEED = 7, 8
-UNTUNED, TUNED = "pruned, int8, solved in full", "pruned, int8, tuned"
+UNTUNED = ("pruned, int8, solved in full", "pruned, int8")  # which is better hangs on the processor
+TUNED = "pruned, int8, tuned"
 RUNS = Runs()
 
 
@@ -56,7 +58,7 @@ class Listener:
 def tuned(
     folder: Path, name: str, rate: float, seed: int, stop_at: Callable[[Event], bool] = lambda event: False
 ) -> Done:
-    """A job that allows no loss. INT8 alone pays, and until something trains it names five images more wrongly."""
+    """A job that allows no loss. INT8 alone pays, and until something trains it names three images more wrongly."""
     data = named_by_the_net()
     wanted = labelled(data.parts["validation"])[1].numpy()
     guarded = Guarded(data, "test")
@@ -70,7 +72,7 @@ def tuned(
     def scores(turn: Turn, scores: Scores) -> Scores:
         judged = turn.model.quantized and turn.images == SIZES["validation"]
         untrained = all(event.stage != "train" for event in listener.told)
-        return with_wrong(scores, wanted, 5) if judged and untrained else scores
+        return with_wrong(scores, wanted, 3) if judged and untrained else scores
 
     board = Scripted(RUNS, in_blocks(16, least=32), whole_ms, scores)
     settings = Settings(
@@ -102,8 +104,13 @@ def gentle(folder: Path, wild: Done) -> Done:
     return tuned(folder, "gentle", GENTLE, SEED)
 
 
+def untuned(job: Done) -> CandidateRecord:
+    """The better of the candidates that nothing trained, the one that is solved in full where they tie."""
+    return max(map(job.candidate, UNTUNED), key=lambda one: one.validation_score)
+
+
 def test_tuning_that_helps_is_kept(gentle: Done) -> None:
-    before, after = gentle.candidate(UNTUNED), gentle.candidate(TUNED)
+    before, after = untuned(gentle), gentle.candidate(TUNED)
     assert after.chosen and after.validation_score > before.validation_score
     assert gentle.outcomes()["fine-tuning"] == "kept"
     assert gentle.outcomes()[f"candidate '{TUNED}'"] == "kept"
@@ -115,10 +122,10 @@ def test_tuning_that_helps_is_kept(gentle: Done) -> None:
 
 
 def test_tuning_that_harms_is_taken_back(wild: Done) -> None:
-    before, after = wild.candidate(UNTUNED), wild.candidate(TUNED)
+    before, after = untuned(wild), wild.candidate(TUNED)
     assert before.chosen and after.validation_score < before.validation_score
     assert wild.outcomes()["fine-tuning"] == "taken back"
-    assert wild.outcomes()[f"candidate '{UNTUNED}'"] == "kept"
+    assert wild.outcomes()[f"candidate '{before.name}'"] == "kept"
     assert wild.outcomes()[f"candidate '{TUNED}'"] == "not chosen"
     assert not [step for step in wild.bundle.recipe.steps if isinstance(step, Tune)]
 
@@ -135,7 +142,7 @@ def test_what_is_tuned_is_what_was_planned_in_its_precision_and_by_the_jobs_seed
     assert [type(step) for step in steps] == [Prune, Solve, Tune, Fold, Quantize]
     assert steps[2] == Tune(epochs=EPOCHS, rate=GENTLE, seed=SEED)
     assert steps[4] == Quantize(images=SIZES["calibration"])
-    before, after = gentle.candidate(UNTUNED), gentle.candidate(TUNED)
+    before, after = untuned(gentle), gentle.candidate(TUNED)
     assert (after.macs, after.precision) == (before.macs, "int8")
     assert after.macs < 0.4 * gentle.candidate("original").macs
     assert after.predicted_damage == before.predicted_damage is not None
