@@ -179,7 +179,8 @@ def rows_of(case: Case, have: list[dict[str, str | int | float]], *, quick: bool
 
 
 def headline(rows: list[dict[str, str | int | float]]) -> dict[str, float]:
-    """How many cases there are, and in how many the joint plan is ahead."""
+    """How many cases were run, and in how many the joint plan is ahead."""
+    ran = {(row["network"], row["budget"]) for row in rows if row["side"] == "joint"}
     cases: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         found = cases.setdefault((str(row["network"]), str(row["budget"])), {})
@@ -191,7 +192,7 @@ def headline(rows: list[dict[str, str | int | float]]) -> dict[str, float]:
         for case in whole
         if case["joint"] >= max((accuracy for side, accuracy in case.items() if side != "joint"), default=0.0) + AHEAD
     ]
-    return {"cases": float(len(cases)), "joint_ahead": float(len(ahead))}
+    return {"cases": float(len(ran)), "joint_ahead": float(len(ahead))}
 
 
 if __name__ == "__main__":
