@@ -31,10 +31,9 @@ from slimwright.coupling import couple
 from slimwright.evidence import Evidence, observe
 from slimwright.graph import Net
 from slimwright.importers import capture
-from slimwright.progress import silent
 from slimwright.search import Menu, Plan, Predictor, Problem, factorisable, solve
 from slimwright.tasks import Classification
-from slimwright.techniques import TECHNIQUES, Observed, Recipe, Solve, apply, fold_batch_norm, observed
+from slimwright.techniques import Recipe, Solve, apply, fold_batch_norm, observed
 from slimwright.techniques.recipe import applied
 from slimwright.zoo import build
 
@@ -78,20 +77,15 @@ class Priced:
     @classmethod
     def of(cls, net: Net, evidence: Evidence, images: int) -> "Priced":
         """Price the knobs of every technique."""
-        coupling, table = couple(net), LatencyTable(one_by_one(lambda _: 0.0), None, {})
+        table = LatencyTable(one_by_one(lambda _: 0.0), None, {})
         ranks = factorisable(net, evidence, RANK_STEP)
-        predictor = Predictor(net, coupling, table, 1, ranks=ranks, rank_step=RANK_STEP)
-        seen = Observed(
-            net, coupling, evidence, predictor.sizes, predictor.ladders, predictor.factors, images, "cpu", silent
-        )
-        knobs = {technique.name: technique.knobs(seen) for technique in TECHNIQUES}
-        return cls(net, Menu(seen, predictor, {name: found for name, found in knobs.items() if found}, TECHNIQUES))
+        predictor = Predictor(net, couple(net), table, 1, ranks=ranks, rank_step=RANK_STEP)
+        return cls(net, Menu.priced(predictor, evidence, images=images))
 
     def problem(self, cost: str) -> Problem:
         """The choice under a limit on one cost."""
         counted = replace(count(self.net), latency_ms=1.0, size_bytes=1)
-        costs = self.menu.costs(counted, counted, 1.0, (cost,))
-        return self.menu.problem(costs, (cost,), sums=self.menu.sums(counted, counted, 1.0, (cost,)))
+        return self.menu.problem(self.menu.costs(counted, counted, 1.0, (cost,)))
 
     def made(self, plan: Plan) -> Net:
         """The network of a plan, with weights that mean nothing."""

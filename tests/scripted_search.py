@@ -36,7 +36,7 @@ from slimwright.search import (
     open_journal,
 )
 from slimwright.tasks import Classification
-from slimwright.techniques import TECHNIQUES, Observed, Prune, Recipe, Remove, Solve, apply
+from slimwright.techniques import Prune, Recipe, Remove, Solve, apply
 from small_digits import few_digits
 
 BLOCKS, CHANNELS = 6, 16
@@ -76,7 +76,6 @@ def residual_net() -> Net:
 def menu(ranks: bool = False) -> Menu:
     """What can be chosen of the residual net: channels, and ranks too."""
     net, data = residual_net(), few_digits()
-    coupling = couple(net)
     evidence = observe(
         net,
         data.batches("calibration", 64),
@@ -87,20 +86,8 @@ def menu(ranks: bool = False) -> Menu:
     ).all()
     table = LatencyTable(one_by_one(lambda shape: 1.0), None, {})
     thin = factorisable(net, evidence, 2) if ranks else ()
-    predictor = Predictor(net, coupling, table, 2, ranks=thin)
-    seen = Observed(
-        net,
-        coupling,
-        evidence,
-        predictor.sizes,
-        predictor.ladders,
-        predictor.factors,
-        images=data.size("calibration"),
-        device="cpu",
-        tell=lambda _: None,
-    )
-    knobs = {technique.name: technique.knobs(seen) for technique in TECHNIQUES}
-    return Menu(seen, predictor, {name: found for name, found in knobs.items() if found}, TECHNIQUES)
+    predictor = Predictor(net, couple(net), table, 2, ranks=thin)
+    return Menu.priced(predictor, evidence, images=data.size("calibration"))
 
 
 def counted(net: Net) -> Cost:

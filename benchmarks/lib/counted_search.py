@@ -30,7 +30,7 @@ from slimwright.search import (
     open_journal,
 )
 from slimwright.tasks import Classification
-from slimwright.techniques import TECHNIQUES, Observed, Recipe, apply
+from slimwright.techniques import Recipe, apply
 
 ANY_DROP = 100.0
 
@@ -111,21 +111,8 @@ def menu_of(net: Net, data: Dataset) -> Menu:
         images=data.size("calibration"),
         taylor=False,
     ).all()
-    coupling = couple(net)
-    predictor = Predictor(net, coupling, LatencyTable(_no_time, None, {}), 1, ranks=factorisable(net, evidence, 1))
-    seen = Observed(
-        net,
-        coupling,
-        evidence,
-        predictor.sizes,
-        predictor.ladders,
-        predictor.factors,
-        images=data.size("calibration"),
-        device="cpu",
-        tell=lambda _: None,
-    )
-    knobs = {technique.name: technique.knobs(seen) for technique in TECHNIQUES}
-    return Menu(seen, predictor, {name: found for name, found in knobs.items() if found}, TECHNIQUES)
+    predictor = Predictor(net, couple(net), LatencyTable(_no_time, None, {}), 1, ranks=factorisable(net, evidence, 1))
+    return Menu.priced(predictor, evidence, images=data.size("calibration"))
 
 
 def _no_time(_: Sequence[object], __: int) -> list[float]:

@@ -19,7 +19,6 @@ from slimwright.runtimes.known import RUNTIMES
 from slimwright.runtimes.layers import TRANSFORMED, timed_by
 from slimwright.search import PACKED, Goal, Menu, Predictor, Space, Tuning, factorisable
 from slimwright.targets import layer_table
-from slimwright.techniques import Observed
 from slimwright.units import megabytes
 
 
@@ -122,18 +121,7 @@ def menu_of(bench: Bench, evidence: Evidence, cache: Path, *, timed: bool, store
         predictor.measure(tell)
     table.save()
     tell(Event("plan", 2, 3, f"{len(table)} layer shapes known, channels in steps of {step}"))
-    seen = Observed(
-        net,
-        coupling,
-        evidence,
-        predictor.sizes,
-        predictor.ladders,
-        predictor.factors,
-        images=bench.given.data.size("calibration"),
-        device=bench.method.device,
-        tell=tell,
-    )
-    techniques = bench.method.techniques
-    knobs = {technique.name: technique.knobs(seen) for technique in techniques}
+    images, method = bench.given.data.size("calibration"), bench.method
+    menu = Menu.priced(predictor, evidence, method.techniques, images=images, device=method.device, tell=tell)
     tell(Event("plan", 3, 3))
-    return Menu(seen, predictor, {name: found for name, found in knobs.items() if found}, techniques)
+    return menu

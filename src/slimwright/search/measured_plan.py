@@ -91,7 +91,8 @@ def _ways(space: Space, encoding: str) -> Iterator[tuple[str, Quantize]]:
         ends = (space.layers[0], space.layers[-1])
         yield f"{encoding}, {len(ends)} layers in float", solved.model_copy(update={"keep_float": ends})
         menu = space.menu()
-        kept = most_damaged(space.net, menu.observed.evidence, menu.predictor.layer_macs, FLOAT_SHARE)
+        macs = {name: menu.predictor.macs_of(name, menu.predictor.whole) for name in menu.predictor.shapes}
+        kept = most_damaged(space.net, menu.observed.evidence, macs, FLOAT_SHARE)
         if kept and kept != ends:
             name = f"{encoding}, {plural(len(kept), 'layer')} in float that it damages most"
             yield name, solved.model_copy(update={"keep_float": kept})

@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cache, cached_property
+from typing import Protocol, Self
 
 from slimwright.cost import Cost
-from slimwright.search.dual import Dual, Sum
+from slimwright.evidence import Evidence
+from slimwright.graph.encoding import FLOAT32
+from slimwright.progress import Tell, silent
+from slimwright.search.dual import CostOf, Dual, Sum
 from slimwright.search.knapsack import Plan, Problem
 from slimwright.search.pieces import Piece
 from slimwright.search.predictor import Predictor
-from slimwright.techniques import Choice, Knob, Observed, Step, Technique
+from slimwright.techniques import TECHNIQUES, Choice, Knob, Observed, Step, Technique
 from slimwright.techniques.knobs import Key
 
-Costs: TypeAlias = Callable[[Choice], Mapping[str, float]]
-FLOAT_BYTES = 4  # of a number
-Sums: TypeAlias = Callable[[Choice], Mapping[str, Sum]]  # of choices that use about as much memory as one does
+FLOAT_BYTES = FLOAT32.bits // 8
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,46 @@ class Menu:
     knobs: Mapping[str, Sequence[Knob]]  # by the technique's name
     techniques: Sequence[Technique]
 
+    @classmethod
+    def priced(
+        cls,
+        predictor: Predictor,
+        evidence: Evidence,
+        techniques: Sequence[Technique] = TECHNIQUES,
+        *,
+        images: int,
+        device: str = "cpu",
+        tell: Tell = silent,
+    ) -> Self:
+        """Let every technique offer its knobs for the predictor's net, by evidence from so many images.
+
+        The evidence must be that of all classes, added up. `device` prices ranks.
+        """
+        sees = Observed(
+            predictor.net,
+            predictor.coupling,
+            evidence,
+            predictor.sizes,
+            predictor.ladders,
+            predictor.factors,
+            images=images,
+            device=device,
+            tell=tell,
+        )
+        knobs = {technique.name: technique.knobs(sees) for technique in techniques}
+        return cls(sees, predictor, {name: found for name, found in knobs.items() if found}, techniques)
+
     def problem(
         self,
-        costs: Costs,
-        limited: Collection[str],
+        costs: "Costs",
         *,
         alone: str | None = None,
         without: Collection[str] = (),
         weights: Mapping[str, float] | None = None,
-        sums: Sums | None = None,
     ) -> Problem:
         """Return the choice to make: of one technique's knobs `alone`, or of all but those `without`.
 
-        What is not open stays whole. The damage of a technique's knobs counts by its entry in `weights`. Where
-        `sums` say of what the costs are, the plan's distance to the best one is known.
+        What is not open stays whole. The damage of a technique's knobs counts by its entry in `weights`.
         """
         sizes: dict[Key, Sequence[int]] = {key: found[:1] for key, found in self.predictor.sizes.items()}
         damage: dict[Key, Callable[[int], float]] = {}
@@ -50,8 +78,20 @@ class Menu:
                 sizes[knob.key] = knob.settings if is_open else knob.settings[:1]
                 damage[knob.key] = _weighted(knob, weight)
         every = {key: damage.get(key, _none) for key in sizes}
-        dual = (lambda counts: Dual(self.predictor, sizes, every, sums(counts))) if sums else None
-        return Problem(sizes, every, costs, relief_falls="peak_activation_bytes" not in limited, dual=dual)
+        sums_at, missed = costs.sums_at, self.predictor.missed if "latency_ms" in costs.every else _nothing
+
+        @cache
+        def dual_at(share: float) -> Dual:
+            return Dual(self.predictor, sizes, every, sums_at(share) or {})
+
+        bounded = sums_at(0.0) is not None
+        return Problem(
+            sizes,
+            every,
+            costs,
+            relief_falls="peak_activation_bytes" not in costs.every,
+            dual=(lambda counts: dual_at(missed(counts))) if bounded else None,
+        )
 
     def steps(self, choice: Choice) -> list[Step]:
         """Return the steps of a recipe that lead to a choice."""
@@ -66,7 +106,7 @@ class Menu:
         done = {technique.name: technique.done for technique in self.techniques}
         return {name: done[name] for name, knobs in self.knobs.items() if any(_lowers(k, choice) for k in knobs)}
 
-    def costs(self, original: Cost, whole_net: Cost, tensor_share: float, limited: Sequence[str]) -> Costs:
+    def costs(self, original: Cost, whole_net: Cost, tensor_share: float, limited: Sequence[str]) -> "Costs":
         """Return what predicts the limited costs of a choice for a precision, of which `whole_net` was measured.
 
         `tensor_share` of its time goes to layers that multiply by weights, and is predicted from the table's; the rest
@@ -74,76 +114,131 @@ class Menu:
         """
         assert whole_net.latency_ms is not None and whole_net.size_bytes is not None and original.size_bytes is not None
         predictor = self.predictor
-        timed = "latency_ms" in limited and predictor.shapes  # a net without layers has nothing to plan
-        latency = predictor.latency(whole_net.latency_ms, tensor_share) if timed else lambda _: 0.0
-        size = whole_net.size_bytes / original.size_bytes
-        other_bytes = original.size_bytes - predictor.weight_bytes(predictor.whole)
-        other_weights = original.weight_bytes - predictor.weight_bytes(predictor.whole)  # biases and norms
-        every: dict[str, Callable[[Choice], float]] = {
-            "latency_ms": latency,
-            "size_bytes": lambda counts: size * (other_bytes + predictor.weight_bytes(counts)),
-            "macs": predictor.macs,
-            "weight_bytes": lambda counts: other_weights + predictor.weight_bytes(counts),
-            "peak_activation_bytes": predictor.peak_activation_bytes,
-            "energy_mj": lambda counts: (whole_net.energy_mj or 0.0) * predictor.macs(counts) / original.macs,
+        matrices = predictor.weight_bytes(predictor.whole)
+        every: dict[str, _Cost] = {
+            "latency_ms": _Latency(predictor, whole_net.latency_ms, tensor_share),
+            "size_bytes": _Linear(
+                predictor.weight_bytes,
+                _bytes_of,
+                original.size_bytes - matrices,
+                whole_net.size_bytes / original.size_bytes,
+                in_bits=True,
+            ),
+            "weight_bytes": _Linear(  # biases and norms beside the matrices
+                predictor.weight_bytes, _bytes_of, original.weight_bytes - matrices, in_bits=True
+            ),
+            "macs": _Linear(predictor.layer_macs, _macs_of, predictor.products),
+            "energy_mj": _Linear(
+                predictor.layer_macs,
+                _macs_of,
+                predictor.products,
+                (whole_net.energy_mj or 0.0) / max(original.macs, 1),
+            ),
+            "peak_activation_bytes": _Peak(predictor),
         }
         own = [knob for knobs in self.knobs.values() for knob in knobs if knob.saves is not None]
         wholes = {name: float(getattr(whole_net, name) or 0.0) for name in limited}
+        return Costs({name: every[name] for name in limited}, own, wholes)
 
-        def predicted(choice: Choice) -> Mapping[str, float]:
-            found = {name: every[name](choice) for name in limited}
-            for knob in own:
-                saved = knob.saves(choice[knob.key]) if knob.saves is not None else {}
-                found = {name: cost - wholes[name] * saved.get(name, 0.0) for name, cost in found.items()}
-            return found
 
-        return predicted
+class _Cost(Protocol):
+    """One cost: of a choice, and as a sum over layers."""
 
-    def sums(self, original: Cost, whole_net: Cost, tensor_share: float, limited: Collection[str]) -> Sums | None:
-        """Return the same costs as sums over layers; None where one of them is no sum: peak memory."""
-        if "peak_activation_bytes" in limited or ("latency_ms" in limited and not self.predictor.shapes):
-            return None
-        assert whole_net.latency_ms is not None and whole_net.size_bytes is not None and original.size_bytes is not None
+    def __call__(self, choice: Choice) -> float:
+        """Return what is predicted of a choice."""
+
+    def sum_at(self, missed: float) -> Sum | None:
+        """Return the same as a sum, where so much of emptied caches is paid; None where it is none."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Predicts costs by name, less what knobs of their `own` save of those of the whole net."""
+
+    every: Mapping[str, _Cost]
+    own: Sequence[Knob]
+    wholes: Mapping[str, float]
+
+    def __call__(self, choice: Choice) -> Mapping[str, float]:
+        """Return the costs of a choice."""
+        found = {name: cost(choice) for name, cost in self.every.items()}
+        for knob in self.own:
+            saved = knob.saves(choice[knob.key]) if knob.saves is not None else {}
+            found = {name: cost - self.wholes[name] * saved.get(name, 0.0) for name, cost in found.items()}
+        return found
+
+    def sums_at(self, missed: float) -> dict[str, Sum] | None:
+        """Return the costs as sums over layers, where so much of emptied caches is paid; None where one is none."""
+        sums = {name: cost.sum_at(missed) for name, cost in self.every.items()}
+        found = {name: one for name, one in sums.items() if one is not None}
+        return None if self.own or len(found) < len(sums) else found
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """So much `each` of what is `counted` over layers, `of` a piece, and of a `rest`."""
+
+    counted: Callable[[Choice], float]
+    of: CostOf
+    rest: float
+    each: float = 1.0
+    in_bits: bool = False  # it falls with the bits of weights
+
+    def __call__(self, choice: Choice) -> float:
+        return self.each * (self.rest + self.counted(choice))
+
+    def sum_at(self, _: float) -> Sum:
+        byte = self.each if self.in_bits else 0.0
+        return Sum(lambda name, piece: self.each * self.of(name, piece), self.each * self.rest, byte=byte)
+
+
+class _Latency:
+    """Milliseconds, where the whole net was measured to take `whole_ms`; a net without layers has nothing to plan."""
+
+    def __init__(self, predictor: Predictor, whole_ms: float, tensor_share: float) -> None:
+        self.predictor, self.whole_ms, self.tensor_share = predictor, whole_ms, tensor_share
+
+    @cached_property
+    def _predicted(self) -> Callable[[Choice], float]:
+        return self.predictor.latency(self.whole_ms, self.tensor_share)
+
+    def __call__(self, choice: Choice) -> float:
+        return self._predicted(choice) if self.predictor.shapes else 0.0
+
+    def sum_at(self, missed: float) -> Sum | None:
         predictor, whole = self.predictor, self.predictor.whole
-        size = whole_net.size_bytes / original.size_bytes
-        other_bytes = original.size_bytes - predictor.weight_bytes(whole)
-        other_weights = original.weight_bytes - predictor.weight_bytes(whole)
-        energy = (whole_net.energy_mj or 0.0) / max(original.macs, 1)
+        if not predictor.shapes:
+            return None
+        scale = self.whole_ms * self.tensor_share / sum(predictor.layer_ms(whole).values())
+        rest, others = self.whole_ms * (1 - self.tensor_share), predictor.other_bytes(whole)
+        constant, per_channel = predictor.other_bytes_by_channel
+        share = rest / others if others else 0.0
+        return Sum(
+            lambda name, piece: scale * predictor.piece_ms(name, piece, missed),
+            share * constant if others else rest,
+            {group: share * each for group, each in per_channel.items()},
+        )
 
-        def macs(_: str, piece: Piece) -> float:
-            return float(piece.weights * piece.pixels)
 
-        def weight_bytes(_: str, piece: Piece) -> float:
-            return float(FLOAT_BYTES * piece.weights)
+@dataclass(frozen=True)
+class _Peak:
+    """Activation memory, which is no sum."""
 
-        def latency(counts: Choice) -> Sum:
-            missed = predictor.missed(counts)
-            layers_ms = sum(predictor.layer_ms(whole).values())
-            scale = (whole_net.latency_ms or 0.0) * tensor_share / layers_ms
-            rest = (whole_net.latency_ms or 0.0) * (1 - tensor_share)
-            constant, per_channel = predictor.other_bytes_by_channel
-            share = rest / max(predictor.other_bytes(whole), 1)
-            each = {group: share * value for group, value in per_channel.items()}
-            if not predictor.other_bytes(whole):
-                constant, share = 1.0, rest
-            return Sum(lambda name, piece: scale * predictor.piece_ms(name, piece, missed), share * constant, each)
+    predictor: Predictor
 
-        def found(counts: Choice) -> Mapping[str, Sum]:
-            every: dict[str, Callable[[], Sum]] = {
-                "latency_ms": lambda: latency(counts),
-                "size_bytes": lambda: Sum(
-                    lambda name, piece: size * weight_bytes(name, piece), size * other_bytes, byte=size
-                ),
-                "weight_bytes": lambda: Sum(weight_bytes, other_weights, byte=1.0),
-                "macs": lambda: Sum(macs, float(predictor.products)),
-                "energy_mj": lambda: Sum(
-                    lambda name, piece: energy * macs(name, piece), energy * float(predictor.products)
-                ),
-            }
-            return {name: every[name]() for name in limited}
+    def __call__(self, choice: Choice) -> float:
+        return self.predictor.peak_activation_bytes(choice)
 
-        own = any(knob.saves is not None for knobs in self.knobs.values() for knob in knobs)
-        return None if own else found
+    def sum_at(self, _: float) -> None:
+        return None
+
+
+def _macs_of(_: str, piece: Piece) -> float:
+    return float(piece.weights * piece.pixels)
+
+
+def _bytes_of(_: str, piece: Piece) -> float:
+    return float(FLOAT_BYTES * piece.weights)
 
 
 def _lowers(knob: Knob, choice: Choice) -> bool:
@@ -152,6 +247,10 @@ def _lowers(knob: Knob, choice: Choice) -> bool:
 
 def _weighted(knob: Knob, weight: float) -> Callable[[int], float]:
     return lambda setting: weight * knob.damage(setting)
+
+
+def _nothing(_: Choice) -> float:
+    return 0.0
 
 
 def _none(_: int) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from slimwright.search.knapsack import Plan
+from slimwright.search.knapsack import Plan, Problem
 from slimwright.search.measured import MeasuredPlan, plan_by_measuring
 from slimwright.search.menu import Menu, predicted_ms
 from slimwright.search.space import Candidate, Evaluate, Evaluation, Space
@@ -31,7 +31,6 @@ def planned_for(
 ) -> tuple[MeasuredPlan, Menu] | None:
     """Plan for one precision: what it gains itself scales the predictions for FP32. None: there is nothing to cut."""
     menu = space.menu()
-    costs = menu.costs(space.original.cost, whole.seen.cost, whole.seen.tensor_share, tuple(limits))
 
     def measure(plan: Plan) -> Mapping[str, float]:
         recipe = recipe_of(space, whole, menu.steps(plan.counts))
@@ -39,12 +38,23 @@ def planned_for(
         return {name: float(getattr(cost, name) or 0.0) for name in measurable}
 
     measurable = limits.keys() & MEASURED
-    without = {FEW_BITS} if whole.quantize else set()
-    weights = None if alone else {CHANNELS: CHANNEL_WEIGHT}
-    sums = menu.sums(space.original.cost, whole.seen.cost, whole.seen.tensor_share, tuple(limits))
-    task = menu.problem(costs, limits, alone=alone, without=without, weights=weights, sums=sums)
+    task = problem_for(space, whole, tuple(limits), alone=alone, weights=None if alone else {CHANNELS: CHANNEL_WEIGHT})
     found = plan_by_measuring(task, limits, measure if measurable else lambda _: {})
     return None if found is None else (found, menu)
+
+
+def problem_for(
+    space: Space,
+    whole: Whole,
+    limited: Sequence[str],
+    *,
+    alone: str | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Problem:
+    """Return the choice to make for one precision, under limits on these costs; INT8 leaves no bits to choose."""
+    menu = space.menu()
+    costs = menu.costs(space.original.cost, whole.seen.cost, whole.seen.tensor_share, limited)
+    return menu.problem(costs, alone=alone, without={FEW_BITS} if whole.quantize else (), weights=weights)
 
 
 def fewer_images(space: Space) -> int:

@@ -23,7 +23,6 @@ from slimwright.search.summed import Summed
 from slimwright.techniques.knobs import BITS
 from slimwright.techniques.low_rank import Factors
 
-FLOAT_BYTES = 4
 LEAST_STEPS = 4  # a layer's channels, in steps, below which a rank of its own does not pay
 
 
@@ -123,12 +122,15 @@ class Predictor:
 
     def macs(self, counts: Counts) -> int:
         """Multiply-accumulates, exactly for layers; products of values (attention) count as in the whole net."""
-        return self.products + int(self._layer_macs(counts))
+        return self.products + self.layer_macs(counts)
 
-    @property
-    def layer_macs(self) -> dict[str, int]:
-        """Multiply-accumulates of each weighted layer of the whole net."""
-        return {name: self._macs_of(name, self.whole) for name in self.shapes}
+    def layer_macs(self, counts: Counts) -> int:
+        """Multiply-accumulates of weighted layers, exactly."""
+        return int(self._layer_macs(counts))
+
+    def macs_of(self, name: str, counts: Counts) -> int:
+        """Multiply-accumulates of a weighted layer, exactly."""
+        return sum(piece.weights * piece.pixels for piece in self.pieces.of(name, counts))
 
     def weight_bytes(self, counts: Counts) -> int:
         """Bytes of the weight matrices in their bits, exactly; biases and norms apart."""
@@ -157,7 +159,7 @@ class Predictor:
     @cached_property
     def products(self) -> int:
         """Multiply-accumulates of values with values, in the whole net."""
-        return count(self.net).macs - int(self._layer_macs(self.whole))
+        return count(self.net).macs - self.layer_macs(self.whole)
 
     @cached_property
     def other_bytes(self) -> Summed:
@@ -171,7 +173,7 @@ class Predictor:
         each: dict[str, float] = {}
         for name in self._value_bytes.keys() - self.shapes.keys():
             for group, elements in self.coupling.elements[name].items():
-                each[group] = each.get(group, 0.0) + FLOAT_BYTES * elements
+                each[group] = each.get(group, 0.0) + 4 * elements
         return self.other_bytes(self.whole) - sum(self.whole[group] * one for group, one in each.items()), each
 
     @cached_property
@@ -185,7 +187,7 @@ class Predictor:
 
     @cached_property
     def _layer_macs(self) -> Summed:
-        return Summed(self._macs_of, self.choices.items)
+        return Summed(self.macs_of, self.choices.items)
 
     @cached_property
     def _undisturbed_ms(self) -> Summed:
@@ -196,9 +198,6 @@ class Predictor:
         return Summed(self._cold, self.choices.items)
 
     # of one layer
-
-    def _macs_of(self, name: str, counts: Counts) -> int:
-        return sum(piece.weights * piece.pixels for piece in self.pieces.of(name, counts))
 
     def _bits_of(self, name: str) -> list[str]:
         return [BITS + name] if BITS + name in self.sizes else []

@@ -14,7 +14,7 @@ from slimwright.coupling import couple
 from slimwright.graph import Net
 from slimwright.search.knapsack import Plan, Problem
 from slimwright.search.menu import Menu
-from slimwright.search.planning import CHANNELS, FEW_BITS, Whole
+from slimwright.search.planning import CHANNELS, Whole, problem_for
 from slimwright.search.predictor import Predictor
 from slimwright.search.space import Evaluation, Space
 from slimwright.techniques import Remove, Step
@@ -73,10 +73,7 @@ class Ground:
 
 def ground_of(space: Space, whole: Whole, alone: str | None = None) -> Ground:
     """Return the original in one precision, with the knobs of one technique `alone`, or with all of them."""
-    menu, limited = space.menu(), tuple(space.limits)
-    costs = menu.costs(space.original.cost, whole.seen.cost, whole.seen.tensor_share, limited)
-    without = {FEW_BITS} if whole.quantize else set()
-    return Ground(space.net, whole, menu, menu.problem(costs, limited, alone=alone, without=without))
+    return Ground(space.net, whole, space.menu(), problem_for(space, whole, tuple(space.limits), alone=alone))
 
 
 def ground_without(space: Space, whole: Whole, layers: Sequence[str], seen: Evaluation) -> Ground:
@@ -104,10 +101,9 @@ def ground_without(space: Space, whole: Whole, layers: Sequence[str], seen: Eval
     gone = old.weight_bytes(old.whole) - predictor.weight_bytes(predictor.whole)
     assert space.original.cost.size_bytes is not None
     in_float = replace(space.original.cost, macs=seen.cost.macs, size_bytes=space.original.cost.size_bytes - gone)
-    limited = tuple(space.limits)
-    costs = smaller.costs(in_float, seen.cost, seen.tensor_share, limited)
+    costs = smaller.costs(in_float, seen.cost, seen.tensor_share, tuple(space.limits))
     here = Whole(seen.name, seen, whole.quantize)
-    return Ground(draft.net, here, smaller, smaller.problem(costs, limited), (Remove(layers=tuple(layers)),))
+    return Ground(draft.net, here, smaller, smaller.problem(costs), (Remove(layers=tuple(layers)),))
 
 
 class Descent:

@@ -6,11 +6,12 @@ a little less. Sources: Deb et al. 2002 (NSGA-II); Bergstra et al. 2011 and Ozak
 """
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from slimwright.errors import check_extra
 from slimwright.search.knapsack import solve
-from slimwright.search.planning import CHANNEL_WEIGHT, CHANNELS, FEW_BITS
+from slimwright.search.planning import CHANNEL_WEIGHT, CHANNELS, problem_for
 from slimwright.search.policies.ground import Ground, followed, ground_of
 from slimwright.search.policies.reward import cost_share
 from slimwright.search.policies.tries import Tries
@@ -60,13 +61,12 @@ def _sampler(tries: Tries) -> "BaseSampler":
 
 
 def _planned(tries: Tries, ground: Ground) -> list[dict[Key, float]]:
-    """What plans choose for the limits, as shares."""
-    space, menu = tries.space, ground.menu
-    without = {FEW_BITS} if ground.whole.quantize else set[str]()
-    task = menu.problem(ground.problem.costs, space.limits, without=without, weights={CHANNELS: CHANNEL_WEIGHT})
+    """What greedy plans choose for the limits, as shares."""
+    limited = tuple(tries.space.limits)
+    task = problem_for(tries.space, ground.whole, limited, weights={CHANNELS: CHANNEL_WEIGHT})
     found = []
     for share in PLANNED[: max(int(MOST_PLANNED * tries.most), 1)]:
-        counts = solve(task, {name: share * aim for name, aim in tries.aims().items()}).counts
+        counts = solve(replace(task, dual=None), {name: share * aim for name, aim in tries.aims().items()}).counts
         found.append({key: ground.share(key, counts[key]) for key in ground.keys})
     return found
 
