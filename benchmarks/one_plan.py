@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from lib.results import Column, Row, environment, keep, kept, parser, publish, show
+from lib.results import Column, Row, environment, keep, kept, parser, publish, rows_file, show
 from lib.structured_networks import DATA, SEED, trained
 from slimwright import Budget, Settings, shrink
 from slimwright.data import Dataset
@@ -127,9 +127,7 @@ def main() -> None:
     asked = options()
     torch.set_num_threads(1)
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
-    rows_at = OUT / ("quick.jsonl" if asked.quick else "rows.jsonl")
-    if asked.quick:
-        rows_at.unlink(missing_ok=True)
+    rows_at = rows_file(asked, OUT)
     cases = [case for case in (QUICK if asked.quick else CASES) if case.network in asked.networks.split(",")]
     for case in cases:
         for row in rows_of(case, kept(rows_at), quick=asked.quick):

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from lib.accuracy import accuracy
 from lib.random_jobs import settled
-from lib.results import Column, Row, environment, keep, kept, parser, publish, show
+from lib.results import Column, Row, environment, keep, kept, parser, publish, rows_file, show
 from lib.structured_networks import DATA, SEED, trained
 from slimwright import Budget, Settings, shrink
 from slimwright.cost import count
@@ -97,9 +97,7 @@ def main() -> None:
     asked = options()
     torch.set_num_threads(1)
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
-    rows_at = OUT / ("quick.jsonl" if asked.quick else "rows.jsonl")
-    if asked.quick:
-        rows_at.unlink(missing_ok=True)
+    rows_at = rows_file(asked, OUT)
     have = {(row["network"], row["limit"]) for row in kept(rows_at)}
     for name in QUICK if asked.quick else NETS:
         for row in planned(name, {str(limit) for network, limit in have if network == name}):

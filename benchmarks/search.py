@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 
 from lib.counted_search import Counted, Subject, first, menu_of
-from lib.results import Column, Row, environment, keep, kept, parser, publish, show
+from lib.results import Column, Row, environment, keep, kept, parser, publish, rows_file, show
 from lib.structured_networks import DATA, SEED, trained
 from slimwright.data import Dataset, Part, glyphs, of_classes
 from slimwright.graph import Net
@@ -83,9 +83,7 @@ def main() -> None:
     asked = parser(__doc__ or "").parse_args()
     torch.set_num_threads(1)
     extent = QUICK if asked.quick else FULL
-    rows_at = OUT / ("quick.jsonl" if asked.quick else "rows.jsonl")
-    if asked.quick:
-        rows_at.unlink(missing_ok=True)
+    rows_at = rows_file(asked, OUT)
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
     for row in every_row(extent, kept(rows_at)):
         keep(row, rows_at)

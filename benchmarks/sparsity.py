@@ -23,7 +23,7 @@ from torch import nn
 
 from lib.accuracy import accuracy
 from lib.batch_norms import estimate_batch_norms
-from lib.results import Column, Row, environment, keep, kept, parser, publish, show
+from lib.results import Column, Row, environment, keep, kept, parser, publish, rows_file, show
 from lib.sparsegpt import Wanted, sparse_by_sparsegpt
 from lib.structured_networks import DATA, NETWORKS, SEED, trained
 from slimwright.data import Dataset, labelled, whole
@@ -63,9 +63,7 @@ def main() -> None:
     asked = options()
     torch.set_num_threads(1)
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
-    rows_at = OUT / "sparsity" / ("quick.jsonl" if asked.quick else "rows.jsonl")
-    if asked.quick:
-        rows_at.unlink(missing_ok=True)
+    rows_at = rows_file(asked, OUT / "sparsity")
     for network in [] if asked.show else asked.networks.split(","):
         kind = "digits" if asked.quick else "glyphs"
         have = {tuple(row[key] for key in ("network", "pattern", "method")) for row in kept_rows(rows_at)}

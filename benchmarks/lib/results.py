@@ -77,6 +77,14 @@ def publish(
         asked.json.write_text(json.dumps(_measured(result), indent=1, allow_nan=False) + "\n")
 
 
+def rows_file(asked: argparse.Namespace, folder: Path) -> Path:
+    """Return the file in a folder in which rows are kept from run to run; `--quick` has its own, and starts anew."""
+    path = folder / ("quick.jsonl" if asked.quick else "rows.jsonl")
+    if asked.quick:
+        path.unlink(missing_ok=True)
+    return path
+
+
 def kept(path: Path) -> list[dict[str, str | int | float]]:
     """Return the rows that `keep` put into a file; a line that was cut short by a kill is no row."""
     rows = []

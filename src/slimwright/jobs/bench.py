@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +169,9 @@ class Bench:
                 f"its {self.given.task.metric.name} is {one.score}: its outputs hold values that are not numbers, or "
                 "the metric gives none for them"
             )
+        cost = self._cost(name, net, artefact, alike)
         return {
-            "cost": asdict(self._cost(name, net, artefact, alike)),
+            "cost": asdict(replace(cost, packed_bytes=packed_bytes(net)) if self.packs else cost),
             "precision": artefact.precision,
             "score": one.score,
             "proven": one.passed,
@@ -190,7 +191,6 @@ class Bench:
             latency_ms=latency_ms,
             size_bytes=artefact.size_bytes,
             energy_mj=energy_mj,
-            packed_bytes=packed_bytes(net) if self.packs else None,
         )
 
     def _timed(self, name: str, artefact: Artefact, alike: str) -> tuple[float, float | None]:

@@ -110,9 +110,7 @@ class Request:
     workshop: Workshop | None = None  # one that several jobs share; without it, the job opens its own
     expect: str | None = None  # of the original's metric, such as "0.76" or "76%"; None judges what is plain
     embed: bool = False  # put the normalization into the model
-    memory_bytes: int | None = (
-        None  # that rounding and a conversion may take each; None: what the machine has available
-    )
+    memory_bytes: int | None = None  # that rounding, or a conversion, may take; None: what the machine has available
     rounding: Rounding | None = None  # of weights in INT8; None: as the runtime's own tool-kit does
     weight_bits: int = 8  # of weights that are not rounded by the runtime
     equalise: bool = False  # scale channels alike before INT8
@@ -238,6 +236,8 @@ def _for_int8(net: Net, request: Request, data: Dataset, tell: Tell) -> Net:
     By least squares on as many calibration images as memory allows. Raises RequestError, before anything is solved,
     where it allows too few.
     """
+    if not (request.rounding or request.equalise or request.correct_biases):
+        return net
     images = data.size("calibration")
     if request.rounding == "least squares" or request.correct_biases:
         there = memory_there(request.memory_bytes)

@@ -73,10 +73,10 @@ def handed_over(
     exam = Exam(given.task, inputs, targets)
     seen = prove(place.target, sides, EFFORTS["final"], exam=exam, expected=expected, tell=bench.tell)
     reading, proof = _checked(seen["original"], "original"), _checked(seen["result"], "result")
-    before = record_of(given.net, seen["original"], given.task.score(expected["original"], targets))
-    before = before.model_copy(update={"packed_bytes": bench.original().cost.packed_bytes})
+    score = given.task.score(expected["original"], targets)
+    before = record_of(given.net, seen["original"], score, bench.original().cost.packed_bytes)
     assert seen["result"].score is not None
-    after = record_of(net, seen["result"], seen["result"].score).model_copy(update={"packed_bytes": packed})
+    after = record_of(net, seen["result"], seen["result"].score, packed)
     limits, summary = summed_up(budget, before, after, given.task.metric)
     outputs = seen["result"].first.outputs
     assert outputs is not None
@@ -119,8 +119,8 @@ def handed_over(
     return Bundle(folder, manifest, found.recipe)
 
 
-def record_of(net: Net, one: Proven, score: float) -> ModelRecord:
-    """Return what a bundle says of one of its two models."""
+def record_of(net: Net, one: Proven, score: float, packed_bytes: int | None) -> ModelRecord:
+    """Return what a bundle says of one of its two models, with the bytes of its packed file, where one is asked for."""
     counted = count(net)
     assert one.latency is not None
     return ModelRecord(
@@ -137,6 +137,7 @@ def record_of(net: Net, one: Proven, score: float) -> ModelRecord:
         cold_start_ms=one.first.cold_start_ms,
         planned_bytes=one.first.planned_bytes,
         energy_mj=one.first.energy_mj,
+        packed_bytes=packed_bytes,
         kernel_ms=one.first.kernel_ms,
         files=[path.name for path in one.artefact.files],
         input_shapes=[list(shape) for shape in one.artefact.shapes],

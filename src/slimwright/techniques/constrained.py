@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from typing import TypeVar
 
 from slimwright.data import Inputs, calibration_inputs
+from slimwright.errors import RequestError
 from slimwright.evidence import Evidence
 from slimwright.graph import Net
 from slimwright.techniques.pricing import observed
@@ -13,6 +15,8 @@ from slimwright.techniques.solver.held import Constraint, Held
 from slimwright.techniques.solver.jobs import jobs_of
 from slimwright.techniques.solver.refit import refit
 from slimwright.techniques.technique import Work
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,17 @@ class Prepared:
         """Return the draft with what the constraints of layers allow."""
         every = {**held_layers(work, self.draft.net), **constraints}
         return refit(self.draft, self.inputs, constraints=every, device=work.device, tell=work.tell)
+
+
+def asked_of(net: Net, given: T | Mapping[str, T], doing: str) -> Mapping[str, T]:
+    """Return what is asked of each layer, by its name: the same of all, or what is given of some.
+
+    Raises RequestError for a layer that is not there, naming it and what it was to be there for.
+    """
+    asked = given if isinstance(given, Mapping) else dict.fromkeys(net.layers, given)
+    if unknown := asked.keys() - net.layers.keys():
+        raise RequestError(f"there is no layer '{min(unknown)}' to {doing}; there are {', '.join(net.layers)}")
+    return asked
 
 
 def held_layers(work: Work, net: Net) -> dict[str, Held]:

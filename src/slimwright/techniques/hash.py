@@ -16,11 +16,10 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.graph.encoding import Encoding
 from slimwright.swz.hashed import Hashed
-from slimwright.techniques.constrained import prepared
+from slimwright.techniques.constrained import asked_of, prepared
 from slimwright.techniques.fold import folded
 from slimwright.techniques.solver.held import Held
 from slimwright.techniques.technique import Step, Technique, Work, plural
@@ -43,11 +42,8 @@ def hashes(net: Net, step: Hash) -> tuple[dict[str, Hashed], dict[str, str]]:
 
     Raises RequestError, naming it, for a layer that is not there.
     """
-    asked = step.weights if isinstance(step.weights, Mapping) else dict.fromkeys(net.layers, step.weights)
-    if unknown := asked.keys() - net.layers.keys():
-        raise RequestError(f"there is no layer '{min(unknown)}' to hash; there are {', '.join(net.layers)}")
     found, left = {}, {}
-    for name, each in asked.items():
+    for name, each in asked_of(net, step.weights, "hash").items():
         weights = net.tensors[net[name].tensors["weight"]].numel()
         values = round(weights / each)
         if 0 < values < weights:

@@ -124,12 +124,13 @@ def _kept_side(net: Net, node: Node) -> str:
     if len(node.reads) != 2 or node.reads[0] == node.reads[1]:
         return ""
     for kept, branch in (node.reads, node.reads[::-1]):
-        if net[kept].shape == node.shape and kept in _ancestors(net, branch):
+        if net[kept].shape == node.shape and kept in ancestors(net, branch):
             return kept
     return ""
 
 
-def _ancestors(net: Net, name: str) -> set[str]:
+def ancestors(net: Net, name: str) -> set[str]:
+    """Return the nodes that a value is computed from."""
     found: set[str] = set()
     waiting = [name]
     while waiting:

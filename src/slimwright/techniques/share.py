@@ -14,9 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slimwright.errors import RequestError
 from slimwright.graph import Net
-from slimwright.techniques.constrained import prepared
+from slimwright.techniques.constrained import asked_of, prepared
 from slimwright.techniques.fold import folded
 from slimwright.techniques.solver.sharing import Shared, Start
 from slimwright.techniques.technique import Step, Technique, Work, plural
@@ -39,11 +38,8 @@ def numbers_of_values(net: Net, bits: int | Mapping[str, int]) -> tuple[dict[str
 
     Raises RequestError, naming it, for a layer that is not there.
     """
-    asked = dict.fromkeys(net.layers, bits) if isinstance(bits, int) else bits
-    if unknown := asked.keys() - net.layers.keys():
-        raise RequestError(f"there is no layer '{min(unknown)}' to share values; there are {', '.join(net.layers)}")
     values, left = {}, {}
-    for name, of in asked.items():
+    for name, of in asked_of(net, bits, "share values").items():
         weights = net.tensors[net[name].tensors["weight"]].numel()
         if weights <= 2**of:
             left[name] = f"its {weights} weights are no more than the {2**of} values that they may take"

@@ -14,6 +14,7 @@ from slimwright.cost import count_layers
 from slimwright.coupling.channels import ChannelGroup
 from slimwright.graph import Net, Node
 from slimwright.search.policies.ground import Ground
+from slimwright.techniques.remove import ancestors
 
 KINDS = ("conv2d", "depthwise", "linear", "add", "mul")
 WIDTH = len(KINDS) + 11
@@ -71,18 +72,8 @@ def _branch(net: Net, node: Node) -> list[str]:
     """The nodes between a sum and what its two sides have in common."""
     if len(node.reads) != 2:
         return []
-    sides = [_behind(net, name) for name in node.reads]
+    sides = [{name} | ancestors(net, name) for name in node.reads]
     return sorted(sides[0] ^ sides[1])
-
-
-def _behind(net: Net, name: str) -> set[str]:
-    found, waiting = {name}, [name]
-    while waiting:
-        for read in net[waiting.pop()].reads:
-            if read not in found:
-                found.add(read)
-                waiting.append(read)
-    return found
 
 
 def _first(value: object) -> int:
