@@ -76,6 +76,10 @@ class Budget:
         """Names of the costs that have a limit."""
         return tuple(f.name for f in fields(self) if f.name in UNITS and getattr(self, f.name) is not None)
 
+    def concerns(self, cost: str) -> bool:
+        """True for a cost, by its field's name, that has a limit or shall be least."""
+        return cost in (*self.limited(), self.objective)
+
     def absolute(self, original: Cost) -> dict[str, float]:
         """Return each limit as a number in the unit of its name, shares resolved against the original's cost."""
         limits = {}

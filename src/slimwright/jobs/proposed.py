@@ -41,8 +41,8 @@ def proposed(bench: Bench, budget: Budget, tune: Tuning, *, stages: Stages, cach
             with stages("observe"):
                 evidence = observed(bench, cache, tune.seed).all()
             with stages("plan"):
-                timed = not {"latency_ms", PACKED}.isdisjoint((*limits, budget.objective))
-                stored = "size_bytes" in (*limits, budget.objective) and not timed
+                timed = budget.concerns("latency_ms") or budget.concerns(PACKED)
+                stored = budget.concerns("size_bytes") and not timed
                 menus.append(menu_of(bench, evidence, cache, timed=timed, stored=stored))
         return menus[0]
 

@@ -23,7 +23,7 @@ from slimwright.jobs.searched import searched
 from slimwright.measure import BUNDLED, MANIFEST, Bundle, Original
 from slimwright.progress import Event, Tell
 from slimwright.report import missing_page, write_report
-from slimwright.search import LEARNED, LEARNED_FILE, Journal, said_of_policy
+from slimwright.search import LEARNED, LEARNED_FILE, PACKED, Journal, said_of_policy
 from slimwright.tasks import Making, Task
 
 
@@ -52,7 +52,7 @@ def shrink(
         data,
         task,
         (repr(budget), repr(settings.tuning), said_of_policy(settings.policy)),
-        packs="packed_bytes" in (*budget.limited(), budget.objective),
+        packs=budget.concerns(PACKED),
     )
     with opened(asked, settings, Out(out, MANIFEST, BUNDLED), tell) as job:
         bench, stages = job.bench, job.stages

@@ -9,8 +9,8 @@ import numpy as np
 from slimwright.cost.latency import LayerShape, shape_of, with_channels
 from slimwright.coupling.balance import Ladder, ladders
 from slimwright.coupling.channels import Coupling
+from slimwright.graph.encoding import FLOAT32
 from slimwright.graph.net import Net
-from slimwright.techniques.bits import FLOAT_BITS
 from slimwright.techniques.knobs import BITS
 from slimwright.techniques.ranks import CP_RANK, IN_RANK, OUT_RANK, RANKS, rank_for_ratio
 
@@ -46,7 +46,7 @@ class Choices:
         self.sizes |= {name: ladder.sizes for name, ladder in self.ladders.items()}
         for name in ranks:
             self.sizes |= self._ranks(name)
-        self.sizes |= {BITS + name: [FLOAT_BITS, *few] for name, few in (bits or {}).items()}
+        self.sizes |= {BITS + name: [FLOAT32.bits, *few] for name, few in (bits or {}).items()}
         self.whole = {name: some[0] for name, some in self.sizes.items()}
         self._removed = self._removed_per_channel()
         self.items = {name: self._items(name) for name in self.shapes}
@@ -66,7 +66,7 @@ class Choices:
 
     def bits(self, name: str, counts: Counts) -> int:
         """Return how many bits the weights of a layer have."""
-        return counts.get(BITS + name, FLOAT_BITS)
+        return counts.get(BITS + name, FLOAT32.bits)
 
     def grid(self, name: str, role: str) -> list[int]:
         """Return a few counts of channels from the least to the whole, each one that a choice can lead to."""

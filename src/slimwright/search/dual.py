@@ -103,6 +103,11 @@ class _Form:
             return table
         return table * (bits / FLOAT32.bits) + byte * SCALE_BYTES * self.outputs[number]
 
+    def along(self, path: Sequence[int], name: str, bits: int, sums: Mapping[str, Sum]) -> float:
+        """A cost along a path of places, where weights have so many bits."""
+        steps = enumerate(itertools.pairwise(path))
+        return sum(float(self.cost(name, number, bits, sums)[place]) for number, place in steps)
+
 
 @dataclass(frozen=True)
 class _Layer:
@@ -129,7 +134,7 @@ class _Layer:
             one, other = int(self.places[0][at]), int(self.places[1][at])
             form, k = ways[best[one, other]]
             ranks = _path(tables[best[one, other]], one, other)
-            costs = {name: form_cost(form, name, settings[k], self.sums, (one, *ranks, other)) for name in prices}
+            costs = {name: form.along((one, *ranks, other), name, settings[k], self.sums) for name in prices}
             lowered = {rank: place + 1 for rank, place in zip(form.ranks, ranks, strict=True)}
             return _Own({**lowered, **({item: k} if item in damages else {})}, costs)
 
@@ -145,12 +150,6 @@ class _Own:
 
 
 _Decode: TypeAlias = Callable[[Mapping[str, int]], _Own]
-
-
-def form_cost(form: _Form, name: str, bits: int, sums: Mapping[str, Sum], path: Sequence[int]) -> float:
-    """Return what a form costs along a path."""
-    steps = enumerate(itertools.pairwise(path))
-    return sum(float(form.cost(name, number, bits, sums)[place]) for number, place in steps)
 
 
 def _least_sums(one: Floats, other: Floats) -> Floats:

@@ -72,8 +72,7 @@ def quantized_wholes(space: Space, evaluate: Evaluate) -> Iterator[Whole]:
         for name, step in _ways(space, encoding):
             seen = evaluate(Candidate(name, space.recipe.of(space.net, step)))
             share = space.time_share(seen)
-            smaller_will_do = "size_bytes" in space.limits or space.budget.objective == "size_bytes"
-            pays = share < PAYS or (smaller_will_do and space.pays(seen))
+            pays = share < PAYS or (space.budget.concerns("size_bytes") and space.pays(seen))
             if seen.proven and pays and space.drop(seen) < least:
                 least = space.drop(seen)
                 yield Whole(name, seen, (step,))

@@ -23,7 +23,7 @@ ROUNDS, LEAST = 5, 0.005  # of the search for the least size, as a share of the 
 
 def is_packed(space: Space) -> bool:
     """True where the size of a packed file is limited, or shall be least."""
-    return PACKED in (*space.limits, space.budget.objective)
+    return space.budget.concerns(PACKED)
 
 
 def rounded(space: Space, evaluate: Evaluate, shares: Sequence[float] = SHARES) -> Iterator[Evaluation]:

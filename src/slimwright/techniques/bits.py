@@ -16,7 +16,6 @@ from slimwright.techniques.solver.columns import Columns
 from slimwright.techniques.solver.levels import WeightLevels
 from slimwright.techniques.solver.ridge import ridged_factor
 
-FLOAT_BITS = 32
 STEPS = 255  # of an activation in eight bits
 DEVIATIONS = 4.0  # on both sides of the mean, that the range of an activation is taken to reach
 

@@ -22,9 +22,9 @@ from torch import Tensor
 from slimwright.data import Inputs, calibration_inputs
 from slimwright.errors import RequestError
 from slimwright.graph import Net
-from slimwright.graph.encoding import ENCODINGS, INT8, Encoding
+from slimwright.graph.encoding import ENCODINGS, FLOAT32, INT8, Encoding
 from slimwright.progress import Tell, silent
-from slimwright.techniques.bits import FLOAT_BITS, bits_knobs
+from slimwright.techniques.bits import bits_knobs
 from slimwright.techniques.equalise import equalised
 from slimwright.techniques.integers import integer_values, on_levels
 from slimwright.techniques.knobs import BITS, Choice, Knob, Observed
@@ -232,7 +232,7 @@ def _sentence(step: Quantize) -> str:
 def _steps(observed: Observed, knobs: Sequence[Knob], choice: Choice) -> list[Quantize]:
     """The bits that a choice leaves each layer, and the thinner ones that it was factorised into."""
     chosen = {str(knob.key).removeprefix(BITS): choice[knob.key] for knob in knobs}
-    few = {name: bits for name, bits in chosen.items() if bits < FLOAT_BITS}
+    few = {name: bits for name, bits in chosen.items() if bits < FLOAT32.bits}
     if not few:
         return []
     thin = outline(observed.net, observed.factors(choice))
