@@ -8,7 +8,6 @@ are stored in 4 or 2 bits then, which needs a newer opset. Weights that stand on
 
 from collections.abc import Sequence
 
-import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -19,7 +18,10 @@ from slimwright.storage import multiples
 MOST = 127  # of a weight: INT8, symmetric
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 OPSETS = {2: 25, 4: 21}  # the oldest with numbers of so many bits
-TYPES = {2: np.dtype(ml_dtypes.int2), 4: np.dtype(ml_dtypes.int4), 8: np.dtype(np.int8)}
+TYPES = {
+    bits: helper.tensor_dtype_to_np_dtype(kind)
+    for bits, kind in ((2, onnx.TensorProto.INT2), (4, onnx.TensorProto.INT4), (8, onnx.TensorProto.INT8))
+}
 IR_VERSION = 13  # of files in the newest of these opsets
 Array = NDArray[np.float32]
 
