@@ -258,3 +258,17 @@ def test_a_plan_that_leaves_some_groups_whole_is_measured() -> None:
     found = plan_by_measuring(asked(), {"latency_ms": 0.96}, measure)
     assert found is not None
     assert [plan.counts for plan in plans] == [{"a": 48, "b": 64}]
+
+
+def test_bytes_that_no_plan_saves_are_made_up_for_in_one_round() -> None:
+    task = one_group(lambda n: {"size_bytes": 10.0 * n})
+    plans: list[Plan] = []
+
+    def measure(plan: Plan) -> Mapping[str, float]:
+        plans.append(plan)
+        return {"size_bytes": 10.0 * plan.counts["a"] + 350.0}
+
+    found = plan_by_measuring(task, {"size_bytes": 600.0}, measure)
+    assert found is not None
+    assert found.fits
+    assert [plan.counts["a"] for plan in plans] == [59, 24]  # 594 asked of the file at first, then 594 - 350
