@@ -3,7 +3,19 @@ import hashlib
 import pytest
 import torch
 
-from slimwright.data import PARTS, ArrayData, Targets, fingerprint, labelled, part_fingerprint, split, tensors_of, whole
+from slimwright.data import (
+    PARTS,
+    ArrayData,
+    Targets,
+    calibration_inputs,
+    fingerprint,
+    images_of,
+    labelled,
+    part_fingerprint,
+    split,
+    tensors_of,
+    whole,
+)
 from slimwright.data.dataset import SHARES
 from slimwright.errors import DataError
 
@@ -60,6 +72,15 @@ def test_batches_with_a_seed_are_shuffled_and_augmented() -> None:
 def test_a_whole_part_is_one_batch() -> None:
     images, labels = labelled(whole(small(), "test"))
     assert torch.equal(images, labelled(small().parts["test"])[0]) and len(labels) == 16
+
+
+def test_calibration_images_beyond_those_that_there_are_come_from_the_training_part() -> None:
+    data = small()
+    own, more = labelled(data.parts["calibration"])[0], labelled(data.parts["train"])[0]
+    assert torch.equal(images_of(calibration_inputs(data)), own)
+    assert torch.equal(images_of(calibration_inputs(data, 3)), own[:3])
+    assert torch.equal(images_of(calibration_inputs(data, len(own) + 5)), torch.cat([own, more[:5]]))
+    assert len(images_of(calibration_inputs(data, 1000))) == len(own) + len(more)
 
 
 def test_a_part_without_images_is_refused() -> None:

@@ -1,6 +1,7 @@
 """Forecasts of planning and solving beside counts by hand, and what becomes of a step where memory is short."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from slimwright.techniques import Factorise, Recipe, Solve, applied
 from slimwright.techniques.factorise import Ranks
 from slimwright.techniques.memory_plan import (
     factorising_bytes,
+    images_to_round,
     images_within,
     planning_bytes,
     solving_bytes,
@@ -111,7 +113,7 @@ def test_fewer_images_are_solved_on_where_memory_is_short(net: Net) -> None:
 
 def test_steps_that_solve_take_fewer_images_or_say_what_they_lack(net: Net, data: ArrayData) -> None:
     cut, told = Draft.of(net).cut({"conv2d": np.array([0, 2, 3])}), list[Event]()
-    for step in (Solve(), Round(price=1e-3)):
+    for step in (Solve(), Round(price=1e-3, images=40)):
         short = int(solving_bytes(cut, 20, rounded=isinstance(step, Round)) / AIM) + 1
         recipe = Recipe(original=None, steps=(Prune(keep={"conv2d": [0, 2, 3]}), step))
         plenty = applied(recipe, net, data, memory_bytes=10**9, tell=told.append).draft.net
@@ -124,6 +126,21 @@ def test_steps_that_solve_take_fewer_images_or_say_what_they_lack(net: Net, data
         ):
             applied(recipe, net, data, memory_bytes=20_000_000)
         told.clear()
+
+
+def test_rounding_takes_training_images_too_where_a_large_layer_is_shown_too_few_positions() -> None:
+    """64 inputs of one position ask for 640 images; 3x3 channels are shown 36 positions by each image."""
+    few, many = torch.zeros(40, 1, 8, 8), torch.zeros(1000, 1, 8, 8)
+    parts: dict[Part, Batch] = {
+        part: (images, torch.zeros(len(images), dtype=torch.int64))
+        for part, images in (("train", many), ("calibration", few), ("validation", few), ("test", few))
+    }
+    data = ArrayData("made up", ("dark",), parts)
+    linear = capture(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).eval(), (1, 8, 8))
+    conv = capture(nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval(), (1, 8, 8))
+    assert images_to_round(linear, data) == 10 * 64
+    assert images_to_round(conv, data) == 40
+    assert images_to_round(linear, replace(data, parts={**parts, "train": parts["test"]})) == 40 + 40
 
 
 def test_factorising_by_what_is_observed_is_refused_in_advance_where_it_cannot_fit(net: Net, data: ArrayData) -> None:

@@ -60,7 +60,9 @@ def pack(
     max_drop: Annotated[
         float | None, typer.Option(min=0, help="how much the metric may drop on the test part; exit status 1 beyond")
     ] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="of the calibration part; all")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="of the calibration part, then the training part; as many as show enough")
+    ] = None,
     preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
     expect: ExpectOption = None,

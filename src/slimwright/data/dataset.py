@@ -7,6 +7,7 @@ decides between candidates, `test` is read once, at the end, and takes part in n
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -211,9 +212,13 @@ def whole(data: Dataset, part: Part) -> Batch:
 
 
 def calibration_inputs(data: Dataset, images: int | None = None) -> Inputs:
-    """Return the inputs of the calibration part, [N, ...] each: of the first so many images, or of all."""
+    """Return the inputs of the calibration part, [N, ...] each: of the first so many images, or of all.
+
+    Where more are asked for than it has, the first of the training part follow, as they are without their labels.
+    """
+    parts: tuple[Part, ...] = ("calibration",) if images is None else ("calibration", "train")
     found: list[Inputs] = []
-    for inputs, _ in data.batches("calibration", 256):
+    for inputs, _ in chain.from_iterable(data.batches(part, 256) for part in parts):
         found.append(inputs)
         if images is not None and sum(map(count_of, found)) >= images:
             break

@@ -11,7 +11,7 @@ from slimwright.progress import Tell, silent
 from slimwright.tasks import Metric, Task
 from slimwright.techniques import fold_batch_norm, observed
 from slimwright.techniques.fitting import Fitted, fitted_net
-from slimwright.techniques.memory_plan import images_within
+from slimwright.techniques.memory_plan import images_to_round, images_within
 from slimwright.techniques.solver.draft import Draft
 
 
@@ -42,15 +42,16 @@ def fitted(
 ) -> Fitted:
     """Return the net, folded and rounded so that its packed file takes at most `size_bytes`, as `fitted_net` does.
 
-    The net is solved on the first so many `images` of the calibration part, or on all, or on fewer where
-    `memory_bytes`, by default what the machine has available, are too few. Raises BudgetError where no price gives a
-    file as small, and RequestError where memory is too short for any image, or to score the result.
+    The net is solved on the first so many `images` of the calibration part and the training part behind it, or on as
+    many as show enough (`images_to_round`), or on fewer where `memory_bytes`, by default what the machine has, are too
+    few. Raises BudgetError where no price gives a file as small, and RequestError where memory is too short for any
+    image, or to score the result.
     """
     check_inspection([original], data, timed=False, memory_bytes=memory_bytes)
     net = fold_batch_norm(original)
-    there, every = memory_there(memory_bytes), data.size("calibration")
+    there = memory_there(memory_bytes)
     seen = observed(net, task.data(data, original.run), task, there=there, tell=tell)
-    images = images_within(Draft.of(net), min(images or every, every), there=there, rounded=True, tell=tell)
+    images = images_within(Draft.of(net), images or images_to_round(net, data), there=there, rounded=True, tell=tell)
     return fitted_net(net, seen, calibration_inputs(data, images), size_bytes, base=base, tell=tell)
 
 

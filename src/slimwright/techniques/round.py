@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slimwright.data import calibration_inputs
 from slimwright.techniques.fitting import fitted_net
-from slimwright.techniques.memory_plan import images_for
+from slimwright.techniques.memory_plan import images_to_round, images_within
 from slimwright.techniques.pricing import importances, observed, rounded_net
 from slimwright.techniques.technique import Step, Technique, Work, plural
 from slimwright.units import megabytes
@@ -21,7 +21,7 @@ from slimwright.units import megabytes
 class Round(Step):
     """Round the weights of all layers, where a bit costs `price` nats, or so that the packed file takes `size_bytes`.
 
-    They are solved on the first so many `images`, or on all.
+    They are solved on the first so many `images`, or on as many as show enough (`images_to_round`).
     """
 
     step: Literal["round"] = "round"
@@ -45,7 +45,10 @@ def _apply(step: Round, work: Work) -> Work:
         return work
     net, device, tell = work.draft.net, work.device, work.tell
     seen = observed(net, work.data, work.task, there=work.there, device=device, tell=tell)
-    inputs = calibration_inputs(work.given, images_for(work, step.images, rounded=True))
+    images = step.images or images_to_round(net, work.given)
+    inputs = calibration_inputs(
+        work.given, images_within(work.draft, images, there=work.there, rounded=True, tell=tell)
+    )
     zeros = _zeros(work)
     if step.size_bytes is not None:
         small = fitted_net(
