@@ -1,24 +1,24 @@
 """LeNets on MNIST in few bytes, untrained and after a few minutes of tuning: how small, and what that costs in errors.
 
 Every row starts from the same weights. Ours, untrained, is `slimwright pack --size`: weights are rounded by output
-error and the price of their bits on the 2,000 images of the calibration part, and the whole file counts, with its
-graph and biases. Beside it weights are rounded to the nearest of a grid that gives the same size in the same file,
-without data; and to 8 bits with one step for each layer, compressed by zlib and xz. Deep Compression's published rows
-(Han et al. 2016, Table 1) are for orientation: its nets were retrained. "tuned" is a recipe before that: shares of
-zeros that grow, with epochs between in which these stay zero and the original teaches. The test part takes part in no
-choice.
+error and the price of their bits on about 8,000 images without labels, and the whole file counts, with its graph and
+biases. Beside it weights are rounded to the nearest of a grid that gives the same size in the same file, without data;
+and to 8 bits with one step for each layer, compressed by zlib and xz. Deep Compression's published rows (Han et al.
+2016, Table 1) are for orientation: its nets were retrained. "tuned" is a recipe before that: shares of zeros that grow,
+with epochs between in which these stay zero and the original teaches. The test part takes part in no choice.
 
 Four convolutional nets stand beside NNCodec (lib/nncodec_side.py), each as small as it gets while the validation part
 loses at most half a point; ours untrained, on 512 calibration images, NNCodec without data. The whole file counts of
-both. A third row is ours, its integers coded by DeepCABAC.
+both. A third row is ours, its integers coded by DeepCABAC. Rows are kept as they come: a run that was stopped goes on.
 """
 
 import lzma
 import math
+import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor
 from lib import over_nncodec
 from lib.kept_nets import trained_once
 from lib.packaged import mnist_folder
-from lib.results import Column, Row, environment, parser, publish, show
+from lib.results import Column, Row, environment, keep, kept, parser, publish, rows_file, show
 from lib.structured_networks import DATA
 from lib.structured_networks import trained as glyph_net
 from slimwright.data import Dataset, mnist, whole
@@ -74,23 +74,32 @@ def main() -> None:
     asked = known.parse_args()
     torch.set_num_threads(1)
     data = mnist(mnist_folder(OUT))
-    plan, schedule = (QUICK, SHORT) if asked.quick else (SIZES, TRAINING)
-    rows: list[Row] = []
-    for name, sizes in plan.items():
-        if name not in asked.networks.split(","):
-            continue
-        net = _trained(name, data, schedule)
-        rows += [*rows_of(net, name, sizes, data), *([] if asked.quick else tuned_rows(net, name, data))]
-    for name in () if asked.quick else BESIDE_NNCODEC:
-        if name in asked.networks.split(","):
-            rows += _beside_nncodec(name, data)
+    schedule, rows_at = SHORT if asked.quick else TRAINING, rows_file(asked, OUT)
+    have = {(row["network"], row["part"]) for row in kept(rows_at)}
+    for name, part, make in parts(data, schedule, quick=asked.quick):
+        if name in asked.networks.split(",") and (name, part) not in have:
+            for row in [*make()]:  # a part is kept whole
+                keep({**row, "part": part}, rows_at)
+                print(f"{name}, {row['method']}: {row['times']:.1f}x, {row['error']} %", file=sys.stderr)
+    order = (*SIZES, *BESIDE_NNCODEC)
+    rows = sorted(kept(rows_at), key=lambda row: order.index(str(row["network"])))
     show("Nets in few bytes", COLUMNS, rows, sections=("network",))
     publish(
         asked, headline=headline(rows, data, schedule), rows=rows, environment=environment("constriction", seed=SEED)
     )
 
 
-def headline(rows: list[Row], data: Dataset, schedule: Schedule) -> dict[str, float]:
+def parts(data: Dataset, schedule: Schedule, *, quick: bool) -> Iterator[tuple[str, str, Callable[[], Iterable[Row]]]]:
+    """The rows of each net: as it is at each size, tuned, and beside NNCodec."""
+    for name, sizes in (QUICK if quick else SIZES).items():
+        yield name, "untrained", partial(untrained_rows, name, sizes, data, schedule)
+        if not quick:
+            yield name, "tuned", partial(tuned_rows, name, data)
+    for name in () if quick else BESIDE_NNCODEC:
+        yield name, "beside NNCodec", partial(_beside_nncodec, name, data)
+
+
+def headline(rows: Sequence[Row], data: Dataset, schedule: Schedule) -> dict[str, float]:
     """How small nets get, how long they take to read, and by how much the files are smaller than NNCodec's."""
     ours = [row for row in rows if row["method"] == "slimwright" and row["network"] == "lenet-300-100"]
     good = [row for row in ours if float(row["error"]) <= float(row["original_error"]) + ALLOWED]
@@ -107,9 +116,9 @@ def headline(rows: list[Row], data: Dataset, schedule: Schedule) -> dict[str, fl
     }
 
 
-def rows_of(net: Net, name: str, sizes: tuple[int, ...], data: Dataset) -> Iterator[Row]:
+def untrained_rows(name: str, sizes: tuple[int, ...], data: Dataset, schedule: Schedule) -> Iterator[Row]:
     """Every method on one net."""
-    task = Classification(data.labels)
+    net, task = _trained(name, data, schedule), Classification(data.labels)
     plain = plain_bytes(net)
     facts: dict[str, str | int | float] = {"network": name, "original_error": _error(net, data)}
 
@@ -130,8 +139,9 @@ def rows_of(net: Net, name: str, sizes: tuple[int, ...], data: Dataset) -> Itera
     yield {**facts, "method": "Deep Compression, published", "error": after, "seconds": 0.0}
 
 
-def tuned_rows(net: Net, name: str, data: Dataset) -> Iterator[Row]:
+def tuned_rows(name: str, data: Dataset) -> Iterator[Row]:
     """The net with ever more zeros, trained between, and rounded at last."""
+    net = _trained(name, data, TRAINING)
     task, began = Classification(data.labels), time.perf_counter()
     original_error = _error(net, data)
     steps = [
@@ -171,7 +181,7 @@ def glyph_data() -> Dataset:
     return DATA["glyphs"]()
 
 
-def _over(rows: list[Row], method: str) -> float:
+def _over(rows: Sequence[Row], method: str) -> float:
     """By how many times, at least, files of another method are larger than ours; NaN where none was made."""
     sizes = {(row["network"], row["method"]): float(row["size_bytes"]) for row in rows}
     found = [size / sizes[name, "slimwright, untrained"] for (name, other), size in sizes.items() if other == method]
@@ -184,7 +194,7 @@ def _error(net: Net, data: Dataset) -> float:
     return round(100 - Classification(data.labels).score(net.run((torch.as_tensor(images),)), labels), 2)
 
 
-def _tuned(rows: list[Row], name: str) -> float:
+def _tuned(rows: Sequence[Row], name: str) -> float:
     """How many times smaller the smallest tuned net is that errs little enough; NaN where none does."""
     tuned = [row for row in rows if row["method"] == "slimwright, tuned" and row["network"] == name]
     return max((float(row["times"]) for row in tuned if float(row["error"]) <= MOST_ERROR[name]), default=math.nan)
