@@ -14,27 +14,24 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
 from lib.accuracy import accuracy
+from lib.priced import Priced
 from lib.random_jobs import settled
 from lib.results import Column, Row, environment, keep, kept, parser, publish, rows_file, show
 from lib.structured_networks import DATA, SEED, trained
 from slimwright import Budget, Settings, shrink
 from slimwright.cost import count
-from slimwright.cost.latency import LatencyTable, one_by_one
-from slimwright.coupling import couple
-from slimwright.evidence import Evidence, observe
-from slimwright.graph import Net
+from slimwright.evidence import observe
 from slimwright.importers import capture
-from slimwright.search import Menu, Plan, Predictor, Problem, factorisable, solve
+from slimwright.search import Problem, solve
 from slimwright.tasks import Classification
 from slimwright.techniques import Recipe, Solve, apply, fold_batch_norm, observed
-from slimwright.techniques.recipe import applied
 from slimwright.zoo import build
 
 OUT = Path(__file__).resolve().parents[1] / "out" / "planner"
@@ -50,7 +47,7 @@ NETS = {  # name -> side of an image
 }
 QUICK = ("resnet8-wide", "mobilenet-v2")
 LIMITS = (("macs", 0.5), ("macs", 0.25), ("weight_bytes", 0.5), ("weight_bytes", 0.25), ("peak_activation_bytes", 0.7))
-IMAGES, CLASSES, RANK_STEP, DRAWN = 32, 10, 8, 20
+IMAGES, CLASSES, DRAWN = 32, 10, 20
 SHARE = 0.3  # of the MACs of the trained network
 TIMED = ("resnet8-wide", "resnet20", "mobilenet-v2-half")
 RUNTIMES = ("onnxruntime", "ncnn", "openvino")
@@ -65,32 +62,6 @@ COLUMNS = (
     Column("seconds", "plan", "{:.1f} s"),
 )
 UNKNOWN = -1.0  # in place of a gap
-
-
-@dataclass(frozen=True)
-class Priced:
-    """A network and all that plans choose from."""
-
-    net: Net
-    menu: Menu
-
-    @classmethod
-    def of(cls, net: Net, evidence: Evidence, images: int) -> "Priced":
-        """Price the knobs of every technique."""
-        table = LatencyTable(one_by_one(lambda _: 0.0), None, {})
-        ranks = factorisable(net, evidence, RANK_STEP)
-        predictor = Predictor(net, couple(net), table, 1, ranks=ranks, rank_step=RANK_STEP)
-        return cls(net, Menu.priced(predictor, evidence, images=images))
-
-    def problem(self, cost: str) -> Problem:
-        """The choice under a limit on one cost."""
-        counted = replace(count(self.net), latency_ms=1.0, size_bytes=1)
-        return self.menu.problem(self.menu.costs(counted, counted, 1.0, (cost,)))
-
-    def made(self, plan: Plan) -> Net:
-        """The network of a plan, with weights that mean nothing."""
-        recipe = Recipe(original=self.net.digest, steps=tuple(self.menu.steps(plan.counts)))
-        return applied(recipe, self.net, DATA["digits"](), cost_only=True).draft.net
 
 
 def main() -> None:

@@ -12,16 +12,30 @@ import torch
 from numpy.typing import NDArray
 
 from lib.nncodec_side import coded
+from lib.priced import Priced
 from lib.results import Row
+from slimwright.cost import count
 from slimwright.data import Dataset, calibration_inputs, whole
 from slimwright.graph import Net
+from slimwright.search import solve
+from slimwright.search.planning import CHANNEL_WEIGHT, CHANNELS
 from slimwright.storage import packed_bytes, plain_bytes
 from slimwright.swz.grid import multiples
 from slimwright.tasks import Classification
-from slimwright.techniques import fold_batch_norm, importances, observed, rounded_net, usual_price
+from slimwright.techniques import (
+    Recipe,
+    Solve,
+    apply,
+    fold_batch_norm,
+    importances,
+    observed,
+    rounded_net,
+    usual_price,
+)
 
 IMAGES = 512  # of the calibration part
 ALLOWED = 0.5  # points lost on the validation part
+SHARES = (1.0, 0.7, 0.5, 0.35)  # of the bytes of all weights
 FACTOR, HALVINGS = 3.0, 3  # between prices that are tried, and how often the last gap is halved
 QUANTIZERS = range(-44, -3)  # quantization parameters: a step doubles every four
 BIAS_QUANTIZER, BIGGEST = -75, 2**20  # NNCodec's own for what is no matrix; of an integer
@@ -76,7 +90,28 @@ def rows(name: str, trained: Net, data: Dataset, home: Path) -> Iterator[Row]:
 
 
 def _ours(net: Net, data: Dataset, task: Classification, judged: Callable[[Net, int], Made]) -> Made:
-    """The net at the largest price of a bit at which it loses little enough."""
+    """The smallest of nets with shares of their weights, each at the largest price at which it loses little enough.
+
+    Fewer weights are planned by channels and ranks together, and solved, as `shrink --packed` does.
+    """
+    priced, limit = Priced.of(net, observed(net, data, task), IMAGES), count(net).weight_bytes
+    found: list[Made] = []
+    for share in SHARES:
+        fewer = net
+        if share < 1:
+            problem = priced.problem("weight_bytes", {CHANNELS: CHANNEL_WEIGHT})
+            plan = solve(problem, {"weight_bytes": share * limit})
+            fewer = apply(Recipe.of(net, *priced.menu.steps(plan.counts), Solve(images=IMAGES)), net, data, task=task)
+            if judged(fewer, plain_bytes(fewer)).lost > ALLOWED:
+                break
+        found.append(_dearest(fewer, data, task, judged))
+        if found[-1].size_bytes > min(one.size_bytes for one in found):
+            break
+    return min(found, key=lambda one: one.size_bytes)
+
+
+def _dearest(net: Net, data: Dataset, task: Classification, judged: Callable[[Net, int], Made]) -> Made:
+    """A net at the largest price of a bit at which it loses little enough."""
     seen, inputs = observed(net, data, task), calibration_inputs(data, IMAGES)
 
     @cache
