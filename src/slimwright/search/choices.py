@@ -16,7 +16,7 @@ from slimwright.techniques.ranks import CP_RANK, IN_RANK, OUT_RANK, RANKS, rank_
 
 GRID_POINTS = 4  # channel counts measured per layer and direction; between them latency is interpolated
 RANK_POINTS = 2  # ranks likewise
-MOST_SIZES = 24  # sizes to choose from per group
+MOST_SIZES, MOST_RANKS = 24, 96  # to choose from per group or rank; of a layer that has one rank only
 LEAST_RUNGS = 4  # of a group that parts share equally, where it is wide enough
 MOST_CP_TAPS = 1152  # the terms of a layer that reads 128 channels in 3x3 are found in a second, of 256 in ten
 
@@ -109,7 +109,8 @@ class Choices:
         shape = self.shapes[name]
         taps, inputs, outputs = math.prod(shape.kernel), shape.in_channels, shape.out_channels
         most = min(taps * inputs, outputs)
-        fewer = [r for r in sizes(most, self.rank_step)[1:] if r * (taps * inputs + outputs) < taps * inputs * outputs]
+        ranks = sizes(most, self.rank_step, MOST_SIZES if taps > 1 else MOST_RANKS)[1:]
+        fewer = [r for r in ranks if r * (taps * inputs + outputs) < taps * inputs * outputs]
         found = {OUT_RANK + name: [most, *fewer]}
         if taps > 1:
             fewer = [
@@ -134,12 +135,12 @@ def equal_sizes(whole: int, parts: int, step: int) -> list[int]:
     return [count * parts for count in sizes(each, min(step, max(each // LEAST_RUNGS, 1)))]
 
 
-def sizes(whole: int, step: int) -> list[int]:
+def sizes(whole: int, step: int, most: int = MOST_SIZES) -> list[int]:
     """Return what a group of `whole` channels may keep: itself, multiples of `step`, and below it halves down to 4.
 
-    Where that would be many, every second, third or so of the multiples has to do.
+    Where that would be more than about `most`, every second, third or so of the multiples has to do.
     """
-    stride = step * max(whole // step // MOST_SIZES, 1)
+    stride = step * max(whole // step // most, 1)
     multiples = [*range((whole - 1) // stride * stride, 0, -stride)]
     halves = [step >> shift for shift in range(1, step.bit_length()) if 4 <= step >> shift < whole]
     return [whole, *multiples, *halves]

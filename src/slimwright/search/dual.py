@@ -6,7 +6,7 @@ neighbours (dynamic programming by bucket elimination, Dechter 1999). What that 
 the limits, is no more than the damage of any choice within them (Lagrange's dual). The price that makes it largest is
 looked for. The choices met on the way are plans, and those within the limits are starts to improve on.
 
-A layer that reads many groups, and a limit on peak memory, which is no sum, have no such bound.
+A layer that reads many groups, and a limit on peak memory beside others, which is no sum, have no such bound.
 """
 
 import itertools

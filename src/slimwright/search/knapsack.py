@@ -4,7 +4,8 @@ Every layer's cost depends on the groups it reads, the groups it writes, and its
 while a limit is exceeded, shrink the item whose step buys the most relief per damage, looking at every smaller size;
 then polish: give channels or ranks back where there is room, and trade between two items while that lowers the damage.
 Channels and ranks are multiples of the step that the runtime likes. Where costs are sums, plans are also found from
-above (`dual.py`), the better one counts, and how far from the least damage it can be is known.
+above (`dual.py`), the better one counts, and how far from the least damage it can be is known. A limit on peak memory
+alone is a program that a solver takes (`moments.py`).
 """
 
 import heapq
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimwright.search.choices import Counts
-from slimwright.search.dual import Dual, Unbounded
+from slimwright.search.dual import Bound, Dual, Unbounded
 from slimwright.search.predictor import Predictor
 from slimwright.search.summed import Variation
 from slimwright.techniques.prune import Removal
@@ -54,6 +55,7 @@ class Problem:
     costs: Callable[[Counts], Mapping[str, float]]
     relief_falls: bool = False  # what a step brings is never more once others are taken: sums of products of sizes
     dual: Callable[[Counts], Dual] | None = None  # bounds for choices that use about as much memory as one does
+    program: Callable[[Mapping[str, float]], Bound | None] | None = None  # finds a plan and its bound under limits
 
 
 def problem(
@@ -80,6 +82,8 @@ def problem(
 
 def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
     """Return the least damaging choice found within the limits, or the nearest to them there is."""
+    if problem.program is not None and (bound := problem.program(limits)) is not None:
+        return _planned(problem, bound.met[0], limits, bound.damage)
     counts: Mapping[str, int] = {name: sizes[0] for name, sizes in problem.sizes.items()}
     known: list[_Step] = []  # what steps brought when they were last looked at, a heap
     while (excess := _excess(problem.costs(counts), limits)) > 0:
@@ -92,6 +96,10 @@ def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
         counts = _polished(problem, counts, limits)
         if problem.dual is not None:
             counts, least = _bounded(problem, problem.dual, counts, limits)
+    return _planned(problem, counts, limits, least)
+
+
+def _planned(problem: Problem, counts: Counts, limits: Mapping[str, float], least: float | None) -> Plan:
     costs = problem.costs(counts)
     predicted = {name: costs[name] for name in limits}
     return Plan(counts, _total(problem, counts), predicted, _excess(costs, limits) <= 0, least)

@@ -9,8 +9,9 @@ from slimwright.cost import Cost
 from slimwright.evidence import Evidence
 from slimwright.graph.encoding import FLOAT32
 from slimwright.progress import Tell, silent
-from slimwright.search.dual import CostOf, Dual, Sum
+from slimwright.search.dual import Bound, CostOf, Dual, Sum
 from slimwright.search.knapsack import Plan, Problem
+from slimwright.search.moments import PEAK, Moments
 from slimwright.search.pieces import Piece
 from slimwright.search.predictor import Predictor
 from slimwright.techniques import TECHNIQUES, Choice, Knob, Observed, Step, Technique
@@ -85,12 +86,17 @@ class Menu:
             return Dual(self.predictor, sizes, every, sums_at(share) or {})
 
         bounded = sums_at(0.0) is not None
+
+        def least_at(limits: Mapping[str, float]) -> Bound | None:
+            return Moments.of(self.predictor).least(sizes, every, limits[PEAK])
+
         return Problem(
             sizes,
             every,
             costs,
-            relief_falls="peak_activation_bytes" not in costs.every,
+            relief_falls=PEAK not in costs.every,
             dual=(lambda counts: dual_at(missed(counts))) if bounded else None,
+            program=least_at if {*costs.every} == {PEAK} and not costs.own else None,
         )
 
     def steps(self, choice: Choice) -> list[Step]:
@@ -134,7 +140,7 @@ class Menu:
                 predictor.products,
                 (whole_net.energy_mj or 0.0) / max(original.macs, 1),
             ),
-            "peak_activation_bytes": _Peak(predictor),
+            PEAK: _Peak(predictor),
         }
         own = [knob for knobs in self.knobs.values() for knob in knobs if knob.saves is not None]
         wholes = {name: float(getattr(whole_net, name) or 0.0) for name in limited}
