@@ -5,9 +5,9 @@ Activations are calibrated, and ours is solved, on the same images without label
 "nearest" rounds each weight to the nearest of its output's levels and takes the whole range of activations;
 "ours" is rounding by least squares. Rows of the graph are simulated (fake-quantized); those of a runtime are what its
 file gives. A runtime's own row is its tool-kit's default INT8; "equalised", "corrected" and "both" are the same for a
-net whose channels were scaled alike, whose biases were corrected for what rounding does to means, or both. "tuned" rows
-are ours after some epochs in which weights stay on their levels, with the original as teacher; first and last layers
-stay in float there where weights have one or two bits. The test part takes no part in any choice. Times are
+net whose channels were scaled alike, whose biases were corrected for what rounding does to means, or both. "tuned" rows,
+of two nets, are ours after some epochs in which weights stay on their levels, with the original as teacher; first and
+last layers stay in float there where weights have one or two bits. The test part takes no part in any choice. Times are
 ratios to the same runtime's float32 file, the files in turn in one process; what is shipped is INT8 where it was faster
 in a first measurement, and the headline counts those that are slower than float32 in a second. Rows are kept as they
 come: a run that was stopped goes on.
@@ -62,7 +62,7 @@ CALIBRATION = 512
 RUNTIMES = ("onnxruntime", "openvino", "litert", "executorch", "mnn", "ncnn")
 QUICK_NETWORKS, QUICK_TEST = ("resnet20",), 400
 TEST = 2000  # images that runtimes judge
-TUNED = ((4, 4), (2, 4), (2, None), (1, None))
+TUNED_NETWORKS, TUNED = ("resnet20", "mobilenet-v2-half"), ((4, 4), (2, 4), (2, None), (1, None))
 TUNING = Tune(epochs=2, rate=0.01)
 BITS = ((8, 8), (4, 8), (4, 4), (4, None), (2, None))  # of weights and activations
 HEADLINE = "mobilenet-v2-half"
@@ -122,7 +122,7 @@ def headline(rows: Sequence[Row]) -> dict[str, float]:
 
 @dataclass
 class Subject:
-    """One trained net, folded, its data and task, and what converts it. What is `tuned` has labels."""
+    """One trained net, folded, its data and task, and what converts it."""
 
     name: str
     net: Net
@@ -130,7 +130,6 @@ class Subject:
     task: Task
     workshop: Workshop
     quick: bool
-    tuned: bool
 
     @cached_property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -181,7 +180,7 @@ class Subject:
                 small = small or self.rounded(weight_bits, activation_bits, method)
                 seconds = time.perf_counter() - start
                 yield self._row(bits, "graph", method, self.score(small), self.before, seconds)
-        for weight_bits, activation_bits in TUNED[: 1 if self.quick else None] if self.tuned else ():
+        for weight_bits, activation_bits in TUNED[: 1 if self.quick else None] if self.name in TUNED_NETWORKS else ():
             if (self.name, _bits(weight_bits, activation_bits), "graph", "tuned") not in done:
                 yield from self._tuned(weight_bits, activation_bits)
         for runtime in RUNTIMES[:1] if self.quick else RUNTIMES:
@@ -216,7 +215,7 @@ class Subject:
             "runtime": (self.net, "int8"),
             "ours": (self.in_eight, "int8"),
         }
-        if self.tuned and len(self.inputs) == 1:
+        if self.name in TUNED_NETWORKS:
             alike = equalised(self.net, self.inputs[0])
             sides |= {
                 "equalised": (alike, "int8"),
@@ -266,7 +265,7 @@ def glyph_net(name: str, workshop: Workshop, *, quick: bool) -> Subject:
     """One of the nets for glyphs."""
     data = glyph_data()
     net = fold_batch_norm(trained(name, "glyphs", data))
-    return Subject(name, net, data, Classification(data.labels), workshop, quick, tuned=True)
+    return Subject(name, net, data, Classification(data.labels), workshop, quick)
 
 
 def net_of_file(name: str, workshop: Workshop, *, quick: bool) -> Subject:
@@ -274,7 +273,7 @@ def net_of_file(name: str, workshop: Workshop, *, quick: bool) -> Subject:
     subject = next(one for one in SUBJECTS if one.name == name)
     data, original = subject.data(REAL), original_file(subject.file(REAL), subject.sizes)
     task = task_for(data, original.output_shapes, original.forward, subject.task(REAL))
-    return Subject(name, fold_batch_norm(original.net), data, task, workshop, quick, tuned=False)
+    return Subject(name, fold_batch_norm(original.net), data, task, workshop, quick)
 
 
 @cache
