@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent
 ENTRY = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE)
 EXTRAS = {
     "core": ["onnxruntime", "report", "data", "signing", "dev"],
-    "runtimes": ["runtimes", "report", "data", "signing", "dev"],
-    "bench": ["runtimes", "report", "data", "signing", "dev", "bench"],
+    "runtimes": ["runtimes", "report", "data", "signing", "fleet", "dev"],
+    "bench": ["runtimes", "report", "data", "signing", "fleet", "dev", "bench"],
     "litert-converter": ["litert-converter"],
 }
 
