@@ -29,7 +29,7 @@ import typer
 from rich.text import Text
 
 from slimwright.atomic import stamped, swept
-from slimwright.cli import examining, making, packing, searching, shrinking
+from slimwright.cli import deploying, examining, making, packing, searching, shrinking
 from slimwright.cli.consoles import err_console
 from slimwright.errors import RequestError, SlimwrightError
 from slimwright.runner.machine import runtimes
@@ -44,6 +44,7 @@ app = typer.Typer(
 COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (shrinking.shrink, shrinking.SHRINK),
     (searching.search, searching.SEARCH),
+    (deploying.fleet, deploying.FLEET),
     (examining.inspect, examining.INSPECT),
     (examining.compare, examining.COMPARE),
     (making.apply, making.APPLY),

@@ -69,7 +69,7 @@ class Asked:
 
     model: nn.Module | Net | Original
     data: Dataset
-    task: Task | Making | None
+    task: Task | Making | str | None
     what: Sequence[str]
     packs: bool = False  # a packed file is asked for
 
@@ -102,12 +102,7 @@ def opened(asked: Asked, settings: Settings, out: Out, tell: Tell | None) -> Ite
     Raises RequestError for what cannot be done, or is sure to need more memory than there is, and DataError where
     model, data and task do not fit one another or the set-up is plainly wrong.
     """
-    usable(settings.device)
-    check_place(settings.runtime, settings.target)
-    original = asked.model if isinstance(asked.model, Original) else original_of(asked.model, shapes_of(asked.data))
-    check_inputs(original.net, asked.data)
-    task = task_for(asked.data, original.output_shapes, original.forward, asked.task)
-    check_job(original.net, task, asked.data, device=settings.device, memory_bytes=settings.memory_bytes)
+    original, task = checked(asked, settings)
     with (
         told(tell) as tell,
         appearing(out.path, out.mark, ours=out.ours, force=settings.force) as folder,
@@ -116,18 +111,42 @@ def opened(asked: Asked, settings: Settings, out: Out, tell: Tell | None) -> Ite
     ):
         stages = Stages(tell)
         with stages(STAGE):
-            method = Method(
-                settings.techniques, recipe_type(settings.techniques), settings.device, settings.memory_bytes
-            )
-            place = Place(settings.runtime, settings.target, workshop)
-            ready, data = embedded(original, asked.data) if settings.embed else (original, asked.data)
-            given = given_of(ready, task, data, settings.licence)
-            context = context_of(given, place, method, settings.seed)
-            journal = open_journal(cache / "jobs" / key_of(context, *asked.what), fresh=settings.fresh)
+            ready, bench = begun(original, task, asked, settings, At(workshop, cache, tell))
+        yield Job(ready, bench, stages, tell, folder, cache)
 
-            def judged() -> dict[str, bool]:
-                check_setup(original, task, asked.data, expect=settings.expect, tell=tell)
-                return {"right": True}
 
-            journal.once(key_of("set-up", settings.expect), judged)
-        yield Job(ready, Bench(given, place, method, journal, context, tell, asked.packs), stages, tell, folder, cache)
+@dataclass(frozen=True)
+class At:
+    """Where a job that begins works: its converters, what is kept, and who listens."""
+
+    workshop: Workshop
+    cache: Path
+    tell: Tell
+
+
+def checked(asked: Asked, settings: Settings) -> tuple[Original, Task]:
+    """Return the original and its task; raise RequestError where model, data, task and place do not go together."""
+    usable(settings.device)
+    check_place(settings.runtime, settings.target)
+    original = asked.model if isinstance(asked.model, Original) else original_of(asked.model, shapes_of(asked.data))
+    check_inputs(original.net, asked.data)
+    task = task_for(asked.data, original.output_shapes, original.forward, asked.task)
+    check_job(original.net, task, asked.data, device=settings.device, memory_bytes=settings.memory_bytes)
+    return original, task
+
+
+def begun(original: Original, task: Task, asked: Asked, settings: Settings, at: At) -> tuple[Original, Bench]:
+    """Return the original as the job takes it, and the bench with its journal; the set-up is judged to be right."""
+    method = Method(settings.techniques, recipe_type(settings.techniques), settings.device, settings.memory_bytes)
+    place = Place(settings.runtime, settings.target, at.workshop)
+    ready, data = embedded(original, asked.data) if settings.embed else (original, asked.data)
+    given = given_of(ready, task, data, settings.licence)
+    context = context_of(given, place, method, settings.seed)
+    journal = open_journal(at.cache / "jobs" / key_of(context, *asked.what), fresh=settings.fresh)
+
+    def judged() -> dict[str, bool]:
+        check_setup(original, task, asked.data, expect=settings.expect, tell=at.tell)
+        return {"right": True}
+
+    journal.once(key_of("set-up", settings.expect), judged)
+    return ready, Bench(given, place, method, journal, context, at.tell, asked.packs)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimwright.cost import Budget, memory_there
+from slimwright.cost.latency import LatencyTable
 from slimwright.coupling import couple
 from slimwright.errors import DataError
 from slimwright.evidence import FORMAT, Evidence, Portions, load_evidence, observe, sums_bytes
@@ -43,7 +44,8 @@ def proposed(bench: Bench, budget: Budget, tune: Tuning, *, stages: Stages, cach
             with stages("plan"):
                 timed = budget.concerns("latency_ms") or budget.concerns(PACKED)
                 stored = budget.concerns("size_bytes") and not timed
-                menus.append(menu_of(bench, evidence, cache, timed=timed, stored=stored))
+                table = layer_table(bench.place.target, timed_by(bench.place.runtime), cache)
+                menus.append(menu_of(bench, evidence, table, timed=timed, stored=stored))
         return menus[0]
 
     def note(what: str, outcome: Outcome, why: str) -> None:
@@ -102,14 +104,13 @@ def _portions(bench: Bench) -> Portions:
     return found
 
 
-def menu_of(bench: Bench, evidence: Evidence, cache: Path, *, timed: bool, stored: bool = False) -> Menu:
-    """Price the knobs of every technique. The channel step and, if latency counts, layers are measured, or cached.
+def menu_of(bench: Bench, evidence: Evidence, table: LatencyTable, *, timed: bool, stored: bool = False) -> Menu:
+    """Price the knobs of every technique. The channel step and, if latency counts, layers are measured, or known.
 
     Where the file's size counts and time does not (`stored`), layers may have fewer bits and compute in float.
     """
     net, tell = bench.given.net, bench.tell
-    runtime = timed_by(bench.place.runtime)
-    coupling, table = couple(net), layer_table(bench.place.target, runtime, cache)
+    runtime, coupling = timed_by(bench.place.runtime), couple(net)
     tell(Event("plan", 0, 3, "find the channel step"))
     liked = table.step()
     step = liked if timed else 1  # other costs count each channel; but ranks that a runtime does not like do not pay

@@ -13,6 +13,7 @@ from slimwright.report.figures import (
     shown,
     size,
 )
+from slimwright.report.fleet_page import fleet_page
 from slimwright.report.inspected import check_page, write_inspection
 from slimwright.report.write import check_drawing, missing_page, write_front, write_report
 
@@ -25,6 +26,7 @@ __all__ = [
     "ends",
     "figures_of",
     "fixed",
+    "fleet_page",
     "missing_page",
     "notes",
     "op_name",

@@ -1,10 +1,12 @@
 """Which candidates to try, and which of them to ship."""
 
+from slimwright.search.direct import Direct, direct_plan, planned
 from slimwright.search.journal import Journal, key_of, open_journal
 from slimwright.search.knapsack import Plan, Problem, problem, solve
 from slimwright.search.measured import MeasuredPlan, plan_by_measuring, room
-from slimwright.search.measured_plan import measured_plan, plan_once
+from slimwright.search.measured_plan import measured_plan, plan_once, quantized_wholes
 from slimwright.search.menu import Menu
+from slimwright.search.planning import Whole
 from slimwright.search.policies import (
     LEARNED,
     LEARNED_FILE,
@@ -27,6 +29,7 @@ __all__ = [
     "METHODS",
     "PACKED",
     "Candidate",
+    "Direct",
     "Evaluate",
     "Evaluation",
     "Goal",
@@ -42,6 +45,8 @@ __all__ = [
     "Search",
     "Space",
     "Tuning",
+    "Whole",
+    "direct_plan",
     "factorisable",
     "hypervolume",
     "key_of",
@@ -50,7 +55,9 @@ __all__ = [
     "open_journal",
     "plan_by_measuring",
     "plan_once",
+    "planned",
     "problem",
+    "quantized_wholes",
     "room",
     "said_of_policy",
     "solve",

@@ -54,17 +54,24 @@ class MeasuredPlan:
 
 
 def plan_by_measuring(
-    problem: Problem, limits: Mapping[str, float], measure: Callable[[Plan], Mapping[str, float]]
+    problem: Problem,
+    limits: Mapping[str, float],
+    measure: Callable[[Plan], Mapping[str, float]],
+    *,
+    corrections: Mapping[str, float] | None = None,
+    rounds: int = ROUNDS,
 ) -> MeasuredPlan | None:
     """Return the least damaging plan that measured within the limits, or else the one nearest to them.
 
-    `measure` gives some of the limited costs of a plan; the others are exact as predicted. None where nothing has
-    to be cut.
+    `measure` gives some of the limited costs of a plan; the others are exact as predicted. The first aims are
+    multiplied by `corrections`: how a cost was predicted as a share of how it was measured, for a plan like this one.
+    None where nothing has to be cut.
     """
-    aims = {name: limit * room(name).aim for name, limit in limits.items()}
+    known = corrections or {}
+    aims = {name: limit * room(name).aim * known.get(name, 1.0) for name, limit in limits.items()}
     best: MeasuredPlan | None = None
     seen: list[Mapping[str, int]] = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         plan = solve(problem, aims)
         if plan.counts in seen or all(count == problem.sizes[name][0] for name, count in plan.counts.items()):
             break

@@ -22,6 +22,7 @@ from slimwright.swz.file import WHAT, Entry, data_of, least_bytes, opened, row, 
 
 SUFFIX = ".swz"
 PLAIN_BYTES = 4  # of a number
+BASED = ("same", "difference")  # forms that are read with a base; a file without them needs none
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Packed:
     tensors: tuple[PackedTensor, ...]
 
     @property
+    def is_delta(self) -> bool:
+        """True where it holds what differs from a base."""
+        return any(one.form in BASED for one in self.tensors)
+
+    @property
     def values(self) -> int:
         """How many numbers it holds."""
         return sum(one.values for one in self.tensors)
@@ -56,7 +62,8 @@ class Packed:
 def write_packed(net: Net, path: Path, *, base: Net | None = None) -> Packed:
     """Write a net as a packed file, replaced at once, and return what it holds.
 
-    `base` is a net that readers have: tensors of the same name may be stored as what they differ by.
+    `base` is a net that readers have: tensors of the same name may be stored as what they differ by, where that is
+    smaller. A file in which none is needs no base.
     """
     parts, found = _parts(net, base)
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -101,7 +108,7 @@ def read_tensor(path: Path, name: str, *, base: Net | None = None) -> Tensor:
         if name not in found.tensors:
             raise ModelError(f"{path} holds no tensor '{name}'; it holds {', '.join(found.tensors[:9]) or 'none'}")
         entry = entries[found.tensors.index(name)]
-        if entry.form in ("same", "difference"):
+        if entry.form in BASED:
             _check_base(path, found.base, base)
         return _tensor(path, file, name, entry, base)
 
@@ -109,9 +116,10 @@ def read_tensor(path: Path, name: str, *, base: Net | None = None) -> Tensor:
 def _parts(net: Net, base: Net | None) -> tuple[list[bytes], Packed]:
     """The bytes of a file, and what it holds."""
     known = base.tensors if base else {}
-    about = header.header_of(net, base)
     by_hash = {name: encoding.hashed for name, encoding in net.encodings.items()}
-    made = {name: stored(net.tensors[name], known.get(name), by_hash.get(name)) for name in about.tensors}
+    names = dict.fromkeys(name for node in net.nodes for name in node.tensors.values())
+    made = {name: stored(net.tensors[name], known.get(name), by_hash.get(name)) for name in names}
+    about = header.header_of(net, base if any(one.form in BASED for one in made.values()) else None)
     start = started(header.encoded(about), [row(like_of(net.tensors[name]), one) for name, one in made.items()])
     parts = [start, *(one.data for one in made.values())]
     values = sum(tensor.numel() for tensor in net.tensors.values())

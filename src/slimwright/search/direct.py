@@ -1,0 +1,104 @@
+"""Plans for one of many budgets: what is planned is built at once as it would ship, and the first that will do ends it.
+
+`measured_plan` ranks candidates on a share of the images, and measures plans before their weights are solved. Where
+many budgets are asked of one network, nearly all that is learned of a plan is known already: the whole networks were
+measured once for all, and by how much a plan's costs were predicted wrongly is known of a finished plan like it
+(`corrections`). So a plan is built in full, by channels alone first, which are solved in half the time.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from slimwright.search.knapsack import Plan, solve
+from slimwright.search.measured import plan_by_measuring, room
+from slimwright.search.measured_plan import is_good_enough
+from slimwright.search.menu import predicted_ms
+from slimwright.search.planning import (
+    CHANNEL_WEIGHT,
+    CHANNELS,
+    FEW_BITS,
+    MEASURED,
+    Whole,
+    on_images,
+    problem_for,
+    recipe_of,
+)
+from slimwright.search.space import PAYS, Candidate, Evaluate, Evaluation, Space
+from slimwright.techniques import Solve
+
+ROUNDS = 3  # of building and correcting; `plan_by_measuring` has five, of plans that are not solved
+WAYS = (CHANNELS, FEW_BITS, None)  # one technique alone, or all
+GOOD_ENOUGH = 0.5  # of the drop that is allowed: with less, no other way is tried
+
+
+@dataclass(frozen=True)
+class Direct:
+    """What came of one budget: the evaluation to ship, and how costs were predicted as shares of what was measured."""
+
+    best: Evaluation
+    corrections: Mapping[str, float] = field(default_factory=dict)
+
+
+def direct_plan(
+    space: Space, evaluate: Evaluate, wholes: Sequence[Whole], corrections: Mapping[str, float] | None = None
+) -> Direct:
+    """Return the evaluation to ship, of the whole networks in each precision and of plans that are built in full.
+
+    `corrections` are those of a plan for nearly the same budget.
+    """
+    made, known = [whole.seen for whole in wholes], dict(corrections or {})
+    if is_good_enough(space, space.best(made)):
+        return Direct(space.best(made), known)
+    for whole in wholes:
+        for way in WAYS:
+            for one, seen in _built(space, evaluate, whole, way, known):
+                made.append(one)
+                known |= seen
+            if space.ships(best := space.best(made)) and _will_do(space, best):
+                return Direct(best, known)
+    return Direct(space.best(made), known)
+
+
+def planned(space: Space, whole: Whole) -> Plan:
+    """Return what would be planned first for a budget; by all techniques where channels alone cannot meet the limits.
+
+    Nothing is built: all of it is predicted.
+    """
+    plan = _first_plan(space, whole, CHANNELS)
+    return plan if plan.feasible else _first_plan(space, whole, None)
+
+
+def _will_do(space: Space, best: Evaluation) -> bool:
+    return space.fits(best) and space.drop(best) <= GOOD_ENOUGH * space.budget.max_drop
+
+
+def _first_plan(space: Space, whole: Whole, way: str | None) -> Plan:
+    aims = {name: limit * room(name).aim for name, limit in space.limits.items()}
+    return solve(problem_for(space, whole, tuple(aims), alone=way, weights=_weights(way)), aims)
+
+
+def _weights(way: str | None) -> Mapping[str, float] | None:
+    return None if way else {CHANNELS: CHANNEL_WEIGHT}
+
+
+def _built(
+    space: Space, evaluate: Evaluate, whole: Whole, way: str | None, corrections: Mapping[str, float]
+) -> Iterator[tuple[Evaluation, Mapping[str, float]]]:
+    """Every plan that was built for one precision in one way, with what is learned of its predictions."""
+    menu, made = space.menu(), list[tuple[Evaluation, Mapping[str, float]]]()
+    measurable = space.limits.keys() & MEASURED
+
+    def measure(plan: Plan) -> Mapping[str, float]:
+        used = menu.used(plan.counts)
+        if way is None and [*used] in ([CHANNELS], [FEW_BITS]):
+            return {}  # it was built before, alone
+        steps = on_images([*menu.steps(plan.counts), Solve()], space.images, of=space.images)
+        name = " and ".join([*used.values()]) + (f", {whole.name}" if whole.quantize else "")
+        one = evaluate(Candidate(name, recipe_of(space, whole, steps), plan, predicted_ms(plan)))
+        costs = {cost: float(getattr(one.cost, cost) or 0.0) for cost in measurable}
+        made.append((one, {cost: plan.predicted[cost] / costs[cost] for cost in costs if costs[cost]}))
+        return costs if one.proven and space.time_share(one, whole.seen) <= 1 / PAYS else {}
+
+    task = problem_for(space, whole, tuple(space.limits), alone=way, weights=_weights(way))
+    plan_by_measuring(task, space.limits, measure, corrections=corrections, rounds=ROUNDS)
+    yield from made
