@@ -20,6 +20,7 @@ class Ran:
     peak_mb: float  # of the largest of its processes
     status: int
     said: str
+    cpu_s: float = 0.0  # of all of its processes
 
 
 def command(*arguments: str) -> list[str]:
@@ -44,9 +45,11 @@ def run(arguments: Sequence[str], cache: Path, scratch: Path) -> Ran:
             stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         (scratch / "said").write_bytes(done.stdout)
-        (scratch / "peak").write_text(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        (scratch / "used").write_text(f"{used.ru_maxrss} {used.ru_utime + used.ru_stime}")
         os._exit(done.returncode)
     _, status = os.waitpid(pid, 0)
     seconds = time.perf_counter() - began
-    peak = int((scratch / "peak").read_text()) * 1024 / 1e6
-    return Ran(seconds, peak, os.waitstatus_to_exitcode(status), (scratch / "said").read_text())
+    peak, cpu_s = map(float, (scratch / "used").read_text().split())
+    said = (scratch / "said").read_text()
+    return Ran(seconds, peak * 1024 / 1e6, os.waitstatus_to_exitcode(status), said, cpu_s)

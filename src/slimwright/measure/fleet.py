@@ -1,7 +1,7 @@
 """A fleet: many deployments of one model, each a budget and some of its classes, with their proofs.
 
-    fleet.json       every deployment               index.html       the same for people: sorted, filtered
-    deployments/     a record each                  base.swz         the original, from which models are stored as deltas
+    fleet.json       every deployment         index.html    the same for people: sorted, filtered
+    deployments/     a record each            base.swz      the original, from which models are stored as deltas
     models/KEY/      model.*, net.swz, recipe.json, about.json, proof.json: deployments with one plan share one
 
 What was predicted by a plan and what was measured never share a field.

@@ -1,5 +1,6 @@
-"""A fleet: one model, many budgets, many subsets of its classes. The network is observed once; each deployment is plan,
-solve, prove.
+"""A fleet: one model, many budgets, many subsets of its classes.
+
+The network is observed once. Each deployment is then plan, solve, prove.
 
 Read from the top: `fleet` is a column of calls like `shrink`. What is finished lies on the shelf under a key of all
 that shapes it, so a fleet that was killed goes on, and one that is done redoes nothing. One failure stops no other.
@@ -55,7 +56,7 @@ def fleet(
         written = Written(shelf, plan, base, stages, log)
         written.base()
         written.all()
-        with stages("deploy"), workers(crew.count, crew.address, settings.workshop) as hands:
+        with stages("deploy"), workers(crew, settings.workshop) as hands:
             _deploy(hands, base, written)
         return written.all()
 
@@ -80,7 +81,7 @@ def fleet_plans(
     with told(tell) as tell:
         base = base_of(model, data, task, settings, _runtimes(plan), stages=Stages(tell))
         parts = [part for group in _grounds(plan.every).values() for part in _parts(group)]
-        with workers(crew.count, crew.address, settings.workshop) as hands:
+        with workers(crew, settings.workshop) as hands:
             given, running = hands.share(as_it_is, base), dict[Any, list[Deployment]]()
             while parts or running:
                 while parts and len(running) < hands.most:
@@ -112,8 +113,8 @@ def _check(plan: FleetPlan, data: Dataset, model: Original) -> None:
             raise DataError(f"subset '{name}': {error}") from error
         if len(model.output_shapes) != 1 or model.output_shapes[0][-1] != len(data.labels):
             raise RequestError(
-                f"subset '{name}' is of the data's {len(data.labels)} classes, and the model does not score these alone: "
-                "it returns " + " and ".join(str([*shape]) for shape in model.output_shapes)
+                f"subset '{name}' is of the data's {len(data.labels)} classes, and the model does not score these "
+                "alone: it returns " + " and ".join(str([*shape]) for shape in model.output_shapes)
             )
 
 
