@@ -41,13 +41,19 @@ def text_of(html: str, test: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>?", " ", found[1])).strip()
 
 
-def rendered(page: Path, profile: Path) -> str:
-    """The page's document after its script has run in a real browser, whose files lie in the folder `profile`."""
+def rendered(page: Path, profile: Path, at: str = "") -> str:
+    """The page's document after its script has run in a real browser, whose files lie in the folder `profile`.
+
+    `at` stands behind the page's address, after a #.
+    """
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
     done = subprocess.run(
-        [*command, f"--user-data-dir={profile}", page.as_uri()], capture_output=True, timeout=60, check=True
+        [*command, f"--user-data-dir={profile}", page.as_uri() + (f"#{at}" if at else "")],
+        capture_output=True,
+        timeout=60,
+        check=True,
     )
     return done.stdout.decode()

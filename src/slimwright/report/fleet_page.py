@@ -39,7 +39,7 @@ def _row(one: Deployed, metric: Metric) -> dict[str, Any]:
     """A row: of each column what is shown, and by what it is sorted."""
     before, after, plan = one.model.original, one.model.result, one.model.predicted
     limits = ", ".join(f"{called(name)} {UNITS[name](limit)}" for name, limit in one.limits.items())
-    plan_ms = plan.costs.get("latency_ms") if plan else None
+    plan_ms, damage = (plan.costs.get("latency_ms"), plan.damage) if plan else (None, None)
     return {
         "link": f"models/{one.model.key}/",
         "state": "within" if one.within_budget else "missed",
@@ -49,8 +49,8 @@ def _row(one: Deployed, metric: Metric) -> dict[str, Any]:
             _cell(one.runtime, one.runtime),
             _cell(limits, min(one.limits.values(), default=0.0)),
             _cell(one.model.candidate, one.model.candidate),
-            _cell(milliseconds(plan_ms) if plan_ms is not None else "\u2014", plan_ms),
-            _cell(nats(plan.damage) if plan and plan.damage is not None else "\u2014", plan.damage if plan else None),
+            _cell(milliseconds(plan_ms), plan_ms),
+            _cell(nats(damage), damage),
             _cell(milliseconds(before.latency_ms), before.latency_ms),
             _cell(milliseconds(after.latency_ms), after.latency_ms),
             _cell(times(after.latency_ms / before.latency_ms), after.latency_ms / before.latency_ms),
@@ -66,7 +66,7 @@ def _row(one: Deployed, metric: Metric) -> dict[str, Any]:
 
 def _failures(found: Fleet) -> Iterator[dict[str, Any]]:
     for one in found.failed:
-        empty = [_cell("\u2014", None) for _ in range(14)]
+        empty = [_cell("", None) for _ in range(14)]
         yield {"link": "", "state": "failed", "cells": [_cell(one.name, one.name), *empty, _cell(one.why, "failed")]}
 
 

@@ -80,7 +80,7 @@ def base_of(
                 tables[runtime] = _table(bench, evidence, cache, timed=timed, tell=tell)
     assert evidence is not None
     shaping = {name: value for name, value in bench.context.items() if name not in ("runtime", "target", "about")}
-    context = {**shaping, "machine": dict(settings.target.about()), "test": part_fingerprint(data, "test")}
+    context = {**shaping, "machine": dict(settings.target.about())}
     return Base(
         original=original,
         data=data,
@@ -92,6 +92,14 @@ def base_of(
         context=context,
         card=TaskCard.of(task),
     )
+
+
+def with_test(base: Base) -> Base:
+    """Return the base whose context says what deployments are proven on, too: other test images are another result.
+
+    Of the test part nothing but its fingerprint is looked at.
+    """
+    return replace(base, context={**base.context, "test": part_fingerprint(base.data, "test")})
 
 
 def _table(bench: Bench, evidence: Evidence, cache: Path, *, timed: bool, tell: Tell) -> LatencyTable:

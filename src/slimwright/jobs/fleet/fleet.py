@@ -12,7 +12,7 @@ from typing import Any
 
 from slimwright.data import Dataset, places_of
 from slimwright.errors import DataError, RequestError
-from slimwright.jobs.fleet.base import Base, base_of
+from slimwright.jobs.fleet.base import Base, base_of, with_test
 from slimwright.jobs.fleet.deploying import Order, deployed, order_key, predicted
 from slimwright.jobs.fleet.log import Written, log_of, nearest
 from slimwright.jobs.fleet.plan_file import ALL, Deployment, FleetPlan, Ground
@@ -51,7 +51,7 @@ def fleet(
     shelf.check_is_fleets(FLEET, force=settings.force)
     with told(tell) as tell:
         stages = Stages(tell)
-        base = base_of(model, data, task, settings, _runtimes(plan), stages=stages)
+        base = with_test(base_of(model, data, task, settings, _runtimes(plan), stages=stages))
         log = log_of(shelf, plan, base, fresh=settings.fresh)
         written = Written(shelf, plan, base, stages, log)
         written.base()
