@@ -19,13 +19,13 @@ from lib.fleets import SUBSETS, Fleets, hundred
 from lib.jobs import command, surroundings
 from lib.results import Row
 
+STORE_BYTES = 500_000_000
 NODES, POLL_S, MOST_S = 3, 0.2, 3600.0
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def lost_workers(fleets: Fleets, *, few: bool) -> Row:
     """Return how many deployments had no record in the end, and how many that were finished were made again."""
-    import ray
     from ray.cluster_utils import Cluster
 
     os.environ.update(QUIET)
@@ -37,8 +37,9 @@ def lost_workers(fleets: Fleets, *, few: bool) -> Row:
     plan, out = fleets.plan("lost", content), fleets.home / "lost"
     shutil.rmtree(out, ignore_errors=True)
     began = time.perf_counter()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(NODES - 1)]
+    store = {"object_store_memory": STORE_BYTES}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **store})
+    nodes = [cluster.add_node(num_cpus=1, **store) for _ in range(NODES - 1)]
     arguments = ("fleet", str(plan), "--out", str(out), "--address", cluster.address, "--workers", str(len(nodes)))
     environment = {**surroundings(fleets.home / "cache", fleets.home / "scratch"), **QUIET}
     with (fleets.home / "lost.log").open("w") as log:
@@ -51,8 +52,6 @@ def lost_workers(fleets: Fleets, *, few: bool) -> Row:
             job.wait(MOST_S)
         finally:
             job.kill()
-            if ray.is_initialized():
-                ray.shutdown()
             cluster.shutdown()
     made = _finished(out)
     record = json.loads((out / "fleet.json").read_text())

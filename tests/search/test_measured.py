@@ -272,3 +272,16 @@ def test_bytes_that_no_plan_saves_are_made_up_for_in_one_round() -> None:
     assert found is not None
     assert found.fits
     assert [plan.counts["a"] for plan in plans] == [59, 24]  # 594 asked of the file at first, then 594 - 350
+
+
+def test_what_is_known_of_a_plan_like_it_corrects_the_first_one() -> None:
+    measured: list[Plan] = []
+
+    def measure(plan: Plan) -> Mapping[str, float]:
+        measured.append(plan)
+        return {"latency_ms": 1.25 * milliseconds(plan.counts)}
+
+    found = plan_by_measuring(asked(), {"latency_ms": 0.8}, measure, corrections={"latency_ms": 1 / 1.25}, rounds=1)
+    assert found is not None and found.fits and len(measured) == 1
+    unaware = plan_by_measuring(asked(), {"latency_ms": 0.8}, measure, rounds=1)
+    assert unaware is not None and not unaware.fits

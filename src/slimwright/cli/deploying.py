@@ -79,7 +79,8 @@ def fleet(
     with progress(quiet) as tell:
         data = load_data(asked.data, asked.seed, asked.preprocessing, tell=tell)
         training = Training(cache=cache, device=compute, memory_bytes=memory_limit)
-        original = load_original(asked.model, data, weights=asked.weights, training=training, tell=tell)
+        model = str(Path(asked.model).absolute()) if Path(asked.model).exists() else asked.model  # workers read it, too
+        original = load_original(model, data, weights=asked.weights, training=training, tell=tell)
         task = load_task(asked.task) if asked.task and ":" in asked.task else asked.task
         if out is None or dry_run:
             plans = fleet_plans(original, asked, data=data, task=task, settings=settings, crew=crew, tell=tell)

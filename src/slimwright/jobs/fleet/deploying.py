@@ -190,7 +190,7 @@ def _side(net: Net, one: Proven, score: float | None) -> ProvenSide:
 def _judged(order: Order, proof: ModelProof, found: Direct, tried: int, ground: Ground, seconds: float) -> Deployed:
     """Say whether a proven model is within a budget; limits are resolved against the original of the same proof."""
     one, metric = order.deployment, ground.given.task.metric
-    limits = one.budget.absolute(_cost_of(proof.original))
+    limits = one.budget.absolute(cost_of(proof.original))
     drop = metric.drop(proof.original.score, proof.result.score)
     costs = {name: float(getattr(proof.result, name)) for name in limits}
     missed = misses(limits, costs, drop, one.asked.max_drop, metric)
@@ -214,7 +214,8 @@ def _judged(order: Order, proof: ModelProof, found: Direct, tried: int, ground: 
     )
 
 
-def _cost_of(side: ProvenSide) -> Cost:
+def cost_of(side: ProvenSide) -> Cost:
+    """Return the costs of one of a proof's models."""
     return Cost(
         side.macs,
         0,

@@ -46,7 +46,7 @@ def fleet(
     `settings.fresh`. Nothing is fine-tuned. Raises RequestError for what cannot be done, and DataError where model,
     data and task do not fit one another; what goes wrong with one deployment is said in the record.
     """
-    settings, shelf, crew = settings or Settings(), Shelf(str(out)), crew or Crew()
+    settings, shelf, crew = settings or Settings(), Shelf.at(out), crew or Crew()
     _check(plan, data, model)
     shelf.check_is_fleets(FLEET, force=settings.force)
     with told(tell) as tell:

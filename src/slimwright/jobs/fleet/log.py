@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from slimwright.jobs.fleet.base import Base
-from slimwright.jobs.fleet.deploying import finished, order_key
+from slimwright.jobs.fleet.deploying import cost_of, finished, order_key
 from slimwright.jobs.fleet.plan_file import Deployment, FleetPlan
 from slimwright.jobs.fleet.shelf import Shelf
 from slimwright.jobs.given import versions
@@ -54,24 +54,17 @@ def nearest(one: Deployment, finished: Iterable[Deployed]) -> Mapping[str, float
     """Return the corrections of the finished deployment that is most like one; {} where there is none.
 
     Of those on the same runtime with limits on the same costs, one with the same classes comes first, and then that
-    whose limits, as they were written, are nearest as factors.
+    whose limits are nearest as factors.
     """
+    budget = one.budget
 
     def far(other: Deployed) -> tuple[bool, float]:
-        pairs = [(_number(text), _number(other.asked[name])) for name, text in one.asked.said.items()]
-        return other.subset != one.subset, sum(abs(math.log(mine / its)) for mine, its in pairs)
+        limits = budget.absolute(cost_of(other.model.original))
+        return other.subset != one.subset, sum(abs(math.log(limits[name] / other.limits[name])) for name in limits)
 
-    alike = [
-        other
-        for other in finished
-        if other.runtime == one.runtime and other.asked.keys() == one.asked.said.keys() and other.corrections
-    ]
-    return min(alike, key=far).corrections if alike else {}
-
-
-def _number(text: str) -> float:
-    """The number of a limit, whatever its unit."""
-    return float(text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ "))
+    limited = {*budget.limited()}
+    alike = [each for each in finished if each.runtime == one.runtime and each.limits.keys() == limited]
+    return min(learned, key=far).corrections if (learned := [each for each in alike if each.corrections]) else {}
 
 
 @dataclass

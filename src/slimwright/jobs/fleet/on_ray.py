@@ -6,7 +6,9 @@ A Ray that is started here listens on this machine alone, reports nothing to its
 import functools
 import logging
 import os
+import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,14 +26,13 @@ from slimwright.runtimes import Workshop
 
 RETRIES = 3  # of work whose worker died
 AHEAD = 1  # works that wait at the workers beside those under way
-QUIET = {  # of Ray and its workers: nothing is reported to its makers
+QUIET = {  # of Ray and its workers: nothing is reported to its makers, and each computes with one thread
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
     "ORT_DISABLE_TELEMETRY": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # only then Ray listens on the loopback address; read at its import
 LOOPBACK = "127.0.0.1"
 SHORT = Path("/tmp")  # noqa: S108 - the names of Ray's sockets may have 107 letters, of which it needs 70
 STORE_BYTES = 1_000_000_000  # of shared things, on this machine
@@ -72,8 +73,10 @@ class OnRay:
         (first, *_), _ = ray.wait([*tickets], num_returns=1)
         try:
             outcome: Outcome = ray.get(first)
+        except ray.exceptions.RayTaskError as error:  # before the work itself began: something cannot be fetched
+            outcome = Outcome(why=f"{type(error.cause).__name__}: {error.cause}")
         except ray.exceptions.RayError as error:
-            outcome = Outcome(why=f"its worker died {RETRIES + 1} times: {str(error).splitlines()[0]}")
+            outcome = Outcome(why=f"its worker died {RETRIES + 1} times: {str(error).strip().splitlines()[0]}")
         return first, outcome
 
 
@@ -91,16 +94,18 @@ def on_ray(crew: Crew) -> Iterator[OnRay]:
 
 def _started(stack: ExitStack, crew: Crew) -> None:
     """Start Ray, or go to a cluster that runs; at the end of the stack all of it is gone."""
-    import ray
-
-    if ray.is_initialized():  # whoever started it goes on with it
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():  # whoever started it goes on with it
         return
     if crew.address is None:
         root = SHORT if SHORT.is_dir() else Path(tempfile.gettempdir())
         swept(root, "ray")
         folder = stamped(root, "ray")
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        stack.enter_context(_environment({**QUIET, "TMPDIR": str(folder)}))
+        secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # or anybody here could run code
+        paths = {"TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        stack.enter_context(_environment({**QUIET, **ALONE, **secret, **paths}))
+        import ray
+
         stack.callback(ray.shutdown)
         ray.init(
             "local",
@@ -114,6 +119,8 @@ def _started(stack: ExitStack, crew: Crew) -> None:
         )
         return
     stack.enter_context(_environment(QUIET))
+    import ray
+
     stack.callback(ray.shutdown)
     try:
         ray.init(crew.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -164,6 +171,8 @@ def _fetched(reference: Any) -> Outcome:
 
 @functools.cache
 def _site() -> Site:
-    """The site of a worker's process; its files lie in a folder that goes with Ray's."""
+    """The site of a worker's process; a worker that begins removes what those that are gone left on its disk."""
     torch.set_num_threads(1)
-    return Site(Workshop(), Path(tempfile.mkdtemp(prefix="slimwright-")))
+    parent = Path(tempfile.gettempdir())
+    swept(parent, "slimwright")
+    return Site(Workshop(), stamped(parent, "slimwright"))

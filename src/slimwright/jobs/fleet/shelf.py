@@ -7,7 +7,7 @@ together is complete once its last file is there, which is the record that names
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from slimwright.atomic import replacing, unwritable
 from slimwright.errors import RequestError, check_extra
@@ -19,13 +19,19 @@ class Shelf:
 
     address: str
 
+    @classmethod
+    def at(cls, out: Path | str) -> Self:
+        """Return the shelf at an address, or in a folder, whose path workers elsewhere understand, too."""
+        text = str(out)
+        return cls(text if "://" in text else str(Path(text).absolute()))
+
     @cached_property
     def folder(self) -> Path | None:
         """The folder on this machine; None where files lie elsewhere."""
         kind, mark, rest = self.address.partition("://")
         if not mark:
-            return Path(self.address).absolute()
-        return Path(rest).absolute() if kind in ("file", "local") else None
+            return Path(self.address)
+        return Path(rest) if kind in ("file", "local") else None
 
     @cached_property
     def _elsewhere(self) -> tuple[Any, str]:
