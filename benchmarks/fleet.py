@@ -1,17 +1,18 @@
-"""What a fleet costs: the first deployment, each further one beside a `shrink` from scratch, and ten thousand plans.
+"""What a fleet costs: the first deployment, each further one beside a `shrink` from scratch, and plans alone.
 
 Ten budgets by ten subsets of the digits are built and proven, one worker, in pieces, with whole `shrink` jobs of some
-of them between the pieces: each job with a cache of its own that holds the trained network alone. `marginal_share` is
-the wall time of a further deployment as a share of such a job, and `marginal_cpu_share` the same of processor time,
-which other work on the machine disturbs less. `accuracy_gap_points` is how much better the jobs' accuracy is on the
-test part, on average over those. Then 10,000 deployments are planned by two workers, some are built by one and by two
-workers, and a cluster of several nodes loses a worker and a node in the middle: `lost` deployments have no record in
-the end, `twice` were finished and made again.
+of them between the pieces: each job with a cache of its own, that holds nothing. `marginal_share` is the wall time of a
+further deployment as a share of such a job, and `marginal_cpu_share` the same of processor time, which other work on
+the machine disturbs less. `accuracy_gap_points` is how much better the jobs' accuracy is on the test part, on average
+over those. Then some are built by one and by two workers, and `--plans` squared deployments are planned in one process:
+what 10,000 take is in proportion. At last a cluster of several nodes loses a worker and a node in the middle: `lost`
+deployments have no record in the end, `twice` were finished and made again.
 
 Rows are kept as they come: a run that was stopped goes on where it was, but for `--quick`.
 """
 
 import json
+import math
 import shutil
 import statistics
 import tempfile
@@ -38,6 +39,7 @@ PIECES = 3
 
 def main() -> None:
     asked = parser(__doc__ or "")
+    asked.add_argument("--plans", type=int, default=100, help="budgets, and subsets, of which all pairs are planned")
     asked.add_argument("--home", type=Path, metavar="FOLDER", help="what is kept from run to run")
     chosen = asked.parse_args()
     home = chosen.home or Path(__file__).resolve().parents[1] / "out" / "fleet"
@@ -57,11 +59,14 @@ def main() -> None:
         if not (home / "trained").exists():
             done = fleets.run("train", MODEL, "--data", "digits", "--out", fleets.model)
             _check(done, 0)
-        rows = [*_rows(fleets, once, quick=chosen.quick)]
+        plans = 4 if chosen.quick else chosen.plans
+        rows = [*_rows(fleets, once, plans=plans, quick=chosen.quick)]
     publish(chosen, headline=_headline(rows), rows=rows, environment=environment("onnxruntime", "ray", seed=0))
 
 
-def _rows(fleets: Fleets, once: Callable[[str, str, Callable[[], Row]], Row], *, quick: bool) -> Iterator[Row]:
+def _rows(
+    fleets: Fleets, once: Callable[[str, str, Callable[[], Row]], Row], *, plans: int, quick: bool
+) -> Iterator[Row]:
     sampled = SAMPLED[:1] if quick else SAMPLED
     subsets = {name: SUBSETS[name] for name in (["low", "even"] if quick else SUBSETS)}
     budgets = ["latency-50", "macs-50", "size-20"] if quick else [*BUDGETS]
@@ -84,8 +89,7 @@ def _rows(fleets: Fleets, once: Callable[[str, str, Callable[[], Row]], Row], *,
         yield once("proven", f"{subset}/{budget}", lambda s=subset, b=budget: _proven(fleets, s, b))  # type: ignore[misc]
     for workers in (1, 2):
         yield once("workers", str(workers), lambda n=workers: _workers(fleets, n, quick=quick))  # type: ignore[misc]
-    count = (4, 5) if quick else (100, 100)
-    yield once("planned", f"{count[0] * count[1]}", lambda: _planned(fleets, *count))
+    yield once("planned", f"{plans} by {plans}", lambda: _planned(fleets, plans, plans))
     yield once("lost", "worker and node", lambda: lost_workers(fleets, few=quick))
 
 
@@ -118,7 +122,7 @@ def _proven(fleets: Fleets, subset: str, budget: str) -> Row:
     return {
         "deployments": 1,
         "seconds": found["seconds"],
-        "cpu_s": 0.0,
+        "cpu_s": math.nan,
         "score": model["result"]["score"],
         "score_original": model["original"]["score"],
         "latency_ratio": round(ratio, 4),
@@ -146,14 +150,19 @@ def _workers(fleets: Fleets, count: int, *, quick: bool) -> Row:
 def _planned(fleets: Fleets, budgets: int, subsets: int) -> Row:
     """Plan many deployments of one evidence."""
     plan = fleets.plan("planned", planned(budgets, subsets))
-    ran = fleets.run("fleet", str(plan), "--dry-run", "--quiet", "--json", "--workers", "2")
+    ran = fleets.run("fleet", str(plan), "--dry-run", "--quiet", "--json", "--workers", "0")
     _check(ran, 0, 1)
     text = ran.said[ran.said.index("{") : ran.said.rindex("}") + 1]
     return _row(ran, len(json.loads(text)))
 
 
 def _row(ran: Ran, deployments: int) -> dict[str, str | int | float]:
-    return {"deployments": deployments, "seconds": round(ran.seconds, 2), "cpu_s": round(ran.cpu_s, 2), "score": 0.0}
+    return {
+        "deployments": deployments,
+        "seconds": round(ran.seconds, 2),
+        "cpu_s": round(ran.cpu_s, 2),
+        "score": math.nan,
+    }
 
 
 def _check(ran: Ran, *fine: int) -> None:
@@ -184,6 +193,7 @@ def _headline(rows: list[Row]) -> dict[str, float]:
         "within_budget_share": sum(within) / len(within),
         "planned": float(plans["deployments"]),
         "planned_10000_s": float(plans["seconds"]) * 10_000 / float(plans["deployments"]),
+        "planned_10000_cpu_s": float(plans["cpu_s"]) * 10_000 / float(plans["deployments"]),
         "speedup_2_workers": one / two,
         "lost": float(lost["lost"]),
         "twice": float(lost["twice"]),

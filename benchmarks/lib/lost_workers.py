@@ -6,6 +6,7 @@ with all that is on it.
 """
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -37,8 +38,8 @@ def lost_workers(fleets: Fleets, *, few: bool) -> Row:
     plan, out = fleets.plan("lost", content), fleets.home / "lost"
     shutil.rmtree(out, ignore_errors=True)
     began = time.perf_counter()
-    store = {"object_store_memory": STORE_BYTES}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **store})
+    store: dict[str, Any] = {"object_store_memory": STORE_BYTES}
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **store})
     nodes = [cluster.add_node(num_cpus=1, **store) for _ in range(NODES - 1)]
     arguments = ("fleet", str(plan), "--out", str(out), "--address", cluster.address, "--workers", str(len(nodes)))
     environment = {**surroundings(fleets.home / "cache", fleets.home / "scratch"), **QUIET}
@@ -59,8 +60,8 @@ def lost_workers(fleets: Fleets, *, few: bool) -> Row:
     return {
         "deployments": len(wanted),
         "seconds": round(time.perf_counter() - began, 1),
-        "cpu_s": 0.0,
-        "score": 0.0,
+        "cpu_s": math.nan,
+        "score": math.nan,
         "lost": len(wanted - set(named)) + len(record["failed"]),
         "twice": len(named) - len(set(named)) + sum(made.get(name) != when for name, when in second.items()),
         "killed_workers": killed,

@@ -122,6 +122,15 @@ def test_a_net_on_a_base_holds_what_differs(net: Net, tmp_path: Path) -> None:
         read_packed(path, base=tuned)
 
 
+def test_a_net_that_uses_nothing_of_its_base_needs_none(net: Net, tmp_path: Path) -> None:
+    path = tmp_path / "net.swz"
+    other = net.edited(tensors={name: tensor.flip(0) * 3 + 1 for name, tensor in net.tensors.items()})
+    found = write_packed(net, path, base=other)
+    assert not found.is_delta and found.size_bytes == write_packed(net, tmp_path / "alone.swz").size_bytes
+    assert same(read_packed(path), net)
+    assert write_packed(net, path, base=net).is_delta
+
+
 def test_numbers_that_a_file_cannot_hold_are_padded_for(
     net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
