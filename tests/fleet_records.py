@@ -56,7 +56,7 @@ def deployed(subset: str = "every", latency: str = "0.5x", *, within: bool = Tru
         "drop": 0.5,
         "within_budget": within,
         "misses": [] if within else ["latency_ms is 0.4, 10.0 % over its limit of 0.36"],
-        "corrections": {"latency_ms": 0.9},
+        "corrections": {"latency_ms": {"predicted": 0.9, "measured": 1.0}},
         "tried": 1,
         "seconds": 3.0,
     }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from slimwright.search import MeasuredPlan, Plan, Problem, plan_by_measuring, room
+from slimwright.search import Correction, MeasuredPlan, Plan, Problem, plan_by_measuring, room
 
 SIZES = {"a": [64, 48, 32, 16], "b": [64, 48, 32, 16]}
 
@@ -281,7 +281,9 @@ def test_what_is_known_of_a_plan_like_it_corrects_the_first_one() -> None:
         measured.append(plan)
         return {"latency_ms": 1.25 * milliseconds(plan.counts)}
 
-    found = plan_by_measuring(asked(), {"latency_ms": 0.8}, measure, corrections={"latency_ms": 1 / 1.25}, rounds=1)
+    found = plan_by_measuring(
+        asked(), {"latency_ms": 0.8}, measure, corrections={"latency_ms": Correction(0.8, 1.0)}, rounds=1
+    )
     assert found is not None and found.fits and len(measured) == 1
     unaware = plan_by_measuring(asked(), {"latency_ms": 0.8}, measure, rounds=1)
     assert unaware is not None and not unaware.fits

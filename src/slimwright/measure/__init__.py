@@ -25,7 +25,17 @@ from slimwright.measure.bundle import (
     load_bundle,
     misses,
 )
-from slimwright.measure.fleet import FLEET, FLEET_PAGE, Deployed, Failed, Fleet, ModelProof, Predicted, ProvenSide
+from slimwright.measure.fleet import (
+    FLEET,
+    FLEET_PAGE,
+    Corrected,
+    Deployed,
+    Failed,
+    Fleet,
+    ModelProof,
+    Predicted,
+    ProvenSide,
+)
 from slimwright.measure.forms import (
     BoxesAndScoresForm,
     CenterNetForm,
@@ -98,6 +108,7 @@ __all__ = [
     "Bundle",
     "CandidateRecord",
     "CenterNetForm",
+    "Corrected",
     "DataCard",
     "Decision",
     "Deployed",

@@ -55,6 +55,13 @@ class ModelProof(Record):
     files: list[str]
 
 
+class Corrected(Record):
+    """How a cost of a plan was predicted, and how it was measured; the next plan like it aims by that."""
+
+    predicted: Amount
+    measured: Time
+
+
 class Deployed(Record):
     """A deployment: what was asked, and what was proven. Scores are in the metric's unit, the drop in its steps."""
 
@@ -73,7 +80,7 @@ class Deployed(Record):
     drop: Number
     within_budget: bool
     misses: list[str]
-    corrections: dict[str, Amount]  # by how much the plan's aims were corrected once it was measured
+    corrections: dict[str, Corrected]  # by the cost's name
     tried: Count  # models that were built for it
     seconds: Amount
 

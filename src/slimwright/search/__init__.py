@@ -3,7 +3,7 @@
 from slimwright.search.direct import Direct, direct_plan, planned
 from slimwright.search.journal import Journal, key_of, open_journal
 from slimwright.search.knapsack import Plan, Problem, problem, solve
-from slimwright.search.measured import MeasuredPlan, plan_by_measuring, room
+from slimwright.search.measured import Correction, MeasuredPlan, plan_by_measuring, room
 from slimwright.search.measured_plan import measured_plan, plan_once, quantized_wholes
 from slimwright.search.menu import Menu
 from slimwright.search.planning import Whole
@@ -29,6 +29,7 @@ __all__ = [
     "METHODS",
     "PACKED",
     "Candidate",
+    "Correction",
     "Direct",
     "Evaluate",
     "Evaluation",

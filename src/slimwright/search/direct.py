@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from slimwright.search.knapsack import Plan, solve
-from slimwright.search.measured import plan_by_measuring, room
+from slimwright.search.measured import Correction, plan_by_measuring, room
 from slimwright.search.measured_plan import is_good_enough
 from slimwright.search.menu import predicted_ms
 from slimwright.search.planning import (
@@ -33,14 +33,14 @@ GOOD_ENOUGH = 0.5  # of the drop that is allowed: with less, no other way is tri
 
 @dataclass(frozen=True)
 class Direct:
-    """What came of one budget: the evaluation to ship, and how costs were predicted as shares of what was measured."""
+    """What came of one budget: the evaluation to ship, and how costs of the last plan were predicted and measured."""
 
     best: Evaluation
-    corrections: Mapping[str, float] = field(default_factory=dict)
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
 
 
 def direct_plan(
-    space: Space, evaluate: Evaluate, wholes: Sequence[Whole], corrections: Mapping[str, float] | None = None
+    space: Space, evaluate: Evaluate, wholes: Sequence[Whole], corrections: Mapping[str, Correction] | None = None
 ) -> Direct:
     """Return the evaluation to ship, of the whole networks in each precision and of plans that are built in full.
 
@@ -82,10 +82,10 @@ def _weights(way: str | None) -> Mapping[str, float] | None:
 
 
 def _built(
-    space: Space, evaluate: Evaluate, whole: Whole, way: str | None, corrections: Mapping[str, float]
-) -> Iterator[tuple[Evaluation, Mapping[str, float]]]:
+    space: Space, evaluate: Evaluate, whole: Whole, way: str | None, corrections: Mapping[str, Correction]
+) -> Iterator[tuple[Evaluation, Mapping[str, Correction]]]:
     """Every plan that was built for one precision in one way, with what is learned of its predictions."""
-    menu, made = space.menu(), list[tuple[Evaluation, Mapping[str, float]]]()
+    menu, made = space.menu(), list[tuple[Evaluation, Mapping[str, Correction]]]()
     measurable = space.limits.keys() & MEASURED
 
     def measure(plan: Plan) -> Mapping[str, float]:
@@ -96,7 +96,7 @@ def _built(
         name = " and ".join([*used.values()]) + (f", {whole.name}" if whole.quantize else "")
         one = evaluate(Candidate(name, recipe_of(space, whole, steps), plan, predicted_ms(plan)))
         costs = {cost: float(getattr(one.cost, cost) or 0.0) for cost in measurable}
-        made.append((one, {cost: plan.predicted[cost] / costs[cost] for cost in costs if costs[cost]}))
+        made.append((one, {cost: Correction(plan.predicted[cost], found) for cost, found in costs.items() if found}))
         return costs if one.proven and space.time_share(one, whole.seen) <= 1 / PAYS else {}
 
     task = problem_for(space, whole, tuple(space.limits), alone=way, weights=_weights(way))

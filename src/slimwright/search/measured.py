@@ -45,6 +45,14 @@ def room(name: str) -> Room:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """How a cost of a plan was predicted, and how it was measured."""
+
+    predicted: float
+    measured: float
+
+
+@dataclass(frozen=True)
 class MeasuredPlan:
     """A plan, and what the net that it leads to was measured to cost."""
 
@@ -58,17 +66,15 @@ def plan_by_measuring(
     limits: Mapping[str, float],
     measure: Callable[[Plan], Mapping[str, float]],
     *,
-    corrections: Mapping[str, float] | None = None,
+    corrections: Mapping[str, Correction] | None = None,
     rounds: int = ROUNDS,
 ) -> MeasuredPlan | None:
     """Return the least damaging plan that measured within the limits, or else the one nearest to them.
 
     `measure` gives some of the limited costs of a plan; the others are exact as predicted. The first aims are
-    multiplied by `corrections`: how a cost was predicted as a share of how it was measured, for a plan like this one.
-    None where nothing has to be cut.
+    corrected by what is known of a plan like this one. None where nothing has to be cut.
     """
-    known = corrections or {}
-    aims = {name: limit * room(name).aim * known.get(name, 1.0) for name, limit in limits.items()}
+    aims = {name: _first_aim(name, limit, (corrections or {}).get(name)) for name, limit in limits.items()}
     best: MeasuredPlan | None = None
     seen: list[Mapping[str, int]] = []
     for _ in range(rounds):
@@ -86,6 +92,14 @@ def plan_by_measuring(
             break
         aims |= {name: room(name).next_aim(limits[name], plan.predicted[name], measured[name]) for name in shares}
     return best
+
+
+def _first_aim(name: str, limit: float, known: Correction | None) -> float:
+    plain = room(name).aim * limit
+    if known is None:
+        return plain
+    found = room(name).next_aim(limit, known.predicted, known.measured)
+    return found if found > 0 else plain  # what was known is of a plan that was too far away
 
 
 def _better(

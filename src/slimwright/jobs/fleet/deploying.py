@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +21,7 @@ from slimwright.jobs.fleet.stock import Site, Stock, planning_ground
 from slimwright.measure import (
     RECIPE,
     STEMS,
+    Corrected,
     Deployed,
     ModelProof,
     Parity,
@@ -31,7 +32,7 @@ from slimwright.measure import (
     drop_interval,
     misses,
 )
-from slimwright.search import Candidate, Direct, Evaluation, Plan, Whole, direct_plan, key_of, planned
+from slimwright.search import Candidate, Correction, Direct, Evaluation, Plan, Whole, direct_plan, key_of, planned
 from slimwright.storage import write_packed
 from slimwright.techniques import fold_batch_norm
 
@@ -46,7 +47,7 @@ class Order:
 
     deployment: Deployment
     key: str
-    corrections: Mapping[str, float]
+    corrections: Mapping[str, Correction]
 
 
 def order_key(context: Mapping[str, object], one: Deployment) -> str:
@@ -208,7 +209,7 @@ def _judged(order: Order, proof: ModelProof, found: Direct, tried: int, ground: 
         drop=drop,
         within_budget=not missed,
         misses=missed,
-        corrections=dict(found.corrections),
+        corrections={name: Corrected(**asdict(each)) for name, each in found.corrections.items()},
         tried=tried,
         seconds=seconds,
     )

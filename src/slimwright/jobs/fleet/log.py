@@ -17,6 +17,7 @@ from slimwright.jobs.stages import Stages
 from slimwright.measure import FLEET, FLEET_PAGE, DataCard, Deployed, Failed, Fleet, as_json
 from slimwright.progress import Event
 from slimwright.report import fleet_page
+from slimwright.search import Correction
 from slimwright.storage import write_packed
 
 BASE_NET = "base.swz"
@@ -50,7 +51,7 @@ def log_of(shelf: Shelf, plan: FleetPlan, base: Base, *, fresh: bool) -> Log:
     return Log({name: record for name, record in found.items() if record is not None})
 
 
-def nearest(one: Deployment, finished: Iterable[Deployed]) -> Mapping[str, float]:
+def nearest(one: Deployment, finished: Iterable[Deployed]) -> Mapping[str, Correction]:
     """Return the corrections of the finished deployment that is most like one; {} where there is none.
 
     Of those on the same runtime with limits on the same costs, one with the same classes comes first, and then that
@@ -64,7 +65,10 @@ def nearest(one: Deployment, finished: Iterable[Deployed]) -> Mapping[str, float
 
     limited = {*budget.limited()}
     alike = [each for each in finished if each.runtime == one.runtime and each.limits.keys() == limited]
-    return min(learned, key=far).corrections if (learned := [each for each in alike if each.corrections]) else {}
+    if not (learned := [each for each in alike if each.corrections]):
+        return {}
+    found = min(learned, key=far).corrections
+    return {name: Correction(each.predicted, each.measured) for name, each in found.items()}
 
 
 @dataclass
