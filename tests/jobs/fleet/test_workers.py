@@ -1,7 +1,11 @@
 """Work of a fleet in this process: shared things are made once, and what fails is an outcome."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
+from shared_workshop import shared_workshop
 from slimwright.errors import ModelError
-from slimwright.jobs.fleet.stock import Site
+from slimwright.jobs.fleet.stock import MOST_GROUNDS, Site, Stock
 from slimwright.jobs.fleet.workers import Crew, workers
 
 
@@ -39,3 +43,12 @@ def test_what_needs_a_shared_thing_that_failed_fails_as_it_did() -> None:
         ground = hands.share(broken, 1)
         _, outcome = hands.ended([hands.begin(lambda _, value: value, ground)])
     assert outcome.why == "no ground" and outcome.value is None
+
+
+def test_a_process_remembers_the_grounds_that_it_met_last(tmp_path: Path) -> None:
+    stocks = [Stock(SimpleNamespace(key=f"ground {number}"), (), {}) for number in range(MOST_GROUNDS + 2)]  # type: ignore[arg-type]
+    site = Site(shared_workshop(), tmp_path)
+    makers = [site.maker(stock) for stock in stocks]
+    assert [*site.makers] == [stock.ground.key for stock in stocks[2:]]
+    assert {path.name for path in tmp_path.iterdir()} == {*site.makers}
+    assert site.maker(stocks[-1]) is makers[-1] and site.maker(stocks[0]) is not makers[0]

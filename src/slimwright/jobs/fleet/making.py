@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from slimwright.atomic import removed
 from slimwright.cost import Cost, count
 from slimwright.data import tensors_of, whole
 from slimwright.errors import ConversionError
@@ -77,6 +78,7 @@ class Maker:
     workshop: Workshop
     folder: Path
     made: dict[str, Built] = field(default_factory=dict)
+    lasting: set[str] = field(default_factory=set)  # of what was made, that which is never let go
     tested: list[Tested] = field(default_factory=list)  # once a proof asked for it
 
     def original(self) -> Built:
@@ -87,14 +89,16 @@ class Maker:
             artefact = self._converted(net, key)
             cost = replace(self.ground.whole.cost, size_bytes=artefact.size_bytes)
             self.made[key] = Built(replace(self.ground.whole, cost=cost), net, artefact)
+            self.lasting.add(key)
         return self.made[key]
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """Return a candidate with its measurements: built, and run beside the original."""
         key = self.ground.model_key(candidate.recipe)
         if key not in self.made:
-            for first in [one for one in self.made if one != self.ground.whole.key][:-MOST_MADE]:
+            for first in [one for one in self.made if one not in self.lasting][:-MOST_MADE]:
                 del self.made[first]
+                removed(self.folder / first)
             self.made[key] = self._built(candidate, key)
         return replace(self.made[key].evaluation, candidate=candidate)
 

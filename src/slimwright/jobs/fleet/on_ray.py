@@ -20,7 +20,7 @@ import torch
 
 from slimwright.atomic import stamped, swept
 from slimwright.errors import RequestError, check_extra
-from slimwright.jobs.fleet.stock import Site
+from slimwright.jobs.fleet.stock import MOST_GROUNDS, Site
 from slimwright.jobs.fleet.workers import Crew, Outcome, Work, done
 from slimwright.runtimes import Workshop
 
@@ -161,7 +161,7 @@ def _shared_by(work: Work, there: bool, shared: Sequence[Any], own: Sequence[Any
     return True, _on_worker(work, there, shared, own)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=MOST_GROUNDS)
 def _fetched(reference: Any) -> Outcome:
     import ray
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from slimwright.atomic import removed
 from slimwright.cost import Budget
 from slimwright.jobs.fleet.base import Base
 from slimwright.jobs.fleet.ground import Ground, ground_of, kind_of
@@ -17,6 +18,8 @@ from slimwright.jobs.fleet.making import Boxed, Maker
 from slimwright.jobs.fleet.plan_file import Deployment
 from slimwright.runtimes import Workshop
 from slimwright.search import Whole, quantized_wholes
+
+MOST_GROUNDS = 4  # that a process remembers
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Stock:
 
 @dataclass(frozen=True)
 class Site:
-    """Where a process works: its converters, its disk, and a maker for each ground that it met."""
+    """Where a process works: its converters, its disk, and a maker for each of the grounds that it met last."""
 
     workshop: Workshop
     folder: Path
@@ -43,6 +46,9 @@ class Site:
             maker = self.empty_maker(stock.ground)
             for name, box in stock.boxes.items():
                 maker.made[name] = box.laid_down(maker.folder / name)
+                maker.lasting.add(name)
+            for first in [*self.makers][: 1 - MOST_GROUNDS]:
+                removed(self.makers.pop(first).folder)
             self.makers[key] = maker
         return self.makers[key]
 
