@@ -52,7 +52,7 @@ class ModelProof(Record):
     interval: DropInterval | None  # of the drop, on the test part
     packed_bytes: Count  # of net.swz
     is_delta: bool  # net.swz is what differs from the base
-    files: list[str]
+    sha256: dict[str, str]  # of the files beside the proof
 
 
 class Corrected(Record):

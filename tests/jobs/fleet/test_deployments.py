@@ -20,6 +20,7 @@ from slimwright.data import Dataset
 from slimwright.errors import DataError, RequestError
 from slimwright.jobs.fleet import Crew, FleetPlan, fleet, fleet_plans
 from slimwright.measure import Fleet, original_of
+from slimwright.reading import sha256_of
 from slimwright.storage import read_packed
 from small_digits import few_digits, small_digit_net
 
@@ -81,7 +82,8 @@ def test_a_subset_has_a_head_for_its_classes_alone(found: Fleet, home: Path) -> 
         assert net[net.outputs[0]].shape == (1, len(one.classes))
         assert count(net).macs == one.model.result.macs
         assert json.loads((folder / "about.json").read_text())["labels"] == one.classes
-        assert sorted(one.model.files) == sorted(path.name for path in folder.iterdir() if path.name != "proof.json")
+        files = {path.name: sha256_of(path) for path in folder.iterdir() if path.name != "proof.json"}
+        assert one.model.sha256 == files and {"model.onnx", "net.swz", "recipe.json", "about.json"} == files.keys()
     assert {len(one.classes) for one in found.deployed} == {5, 10}
 
 

@@ -32,6 +32,7 @@ from slimwright.measure import (
     drop_interval,
     misses,
 )
+from slimwright.reading import sha256_of
 from slimwright.search import Candidate, Correction, Direct, Evaluation, Plan, Whole, direct_plan, key_of, planned
 from slimwright.storage import write_packed
 from slimwright.techniques import fold_batch_norm
@@ -65,16 +66,19 @@ def deployed(site: Site, stock: Stock, order: Order, address: str) -> Deployed:
     if (done := finished(shelf, one.name, order.key)) is not None:
         return done
     maker, ground, budget = site.maker(stock), stock.ground, one.budget
-    space, before = ground.space(budget, stock.wholes[0].seen), len(maker.made)
-    sized = budget.concerns("size_bytes")
+    space, sized, tried = ground.space(budget, stock.wholes[0].seen), budget.concerns("size_bytes"), set[str]()
     wholes = [each for each in stock.wholes if not each.quantize or sized or space.time_share(each.seen) < PAYS]
 
     def evaluate(candidate: Candidate) -> Evaluation:
-        return _known(shelf, candidate, ground.model_key(candidate.recipe)) or maker.evaluate(candidate)
+        key = ground.model_key(candidate.recipe)
+        if (known := _known(shelf, candidate, key)) is not None:
+            return known
+        tried.add(key)
+        return maker.evaluate(candidate)
 
     found = direct_plan(space, evaluate, wholes, order.corrections)
     proof = _on_shelf(shelf, found.best.key) or _shipped(maker, found.best, shelf)
-    record = _judged(order, proof, found, len(maker.made) - before, ground, time.perf_counter() - began)
+    record = _judged(order, proof, found, len(tried), ground, time.perf_counter() - began)
     shelf.write(_record_at(one.name), as_json(record).encode())
     return record
 
@@ -141,7 +145,7 @@ def _shipped(maker: Maker, best: Evaluation, shelf: Shelf) -> ModelProof:
         ground.given.about.write(one.net, artefact, folder)
         (folder / RECIPE).write_text(as_json(best.candidate.recipe))
         packed = write_packed(fold_batch_norm(one.net), folder / PACKED_NET, base=ground.stored_from)
-        files = sorted(path.name for path in folder.iterdir())
+        files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
         test, outputs = maker.test(), seen[RESULT].first.outputs
         assert outputs is not None and test.exam.targets is not None
         plan = best.candidate.plan
@@ -159,7 +163,7 @@ def _shipped(maker: Maker, best: Evaluation, shelf: Shelf) -> ModelProof:
             interval=drop_interval(ground.given.task, test.expected, outputs, test.exam.targets),
             packed_bytes=packed.size_bytes,
             is_delta=packed.is_delta,
-            files=files,
+            sha256=files,
         )
         for file in files:
             shelf.write(f"models/{best.key}/{file}", (folder / file).read_bytes())
