@@ -131,10 +131,9 @@ def test_steps_that_solve_take_fewer_images_or_say_what_they_lack(net: Net, data
 def test_rounding_takes_training_images_too_where_a_large_layer_is_shown_too_few_positions() -> None:
     """64 inputs of one position ask for 640 images; 3x3 channels are shown 36 positions by each image."""
     few, many = torch.zeros(40, 1, 8, 8), torch.zeros(1000, 1, 8, 8)
-    parts: dict[Part, Batch] = {
-        part: (images, torch.zeros(len(images), dtype=torch.int64))
-        for part, images in (("train", many), ("calibration", few), ("validation", few), ("test", few))
-    }
+    some = (few, torch.zeros(len(few), dtype=torch.int64))
+    parts: dict[Part, Batch] = {"calibration": some, "validation": some, "test": some}
+    parts["train"] = (many, torch.zeros(len(many), dtype=torch.int64))
     data = ArrayData("made up", ("dark",), parts)
     linear = capture(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).eval(), (1, 8, 8))
     conv = capture(nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval(), (1, 8, 8))
