@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from slimwright.codec.contexts import CHANNELS, CHROMA, LUMA, PHASES, UNIT
+from slimwright.codec.symbols import LEAST_SCALE, MOST_ODDS, MOST_SCALE, ODDS_UNIT, SCALE_UNIT
 from slimwright.codec.wavelet import LEVELS
 
 WEIGHT_BITS, OUTPUT_BITS, FEATURE_BITS = 10, 8, 3
@@ -19,8 +20,6 @@ HIDDEN = {"luma": (20, 12), "chroma": (10, 8)}
 FEATURES = {"luma": LUMA, "chroma": CHROMA}
 OUTPUTS = 2
 MOST_WEIGHT = 2**17  # in units of a weight
-ODDS_UNIT, MOST_ODDS = 8, 80  # log odds have the index round(8 odds), at most 80 either way
-SCALE_UNIT, LEAST_SCALE, MOST_SCALE = 4, -12, 40  # log2 of a mean size has the index round(4 log2)
 assert 1 << FEATURE_BITS == UNIT
 
 
