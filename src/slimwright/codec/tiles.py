@@ -1,0 +1,110 @@
+"""A tile's coefficients as bytes and back: one column for both directions.
+
+A tile is a square of the picture and the coefficients of every band that lie in it. Nothing outside it is looked at, so
+a tile that was lost takes no other with it. Indices into the tables are whole numbers: docs/codec.md tells the format.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimwright.codec.context_net import WholeNet, band_index, role_of
+from slimwright.codec.contexts import CHANNELS, PHASES, Level, at_phase, own_features, sizes_of
+from slimwright.codec.symbols import LEAST_SCALE, MOST_ODDS, MOST_SCALE, ODDS_UNIT, SCALE_UNIT, coded
+from slimwright.codec.wavelet import LEVELS, MULTIPLE, Bands
+from slimwright.swz.entropy import Coder, Decoder, Encoder, Ints
+
+LOW_BYTES = 2 * CHANNELS  # of a tile: the odds and the scale of each channel's lowest band
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tile lies in the lowest band: rows and columns, each of `MULTIPLE` pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, bands: Bands) -> Bands:
+        """Return views of the bands' coefficients that lie in the tile."""
+        return Bands(self._in(bands.low, 1), tuple(self._in(one, MULTIPLE >> n + 1) for n, one in enumerate(bands.high)))
+
+    def _in(self, band: Tensor, times: int) -> Tensor:
+        rows = slice(self.top * times, (self.top + self.height) * times)
+        return band[..., rows, self.left * times : (self.left + self.width) * times]
+
+
+def places(height: int, width: int, tile: int) -> list[Place]:
+    """Return the tiles of a picture whose lowest band has a size; `tile` is a side in pixels."""
+    side = tile // MULTIPLE
+    return [
+        Place(top, left, min(side, height - top), min(side, width - left))
+        for top in range(0, height, side)
+        for left in range(0, width, side)
+    ]
+
+
+def empty(height: int, width: int) -> Bands:
+    """Return bands of zeros for a picture whose lowest band has a size; `high` has whole numbers."""
+    high = tuple(
+        torch.zeros(1, 3, CHANNELS, height << LEVELS - 1 - n, width << LEVELS - 1 - n, dtype=torch.int32)
+        for n in range(LEVELS)
+    )
+    return Bands(torch.zeros(1, CHANNELS, height, width, dtype=torch.int32), high)
+
+
+def written(tile: Bands, net: WholeNet, step: int) -> bytes:
+    """Return the bytes of a tile's whole numbers."""
+    residuals = np.diff(np.diff(tile.low[0].numpy(), axis=1, prepend=0), axis=2, prepend=0)
+    heads = [_low_indices(channel) for channel in residuals]
+    coder = Encoder()
+    for one, (odds, scale) in zip(residuals, heads, strict=True):
+        coded(coder, np.full(one.size, odds), np.full(one.size, scale), one.ravel().astype(np.int32))
+    _code_high(coder, tile, net, step, given=tile)
+    return bytes(index for head in heads for index in head) + coder.finished()
+
+
+def read(data: bytes, tile: Bands, net: WholeNet, step: int) -> None:
+    """Read a tile's bytes into views of bands of zeros. Raises ModelError where no encoder wrote them."""
+    head, coder = data[:LOW_BYTES].ljust(LOW_BYTES, b"\0"), Decoder(data[LOW_BYTES:])
+    for channel in range(CHANNELS):
+        odds, scale = min(head[2 * channel], 2 * MOST_ODDS), min(head[2 * channel + 1], MOST_SCALE - LEAST_SCALE)
+        low = tile.low[0, channel]
+        found = coded(coder, np.full(low.numel(), odds), np.full(low.numel(), scale), None)
+        sums = found.astype(np.int64).reshape(low.shape).cumsum(0).cumsum(1)
+        low.copy_(torch.from_numpy(sums.clip(-(2**30), 2**30)))
+    _code_high(coder, tile, net, step, given=None)
+
+
+def _code_high(coder: Coder, tile: Bands, net: WholeNet, step: int, *, given: Bands | None) -> None:
+    parent = None
+    for number in reversed(range(LEVELS)):
+        sizes = torch.zeros(tile.high[number].shape)
+        level = Level(sizes, parent, step)
+        for channel in range(CHANNELS):
+            for orient in range(3):
+                shared, role = level.features(channel, orient), role_of(channel)
+                values, own = tile.high[number][:, orient, channel], sizes[:, orient, channel]
+                for phase in range(len(PHASES)):
+                    rows = torch.cat((shared, own_features(own, phase)), 1)
+                    rows = at_phase(rows, phase).movedim(1, -1).flatten(0, -2)
+                    odds, scale = net.indices(rows, role, phase, band_index(number, orient, channel))
+                    place = at_phase(values, phase)
+                    known = None if given is None else place.numpy().ravel().astype(np.int32)
+                    found = torch.from_numpy(coded(coder, odds.numpy(), scale.numpy(), known)).view(place.shape)
+                    place.copy_(found)
+                    at_phase(own, phase).copy_(sizes_of(found))
+        parent = sizes
+
+
+def _low_indices(residuals: Ints) -> tuple[int, int]:
+    """Return the indices of the odds and the scale that suit a channel's residuals."""
+    zero = np.count_nonzero(residuals == 0) + 0.5
+    other = residuals.size + 1 - zero
+    mean = np.median(np.abs(residuals)) / np.log(2)
+    odds = round(ODDS_UNIT * float(np.log(zero / other)))
+    scale = round(SCALE_UNIT * float(np.log2(max(mean, 0.1))))
+    return min(max(odds, -MOST_ODDS), MOST_ODDS) + MOST_ODDS, min(max(scale, LEAST_SCALE), MOST_SCALE) - LEAST_SCALE
