@@ -56,33 +56,46 @@ def first_choice(levels: Sequence[Tensor]) -> list[Tensor]:
 
 
 def chosen(
-    levels: Sequence[Tensor], before: Sequence[Tensor], net: WholeNet, offsets: Tensor, *, step: int, trade: float = TRADE
+    levels: Sequence[Tensor],
+    before: Sequence[Tensor],
+    net: WholeNet,
+    offsets: Tensor,
+    *,
+    step: int,
+    trade: float = TRADE,
+    weights: Sequence[Tensor] = (),
 ) -> list[Tensor]:
     """Return whole numbers for coefficients [B, 3, C, h, w] in steps, given what was chosen before.
 
-    `offsets` are those of `values_of`; `trade` is what a bit is worth, in squared steps.
+    `offsets` are those of `values_of`; `trade` is what a bit is worth, in squared steps. `weights` [1, 1, 1, h, w] of the
+    levels say what their errors count for.
     """
-    table, after = costs(), [torch.zeros_like(one) for one in before]
-    exact_offsets = offsets.double()
-    sizes = [sizes_of(one) for one in before]
+    after, sizes, exact_offsets = [torch.zeros_like(one) for one in before], [sizes_of(one) for one in before], offsets.double()
     for number, one in enumerate(sizes):
         level = Level(one, sizes[number + 1] if number + 1 < len(sizes) else None, step)
+        worth = trade / weights[number][0, 0] if weights else torch.full_like(levels[number][:, 0, 0], trade)
         for channel in range(CHANNELS):
             for orient in range(3):
-                shared, own = level.features(channel, orient), one[:, orient, channel]
+                shared, at = level.features(channel, orient), (slice(None), orient, channel)
                 for phase in range(len(PHASES)):
-                    rows = at_phase(torch.cat((shared, own_features(own, phase)), 1), phase)
+                    rows = at_phase(torch.cat((shared, own_features(one[at], phase)), 1), phase)
                     rows = rows.movedim(1, -1).flatten(0, -2)
-                    odds, scale = net.indices(rows, role_of(channel), phase, band_index(number, orient, channel))
-                    exact = at_phase(levels[number][:, orient, channel], phase)
-                    size = exact.abs().flatten()
-                    zero, other = table.zero[odds], table.other[odds] + table.first[scale]
-                    best, least = torch.zeros_like(size), size * size + trade * zero
-                    nearest = (size + 0.5).floor()
-                    for candidate in (nearest - 1, nearest):
-                        error = size - candidate + exact_offsets[(candidate > 1).long(), scale]
-                        cost = error * error + trade * (other + (candidate - 1) * table.further[scale])
-                        better = (cost < least) & (candidate > 0)
-                        best, least = torch.where(better, candidate, best), torch.where(better, cost, least)
-                    at_phase(after[number][:, orient, channel], phase).copy_(best.view(exact.shape) * exact.sign())
+                    indices = net.indices(rows, role_of(channel), phase, band_index(number, orient, channel))
+                    exact = at_phase(levels[number][at], phase)
+                    size = _size(exact.abs().flatten(), *indices, exact_offsets, at_phase(worth, phase).flatten())
+                    at_phase(after[number][at], phase).copy_(size.view(exact.shape) * exact.sign())
     return after
+
+
+def _size(exact: Tensor, odds: Tensor, scale: Tensor, offsets: Tensor, worth: Tensor) -> Tensor:
+    """Return the sizes [n] that cost least for exact ones [n] in steps, where a bit has a worth [n]."""
+    table = costs()
+    other = table.other[odds] + table.first[scale]
+    best, least = torch.zeros_like(exact), exact * exact + worth * table.zero[odds]
+    nearest = (exact + 0.5).floor()
+    for candidate in (nearest - 1, nearest):
+        error = exact - candidate + offsets[(candidate > 1).long(), scale]
+        cost = error * error + worth * (other + (candidate - 1) * table.further[scale])
+        better = (cost < least) & (candidate > 0)
+        best, least = torch.where(better, candidate, best), torch.where(better, cost, least)
+    return best

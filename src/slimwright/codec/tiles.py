@@ -56,46 +56,61 @@ def empty(height: int, width: int) -> Bands:
     return Bands(torch.zeros(1, CHANNELS, height, width, dtype=torch.int32), high)
 
 
-def written(tile: Bands, net: WholeNet, step: int) -> bytes:
-    """Return the bytes of a tile's whole numbers."""
-    residuals = np.diff(np.diff(tile.low[0].numpy(), axis=1, prepend=0), axis=2, prepend=0)
+@dataclass(frozen=True)
+class Numbers:
+    """A picture's coefficients as whole numbers, and the indices of the scales that they were coded with."""
+
+    bands: Bands
+    scales: Bands
+
+    def of(self, place: Place) -> "Numbers":
+        """Return views of what lies in a tile."""
+        return Numbers(place.of(self.bands), place.of(self.scales))
+
+
+def written(tile: Numbers, net: WholeNet, step: int) -> bytes:
+    """Return the bytes of a tile's whole numbers; its scales are filled in."""
+    residuals = np.diff(np.diff(tile.bands.low[0].numpy(), axis=1, prepend=0), axis=2, prepend=0)
     heads = [_low_indices(channel) for channel in residuals]
     coder = Encoder()
     for one, (odds, scale) in zip(residuals, heads, strict=True):
         coded(coder, np.full(one.size, odds), np.full(one.size, scale), one.ravel().astype(np.int32))
-    _code_high(coder, tile, net, step, given=tile)
+    _code_high(coder, tile, net, step, given=True)
     return bytes(index for head in heads for index in head) + coder.finished()
 
 
-def read(data: bytes, tile: Bands, net: WholeNet, step: int) -> None:
-    """Read a tile's bytes into views of bands of zeros. Raises ModelError where no encoder wrote them."""
+def read(data: bytes, tile: Numbers, net: WholeNet, step: int) -> None:
+    """Read a tile's bytes into views of numbers that are zeros. Raises ModelError where no encoder wrote them."""
     head, coder = data[:LOW_BYTES].ljust(LOW_BYTES, b"\0"), Decoder(data[LOW_BYTES:])
     for channel in range(CHANNELS):
         odds, scale = min(head[2 * channel], 2 * MOST_ODDS), min(head[2 * channel + 1], MOST_SCALE - LEAST_SCALE)
-        low = tile.low[0, channel]
+        low = tile.bands.low[0, channel]
         found = coded(coder, np.full(low.numel(), odds), np.full(low.numel(), scale), None)
         sums = found.astype(np.int64).reshape(low.shape).cumsum(0).cumsum(1)
         low.copy_(torch.from_numpy(sums.clip(-(2**30), 2**30)))
-    _code_high(coder, tile, net, step, given=None)
+    _code_high(coder, tile, net, step, given=False)
 
 
-def _code_high(coder: Coder, tile: Bands, net: WholeNet, step: int, *, given: Bands | None) -> None:
+def _code_high(coder: Coder, tile: Numbers, net: WholeNet, step: int, *, given: bool) -> None:
+    """Code the high bands from the coarsest on; what is read is put in their place, and so are the scales."""
     parent = None
     for number in reversed(range(LEVELS)):
-        sizes = torch.zeros(tile.high[number].shape)
+        numbers, scales = tile.bands.high[number], tile.scales.high[number]
+        sizes = torch.zeros(numbers.shape)
         level = Level(sizes, parent, step)
         for channel in range(CHANNELS):
             for orient in range(3):
                 shared, role = level.features(channel, orient), role_of(channel)
-                values, own = tile.high[number][:, orient, channel], sizes[:, orient, channel]
+                at, own = (slice(None), orient, channel), sizes[:, orient, channel]
                 for phase in range(len(PHASES)):
                     rows = torch.cat((shared, own_features(own, phase)), 1)
                     rows = at_phase(rows, phase).movedim(1, -1).flatten(0, -2)
                     odds, scale = net.indices(rows, role, phase, band_index(number, orient, channel))
-                    place = at_phase(values, phase)
-                    known = None if given is None else place.numpy().ravel().astype(np.int32)
+                    place = at_phase(numbers[at], phase)
+                    known = place.numpy().ravel().astype(np.int32) if given else None
                     found = torch.from_numpy(coded(coder, odds.numpy(), scale.numpy(), known)).view(place.shape)
                     place.copy_(found)
+                    at_phase(scales[at], phase).copy_(scale.view(place.shape))
                     at_phase(own, phase).copy_(sizes_of(found))
         parent = sizes
 
