@@ -54,5 +54,4 @@ def bits_by_place(net: ContextNet, values: Tensor, seen: Sequence[Known]) -> Ite
     """Give the bits of flat values [coefficients] for each part of what is known of them."""
     for part in seen:
         odds, scale = net(part.features, part.role, part.phase, part.bands)
-        odds, scale = odds.clamp(-10, 10), scale.clamp(-3, 10)
         yield part, bits_of(values[part.places], odds, scale)

@@ -67,13 +67,14 @@ def chosen(
 ) -> list[Tensor]:
     """Return whole numbers for coefficients [B, 3, C, h, w] in steps, given what was chosen before.
 
-    `offsets` are those of `values_of`; `trade` is what a bit is worth, in squared steps. `weights` [1, 1, 1, h, w] of the
+    `offsets` are those of `values_of`; `trade` is what a bit is worth, in squared steps. `weights` [1, 1, h, w] of the
     levels say what their errors count for.
     """
-    after, sizes, exact_offsets = [torch.zeros_like(one) for one in before], [sizes_of(one) for one in before], offsets.double()
+    after, sizes = [torch.zeros_like(one) for one in before], [sizes_of(one) for one in before]
+    exact_offsets = offsets.double()
     for number, one in enumerate(sizes):
         level = Level(one, sizes[number + 1] if number + 1 < len(sizes) else None, step)
-        worth = trade / weights[number][0, 0] if weights else torch.full_like(levels[number][:, 0, 0], trade)
+        worth = trade / weights[number][0] if weights else torch.full_like(levels[number][:, 0, 0], trade)
         for channel in range(CHANNELS):
             for orient in range(3):
                 shared, at = level.features(channel, orient), (slice(None), orient, channel)

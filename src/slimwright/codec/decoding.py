@@ -49,7 +49,7 @@ def decoded(data: bytes, shared: Parameters, tell: Tell) -> Decoded:
     if len(lost) == len(layout):
         raise CodecError("no tile of the picture arrived whole; send it again")
     _conceal(numbers, [layout[index] for index in lost])
-    return Decoded(picture_of(numbers, head, own, own.tensors), head, numbers, tuple(lost), len(layout))
+    return Decoded(picture_of(numbers, head, own), head, numbers, tuple(lost), len(layout))
 
 
 def _is_read(data: bytes, tile: Numbers, own: Parameters, step: int) -> bool:

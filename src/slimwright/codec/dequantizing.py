@@ -2,10 +2,10 @@
 
 Within its step a coefficient is nearer to zero than the middle on average; how much is a table over the index of its
 scale. The filter sees the picture in steps of the quantizer and no mean of its surroundings, so that one filter serves
-every rate: y = x + step * filter(x / step).
+every coarse step: y = x + step * filter(x / step).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor
 from slimwright.codec.wavelet import Bands, synthesised
 
 FILTER = 8  # hidden channels
+FILTERED_FROM = 34  # the index of the least step that pictures are filtered at: below it a filter gains nothing
 STEP_UNIT = 8  # a step of index i is 2^(i/8) levels
 
 
@@ -29,10 +30,12 @@ def values_of(numbers: Tensor, scales: Tensor, offsets: Tensor) -> Tensor:
     return numbers.sign() * (sizes - shift)
 
 
-def channels_of(low: Tensor, high: Sequence[Tensor], step: float, filter_: Mapping[str, Tensor]) -> Tensor:
+def channels_of(coefficients: Bands, step: float, filter_: Mapping[str, Tensor]) -> Tensor:
     """Return a picture's channels [B, C, H, W] of coefficients in steps, filtered."""
-    picture = synthesised(Bands(low, tuple(high)))
-    return step * (picture + correction(picture, filter_))
+    picture = synthesised(coefficients)
+    if step >= step_of(FILTERED_FROM):
+        picture = picture + correction(picture, filter_)
+    return step * picture
 
 
 def correction(picture: Tensor, filter_: Mapping[str, Tensor]) -> Tensor:

@@ -54,6 +54,7 @@ class Encoded:
     psnr: float
     head: Head
     numbers: Numbers
+    setting: int
 
 
 def encoded(source: Source, shared: Parameters, aim: Aim, options: Options, tell: Tell) -> Encoded:
@@ -98,15 +99,9 @@ def at(source: Source, shared: Parameters, setting: int, options: Options) -> En
     step, part = divmod(setting, len(TRADES))
     numbers = quantized(source, shared, step=step, trade=TRADES[part])
     height, width = source.picture.shape[1:]
-    head = Head(width, height, options.tile, step, source.rotation, shared.checksum)
-    return finished(source, head, numbers, shared, options)
-
-
-def finished(
-    source: Source, head: Head, numbers: Numbers, shared: Parameters, options: Options
-) -> Encoded:
-    """Return the file of whole numbers under a head."""
-    parts = [tiles.written(numbers.of(place), shared.net, head.step) for place in tiles.places(*head.low_size, head.tile)]
-    picture = picture_of(numbers, head, shared, shared.tensors)
+    head = Head(width, height, options.tile, step, source.rotation, shared.checksum, shared.own)
+    layout = tiles.places(*head.low_size, head.tile)
+    parts = [tiles.written(numbers.of(place), shared.net, step) for place in layout]
+    picture = picture_of(numbers, head, shared)
     data = packets.written(head, parts, options.copies)
-    return Encoded(data, picture, psnr_of(picture, source.picture), head, numbers)
+    return Encoded(data, picture, psnr_of(picture, source.picture), head, numbers, setting)

@@ -42,6 +42,11 @@ class Head:
     own: bytes = b""
 
     @property
+    def quality(self) -> int:
+        """Eighths of an octave from the coarsest step up."""
+        return MOST_STEP - self.step
+
+    @property
     def low_size(self) -> tuple[int, int]:
         """The height and width of the lowest band."""
         return -(-self.height // MULTIPLE), -(-self.width // MULTIPLE)

@@ -23,9 +23,15 @@ MOST_VALUE = 2.0**7
 
 @dataclass(frozen=True)
 class Parameters:
-    """Tensors by name: of the context net, `offsets`, and of the filter."""
+    """Tensors by name: of the context net, `offsets`, and of the filter.
+
+    Where they are a picture's own, `own` are the bytes of what they differ by from shared ones, and `shared` is the
+    checksum of those.
+    """
 
     tensors: Mapping[str, Tensor]
+    own: bytes = b""
+    shared: int | None = None
 
     @cached_property
     def net(self) -> WholeNet:
@@ -39,7 +45,9 @@ class Parameters:
 
     @cached_property
     def checksum(self) -> int:
-        """The CRC-32 that a file names them by: of all in whole numbers, so that it is the same everywhere."""
+        """The CRC-32 that a file names shared ones by: of all in whole numbers, so that it is the same everywhere."""
+        if self.shared is not None:
+            return self.shared
         found = 0
         for name in sorted(self.tensors):
             whole = torch.round(self.tensors[name].double() * 2**16).long()

@@ -1,6 +1,5 @@
 """From a picture to its coefficients in levels, and from whole numbers to a picture."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,13 +20,15 @@ TOP = 255
 
 @dataclass(frozen=True)
 class Source:
-    """A picture [3, H, W], its rotation, its bands as whole numbers, and what each level's errors count for.
+    """A picture [3, H, W], its channels and bands as whole numbers under a rotation, and what errors count for.
 
-    `weights` [1, 1, 1, h, w] belong to the levels, the finest first; () where all errors count alike.
+    `channels` and `bands` are padded and have `FRACTION_BITS`. `weights` [1, 1, h, w] are of the pixels and then of the
+    levels, the finest first; () where all errors count alike.
     """
 
     picture: Tensor
     rotation: Rotation
+    channels: Tensor
     bands: Bands
     weights: tuple[Tensor, ...] = ()
 
@@ -44,8 +45,8 @@ def source_of(picture: Tensor, weights: Tensor | None = None) -> Source:
     maps = [] if weights is None else [padded_to_multiple(weights[None, None].double())]
     for _ in range(LEVELS if maps else 0):
         maps.append(F.avg_pool2d(maps[-1], 2))
-    levels = tuple(one[:, :, None] for one in maps[1:])
-    return Source(picture, rotation, analysed(rotated(padded, rotation, FRACTION_BITS)), levels)
+    channels = rotated(padded, rotation, FRACTION_BITS)
+    return Source(picture, rotation, channels, analysed(channels), tuple(maps))
 
 
 def padded_to_multiple(picture: Tensor) -> Tensor:
@@ -60,22 +61,27 @@ def quantized(source: Source, shared: Parameters, *, step: int, trade: float) ->
     numbers = first_choice(exact.high)
     for _ in range(ROUNDS):
         numbers = chosen(
-            exact.high, numbers, shared.net, shared.offsets, step=step, trade=trade, weights=source.weights
+            exact.high, numbers, shared.net, shared.offsets, step=step, trade=trade, weights=source.weights[1:]
         )
     bands = Bands(torch.floor(exact.low + 0.5).int(), tuple(one.int() for one in numbers))
     return Numbers(bands, empty(*bands.low.shape[-2:]))
 
 
-def picture_of(numbers: Numbers, head: Head, shared: Parameters, filter_: Mapping[str, Tensor]) -> Tensor:
+def picture_of(numbers: Numbers, head: Head, shared: Parameters) -> Tensor:
     """Return the picture [3, H, W] from 0 to 255, in whole numbers, of coefficients and the scales of their coding."""
     step = step_of(head.step)
-    high = [
-        values_of(band.float(), scales.long(), shared.offsets)
-        for band, scales in zip(numbers.bands.high, numbers.scales.high, strict=True)
-    ]
-    channels = channels_of(numbers.bands.low.float(), high, step, filter_)
+    channels = channels_of(coefficients(numbers, shared), step, shared.tensors)
     picture = restored(channels, head.rotation)[0, :, : head.height, : head.width]
     return picture.round().clamp(0, TOP).to(torch.uint8)
+
+
+def coefficients(numbers: Numbers, shared: Parameters) -> Bands:
+    """Return the coefficients in steps that whole numbers stand for."""
+    high = (
+        values_of(band.float(), scales.long(), shared.offsets)
+        for band, scales in zip(numbers.bands.high, numbers.scales.high, strict=True)
+    )
+    return Bands(numbers.bands.low.float(), tuple(high))
 
 
 def psnr_of(one: Tensor, other: Tensor) -> float:

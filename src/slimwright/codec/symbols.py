@@ -38,6 +38,22 @@ def size_tables() -> tuple[Shares, Ints]:
     return _shares(likely), np.array(low, np.int32)
 
 
+def indices_for(numbers: Ints) -> tuple[int, int]:
+    """Return the indices of the odds and the scale that suit numbers which are coded under the same ones."""
+    zeros, sizes = np.count_nonzero(numbers == 0), np.abs(numbers[numbers != 0])
+    odds = round(ODDS_UNIT * float(np.log((zeros + 0.5) / (len(sizes) + 0.5))))
+    mean = float(np.mean(np.minimum(sizes, np.median(sizes) * 8))) if len(sizes) else 1.0  # a first one may be far off
+    scale = round(SCALE_UNIT * float(np.log2(max(mean - 0.5, 0.125))))
+    return min(max(odds, -MOST_ODDS), MOST_ODDS) + MOST_ODDS, min(max(scale, LEAST_SCALE), MOST_SCALE) - LEAST_SCALE
+
+
+def checked(odds: int, scale: int) -> tuple[int, int]:
+    """Return indices that were read. Raises ModelError where a table has no such row."""
+    if odds > 2 * MOST_ODDS or scale > MOST_SCALE - LEAST_SCALE:
+        raise ModelError(f"the indices {odds} and {scale} lie beyond the tables")
+    return odds, scale
+
+
 def coded(coder: Coder, odds: Indices, scale: Indices, given: Ints | None) -> Ints:
     """Code numbers [n] under the indices [n] of their odds and scales; without `given` ones they are read.
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from slimwright.codec.context_net import WholeNet, band_index, role_of
 from slimwright.codec.contexts import CHANNELS, PHASES, Level, at_phase, own_features, sizes_of
-from slimwright.codec.symbols import LEAST_SCALE, MOST_ODDS, MOST_SCALE, ODDS_UNIT, SCALE_UNIT, coded
+from slimwright.codec.symbols import checked, coded, indices_for
 from slimwright.codec.wavelet import LEVELS, MULTIPLE, Bands
-from slimwright.swz.entropy import Coder, Decoder, Encoder, Ints
+from slimwright.swz.entropy import Coder, Decoder, Encoder
 
 LOW_BYTES = 2 * CHANNELS  # of a tile: the odds and the scale of each channel's lowest band
 
@@ -71,7 +71,7 @@ class Numbers:
 def written(tile: Numbers, net: WholeNet, step: int) -> bytes:
     """Return the bytes of a tile's whole numbers; its scales are filled in."""
     residuals = np.diff(np.diff(tile.bands.low[0].numpy(), axis=1, prepend=0), axis=2, prepend=0)
-    heads = [_low_indices(channel) for channel in residuals]
+    heads = [indices_for(channel) for channel in residuals]
     coder = Encoder()
     for one, (odds, scale) in zip(residuals, heads, strict=True):
         coded(coder, np.full(one.size, odds), np.full(one.size, scale), one.ravel().astype(np.int32))
@@ -83,7 +83,7 @@ def read(data: bytes, tile: Numbers, net: WholeNet, step: int) -> None:
     """Read a tile's bytes into views of numbers that are zeros. Raises ModelError where no encoder wrote them."""
     head, coder = data[:LOW_BYTES].ljust(LOW_BYTES, b"\0"), Decoder(data[LOW_BYTES:])
     for channel in range(CHANNELS):
-        odds, scale = min(head[2 * channel], 2 * MOST_ODDS), min(head[2 * channel + 1], MOST_SCALE - LEAST_SCALE)
+        odds, scale = checked(head[2 * channel], head[2 * channel + 1])
         low = tile.bands.low[0, channel]
         found = coded(coder, np.full(low.numel(), odds), np.full(low.numel(), scale), None)
         sums = found.astype(np.int64).reshape(low.shape).cumsum(0).cumsum(1)
@@ -113,13 +113,3 @@ def _code_high(coder: Coder, tile: Numbers, net: WholeNet, step: int, *, given: 
                     at_phase(scales[at], phase).copy_(scale.view(place.shape))
                     at_phase(own, phase).copy_(sizes_of(found))
         parent = sizes
-
-
-def _low_indices(residuals: Ints) -> tuple[int, int]:
-    """Return the indices of the odds and the scale that suit a channel's residuals."""
-    zero = np.count_nonzero(residuals == 0) + 0.5
-    other = residuals.size + 1 - zero
-    mean = np.median(np.abs(residuals)) / np.log(2)
-    odds = round(ODDS_UNIT * float(np.log(zero / other)))
-    scale = round(SCALE_UNIT * float(np.log2(max(mean, 0.1))))
-    return min(max(odds, -MOST_ODDS), MOST_ODDS) + MOST_ODDS, min(max(scale, LEAST_SCALE), MOST_SCALE) - LEAST_SCALE

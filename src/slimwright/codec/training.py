@@ -18,7 +18,7 @@ from slimwright.codec.choosing import chosen, first_choice
 from slimwright.codec.colour import rotated, rotation_of
 from slimwright.codec.context_net import ContextNet, in_whole_numbers
 from slimwright.codec.contexts import CHANNELS
-from slimwright.codec.dequantizing import correction, fresh_filter, step_of, values_of
+from slimwright.codec.dequantizing import FILTERED_FROM, correction, fresh_filter, step_of, values_of
 from slimwright.codec.sampling import Sample, sample
 from slimwright.codec.symbols import LEAST_SCALE, MOST_SCALE
 from slimwright.codec.wavelet import FRACTION_BITS, Bands, analysed, synthesised
@@ -37,11 +37,19 @@ PRIOR = 200.0  # numbers that an offset's start counts for
 class Plan:
     """How long to train: iterations with a threshold, as the encoder chooses, and of the filter."""
 
-    rough: int = 1600
-    exact: int = 800
-    filter: int = 800
+    rough: int = 1200
+    exact: int = 400
+    filter: int = 250
     rate: float = 8e-3
     seed: int = 0
+
+
+def plan_of(iterations: int, seed: int) -> Plan:
+    """Return a plan of so many iterations in all, divided as the default's are."""
+    usual = Plan()
+    share = iterations / (usual.rough + usual.exact + usual.filter)
+    rough, exact = max(round(usual.rough * share), 2), max(round(usual.exact * share), 1)
+    return Plan(rough, exact, max(iterations - rough - exact, 1), seed=seed)
 
 
 def trained(pictures: Sequence[Tensor], plan: Plan, cache: Path, tell: Tell) -> dict[str, Tensor]:
@@ -138,7 +146,7 @@ def _fitted_filter(
     optimizer = torch.optim.Adam(filter_.values(), 3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=max(plan.filter, 2), pct_start=0.1)
     for number in range(plan.filter):
-        one = sample(pictures, number, plan.seed + 2)
+        one = sample(pictures, number, plan.seed + 2, FILTERED_FROM)
         step = step_of(one.step)
         levels, numbers = _quantized(net, one, offsets)
         del levels
