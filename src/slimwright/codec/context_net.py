@@ -7,6 +7,7 @@ exactly, whichever order a processor or a library adds in: each platform finds t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,13 @@ class ContextNet(nn.Module):
             values = values @ weight[phase] + (bias[bands] if place == 0 else bias)
             values = values.relu() if place < 2 else values
         return values[:, 0], values[:, 1]
+
+
+class Contexts(Protocol):
+    """What says how likely coefficients are: `WholeNet`, or the same net in another runtime."""
+
+    def indices(self, features: Tensor, role: str, phase: int, band: int) -> tuple[Tensor, Tensor]:
+        """Return the indices of the odds and of the scale [N] of features [N, F]."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimwright.codec.context_net import WholeNet, band_index, role_of
+from slimwright.codec.context_net import Contexts, band_index, role_of
 from slimwright.codec.contexts import CHANNELS, PHASES, Level, at_phase, own_features, sizes_of
 from slimwright.codec.symbols import checked, coded, indices_for
 from slimwright.codec.wavelet import LEVELS, MULTIPLE, Bands
@@ -68,7 +68,7 @@ class Numbers:
         return Numbers(place.of(self.bands), place.of(self.scales))
 
 
-def written(tile: Numbers, net: WholeNet, step: int) -> bytes:
+def written(tile: Numbers, net: Contexts, step: int) -> bytes:
     """Return the bytes of a tile's whole numbers; its scales are filled in."""
     residuals = np.diff(np.diff(tile.bands.low[0].numpy(), axis=1, prepend=0), axis=2, prepend=0)
     heads = [indices_for(channel) for channel in residuals]
@@ -79,7 +79,7 @@ def written(tile: Numbers, net: WholeNet, step: int) -> bytes:
     return bytes(index for head in heads for index in head) + coder.finished()
 
 
-def read(data: bytes, tile: Numbers, net: WholeNet, step: int) -> None:
+def read(data: bytes, tile: Numbers, net: Contexts, step: int) -> None:
     """Read a tile's bytes into views of numbers that are zeros. Raises ModelError where no encoder wrote them."""
     head, coder = data[:LOW_BYTES].ljust(LOW_BYTES, b"\0"), Decoder(data[LOW_BYTES:])
     for channel in range(CHANNELS):
@@ -91,7 +91,7 @@ def read(data: bytes, tile: Numbers, net: WholeNet, step: int) -> None:
     _code_high(coder, tile, net, step, given=False)
 
 
-def _code_high(coder: Coder, tile: Numbers, net: WholeNet, step: int, *, given: bool) -> None:
+def _code_high(coder: Coder, tile: Numbers, net: Contexts, step: int, *, given: bool) -> None:
     """Code the high bands from the coarsest on; what is read is put in their place, and so are the scales."""
     parent = None
     for number in reversed(range(LEVELS)):

@@ -28,18 +28,18 @@ from slimwright.progress import Event, Tell
 SCALES = MOST_SCALE - LEAST_SCALE + 1
 ROUNDS = 2  # of choosing
 CHECKPOINT = 50  # iterations
-MEASURED = 48  # crops, for the offsets
 START_OFFSETS = (0.05, 0.02)
 PRIOR = 200.0  # numbers that an offset's start counts for
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train: iterations with a threshold, as the encoder chooses, and of the filter."""
+    """How long to train: iterations with a threshold, as the encoder chooses, and of the filter; crops for the offsets."""
 
     rough: int = 1200
     exact: int = 400
     filter: int = 250
+    measured: int = 48
     rate: float = 8e-3
     seed: int = 0
 
@@ -126,7 +126,7 @@ def _scales(net: ContextNet, numbers: Sequence[Tensor], step: int) -> Tensor:
 def _offsets(net: ContextNet, pictures: Sequence[Tensor], plan: Plan, start: Tensor, tell: Tell) -> Tensor:
     """Return the mean of what sizes exceed exact coefficients by, of ones and of larger ones, by scale."""
     sums, counts = start.double() * PRIOR, torch.full_like(start, PRIOR).double()
-    for number in range(MEASURED):
+    for number in range(plan.measured):
         one = sample(pictures, number, plan.seed + 1)
         levels, numbers = _quantized(net, one, start)
         scales = _scales(net, numbers, one.step)
@@ -134,7 +134,7 @@ def _offsets(net: ContextNet, pictures: Sequence[Tensor], plan: Plan, start: Ten
         for row, some in enumerate((sizes == 1, sizes > 1)):
             sums[row].index_add_(0, scales[some], (sizes - exact)[some])
             counts[row].index_add_(0, scales[some], torch.ones(int(some.sum())).double())
-        tell(Event("offsets", number + 1, MEASURED))
+        tell(Event("offsets", number + 1, plan.measured))
     return (sums / counts).float()
 
 
