@@ -24,7 +24,7 @@ def bd_rate(anchor: Curve, other: Curve) -> float:
 
 
 def _interpolated(curve: Curve) -> tuple[Akima1DInterpolator, float, float]:
-    """Return the logarithm of the rate by quality, and the least and the most quality; points that gain none are left out."""
+    """Return the logarithm of the rate by quality, and the range of qualities; points that gain none are left out."""
     kept: list[tuple[float, float]] = []
     for rate, quality in sorted(curve):
         if not kept or quality > kept[-1][1]:

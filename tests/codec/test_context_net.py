@@ -35,7 +35,10 @@ def by_hand(net: ContextNet, rows: torch.Tensor, role: str, phase: int, band: in
                 shift = bits + WEIGHT_BITS - OUTPUT_BITS
                 values, bits = [max(one, 0) >> shift for one in sums], OUTPUT_BITS
         half = 1 << OUTPUT_BITS + WEIGHT_BITS - 1
-        odds, scale = ((one * unit + half) >> OUTPUT_BITS + WEIGHT_BITS for one, unit in zip(sums, (ODDS_UNIT, SCALE_UNIT), strict=True))
+        odds, scale = (
+            (one * unit + half) >> OUTPUT_BITS + WEIGHT_BITS
+            for one, unit in zip(sums, (ODDS_UNIT, SCALE_UNIT), strict=True)
+        )
         odds, scale = min(max(odds, -MOST_ODDS), MOST_ODDS), min(max(scale, LEAST_SCALE), MOST_SCALE)
         found.append((odds + MOST_ODDS, scale - LEAST_SCALE))
     return found

@@ -36,9 +36,8 @@ def test_damaged_differences_are_refused() -> None:
 
 
 def test_fitting_to_a_picture_saves_more_than_it_takes() -> None:
-    picture = drawn(256, 256, seed=3)
-    source, aim = source_of(picture), Aim(psnr=34.0)
+    source, aim = source_of(drawn(192, 192, seed=3)), Aim(quality=34)
     plain = encoded(source, SHARED, aim, Options(), silent)
-    made = overfitted_to(source, SHARED, aim, Options(), Effort(rounds=1, iterations=60), silent)
-    assert made.head.own and len(made.data) < len(plain.data) and made.psnr >= 34.0
+    made = overfitted_to(source, SHARED, aim, Options(), Effort(iterations=50), silent)
+    assert made.head.own and len(made.data) < 0.99 * len(plain.data) and made.psnr > plain.psnr - 0.1
     assert torch.equal(decoded(made.data, SHARED, silent).picture, made.picture)

@@ -1,4 +1,4 @@
-"""`slimwright codec`: pictures as small files and back, the training of what all share, and the comparison with others."""
+"""`slimwright codec`: pictures as small files and back, training of what all share, comparison with other codecs."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slimwright.cli.arguments import DEFAULT_CACHE, CacheOption, ForceOption, JsonOption, QuietOption, SeedOption
+from slimwright.cli.arguments import DEFAULT_CACHE, CacheOption, ForceOption, JsonOption, QuietOption
 from slimwright.cli.consoles import err_console, out_console, progress
 from slimwright.errors import RequestError
 
@@ -34,13 +34,16 @@ SAMPLES = "samples"
 PictureArgument = Annotated[Path, typer.Argument(help="a picture: .png, .jpg, .webp, .bmp, .gif or .tif")]
 QualityOption = Annotated[
     int | None,
-    typer.Option(min=0, max=64, help="the gain: eighths of an octave from the coarsest step up; 24 is a small photograph"),
+    typer.Option(
+        min=0, max=64, help="the gain: eighths of an octave from the coarsest step up; 24 is a small photograph"
+    ),
 ]
 MostBytesOption = Annotated[
     int | None, typer.Option("--max-bytes", min=1, help="the best picture in at most so many bytes")
 ]
 RatioOption = Annotated[
-    float | None, typer.Option(min=1, help="at least so many times smaller than at 3 bytes a pixel, and at most 5 % more")
+    float | None,
+    typer.Option(min=1, help="at least so many times smaller than at 3 bytes a pixel, and at most 5 % more"),
 ]
 BppOption = Annotated[float | None, typer.Option(min=0, help="at most so many bits a pixel")]
 PsnrOption = Annotated[float | None, typer.Option(min=1, help="at least so many dB, in the fewest bytes")]
@@ -51,6 +54,7 @@ RoundsOption = Annotated[int, typer.Option(min=1, max=16, help="of fitting, with
 ParametersOption = Annotated[
     Path | None, typer.Option(help="what all pictures share, a file of `codec train`; by default what is shipped")
 ]
+FitSeedOption = Annotated[int, typer.Option("--seed", min=0, help="of what fitting sees, and in which order")]
 TileOption = Annotated[
     int, typer.Option(min=64, max=1024, help="side of a tile in pixels, a multiple of 64: what a lost packet costs")
 ]
@@ -68,14 +72,14 @@ def encode(
     bpp: BppOption = None,
     psnr: PsnrOption = None,
     overfit: OverfitOption = False,
-    rounds: RoundsOption = 2,
+    rounds: RoundsOption = 1,
     weights: Annotated[
         Path | None, typer.Option(help="a grey picture as large: where it is brighter, errors count more")
     ] = None,
     tile: TileOption = 512,
     copies: Annotated[int, typer.Option(min=1, max=MOST_COPIES, help="of the head, without which nothing decodes")] = 1,
     parameters: ParametersOption = None,
-    seed: SeedOption = 0,
+    seed: FitSeedOption = 0,
     force: ForceOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -142,7 +146,7 @@ def evaluate(
     quality: Annotated[list[int] | None, typer.Option(min=0, max=64, help="may be given several times")] = None,
     bpp: BppOption = None,
     overfit: OverfitOption = False,
-    rounds: RoundsOption = 2,
+    rounds: RoundsOption = 1,
     parameters: ParametersOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -171,10 +175,12 @@ def evaluate(
 
 @app.command(epilog=TRAIN)
 def train(
-    pictures: Annotated[str, typer.Argument(help="a folder of pictures, or `samples`: those that the package was trained on")],
+    pictures: Annotated[
+        str, typer.Argument(help="a folder of pictures, or `samples`: those that the package was trained on")
+    ],
     out: Annotated[Path, typer.Option(help="the file, .safetensors, replaced at once")],
-    iterations: Annotated[int, typer.Option(min=4, help="in all; most of them for the context net")] = 1850,
-    seed: SeedOption = 0,
+    iterations: Annotated[int, typer.Option(min=4, help="of the context net, on one crop each")] = 1600,
+    seed: FitSeedOption = 0,
     cache: CacheOption = DEFAULT_CACHE,
     force: ForceOption = False,
     quiet: QuietOption = False,

@@ -1,1 +1,1 @@
-"""Pictures on their way to a server: a codec with learned probabilities, in two modes. docs/codec.md says how it works."""
+"""Pictures on their way to a server: a codec with learned probabilities, in two modes, as docs/codec.md tells."""

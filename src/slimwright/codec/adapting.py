@@ -1,7 +1,7 @@
 """What a picture's own parameters differ by from the shared ones, as bytes: the context net's, and the filter's.
 
-A difference is a whole number of units. Tensors follow in the order of their names, each with the indices of its odds and
-its scale, or one byte where it has no difference.
+A difference is a whole number of units. Tensors follow in the order of their names, each with the indices of its odds
+and its scale, or one byte where it has no difference.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,9 @@ def unit_of(name: str) -> float:
 
 def adaptable(shared: Parameters) -> list[str]:
     """Return the names of the parameters that a picture may have its own of, in the order of the bytes."""
-    return sorted(name for name in shared.tensors if name in context_tensors(shared.tensors) or name.startswith("filter_"))
+    return sorted(
+        name for name in shared.tensors if name in context_tensors(shared.tensors) or name.startswith("filter_")
+    )
 
 
 def packed(differences: Differences, shared: Parameters) -> bytes:

@@ -1,28 +1,27 @@
-"""The bits of a picture's bands under a context net, all passes at once, as a number that can be differentiated."""
+"""All coefficients of a picture at once: what is known of each, and their bits, which can be differentiated.
+
+Flat, they follow level by level, the finest first.
+"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from slimwright.codec.context_net import ContextNet, band_index, role_of
+from slimwright.codec.context_net import ContextNet, Known, band_index, role_of
 from slimwright.codec.contexts import CHANNELS, PHASES, Level, at_phase, own_features, sizes_of
 from slimwright.codec.rates import bits_of
 
 
-@dataclass(frozen=True)
-class Known:
-    """Coefficients of one role and pass: their features [N, F] and bands [N], and where each came from.
+def flat(levels: Sequence[Tensor]) -> Tensor:
+    """Return the values of all levels in one row."""
+    return torch.cat([level.flatten() for level in levels])
 
-    `places` are indices into all of a picture's high bands, flat, the finest first.
-    """
 
-    role: str
-    phase: int
-    features: Tensor
-    bands: Tensor
-    places: Tensor
+def unflat(values: Tensor, levels: Sequence[Tensor]) -> list[Tensor]:
+    """Return values in one row in the shapes of the levels."""
+    parts = values.split([level.numel() for level in levels])
+    return [part.view(level.shape) for part, level in zip(parts, levels, strict=True)]
 
 
 def known(high: Sequence[Tensor], step: int) -> tuple[Known, ...]:

@@ -1,11 +1,11 @@
 """Which whole number a coefficient becomes: the one whose error and bits together cost least.
 
 Each coefficient chooses between the nearest number, the next one towards zero and zero, as if its neighbours' choices
-were made; a second round sees what the first one chose. What is compared are float64 sums and products of table entries,
-so every platform chooses alike.
+were made; a second round sees what the first one chose. What is compared are float64 sums and products of table
+entries, so every platform chooses alike.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -13,8 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from slimwright.codec.context_net import WholeNet, band_index, role_of
-from slimwright.codec.contexts import CHANNELS, PHASES, Level, at_phase, own_features, sizes_of
+from slimwright.codec.band_bits import flat, known, unflat
+from slimwright.codec.context_net import WholeNet
 from slimwright.codec.symbols import DIGITS, LEAST_SCALE, MOST_ODDS, MOST_SCALE, ODDS_UNIT, SCALE_UNIT
 
 FIRST_THRESHOLD = 0.66  # of a step, below which the first round has zero
@@ -70,22 +70,13 @@ def chosen(
     `offsets` are those of `values_of`; `trade` is what a bit is worth, in squared steps. `weights` [1, 1, h, w] of the
     levels say what their errors count for.
     """
-    after, sizes = [torch.zeros_like(one) for one in before], [sizes_of(one) for one in before]
-    exact_offsets = offsets.double()
-    for number, one in enumerate(sizes):
-        level = Level(one, sizes[number + 1] if number + 1 < len(sizes) else None, step)
-        worth = trade / weights[number][0] if weights else torch.full_like(levels[number][:, 0, 0], trade)
-        for channel in range(CHANNELS):
-            for orient in range(3):
-                shared, at = level.features(channel, orient), (slice(None), orient, channel)
-                for phase in range(len(PHASES)):
-                    rows = at_phase(torch.cat((shared, own_features(one[at], phase)), 1), phase)
-                    rows = rows.movedim(1, -1).flatten(0, -2)
-                    indices = net.indices(rows, role_of(channel), phase, band_index(number, orient, channel))
-                    exact = at_phase(levels[number][at], phase)
-                    size = _size(exact.abs().flatten(), *indices, exact_offsets, at_phase(worth, phase).flatten())
-                    at_phase(after[number][at], phase).copy_(size.view(exact.shape) * exact.sign())
-    return after
+    exact = flat(levels)
+    odds, scale = net.by_place(known(before, step), len(exact))
+    worth = torch.full_like(exact, trade)
+    if weights:
+        worth /= flat([one[:, :, None].expand_as(level) for one, level in zip(weights, levels, strict=True)])
+    found = _size(exact.abs(), odds, scale, offsets.double(), worth) * exact.sign()
+    return unflat(found, levels)
 
 
 def _size(exact: Tensor, odds: Tensor, scale: Tensor, offsets: Tensor, worth: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def rotation_of(picture: Tensor) -> Rotation:
     down, across = np.diff(pixels, axis=1).reshape(3, -1), np.diff(pixels, axis=2).reshape(3, -1)
     energy = (down @ down.T + across @ across.T).astype(np.float64)
     if len({*pixels.reshape(3, -1).var(1)}) == 1 and np.allclose(energy, energy[0, 0]):  # a grey picture
-        energy = np.outer(GREY, GREY) + 1e-3 * np.diag((3.0, 2.0, 1.0)) 
+        energy = np.outer(GREY, GREY) + 1e-3 * np.diag((3.0, 2.0, 1.0))
     axes = np.linalg.eigh(energy)[1].T[::-1].copy()
     axes *= np.where(axes.sum(1) < 0, -1.0, 1.0)[:, None]
     if np.linalg.det(axes) < 0:

@@ -1,11 +1,12 @@
 """The net that says how likely a coefficient is: trained in floats, applied in whole numbers.
 
 For each coefficient it gives the log odds of a zero, and the mean size of what is not zero as a power of two. Weights
-have 10 bits below the point, and each layer's outputs 8. All sums stay below 2^53, so a float64 holds every one of them
-exactly, whichever order a processor or a library adds in: each platform finds the same index into the same tables.
+have 10 bits below the point, and each layer's outputs 8. All sums stay below 2^53, so a float64 holds every one of
+them exactly, whichever order a processor or a library adds in: each platform finds the same index into the same
+tables.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,7 +36,7 @@ def band_index(level: int, orient: int, channel: int) -> int:
 
 
 class ContextNet(nn.Module):
-    """Three layers a role and pass; the first one's bias is the band's own. Parameters carry the role in their names."""
+    """Three layers a role and pass; the first one's bias is the band's own. Names of parameters begin with the role."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -59,6 +60,20 @@ class ContextNet(nn.Module):
         return values[:, 0], values[:, 1]
 
 
+@dataclass(frozen=True)
+class Known:
+    """Coefficients of one role and pass: their features [N, F] and bands [N], and where each came from.
+
+    `places` are those of the coefficients in a row of all of them.
+    """
+
+    role: str
+    phase: int
+    features: Tensor
+    bands: Tensor
+    places: Tensor
+
+
 class Contexts(Protocol):
     """What says how likely coefficients are: `WholeNet`, or the same net in another runtime."""
 
@@ -72,8 +87,8 @@ class WholeNet:
 
     parameters: Mapping[str, Tensor]
 
-    def indices(self, features: Tensor, role: str, phase: int, band: int) -> tuple[Tensor, Tensor]:
-        """Return the indices of the odds and of the scale [N] of features [N, F]; exact on every platform."""
+    def indices(self, features: Tensor, role: str, phase: int, band: int | Tensor) -> tuple[Tensor, Tensor]:
+        """Return the indices of the odds and of the scale [N] of features [N, F] of bands [N], or of one; exact."""
         values, bits = features.double(), FEATURE_BITS
         for place in range(3):
             weight, bias = self.parameters[f"{role}_weight{place}"], self.parameters[f"{role}_bias{place}"]
@@ -88,6 +103,13 @@ class WholeNet:
             for at, unit in enumerate((ODDS_UNIT, SCALE_UNIT))
         )
         return odds.clamp(-MOST_ODDS, MOST_ODDS) + MOST_ODDS, scale.clamp(LEAST_SCALE, MOST_SCALE) - LEAST_SCALE
+
+    def by_place(self, seen: Sequence[Known], count: int) -> tuple[Tensor, Tensor]:
+        """Return the indices of `count` coefficients in a row, from what is known of them."""
+        odds, scale = torch.zeros(2, count, dtype=torch.long)
+        for part in seen:
+            odds[part.places], scale[part.places] = self.indices(part.features, part.role, part.phase, part.bands)
+        return odds, scale
 
 
 def in_whole_numbers(parameters: Mapping[str, Tensor]) -> WholeNet:

@@ -1,7 +1,7 @@
 """The context net as ONNX, for a decoder on a device: the same indices as here, to the bit.
 
-A float64 holds every sum exactly, so that a runtime may add in any order. One graph is of one role and pass; the band is
-an input.
+A float64 holds every sum exactly, so that a runtime may add in any order. One graph is of one role and pass; the band
+is an input.
 """
 
 from typing import Any

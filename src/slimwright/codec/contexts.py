@@ -85,7 +85,7 @@ def with_around(sizes: Tensor) -> list[Tensor]:
 
 
 def own_features(sizes: Tensor, phase: int) -> Tensor:
-    """Return the neighbours within a band [B, 4, h, w] that are known in a pass, and the wider ones of earlier passes."""
+    """Return what is known of the neighbours within a band [B, 3, h, w] in a pass."""
     across, down, diagonal = around(sizes)
     blank = torch.zeros_like(sizes)
     shown: Sequence[Tensor] = (

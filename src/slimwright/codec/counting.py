@@ -1,7 +1,7 @@
 """Multiply-accumulates for each pixel of a picture: exact counts of what runs once for each coefficient or pixel.
 
-Sums of neighbours, comparisons and the range coder multiply nothing and are not counted. Every coefficient counts, those
-of bands that are all zero too.
+Sums of neighbours, comparisons and the range coder multiply nothing and are not counted. Every coefficient counts,
+those of bands that are all zero too.
 """
 
 from slimwright.codec.context_net import FEATURES, HIDDEN, OUTPUTS, role_of

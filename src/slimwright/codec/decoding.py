@@ -1,4 +1,4 @@
-"""A picture from a file, as much of it as arrived: a tile that was lost or damaged is filled in from those around it."""
+"""A picture from a file, as much of it as arrived: tiles that were lost or damaged are filled in from others."""
 
 from dataclasses import dataclass
 

@@ -42,9 +42,7 @@ class Row:
         return asdict(self)
 
 
-def evaluated(
-    name: str, picture: Tensor, aim: Aim, shared: Parameters, effort: Effort | None, tell: Tell
-) -> list[Row]:
+def evaluated(name: str, picture: Tensor, aim: Aim, shared: Parameters, effort: Effort | None, tell: Tell) -> list[Row]:
     """Return the rows of the codec and its peers for a picture; peers take at most as many bytes, where they can."""
     source = source_of(picture)
     if effort is None:
@@ -96,6 +94,11 @@ def table(rows: list[Row]) -> "Table":
         made.add_column(column, justify="left" if column in ("picture", "codec") else "right")
     for row in rows:
         made.add_row(
-            Text(row.picture), row.codec, f"{row.size_bytes:,}", f"{row.bpp:.3f}", f"{row.psnr:.2f} dB", f"{row.ms_ssim:.4f}"
+            Text(row.picture),
+            row.codec,
+            f"{row.size_bytes:,}",
+            f"{row.bpp:.3f}",
+            f"{row.psnr:.2f} dB",
+            f"{row.ms_ssim:.4f}",
         )
     return made

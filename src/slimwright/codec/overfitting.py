@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from slimwright.codec.adapting import Differences, adaptable, applied, unit_of
-from slimwright.codec.band_bits import Known, known
-from slimwright.codec.context_net import ContextNet
+from slimwright.codec.band_bits import flat, known
+from slimwright.codec.context_net import ContextNet, Known
 from slimwright.codec.dequantizing import FILTERED_FROM, correction, step_of
 from slimwright.codec.encoding import TRADES, Aim, Encoded, Options, at, encoded
 from slimwright.codec.parameters import Parameters, context_tensors
@@ -35,8 +35,8 @@ SIDE = 192  # of the crop that the filter sees in one iteration
 class Effort:
     """Rounds, and iterations of both fits in each."""
 
-    rounds: int = 2
-    iterations: int = 200
+    rounds: int = 1
+    iterations: int = 250
     seed: int = 0
 
 
@@ -45,8 +45,8 @@ def overfitted_to(
 ) -> Encoded:
     """Return the file of a picture with parameters of its own, as good or as small as `encoded` is asked for.
 
-    Parameters are fitted at the setting that meets the aim without them; with them the aim is met anew. Raises CodecError
-    as `encoded` does.
+    Parameters are fitted at the setting that meets the aim without them; with them the aim is met anew. Raises
+    CodecError as `encoded` does.
     """
     start = encoded(source, shared, aim, options, tell)
     own = overfitted(source, shared, start.setting, options, effort, tell)
@@ -59,8 +59,8 @@ def overfitted_to(
 def overfitted(
     source: Source, shared: Parameters, setting: int, options: Options, effort: Effort, tell: Tell
 ) -> Parameters:
-    """Return the best parameters of a picture's own for a setting as `encoding.at` takes it; the shared ones at worst."""
-    step, part = divmod(setting, len(TRADES))
+    """Return the best parameters of a picture's own for a setting of `encoding.at`; the shared ones at worst."""
+    step = setting // len(TRADES)
     found, best = at(source, shared, setting, options), shared
     numbers, least, total = found.numbers, _cost(found, source, setting), 2 * effort.rounds
     differences = {name: torch.zeros_like(shared.tensors[name]) for name in adaptable(shared)}
@@ -94,7 +94,7 @@ def _fitted_contexts(
     numbers: Numbers, start: Differences, shared: Parameters, step: int, effort: Effort, chance: torch.Generator
 ) -> dict[str, Tensor]:
     net = ContextNet()
-    values = torch.cat([level.flatten() for level in numbers.bands.high]).float()
+    values = flat(numbers.bands.high).float()
     seen = known(numbers.bands.high, step)
     whole = sum(len(part.bands) for part in seen)
 

@@ -29,8 +29,8 @@ WHAT = "a compressed picture (.swi)"
 class Head:
     """What all tiles have in common.
 
-    `step` is an index of the quantizer's step, `shared` the CRC-32 of the shared parameters, and `own` the bytes of what
-    this picture's own parameters differ by, if it has any.
+    `step` is an index of the quantizer's step, `shared` the CRC-32 of the shared parameters, and `own` the bytes of
+    what this picture's own parameters differ by, if it has any.
     """
 
     width: int

@@ -1,4 +1,4 @@
-"""The photographs that the shipped weights come from, and those that no choice has seen: scikit-image's and scikit-learn's."""
+"""Photographs of scikit-image and scikit-learn: those that the shipped parameters come from, and those of tests."""
 
 from importlib.util import find_spec
 from pathlib import Path

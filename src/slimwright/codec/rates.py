@@ -16,8 +16,9 @@ BITS = 1 / math.log(2)
 
 def bits_of(values: Tensor, odds: Tensor, scale: Tensor) -> Tensor:
     """Return the bits of values [N], given the log odds of a zero and log2 of the mean size of what is not zero."""
-    odds, scale = odds.clamp(-MOST_ODDS / ODDS_UNIT, MOST_ODDS / ODDS_UNIT), scale.clamp(
-        LEAST_SCALE / SCALE_UNIT, MOST_SCALE / SCALE_UNIT
+    odds, scale = (
+        odds.clamp(-MOST_ODDS / ODDS_UNIT, MOST_ODDS / ODDS_UNIT),
+        scale.clamp(LEAST_SCALE / SCALE_UNIT, MOST_SCALE / SCALE_UNIT),
     )
     sizes = values.abs()
     zero, other = softplus(-odds) * BITS, softplus(odds) * BITS + 1  # the sign takes a bit

@@ -18,11 +18,8 @@ class Sample:
     step: int
 
 
-def sample(pictures: Sequence[Tensor], number: int, seed: int, finest: int = STEPS[0]) -> Sample:
-    """Return the crop of a number: anywhere in any picture, mirrored, turned, or half as large.
-
-    It is quantized by a step from `finest` on.
-    """
+def sample(pictures: Sequence[Tensor], number: int, seed: int) -> Sample:
+    """Return the crop of a number: anywhere in any picture, mirrored, turned, or half as large."""
     chance = torch.Generator().manual_seed(seed * 1_000_003 + number)
 
     def below(end: int) -> int:
@@ -40,4 +37,4 @@ def sample(pictures: Sequence[Tensor], number: int, seed: int, finest: int = STE
         crop = crop.transpose(1, 2)
     missing = (0, SIDE - crop.shape[2], 0, SIDE - crop.shape[1])
     crop = torch.nn.functional.pad(crop[None].float(), missing, mode="replicate")
-    return Sample(crop.to(torch.uint8).contiguous(), finest + below(STEPS[1] - finest + 1))
+    return Sample(crop.to(torch.uint8).contiguous(), STEPS[0] + below(STEPS[1] - STEPS[0] + 1))

@@ -1,9 +1,9 @@
 """Whole numbers around zero, in or out of a range coder, by an index of the odds and one of the scale for each.
 
 A flag says whether a number is zero. Another number has a sign, which is not predicted, and a size that falls off
-geometrically: large scales leave their lowest bits as they are. The tables come from decimal arithmetic, which gives the
-same digits on every platform. Whatever finds the indices in whole numbers has the same bytes everywhere: pictures'
-coefficients do, and quantized features can.
+geometrically: large scales leave their lowest bits as they are. The tables come from decimal arithmetic, which gives
+the same digits on every platform. Whatever finds the indices in whole numbers has the same bytes everywhere:
+pictures' coefficients do, and quantized features can.
 """
 
 from decimal import Context, Decimal
@@ -19,7 +19,7 @@ Indices = NDArray[np.int64]
 ODDS_UNIT, MOST_ODDS = 8, 80  # log odds have the index round(8 odds) + 80
 SCALE_UNIT, LEAST_SCALE, MOST_SCALE = 4, -12, 40  # log2 of a mean size has the index round(4 log2) + 12
 LEAST_PART = 2  # of 2^16, that either value of a flag has
-MOST_STEPS, MOST_BITS = 24, 24  # of a size: what follows is a number of as many bits as five bits say
+MOST_STEPS, MOST_BITS = 24, 24  # of a size: behind so many steps follows a number of at most so many bits
 DIGITS = Context(prec=40)
 
 
@@ -70,7 +70,8 @@ def coded(coder: Coder, odds: Indices, scale: Indices, given: Ints | None) -> In
 
 def _sizes(coder: Coder, scale: Indices, given: Ints | None) -> Ints:
     """Code sizes from zero: steps of 2^low that go on with the scale's probability, and the low bits."""
-    likely, low_bits = (table[scale] for table in size_tables())
+    going_on, low = size_tables()
+    likely, low_bits = going_on[scale], low[scale]
     steps = None if given is None else given >> low_bits
     high = np.zeros(len(scale), np.int32)
     going = np.arange(len(scale))
@@ -80,17 +81,17 @@ def _sizes(coder: Coder, scale: Indices, given: Ints | None) -> Ints:
         high[going] += 1
     if len(going):
         high[going] += _rest(coder, len(going), None if steps is None else steps[going] - MOST_STEPS)
-    low = np.zeros(len(scale), np.int32)
+    rest = np.zeros(len(scale), np.int32)
     some = np.flatnonzero(low_bits)
     sizes = (1 << low_bits[some]).astype(np.int32)
-    low[some] = coder.numbers(sizes, None if given is None else given[some] & sizes - 1)
-    if len(high) and int(high.max()) >= 1 << MOST_BITS:
+    rest[some] = coder.numbers(sizes, None if given is None else given[some] & sizes - 1)
+    if bool((high >= 1 << MOST_BITS - low_bits).any()):
         raise ModelError("a number is larger than an encoder writes")
-    return high << low_bits | low
+    return high << low_bits | rest
 
 
 def _rest(coder: Coder, count: int, given: Ints | None) -> Ints:
-    """Code numbers [count] from zero: how many bits they have, and the bits in two halves."""
+    """Code numbers [count] from zero: how many bits they have, and these, the lowest first."""
     bits = None if given is None else np.array([int(one).bit_length() for one in given], np.int32)
     bits = coder.numbers(np.full(count, MOST_BITS + 1, np.int32), bits)
     found = np.zeros(count, np.int32)

@@ -30,7 +30,9 @@ class Place:
 
     def of(self, bands: Bands) -> Bands:
         """Return views of the bands' coefficients that lie in the tile."""
-        return Bands(self._in(bands.low, 1), tuple(self._in(one, MULTIPLE >> n + 1) for n, one in enumerate(bands.high)))
+        return Bands(
+            self._in(bands.low, 1), tuple(self._in(one, MULTIPLE >> n + 1) for n, one in enumerate(bands.high))
+        )
 
     def _in(self, band: Tensor, times: int) -> Tensor:
         rows = slice(self.top * times, (self.top + self.height) * times)

@@ -1,8 +1,9 @@
-"""Train what all pictures share: the context net, the offsets of coefficients, and the filter behind them.
+"""Train what all pictures share: the context net, and the offsets of coefficients.
 
 First the context net learns, from crops that are quantized with a threshold; then from crops that are quantized as the
-encoder does, under the net itself. The offsets are means over such crops, and the filter is fitted last. A training
-that was stopped goes on where its last checkpoint stands.
+encoder does, under the net itself. The offsets are means over such crops. The filter starts as one that adds nothing:
+none was found that helps all pictures (1.00 of the error, November 2026). A training that was stopped goes on where its
+last checkpoint stands.
 """
 
 import hashlib
@@ -13,33 +14,32 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from slimwright.codec.band_bits import bits_by_place, known
+from slimwright.codec.band_bits import bits_by_place, flat, known
 from slimwright.codec.choosing import chosen, first_choice
 from slimwright.codec.colour import rotated, rotation_of
 from slimwright.codec.context_net import ContextNet, in_whole_numbers
 from slimwright.codec.contexts import CHANNELS
-from slimwright.codec.dequantizing import FILTERED_FROM, correction, fresh_filter, step_of, values_of
+from slimwright.codec.dequantizing import fresh_filter, step_of
 from slimwright.codec.sampling import Sample, sample
 from slimwright.codec.symbols import LEAST_SCALE, MOST_SCALE
-from slimwright.codec.wavelet import FRACTION_BITS, Bands, analysed, synthesised
+from slimwright.codec.wavelet import FRACTION_BITS, analysed
 from slimwright.kept import kept_at, kept_tensors, write_tensors
 from slimwright.progress import Event, Tell
 
 SCALES = MOST_SCALE - LEAST_SCALE + 1
 ROUNDS = 2  # of choosing
-CHECKPOINT = 50  # iterations
 START_OFFSETS = (0.05, 0.02)
 PRIOR = 200.0  # numbers that an offset's start counts for
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train: iterations with a threshold, as the encoder chooses, and of the filter; crops for the offsets."""
+    """How long to train: iterations with a threshold, and as the encoder chooses; crops for the offsets; checkpoints."""
 
     rough: int = 1200
     exact: int = 400
-    filter: int = 250
     measured: int = 48
+    checkpoint: int = 50
     rate: float = 8e-3
     seed: int = 0
 
@@ -47,9 +47,8 @@ class Plan:
 def plan_of(iterations: int, seed: int) -> Plan:
     """Return a plan of so many iterations in all, divided as the default's are."""
     usual = Plan()
-    share = iterations / (usual.rough + usual.exact + usual.filter)
-    rough, exact = max(round(usual.rough * share), 2), max(round(usual.exact * share), 1)
-    return Plan(rough, exact, max(iterations - rough - exact, 1), seed=seed)
+    rough = round(iterations * usual.rough / (usual.rough + usual.exact))
+    return Plan(rough, iterations - rough, seed=seed)
 
 
 def trained(pictures: Sequence[Tensor], plan: Plan, cache: Path, tell: Tell) -> dict[str, Tensor]:
@@ -62,9 +61,12 @@ def trained(pictures: Sequence[Tensor], plan: Plan, cache: Path, tell: Tell) -> 
     offsets = torch.tensor(START_OFFSETS)[:, None].repeat(1, SCALES)
     _fit_context(net, pictures, plan, offsets, checkpoint, tell)
     offsets = _offsets(net, pictures, plan, offsets, tell)
-    filter_ = _fitted_filter(net, pictures, plan, offsets, tell)
     checkpoint.unlink(missing_ok=True)
-    return {**{name: value.detach() for name, value in net.named_parameters()}, "offsets": offsets, **filter_}
+    return {
+        **{name: value.detach() for name, value in net.named_parameters()},
+        "offsets": offsets,
+        **fresh_filter(CHANNELS, plan.seed),
+    }
 
 
 def _fit_context(
@@ -75,15 +77,16 @@ def _fit_context(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=total, pct_start=0.1)
     begun = _resumed(net, optimizer, checkpoint)
     for _ in range(begun):
+        optimizer.step()  # moves nothing: there are no gradients yet
         schedule.step()
     for number in range(begun, total):
         one = sample(pictures, number, plan.seed)
-        levels, _ = _in_steps(one)
+        levels = _in_steps(one)
         numbers = first_choice(levels)
         if number >= plan.rough:
             numbers = chosen(levels, numbers, in_whole_numbers(dict(net.named_parameters())), offsets, step=one.step)
-        flat = torch.cat([level.flatten() for level in numbers]).float()
-        bits = torch.stack([part.sum() for _, part in bits_by_place(net, flat, known(numbers, one.step))]).sum()
+        seen = bits_by_place(net, flat(numbers).float(), known(numbers, one.step))
+        bits = torch.stack([part.sum() for _, part in seen]).sum()
         per_pixel = bits / one.crop[0, 0].numel()
         loss = per_pixel / (0.05 + per_pixel.detach()) ** 0.5  # low rates count, too
         optimizer.zero_grad()
@@ -91,22 +94,22 @@ def _fit_context(
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if (number + 1) % CHECKPOINT == 0:
+        if (number + 1) % plan.checkpoint == 0:
             _save(net, optimizer, number + 1, checkpoint)
         tell(Event("contexts", number + 1, total, f"{per_pixel.item():.3f} bits a pixel"))
 
 
-def _in_steps(one: Sample) -> tuple[list[Tensor], Bands]:
-    """Return a crop's high bands in steps, and its bands as they are, in levels."""
+def _in_steps(one: Sample) -> list[Tensor]:
+    """Return a crop's high bands in steps."""
     bands = analysed(rotated(one.crop, rotation_of(one.crop[0]), FRACTION_BITS))
     unit = 1 / (step_of(one.step) * (1 << FRACTION_BITS))
-    return [level.double() * unit for level in bands.high], bands
+    return [level.double() * unit for level in bands.high]
 
 
 def _quantized(net: ContextNet, one: Sample, offsets: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Return a crop's high bands in steps, and the whole numbers that the encoder chooses."""
     whole = in_whole_numbers(dict(net.named_parameters()))
-    levels, _ = _in_steps(one)
+    levels = _in_steps(one)
     numbers = first_choice(levels)
     for _ in range(ROUNDS):
         numbers = chosen(levels, numbers, whole, offsets, step=one.step)
@@ -114,13 +117,9 @@ def _quantized(net: ContextNet, one: Sample, offsets: Tensor) -> tuple[list[Tens
 
 
 def _scales(net: ContextNet, numbers: Sequence[Tensor], step: int) -> Tensor:
-    """Return the index of the scale of each coefficient, flat."""
-    whole, found = in_whole_numbers(dict(net.named_parameters())), torch.zeros(sum(n.numel() for n in numbers)).long()
-    for part in known(numbers, step):
-        for band in part.bands.unique().tolist():
-            some = part.bands == band
-            found[part.places[some]] = whole.indices(part.features[some], part.role, part.phase, band)[1]
-    return found
+    """Return the index of the scale of each coefficient in a row."""
+    whole = in_whole_numbers(dict(net.named_parameters()))
+    return whole.by_place(known(numbers, step), sum(level.numel() for level in numbers))[1]
 
 
 def _offsets(net: ContextNet, pictures: Sequence[Tensor], plan: Plan, start: Tensor, tell: Tell) -> Tensor:
@@ -129,41 +128,13 @@ def _offsets(net: ContextNet, pictures: Sequence[Tensor], plan: Plan, start: Ten
     for number in range(plan.measured):
         one = sample(pictures, number, plan.seed + 1)
         levels, numbers = _quantized(net, one, start)
+        exact, sizes = flat(levels).abs(), flat(numbers).abs()
         scales = _scales(net, numbers, one.step)
-        exact, sizes = (torch.cat([v.flatten() for v in values]).abs() for values in (levels, numbers))
         for row, some in enumerate((sizes == 1, sizes > 1)):
             sums[row].index_add_(0, scales[some], (sizes - exact)[some])
             counts[row].index_add_(0, scales[some], torch.ones(int(some.sum())).double())
         tell(Event("offsets", number + 1, plan.measured))
     return (sums / counts).float()
-
-
-def _fitted_filter(
-    net: ContextNet, pictures: Sequence[Tensor], plan: Plan, offsets: Tensor, tell: Tell
-) -> dict[str, Tensor]:
-    """Return the filter that brings pictures nearest to what they were, in squared steps."""
-    filter_ = {name: nn.Parameter(value) for name, value in fresh_filter(CHANNELS, plan.seed).items()}
-    optimizer = torch.optim.Adam(filter_.values(), 3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=max(plan.filter, 2), pct_start=0.1)
-    for number in range(plan.filter):
-        one = sample(pictures, number, plan.seed + 2, FILTERED_FROM)
-        step = step_of(one.step)
-        levels, numbers = _quantized(net, one, offsets)
-        del levels
-        channels = rotated(one.crop, rotation_of(one.crop[0]), FRACTION_BITS).float() / (1 << FRACTION_BITS) / step
-        flat = values_of(torch.cat([n.flatten() for n in numbers]).float(), _scales(net, numbers, one.step), offsets)
-        high = [part.view(n.shape) for part, n in zip(flat.split([n.numel() for n in numbers]), numbers, strict=True)]
-        low = _in_steps(one)[1].low.float() / (step * (1 << FRACTION_BITS))
-        picture = synthesised(Bands(low.round(), tuple(high)))
-        before = (picture - channels).square().mean()
-        loss = (picture + correction(picture, filter_) - channels).square().mean() / before
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(filter_.values(), 1.0)
-        optimizer.step()
-        schedule.step()
-        tell(Event("filter", number + 1, plan.filter, f"{loss.item():.3f} of the error"))
-    return {name: value.detach() for name, value in filter_.items()}
 
 
 def _save(net: ContextNet, optimizer: torch.optim.Adam, number: int, checkpoint: Path) -> None:

@@ -6,12 +6,12 @@ import torch
 from slimwright.codec.parameters import SHIPPED, parameters, saved, shapes
 from slimwright.codec.photographs import TEST, TRAINING
 from slimwright.codec.sampling import sample
-from slimwright.codec.training import CHECKPOINT, Plan, plan_of, trained
+from slimwright.codec.training import Plan, plan_of, trained
 from slimwright.errors import CodecError
 from slimwright.progress import Event, silent
 from small_pictures import drawn
 
-PLAN = Plan(rough=CHECKPOINT + 2, exact=1, filter=1, measured=1)
+PLAN = Plan(rough=4, exact=1, measured=1, checkpoint=2)
 
 
 class Killed(Exception):
@@ -22,7 +22,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_parameters(tmp_path: Pa
     pictures = [drawn(80, 80)]
 
     def killed(event: Event) -> None:
-        if event.done > CHECKPOINT:
+        if event.done == 3:
             raise Killed
 
     whole = trained(pictures, PLAN, tmp_path / "whole", silent)
@@ -44,10 +44,10 @@ def test_a_crop_follows_from_its_number() -> None:
 
 
 def test_a_plan_has_as_many_iterations_as_asked_for() -> None:
-    for iterations in (4, 100, 1850):
+    for iterations in (4, 100, 1600):
         plan = plan_of(iterations, 0)
-        assert plan.rough + plan.exact + plan.filter == iterations
-    assert plan_of(1850, 0) == Plan()
+        assert plan.rough + plan.exact == iterations
+    assert plan_of(1600, 0) == Plan()
 
 
 def test_no_photograph_is_trained_on_and_tested_on() -> None:
