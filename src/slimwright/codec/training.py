@@ -34,7 +34,10 @@ PRIOR = 200.0  # numbers that an offset's start counts for
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train: iterations with a threshold, and as the encoder chooses; crops for the offsets; checkpoints."""
+    """How long to train: iterations with a threshold, and as the encoder chooses; crops for the offsets.
+
+    A checkpoint is kept every so many iterations.
+    """
 
     rough: int = 1200
     exact: int = 400
