@@ -90,11 +90,11 @@ SLOW = {"format": "HEIF", "enc_params": {"preset": "slow"}}
 PEERS = (
     Peer("JPEG", lambda: True, {**JPEG, "subsampling": "4:2:0"}, (4, 8, 15, 30, 50, 70, 85, 93)),
     Peer("JPEG 4:4:4", lambda: True, {**JPEG, "subsampling": "4:4:4"}, (4, 8, 15, 30, 50, 70, 85, 93)),
-    Peer("WebP", lambda: features.check("webp"), {"format": "WEBP", "method": 6}, (0, 5, 15, 35, 55, 75, 88, 95)),
-    Peer("AVIF", lambda: features.check("avif"), {"format": "AVIF", "speed": 3}, (15, 32, 48, 62, 76, 88)),
+    Peer("WebP", lambda: bool(features.check("webp")), {"format": "WEBP", "method": 6}, (0, 5, 15, 35, 55, 75, 88, 95)),
+    Peer("AVIF", lambda: bool(features.check("avif")), {"format": "AVIF", "speed": 3}, (15, 32, 48, 62, 76, 88)),
     Peer(
         "AVIF 4:4:4",
-        lambda: features.check("avif"),
+        lambda: bool(features.check("avif")),
         {"format": "AVIF", "speed": 3, "subsampling": "4:4:4"},
         (15, 32, 48, 62, 76, 88),
     ),
@@ -159,7 +159,7 @@ def fresh_rows(asked: argparse.Namespace, have: list[dict[str, str | int | float
 def peer_row(name: str, picture: Tensor, peer: Peer, quality: int, asked: argparse.Namespace) -> Row:
     image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
     began = time.perf_counter()
-    data = saved(image, quality, peer.options)
+    data = saved(image, peer.options, quality)
     middle = time.perf_counter()
     found = as_tensor(Image.open(io.BytesIO(data)))
     times = (middle - began, time.perf_counter() - middle)

@@ -2,6 +2,7 @@
 
 import random
 import time
+import zlib
 
 import pytest
 
@@ -13,6 +14,7 @@ from slimwright.codec.parameters import parameters
 from slimwright.codec.picturing import source_of
 from slimwright.errors import SlimwrightError
 from slimwright.progress import silent
+from slimwright.swz.bytes_of import varint
 from small_pictures import drawn
 
 SHARED = parameters()
@@ -47,9 +49,9 @@ def test_packets_whose_checksums_are_right(whole: bytes) -> None:
 def sealed(head: packets.Head, tiles: dict[int, bytes], chance: random.Random) -> bytes:
     """A file of changed content whose checksums fit."""
     body = with_other_bytes(head.packed(), chance) if chance.random() < 0.4 else head.packed()
-    number = (packets.zlib.crc32(body) & 0xFFFF).to_bytes(2, "little")
+    number = (zlib.crc32(body) & 0xFFFF).to_bytes(2, "little")
     data = packets.packet(packets.HEAD, body)
     for place, tile in tiles.items():
         changed = with_other_bytes(tile, chance) if chance.random() < 0.7 else tile
-        data += packets.packet(packets.TILE, number + packets.varint(place) + changed)
+        data += packets.packet(packets.TILE, number + varint(place) + changed)
     return data

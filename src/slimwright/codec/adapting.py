@@ -75,6 +75,7 @@ def _differences(data: bytes, shared: Parameters) -> dict[str, Tensor]:
     coder, found = Decoder(reader.rest()), {}
     for name, (odds, scale) in heads.items():
         count = shared.tensors[name].numel()
-        numbers = coded(coder, *(np.full(count, index) for index in checked(odds, scale)), None)
+        odds, scale = checked(odds, scale)
+        numbers = coded(coder, np.full(count, odds), np.full(count, scale), None)
         found[name] = torch.from_numpy(numbers).view(shared.tensors[name].shape)
     return found

@@ -67,14 +67,14 @@ def chosen(
 ) -> list[Tensor]:
     """Return whole numbers for coefficients [B, 3, C, h, w] in steps, given what was chosen before.
 
-    `offsets` are those of `values_of`; `trade` is what a bit is worth, in squared steps. `weights` [1, 1, h, w] of the
-    levels say what their errors count for.
+    `offsets` are those of `values_of`; `trade` is what a bit is worth, in squared steps. `weights` [1, 1, 1, h, w] of
+    the levels say what their errors count for.
     """
     exact = flat(levels)
     odds, scale = net.by_place(known(before, step), len(exact))
     worth = torch.full_like(exact, trade)
     if weights:
-        worth /= flat([one[:, :, None].expand_as(level) for one, level in zip(weights, levels, strict=True)])
+        worth /= flat([one.expand_as(level) for one, level in zip(weights, levels, strict=True)])
     found = _size(exact.abs(), odds, scale, offsets.double(), worth) * exact.sign()
     return unflat(found, levels)
 

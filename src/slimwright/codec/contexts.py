@@ -59,7 +59,7 @@ class Level:
         height, width = sizes.shape[-2:]
         if parent is None:
             blank = torch.zeros_like(sizes)
-            self.parents = (blank,) * 5
+            self.parents: tuple[Tensor, ...] = (blank,) * 5
         else:
             wide = F.avg_pool2d(parent.flatten(0, 2)[:, None], 5, 1, 2, divisor_override=1)[:, 0].view_as(parent)
             self.parents = tuple(doubled(one, height, width) for one in (parent, *around(parent), wide))

@@ -12,8 +12,11 @@ from slimwright.codec.packets import Head
 from slimwright.codec.parameters import Parameters
 from slimwright.codec.picturing import picture_of
 from slimwright.codec.tiles import Numbers, Place, empty
+from slimwright.cost import check_memory, memory_there
 from slimwright.errors import CodecError, ModelError
 from slimwright.progress import Event, Tell
+
+PIXEL_BYTES = 220  # of memory that decoding takes for each pixel at its peak: 209 of a picture of 1.6 million
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ def decoded(data: bytes, shared: Parameters, tell: Tell) -> Decoded:
             f"it was written with shared parameters {head.shared:08x}, and these are {shared.checksum:08x}; give the "
             "file that it was written with by --parameters"
         )
+    needed = PIXEL_BYTES * head.width * head.height
+    check_memory(f"a picture of {head.width}x{head.height}", needed, memory_there(), "decode it elsewhere")
     own = own_parameters(head.own, shared)
     numbers = Numbers(empty(*head.low_size), empty(*head.low_size))
     layout = tiles.places(*head.low_size, head.tile)

@@ -97,7 +97,7 @@ def _unmet(aim: Aim, nearest: Encoded) -> str:
 def at(source: Source, shared: Parameters, setting: int, options: Options) -> Encoded:
     """Return the file of a picture for a setting, from 0, the finest."""
     step, part = divmod(setting, len(TRADES))
-    numbers = quantized(source, shared, step=step, trade=TRADES[part])
+    numbers = quantized(source, shared, step=step, trade=TRADES[part], tile=options.tile)
     height, width = source.picture.shape[1:]
     head = Head(width, height, options.tile, step, source.rotation, shared.checksum, shared.own)
     layout = tiles.places(*head.low_size, head.tile)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -53,12 +54,12 @@ def evaluated(name: str, picture: Tensor, aim: Aim, shared: Parameters, effort: 
     rows = [_row(name, ours, data, picture, decoded(data, shared, tell).picture)]
     for codec, options in PEERS.items():
         image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
-        other = at_most(len(data), lambda quality, how=options, of=image: saved(of, quality, how))
+        other = at_most(len(data), partial(saved, image, options))
         rows.append(_row(name, codec, other, picture, as_tensor(Image.open(io.BytesIO(other)))))
     return rows
 
 
-def saved(image: Image.Image, quality: int, options: dict[str, Any]) -> bytes:
+def saved(image: Image.Image, options: dict[str, Any], quality: int) -> bytes:
     """Return a picture as the bytes that Pillow writes."""
     buffer = io.BytesIO()
     image.save(buffer, quality=quality, **options)

@@ -21,13 +21,14 @@ from slimwright.codec.encoding import TRADES, Aim, Encoded, Options, at, encoded
 from slimwright.codec.parameters import Parameters, context_tensors
 from slimwright.codec.picturing import Source, coefficients
 from slimwright.codec.rates import bits_of
-from slimwright.codec.tiles import Numbers
-from slimwright.codec.wavelet import FRACTION_BITS, synthesised
+from slimwright.codec.tiles import Numbers, Place
+from slimwright.codec.wavelet import FRACTION_BITS, MULTIPLE, synthesised
 from slimwright.progress import Event, Tell
 
 CONTEXT_RATE, FILTER_RATE = 0.01, 0.004
 PRICE_BITS = 5.0  # of a unit that a parameter differs by
 ROWS = 40_000  # of coefficients, in one iteration
+MOST_SIDE = 1024 // MULTIPLE  # of what the contexts are fitted to
 SIDE = 192  # of the crop that the filter sees in one iteration
 
 
@@ -94,21 +95,27 @@ def _fitted_contexts(
     numbers: Numbers, start: Differences, shared: Parameters, step: int, effort: Effort, chance: torch.Generator
 ) -> dict[str, Tensor]:
     net = ContextNet()
-    values = flat(numbers.bands.high).float()
-    seen = known(numbers.bands.high, step)
-    whole = sum(len(part.bands) for part in seen)
+    high = _middle(*numbers.bands.low.shape[-2:]).of(numbers.bands).high
+    values, seen = flat(high).float(), known(high, step)
+    share = len(values) / sum(one.numel() for one in numbers.bands.high)
 
     def bits(own: dict[str, Tensor]) -> Tensor:
         total = torch.zeros(())
         for part in seen:
-            some = torch.randint(len(part.bands), (ROWS * len(part.bands) // whole + 1,), generator=chance)
+            some = torch.randint(len(part.bands), (ROWS * len(part.bands) // len(values) + 1,), generator=chance)
             few = Known(part.role, part.phase, part.features[some], part.bands[some], part.places[some])
             odds, scale = torch.func.functional_call(net, own, (few.features, few.role, few.phase, few.bands))
             total = total + bits_of(values[few.places], odds, scale).mean() * len(part.bands)
-        return total
+        return total / share
 
     names = list(context_tensors(shared.tensors))
     return _fitted({name: start[name] for name in names}, shared, bits, CONTEXT_RATE, effort)
+
+
+def _middle(height: int, width: int) -> Place:
+    """Return a large picture's middle, which stands for it, in units of the lowest band."""
+    tall, wide = min(height, MOST_SIDE), min(width, MOST_SIDE)
+    return Place((height - tall) // 2, (width - wide) // 2, tall, wide)
 
 
 def _fitted_filter(

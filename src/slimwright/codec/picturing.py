@@ -11,7 +11,7 @@ from slimwright.codec.colour import Rotation, restored, rotated, rotation_of
 from slimwright.codec.dequantizing import channels_of, step_of, values_of
 from slimwright.codec.packets import Head
 from slimwright.codec.parameters import Parameters
-from slimwright.codec.tiles import Numbers, empty
+from slimwright.codec.tiles import Numbers, empty, places
 from slimwright.codec.wavelet import FRACTION_BITS, LEVELS, MULTIPLE, Bands, analysed
 
 ROUNDS = 2  # of choosing
@@ -55,16 +55,21 @@ def padded_to_multiple(picture: Tensor) -> Tensor:
     return F.pad(picture, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
 
 
-def quantized(source: Source, shared: Parameters, *, step: int, trade: float) -> Numbers:
-    """Return the whole numbers that the encoder chooses; `trade` is what a bit is worth, in squared steps."""
+def quantized(source: Source, shared: Parameters, *, step: int, trade: float, tile: int) -> Numbers:
+    """Return the numbers that the encoder chooses tile by tile; `trade` is what a bit is worth, in squared steps."""
     exact = source.in_steps(step_of(step))
-    numbers = first_choice(exact.high)
-    for _ in range(ROUNDS):
-        numbers = chosen(
-            exact.high, numbers, shared.net, shared.offsets, step=step, trade=trade, weights=source.weights[1:]
-        )
-    bands = Bands(torch.floor(exact.low + 0.5).int(), tuple(one.int() for one in numbers))
-    return Numbers(bands, empty(*bands.low.shape[-2:]))
+    height, width = exact.low.shape[-2:]
+    made = Numbers(empty(height, width), empty(height, width))
+    made.bands.low.copy_(torch.floor(exact.low + 0.5))
+    for place in places(height, width, tile):
+        levels = place.of(exact).high
+        weights = place.of_levels([one[:, :, None] for one in source.weights[1:]])
+        numbers = first_choice(levels)
+        for _ in range(ROUNDS):
+            numbers = chosen(levels, numbers, shared.net, shared.offsets, step=step, trade=trade, weights=weights)
+        for one, found in zip(place.of(made.bands).high, numbers, strict=True):
+            one.copy_(found)
+    return made
 
 
 def picture_of(numbers: Numbers, head: Head, shared: Parameters) -> Tensor:

@@ -16,10 +16,8 @@ BITS = 1 / math.log(2)
 
 def bits_of(values: Tensor, odds: Tensor, scale: Tensor) -> Tensor:
     """Return the bits of values [N], given the log odds of a zero and log2 of the mean size of what is not zero."""
-    odds, scale = (
-        odds.clamp(-MOST_ODDS / ODDS_UNIT, MOST_ODDS / ODDS_UNIT),
-        scale.clamp(LEAST_SCALE / SCALE_UNIT, MOST_SCALE / SCALE_UNIT),
-    )
+    odds = odds.clamp(-MOST_ODDS / ODDS_UNIT, MOST_ODDS / ODDS_UNIT)
+    scale = scale.clamp(LEAST_SCALE / SCALE_UNIT, MOST_SCALE / SCALE_UNIT)
     sizes = values.abs()
     zero, other = softplus(-odds) * BITS, softplus(odds) * BITS + 1  # the sign takes a bit
     falloff = torch.exp2(-scale)  # theta = exp(-falloff)

@@ -4,6 +4,7 @@ A tile is a square of the picture and the coefficients of every band that lie in
 a tile that was lost takes no other with it. Indices into the tables are whole numbers: docs/codec.md tells the format.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +31,11 @@ class Place:
 
     def of(self, bands: Bands) -> Bands:
         """Return views of the bands' coefficients that lie in the tile."""
-        return Bands(
-            self._in(bands.low, 1), tuple(self._in(one, MULTIPLE >> n + 1) for n, one in enumerate(bands.high))
-        )
+        return Bands(self._in(bands.low, 1), self.of_levels(bands.high))
+
+    def of_levels(self, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return views of what lies in the tile of maps that are as large as the levels' bands, the finest first."""
+        return tuple(self._in(one, MULTIPLE >> number + 1) for number, one in enumerate(levels))
 
     def _in(self, band: Tensor, times: int) -> Tensor:
         rows = slice(self.top * times, (self.top + self.height) * times)
