@@ -64,6 +64,6 @@ def _quaternion(axes: NDArray[np.float64]) -> Rotation:
         )
     )
     found = np.linalg.eigh(form)[1][:, -1]
-    found *= MOST / np.abs(found).max() * (1 if found[np.abs(found).argmax()] > 0 else -1)
+    found *= MOST / max(found.tolist(), key=abs)
     a, b, c, d = (int(part) for part in np.rint(found))
     return a, b, c, d
