@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ def evaluated(name: str, picture: Tensor, aim: Aim, shared: Parameters, effort: 
 def saved(image: Image.Image, options: dict[str, Any], quality: int) -> bytes:
     """Return a picture as the bytes that Pillow writes."""
     buffer = io.BytesIO()
-    image.save(buffer, quality=quality, **options)
+    image.save(buffer, quality=quality, **deepcopy(options))  # plugins write into what they are given
     return buffer.getvalue()
 
 
