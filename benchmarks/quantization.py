@@ -4,15 +4,16 @@ Nets are four that are trained here, PaddleOCR's three files, and a detector. Ev
 Activations are calibrated, and ours is solved, on the same images without labels, 512 where there are as many.
 "nearest" rounds each weight to the nearest of its output's levels and takes the whole range of activations;
 "ours" is rounding by least squares. Rows of the graph are simulated (fake-quantized); those of a runtime are what its
-file gives. A runtime's own row is its tool-kit's default INT8. Two nets have more rows: "equalised", "corrected" and
-"both" are the runtime's own for a net whose channels were scaled alike, whose biases were corrected for what rounding
-does to means, or both; "tuned" are ours after some epochs in which weights stay on their levels, with the original as
-teacher, and first and last layers in float where weights have one or two bits. The test part takes no part in any
-choice. Times are ratios to the same runtime's float32 file, the files in turn in one process; what is shipped is INT8
-where it was faster in a first measurement, and the headline counts those that are slower than float32 in a second.
+file gives. A runtime's own row is its tool-kit's default INT8. With `--more` two nets have more rows: "equalised",
+"corrected" and "both" are the runtime's own for a net whose channels were scaled alike, whose biases were corrected for
+what rounding does to means, or both; "tuned" are ours after some epochs in which weights stay on their levels, with the
+original as teacher, and first and last layers in float where weights have one or two bits. The test part takes no part
+in any choice. Times are ratios to the same runtime's float32 file, the files in turn in one process; what is shipped is
+INT8 where it was faster in a first measurement, and the headline counts those that are slower in a second.
 Rows are kept as they come: a run that was stopped goes on.
 """
 
+import argparse
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +63,7 @@ CALIBRATION = 512
 RUNTIMES = ("onnxruntime", "openvino", "litert", "executorch", "mnn", "ncnn")
 QUICK_NETWORKS, QUICK_TEST = ("resnet20",), 400
 TEST = 2000  # images that runtimes judge
-TUNED_NETWORKS, TUNED = ("resnet20", "mobilenet-v2-half"), ((4, 4), (2, 4), (2, None), (1, None))
+MORE_NETWORKS, TUNED = ("resnet20", "mobilenet-v2-half"), ((4, 4), (2, 4), (2, None), (1, None))
 TUNING = Tune(epochs=2, rate=0.01)
 BITS = ((8, 8), (4, 8), (4, 4), (4, None), (2, None))  # of weights and activations
 HEADLINE = "mobilenet-v2-half"
@@ -85,6 +86,7 @@ def main() -> None:
     known = parser(__doc__ or "")
     names = (*NETWORKS, *FILES)
     known.add_argument("--networks", default=",".join(names), help=f"of {', '.join(names)}")
+    known.add_argument("--more", action="store_true", help="the rows that only two nets have, too; hours")
     asked = known.parse_args()
     torch.set_num_threads(1)
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
@@ -92,7 +94,7 @@ def main() -> None:
     for name in QUICK_NETWORKS if asked.quick else asked.networks.split(","):
         done: set[tuple[object, ...]] = {tuple(row[key] for key in NAMED) for row in kept(rows_at)}
         with Workshop() as workshop:
-            subject = (glyph_net if name in NETWORKS else net_of_file)(name, workshop, quick=asked.quick)
+            subject = (glyph_net if name in NETWORKS else net_of_file)(name, workshop, asked)
             for row in subject.rows(done):
                 keep(row, rows_at)
                 say(f"{name}, {row['bits']} by {row['computed_by']}, {row['rounding']}: {row['lost_points']:.2f} lost")
@@ -130,6 +132,7 @@ class Subject:
     task: Task
     workshop: Workshop
     quick: bool
+    more: bool
 
     @cached_property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -180,12 +183,12 @@ class Subject:
                 small = small or self.rounded(weight_bits, activation_bits, method)
                 seconds = time.perf_counter() - start
                 yield self._row(bits, "graph", method, self.score(small), self.before, seconds)
-        for weight_bits, activation_bits in TUNED[: 1 if self.quick else None] if self.name in TUNED_NETWORKS else ():
-            if (self.name, _bits(weight_bits, activation_bits), "graph", "tuned") not in done:
-                yield from self._tuned(weight_bits, activation_bits)
         for runtime in RUNTIMES[:1] if self.quick else RUNTIMES:
             if installed(runtime) and (self.name, "W8A8", runtime, "ours") not in done:
                 yield from self._by_runtime(runtime)
+        for weight_bits, activation_bits in TUNED[: 1 if self.quick else None] if self.more else ():
+            if (self.name, _bits(weight_bits, activation_bits), "graph", "tuned") not in done:
+                yield from self._tuned(weight_bits, activation_bits)
 
     def _tuned(self, weight_bits: int, activation_bits: int | None) -> Iterator[Row]:
         """Ours before and after tuning; the first and last layers in float where weights have at most two bits."""
@@ -215,7 +218,7 @@ class Subject:
             "runtime": (self.net, "int8"),
             "ours": (self.in_eight, "int8"),
         }
-        if self.name in TUNED_NETWORKS:
+        if self.more:
             alike = equalised(self.net, self.inputs[0])
             sides |= {
                 "equalised": (alike, "int8"),
@@ -261,19 +264,20 @@ class Subject:
         }
 
 
-def glyph_net(name: str, workshop: Workshop, *, quick: bool) -> Subject:
+def glyph_net(name: str, workshop: Workshop, asked: argparse.Namespace) -> Subject:
     """One of the nets for glyphs."""
     data = glyph_data()
     net = fold_batch_norm(trained(name, "glyphs", data))
-    return Subject(name, net, data, Classification(data.labels), workshop, quick)
+    more = asked.quick or (asked.more and name in MORE_NETWORKS)
+    return Subject(name, net, data, Classification(data.labels), workshop, asked.quick, more)
 
 
-def net_of_file(name: str, workshop: Workshop, *, quick: bool) -> Subject:
+def net_of_file(name: str, workshop: Workshop, asked: argparse.Namespace) -> Subject:
     """One of the nets that come in a file."""
     subject = next(one for one in SUBJECTS if one.name == name)
     data, original = subject.data(REAL), original_file(subject.file(REAL), subject.sizes)
     task = task_for(data, original.output_shapes, original.forward, subject.task(REAL))
-    return Subject(name, fold_batch_norm(original.net), data, task, workshop, quick)
+    return Subject(name, fold_batch_norm(original.net), data, task, workshop, asked.quick, more=False)
 
 
 @cache
