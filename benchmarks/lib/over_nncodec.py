@@ -32,8 +32,9 @@ from slimwright.techniques import (
     rounded_net,
     usual_price,
 )
+from slimwright.techniques.memory_plan import images_to_round
 
-IMAGES = 512  # of the calibration part
+IMAGES = 512  # of the calibration part, where that shows large layers enough
 ALLOWED = 0.5  # points lost on the validation part
 SHARES = (1.0, 0.7, 0.5, 0.35)  # of the bytes of all weights
 FACTOR, HALVINGS = 3.0, 3  # between prices that are tried, and how often the last gap is halved
@@ -112,7 +113,7 @@ def _ours(net: Net, data: Dataset, task: Classification, judged: Callable[[Net, 
 
 def _dearest(net: Net, data: Dataset, task: Classification, judged: Callable[[Net, int], Made]) -> Made:
     """A net at the largest price of a bit at which it loses little enough."""
-    seen, inputs = observed(net, data, task), calibration_inputs(data, IMAGES)
+    seen, inputs = observed(net, data, task), calibration_inputs(data, max(IMAGES, _images(net, data)))
 
     @cache
     def at(log_price: float) -> Made:
@@ -129,6 +130,12 @@ def _dearest(net: Net, data: Dataset, task: Classification, judged: Callable[[Ne
         if at(good + step).lost <= ALLOWED:
             good += step
     return at(good)
+
+
+def _images(net: Net, data: Dataset) -> int:
+    """How many images large layers must be shown, beyond the calibration part; 0 where that is enough."""
+    wanted = images_to_round(net, data)
+    return wanted if wanted > data.size("calibration") else 0
 
 
 def _theirs(net: Net, home: Path, judged: Callable[[Net, int], Made]) -> Made:
