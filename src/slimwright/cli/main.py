@@ -29,7 +29,7 @@ import typer
 from rich.text import Text
 
 from slimwright.atomic import stamped, swept
-from slimwright.cli import coding, deploying, examining, making, packing, searching, shrinking
+from slimwright.cli import coding, deploying, examining, making, packing, searching, shrinking, splitting
 from slimwright.cli.consoles import err_console
 from slimwright.errors import RequestError, SlimwrightError
 from slimwright.runner.machine import runtimes
@@ -83,6 +83,7 @@ def _options(
 for _command, _examples in COMMANDS:
     app.command(epilog=_examples)(_command)
 app.add_typer(coding.app, name="codec")
+app.add_typer(splitting.app, name="split")
 
 
 def main() -> None:

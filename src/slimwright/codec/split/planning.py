@@ -1,0 +1,114 @@
+"""Every cut with what it is predicted to take, so that only the few best ones need to be measured.
+
+One cut, in the middle, is coded as coarsely as the metric allows. All others are coded so that rounding does as much
+damage by their Fisher information, and the bytes of some calibration images are counted. The times of both parts are
+sums over layers that were timed one by one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slimwright.codec.split.bottleneck import transform_of
+from slimwright.codec.split.cuts import Cut, cuts
+from slimwright.codec.split.features import Values
+from slimwright.codec.split.judging import Judge
+from slimwright.codec.split.moments import moments
+from slimwright.codec.split.rates import Bottleneck, Fitted, coarsest, coarsest_by_damage, damage, quantized, step_of
+from slimwright.codec.split.timing import Times, coding, layers_ms
+from slimwright.cost.latency import LatencyTable
+from slimwright.data import Dataset, calibration_inputs
+from slimwright.graph.net import Net
+from slimwright.progress import Event, Tell, silent
+from slimwright.tasks import Task
+
+OBSERVED = 1000  # calibration images for the moments
+CODED = 32  # calibration images whose bytes are counted
+SHOWN = 128  # calibration images that tables are made from
+FEW = 400  # validation images that a step is looked for with
+HELD = 2**26  # numbers that wait for something: fewer images where a cut sends more
+AIM = 0.7  # of the drop that is allowed: what validation allows, the test part may exceed
+UNCAPPED = 2**31
+STAGE = "plan cuts"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cut with what it is predicted to take."""
+
+    bottleneck: Bottleneck
+    fitted: Fitted
+    calibration: Values
+    message_bytes: float
+    times: Times
+
+    @property
+    def cut(self) -> Cut:
+        """The place."""
+        return self.bottleneck.cut
+
+
+def planned(
+    net: Net,
+    data: Dataset,
+    task: Task,
+    judge: Judge,
+    *,
+    max_drop: float,
+    table: LatencyTable,
+    whole_ms: float,
+    tell: Tell = silent,
+) -> list[Planned]:
+    """Return every cut of a net with what it is predicted to take; the whole net was measured to take `whole_ms`."""
+    found = cuts(net)
+    images = min(data.size("calibration"), OBSERVED)
+    names = [name for cut in found for name in cut.values]
+    taught = task.data(data, judge.original.forward)
+    seen = moments(net, names, taught.batches("calibration", 64), task, images=images, tell=tell)
+    bottlenecks = [Bottleneck.of(net, cut, [transform_of(seen[name]) for name in cut.values]) for cut in found]
+    shown = [one.components(calibration_inputs(data, images_for(one.cut, SHOWN))) for one in bottlenecks]
+    middle = len(found) // 2
+    exponent = allowed(bottlenecks[middle], judge.first(images_for(found[middle], FEW)), max_drop)
+    most = damage(shown[middle], exponent)
+    fitted: list[tuple[Fitted, float, float, float]] = []
+    for number, (one, components) in enumerate(zip(bottlenecks, shown, strict=True)):
+        tell(Event(STAGE, number, len(found), one.cut.after))
+        fitted.append(_coded(one, net, components, coarsest_by_damage(components, most)))
+    tell(Event(STAGE, len(found), len(found)))
+    sums = layers_ms(table, [net, *(made.phone for made, *_ in fitted), *(made.server for made, *_ in fitted)])
+    scale = whole_ms / sums[0] if sums[0] else 1.0
+    phones, servers = sums[1 : len(found) + 1], sums[len(found) + 1 :]
+    rows = zip(bottlenecks, shown, fitted, phones, servers, strict=True)
+    return [
+        Planned(one, made, components, size, Times(scale * phone, encode, decode, scale * server))
+        for one, components, (made, size, encode, decode), phone, server in rows
+    ]
+
+
+def allowed(bottleneck: Bottleneck, judge: Judge, max_drop: float) -> int:
+    """Return the coarsest step by which the metric drops no further than is allowed, on a judge's images."""
+    components = bottleneck.components(judge.inputs)
+
+    def within(exponent: int) -> bool:
+        return judge.drop(bottleneck.outputs(quantized(components, exponent))) <= AIM * max_drop
+
+    return coarsest(within)
+
+
+def images_for(cut: Cut, most: int) -> int:
+    """Return how many images' values of a cut may wait, at most so many."""
+    return max(min(most, HELD // cut.numbers), 1)
+
+
+def in_steps(components: Values, fitted: Fitted) -> list[Values]:
+    """Return the components of each image as a fitted phone's part gives them, of those in units of one."""
+    step = step_of(fitted.exponent)
+    kept = [value[:, : of.components] / step for value, of in zip(components, fitted.tables, strict=True)]
+    return fitted.of_each(kept)
+
+
+def _coded(one: Bottleneck, net: Net, components: Values, exponent: int) -> tuple[Fitted, float, float, float]:
+    """A bottleneck for a step, the mean bytes of some messages, and the milliseconds to make and to read one."""
+    fitted = one.kept(net, components, exponent)
+    few: Sequence[Values] = in_steps(components, fitted)[:CODED]
+    messages, encode, decode = coding(few, fitted.tables, UNCAPPED)
+    return fitted, sum(map(len, messages)) / len(messages), encode, decode
