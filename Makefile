@@ -46,8 +46,8 @@ setup-bench: .venv/installed-bench
 LOCKED_FOR := Linux x86_64 3.11
 TORCH_FROM ?= --extra-index-url=https://download.pytorch.org/whl/cpu
 HERE := $(shell uname -sm) $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-CORE := onnxruntime,report,data,signing,search,dev
-RUNTIMES := runtimes,report,data,signing,search,fleet,dev
+CORE := onnxruntime,report,data,signing,search,server,dev
+RUNTIMES := runtimes,report,data,signing,search,fleet,server,dev
 BENCH := $(RUNTIMES),bench
 pip = $(1)/python -m pip install --quiet --disable-pip-version-check
 # of the environment $(1): the lock $(2), or else by the constraints $(3) the extras $(4)

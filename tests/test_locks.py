@@ -11,9 +11,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 ENTRY = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE)
 EXTRAS = {
-    "core": ["onnxruntime", "report", "data", "signing", "dev"],
-    "runtimes": ["runtimes", "report", "data", "signing", "fleet", "dev"],
-    "bench": ["runtimes", "report", "data", "signing", "fleet", "dev", "bench"],
+    "core": ["onnxruntime", "report", "data", "signing", "server", "dev"],
+    "runtimes": ["runtimes", "report", "data", "signing", "fleet", "server", "dev"],
+    "bench": ["runtimes", "report", "data", "signing", "fleet", "server", "dev", "bench"],
     "litert-converter": ["litert-converter"],
 }
 

@@ -25,10 +25,8 @@ from slimwright.cli.arguments import (
     task_of,
 )
 from slimwright.cli.consoles import err_console, out_console, progress
-from slimwright.errors import RequestError
 
 if TYPE_CHECKING:
-    from click import Context
     from rich.console import RenderableType
 
     from slimwright.codec.split.records import Manifest
@@ -53,7 +51,7 @@ TokenOption = Annotated[
 class Commands(TyperGroup):
     """Commands, of which one need not be named: what is no command is the model to be split."""
 
-    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the command's name in front where it is left out."""
         if args and args[0] not in self.commands and args[0] != "--help":
             args = [MAKING, *args]
@@ -129,6 +127,64 @@ def make(
             soft_wrap=True,
         )
         raise typer.Exit(1)
+
+
+@app.command(epilog=SERVE)
+def serve(
+    bundle: BundleArgument,
+    token_file: TokenOption,
+    host: Annotated[str, typer.Option(help="where to listen; by default to this machine alone")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free, which is printed")] = 8080,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer messages of a split over HTTP, until stopped. The server is a reference: put what does TLS before it."""
+    from slimwright.codec.split.bundle import load_split
+    from slimwright.errors import check_extra
+
+    check_extra("server", "serving a split needs", "fastapi", "uvicorn")
+    from slimwright.codec.split.serving import serve as answer
+    from slimwright.codec.split.sides import ServerSide, token_in
+
+    token, side = token_in(token_file), ServerSide.of(load_split(bundle))
+
+    def tell(url: str) -> None:
+        print(json.dumps({"url": url}) if as_json else f"listening at {url}", flush=True)
+
+    answer(side, token, host=host, port=port, tell=tell)
+
+
+@app.command(epilog=SEND)
+def send(
+    bundle: BundleArgument,
+    picture: Annotated[Path, typer.Argument(help="a picture: .png, .jpg, .webp, .bmp, .gif or .tif")],
+    server: Annotated[str, typer.Option(help="where `split serve` listens: http://127.0.0.1:8080")],
+    token_file: TokenOption,
+    timeout: Annotated[float, typer.Option(help="seconds that the server may take")] = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the phone's part on a picture, send the message, and print what the server answers."""
+    from slimwright.codec.split.asking import Server, asked
+    from slimwright.codec.split.bundle import load_split
+    from slimwright.codec.split.sides import PhoneSide, image_in, token_in
+
+    found = load_split(bundle)
+    where = Server(server, token_in(token_file), timeout)
+    message = PhoneSide.of(found).message([image_in(picture, found.manifest)])
+    outputs = asked(where, message, found)
+    if as_json:
+        said = {"message_bytes": len(message), "outputs": [one.tolist() for one in outputs]}
+        print(json.dumps(said | {"labels": found.manifest.labels}, indent=1))
+        return
+    out_console.print(f"{len(message)} bytes sent", soft_wrap=True)
+    labels = found.manifest.labels
+    for number, one in enumerate(outputs):
+        if one.shape == (1, len(labels)):
+            for label, score in zip(labels, one[0].tolist(), strict=True):
+                out_console.print(f"{score:10.4f}  {label}", soft_wrap=True, highlight=False, markup=False)
+        else:
+            out_console.print(
+                f"output {number}: {list(one.shape)}; --json prints its numbers", soft_wrap=True, markup=False
+            )
 
 
 def table(said: "Manifest") -> "RenderableType":

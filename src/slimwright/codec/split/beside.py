@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from slimwright.codec.split.judging import Judge
 from slimwright.codec.split.planning import AIM, FEW
 from slimwright.codec.split.timing import Times
-from slimwright.codec.split.uploads import KINDS, levels_of, lowest_quality, pictures_of, raw_bytes, uploaded
+from slimwright.codec.split.uploads import KINDS, lowest_quality, normalization_of, pictures_of, raw_bytes, uploaded
 from slimwright.data import Dataset
 from slimwright.data.normalization import Normalization
 from slimwright.graph.net import Net
@@ -39,7 +39,7 @@ def ways_beside(
     """Return the other ways; `judge` chooses qualities on validation images, and `last` judges on the test part."""
     on_server = Times(0.0, 0.0, 0.0, whole_ms)
     found = [Way(ON_PHONE, Times(whole_ms, 0.0, 0.0, 0.0), last.score, sends=False)]
-    numbers = levels_of(data)
+    numbers = normalization_of(data.preprocessing, data.image_shape)
     if numbers is None or len(net.inputs) > 1:
         return found
     size = raw_bytes(data.image_shape)

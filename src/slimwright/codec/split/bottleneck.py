@@ -16,7 +16,7 @@ from torch import Tensor
 
 from slimwright.codec.split.cuts import Cut, halves
 from slimwright.codec.split.moments import Moments
-from slimwright.graph.net import Net, Node, Ref
+from slimwright.graph.net import Net, Node, Ref, Value
 
 RIDGE = 1e-4  # of the mean eigenvalue: what no gradient pointed at in a few hundred images may matter in others
 LEAST = 1e-9  # of the largest variance: components below have none
@@ -84,8 +84,8 @@ def _with_decoder(net: Net, name: str, transform: Transform, step: float, called
     taken = Node(f"{called}_in", "input", shape=(1, weight.shape[1], *sizes), dtype="float32")
     nodes = [_layer(called, taken.name, len(value.shape), 1)]
     if side > 1:
-        arguments = {"self": Ref(called), "upscale_factor": side}
-        nodes.append(Node(f"{called}_out", "aten.pixel_shuffle.default", arguments))
+        shuffled: dict[str, Value] = {"self": Ref(called), "upscale_factor": side}
+        nodes.append(Node(f"{called}_out", "aten.pixel_shuffle.default", shuffled))
     inputs = [taken if node.name == name else node for node in net.inputs]
     others = [node for node in net.nodes if node.op != "input"]
     whole = Net((*inputs, *others), {**net.tensors, **_plain(tensors)}, net.outputs, net.encodings)
@@ -96,7 +96,7 @@ def _layer(called: str, source: str, rank: int, stride: int) -> Node:
     owned = {"weight": f"{called}.weight", "bias": f"{called}.bias"}
     if rank == 2:
         return Node(called, "linear", {"input": Ref(source)}, owned)
-    sides = {"stride": (stride, stride), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    sides: dict[str, Value] = {"stride": (stride, stride), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
     return Node(called, "conv2d", {"input": Ref(source), **sides}, owned)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from slimwright.codec.split.features import Tables, check_tables
 from slimwright.codec.split.records import Manifest
@@ -63,7 +64,7 @@ def id_of(phone: Net, server: Net, tables: Sequence[Tables]) -> str:
 
 def write_tables(tables: Sequence[Tables], path: Path) -> None:
     """Write the coder's tables as a file."""
-    named = {}
+    named: dict[str, Tensor] = {}
     for number, one in enumerate(tables):
         named |= {f"odds.{number}": torch.from_numpy(one.odds), f"scales.{number}": torch.from_numpy(one.scales)}
         named[f"places.{number}"] = torch.tensor([one.places])

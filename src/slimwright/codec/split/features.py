@@ -36,7 +36,7 @@ class Tables:
     @property
     def components(self) -> int:
         """How many components there are."""
-        return self.odds.shape[1]
+        return int(self.odds.shape[1])
 
 
 def rounded(components: Floats, scale: int) -> Ints:
@@ -44,7 +44,8 @@ def rounded(components: Floats, scale: int) -> Ints:
     if not np.isfinite(components).all():
         raise CodecError("the phone's part gave values that are no numbers; check the input for NaN and infinity")
     sizes = np.floor(np.abs(components) * np.float32(2 ** (-scale / 2)) + np.float32(ROUNDED_UP))
-    return (np.sign(components) * np.minimum(sizes, MOST_NUMBER)).astype(np.int32)
+    found: Ints = (np.sign(components) * np.minimum(sizes, MOST_NUMBER)).astype(np.int32)
+    return found
 
 
 def restored(numbers: Ints, scale: int) -> Floats:

@@ -5,6 +5,7 @@ over. Beside it stands what else could be done (beside.py). Choices are made on 
 read once, at the end.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from slimwright.codec.split.planning import Planned, planned
 from slimwright.codec.split.records import Manifest
 from slimwright.codec.split.telling import alternatives, as_markdown, cut_records, link_record, notes_on
 from slimwright.codec.split.timing import Machines
-from slimwright.codec.split.trying import TIMED, WHOLE, Results, Tried, answers, halves_error, tried
+from slimwright.codec.split.trying import MARGIN, TIMED, WHOLE, Results, Tried, answers, halves_error, tried
 from slimwright.data import Dataset
 from slimwright.errors import ModelError, RequestError
 from slimwright.graph.net import Net
@@ -121,9 +122,17 @@ def plans_of(job: Job, whole: Artefact) -> list[Planned]:
 
 
 def nearest(plans: Sequence[Planned], request: Request) -> list[Planned]:
-    """Return the cuts to measure: those with the least predicted totals, the least first."""
-    ordered = sorted(plans, key=lambda plan: plan.times.total_ms(request.machines, request.link, plan.message_bytes))
-    return ordered[: request.candidates]
+    """Return the cuts to measure: those with the least predicted totals, of those that are predicted to keep the cap.
+
+    Where fewer keep it, those with the fewest bytes are measured, too.
+    """
+    most = math.inf if request.max_bytes is None else request.max_bytes / MARGIN
+
+    def total(plan: Planned) -> tuple[float, float]:
+        beyond = max(plan.message_bytes - most, 0.0)
+        return beyond, plan.times.total_ms(request.machines, request.link, plan.message_bytes)
+
+    return sorted(plans, key=total)[: request.candidates]
 
 
 def results_of(job: Job, plans: Sequence[Planned], whole: Artefact) -> Results:
@@ -132,7 +141,6 @@ def results_of(job: Job, plans: Sequence[Planned], whole: Artefact) -> Results:
         job.net,
         plans,
         job.judge,
-        job.data,
         max_drop=job.request.max_drop,
         max_bytes=job.request.max_bytes,
         whole=whole,

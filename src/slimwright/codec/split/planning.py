@@ -24,7 +24,8 @@ from slimwright.tasks import Task
 OBSERVED = 1000  # calibration images for the moments
 CODED = 32  # calibration images whose bytes are counted
 SHOWN = 128  # calibration images that tables are made from
-FEW = 400  # validation images that a step is looked for with
+FEW = 1000  # validation images that a step is looked for with
+GUESSED = 0.1  # nats of damage, from which the first step is looked for
 HELD = 2**26  # numbers that wait for something: fewer images where a cut sends more
 AIM = 0.7  # of the drop that is allowed: what validation allows, the test part may exceed
 UNCAPPED = 2**31
@@ -67,7 +68,8 @@ def planned(
     bottlenecks = [Bottleneck.of(net, cut, [transform_of(seen[name]) for name in cut.values]) for cut in found]
     shown = [one.components(calibration_inputs(data, images_for(one.cut, SHOWN))) for one in bottlenecks]
     middle = len(found) // 2
-    exponent = allowed(bottlenecks[middle], judge.first(images_for(found[middle], FEW)), max_drop)
+    first = coarsest_by_damage(shown[middle], GUESSED)
+    exponent = allowed(bottlenecks[middle], judge.first(images_for(found[middle], FEW)), max_drop, first)
     most = damage(shown[middle], exponent)
     fitted: list[tuple[Fitted, float, float, float]] = []
     for number, (one, components) in enumerate(zip(bottlenecks, shown, strict=True)):
@@ -84,14 +86,14 @@ def planned(
     ]
 
 
-def allowed(bottleneck: Bottleneck, judge: Judge, max_drop: float) -> int:
-    """Return the coarsest step by which the metric drops no further than is allowed, on a judge's images."""
+def allowed(bottleneck: Bottleneck, judge: Judge, max_drop: float, first: int) -> int:
+    """Return the coarsest step, near a first one, by which the metric drops no further than is allowed."""
     components = bottleneck.components(judge.inputs)
 
     def within(exponent: int) -> bool:
         return judge.drop(bottleneck.outputs(quantized(components, exponent))) <= AIM * max_drop
 
-    return coarsest(within)
+    return coarsest(within, first)
 
 
 def images_for(cut: Cut, most: int) -> int:

@@ -20,6 +20,7 @@ from slimwright.tasks import Outputs
 
 PER_OCTAVE = 4
 FINEST, COARSEST = -64, 32  # exponents, in quarters of octaves
+STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -101,19 +102,26 @@ def coarsest_by_damage(components: Values, most: float) -> int:
     return low
 
 
-def coarsest(within: Callable[[int], bool]) -> int:
-    """Return a step that is within what is allowed where the next coarser one is not.
+def coarsest(within: Callable[[int], bool], first: int) -> int:
+    """Return a step near a `first` guess that is within what is allowed, where one that is a little coarser is not.
 
-    Raises ModelError where the finest is not.
+    A metric of few images is no smooth function of the step, so that nothing is concluded from steps that are far off.
+    Raises ModelError where no step is within.
     """
-    low, high = FINEST, COARSEST
+    low = first
+    if within(low):
+        while low + STRIDE <= COARSEST and within(low + STRIDE):
+            low += STRIDE
+    else:
+        while not within(low := low - STRIDE):
+            if low < FINEST:
+                raise ModelError(
+                    "the metric drops too far, however finely values are coded; allow more with --max-drop"
+                )
+    high = low + STRIDE
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if within(middle) else (low, middle)
-    if low == FINEST:
-        raise ModelError(
-            "the metric drops too far, however finely the cut's values are coded; allow more with --max-drop"
-        )
     return low
 
 

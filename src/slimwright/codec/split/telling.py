@@ -131,7 +131,7 @@ def _cut_record(plan: Planned, results: Results, link: Link, machines: Machines)
 def cut_rows(said: Manifest) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the heads and the rows of all cuts."""
     heads = ("behind", "numbers", "bytes, predicted", "ms, predicted", "bytes, measured", "ms, measured", "drop")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for cut in said.cuts:
         one = cut.measured
         seen = ("", "", "")

@@ -15,10 +15,10 @@ import torch
 from slimwright.codec.split.cuts import Cut, halves
 from slimwright.codec.split.judging import Judge
 from slimwright.codec.split.message import message, received
-from slimwright.codec.split.planning import AIM, FEW, SHOWN, UNCAPPED, Planned, allowed, images_for
-from slimwright.codec.split.rates import FINEST, Bottleneck, Fitted, quantized
+from slimwright.codec.split.planning import FEW, UNCAPPED, Planned, allowed, images_for
+from slimwright.codec.split.rates import Fitted
 from slimwright.codec.split.timing import ID, Times, coding
-from slimwright.data import Dataset, Inputs, calibration_inputs, count_of, taken, tensors_of
+from slimwright.data import Inputs, taken, tensors_of
 from slimwright.errors import ModelError, ProofError
 from slimwright.graph.net import Net
 from slimwright.measure import TOLERANCE, given_by, parity, times
@@ -71,7 +71,6 @@ def tried(
     net: Net,
     plans: Sequence[Planned],
     judge: Judge,
-    data: Dataset,
     *,
     max_drop: float,
     max_bytes: int | None,
@@ -87,7 +86,7 @@ def tried(
     for number, plan in enumerate(plans):
         tell(Event(STAGE, number, len(plans), plan.cut.after))
         try:
-            fitted = _fitted(net, plan.bottleneck, judge, data, max_drop)
+            fitted = _fitted(net, plan, judge, max_drop)
         except ModelError as error:
             why[plan.cut.after] = str(error)
             continue
@@ -131,17 +130,12 @@ def halves_error(net: Net, cut: Cut, inputs: Inputs) -> float:
     return found
 
 
-def _fitted(net: Net, bottleneck: Bottleneck, judge: Judge, data: Dataset, max_drop: float) -> Fitted:
-    """The bottleneck with the coarsest step that few validation images allow, or a finer one that all of them allow."""
-    exponent = allowed(bottleneck, judge.first(images_for(bottleneck.cut, FEW)), max_drop)
-    every = judge.first(images_for(bottleneck.cut, count_of(judge.inputs)))
-    components = bottleneck.components(every.inputs)
-    while every.drop(bottleneck.outputs(quantized(components, exponent))) > AIM * max_drop:
-        exponent -= 1
-        if exponent < FINEST:
-            raise ModelError(f"the metric drops too far behind '{bottleneck.cut.after}', however finely it is coded")
-    shown = bottleneck.components(calibration_inputs(data, images_for(bottleneck.cut, SHOWN)))
-    return bottleneck.kept(net, shown, exponent)
+def _fitted(net: Net, plan: Planned, judge: Judge, max_drop: float) -> Fitted:
+    """The bottleneck of a plan with the coarsest step that the metric allows."""
+    one = plan.bottleneck
+    few = judge.first(images_for(one.cut, FEW))
+    exponent = allowed(one, few, max_drop, plan.fitted.exponent)
+    return one.kept(net, plan.calibration, exponent)
 
 
 def _judged(

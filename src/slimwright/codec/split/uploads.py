@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from slimwright.data import Dataset, Inputs
+from slimwright.data import Inputs
 from slimwright.data.normalization import Normalization
 from slimwright.data.preprocessing import LEVELS
 from slimwright.errors import CodecError
@@ -61,10 +61,12 @@ class Upload:
         return min(self.file_bytes, self.own_bytes)
 
 
-def levels_of(data: Dataset) -> Normalization | None:
-    """Return how levels of 8 bits became what the net reads; None where that is not known, or there are no pictures."""
-    said = data.preprocessing
-    if "mean" not in said or "std" not in said or data.image_shape[0] not in (1, 3):
+def normalization_of(said: Mapping[str, object], shape: Sequence[int]) -> Normalization | None:
+    """Return how levels of 8 bits became what a net reads, by what data of a shape [C, H, W] said of that.
+
+    Returns None where it said nothing, or where these are no pictures.
+    """
+    if "mean" not in said or "std" not in said or shape[0] not in (1, 3):
         return None
     scale = float(str(said.get("scale", LEVELS)))
     mean, std = (tuple(np.atleast_1d(np.asarray(said[name], float)).tolist()) for name in ("mean", "std"))
