@@ -27,7 +27,7 @@ SHOWN = 128  # calibration images that tables are made from
 FEW = 1000  # validation images that a step is looked for with
 GUESSED = 0.1  # nats of damage, from which the first step is looked for
 HELD = 2**26  # numbers that wait for something: fewer images where a cut sends more
-AIM = 0.7  # of the drop that is allowed: what validation allows, the test part may exceed
+AIM = 0.5  # of the drop that is allowed: what validation allows, the test part may exceed
 UNCAPPED = 2**31
 STAGE = "plan cuts"
 

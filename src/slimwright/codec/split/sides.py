@@ -103,7 +103,7 @@ def image_in(path: Path, said: Manifest) -> Array:
     how = preprocessing_of(said.preprocessing) or Preprocessing(
         height, width, channels="grey" if channels == 1 else "RGB", mean=numbers.mean, std=numbers.std
     )
-    levels = torch.from_numpy(picture(path.parent, path, how)).float()
+    levels = torch.tensor(picture(path.parent, path, how)).float()
     found: Array = numbers.of(levels[None]).numpy()
     return found
 

@@ -68,7 +68,7 @@ def normalization_of(said: Mapping[str, object], shape: Sequence[int]) -> Normal
     """
     if "mean" not in said or "std" not in said or shape[0] not in (1, 3):
         return None
-    scale = float(str(said.get("scale", LEVELS)))
+    scale = LEVELS if "levels" in said else float(str(said.get("scale", LEVELS)))  # others than 8 bits: stretched
     mean, std = (tuple(np.atleast_1d(np.asarray(said[name], float)).tolist()) for name in ("mean", "std"))
     return Normalization(mean, std, scale if scale >= 1 else 1 / scale)
 
