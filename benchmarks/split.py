@@ -237,8 +237,8 @@ def _attacked(images: Tensor, _: torch.Generator, chosen: Tried) -> Tensor:
     for _step in range(STEPS):
         found.requires_grad_()
         made = module(found)
-        total = sum(one.abs().sum() for one in ([made] if isinstance(made, Tensor) else made))
-        (gradient,) = torch.autograd.grad(total, found)
+        sums = [one.abs().sum() for one in ([made] if isinstance(made, Tensor) else made)]
+        (gradient,) = torch.autograd.grad(sums, found)
         found = (found + gradient.sign()).detach()
     return found
 
