@@ -79,6 +79,9 @@ def make(
     phone_slowdown: Annotated[float, typer.Option(help="how many times as slow as this machine the phone is")] = 1.0,
     server_speedup: Annotated[float, typer.Option(help="how many times as fast as this machine the server is")] = 1.0,
     candidates: Annotated[int, typer.Option(min=1, help="cuts that are measured, of those predicted to be best")] = 3,
+    tune_minutes: Annotated[
+        float | None, typer.Option(help="train the server's part for coarser messages, for each cut that is measured")
+    ] = None,
     preprocessing: PreprocessingOption = None,
     task: TaskOption = None,
     expect: ExpectOption = None,
@@ -103,6 +106,7 @@ def make(
         machines=Machines(phone_slowdown, server_speedup),
         max_drop=max_drop,
         max_bytes=max_bytes,
+        tune_minutes=tune_minutes,
         candidates=candidates,
         name=model,
         expect=expect,

@@ -77,7 +77,13 @@ def test_what_is_no_number_is_refused(value: float) -> None:
 
 
 def test_numbers_that_are_too_large_are_clipped() -> None:
-    assert rounded(np.float32([1e30, -1e30, 0.59, 0.61, -0.61]), 0).tolist() == [MOST_NUMBER, -MOST_NUMBER, 0, 1, -1]
+    assert rounded(np.array([1e30, -1e30, 0.59, 0.61, -0.61], np.float32), 0).tolist() == [
+        MOST_NUMBER,
+        -MOST_NUMBER,
+        0,
+        1,
+        -1,
+    ]
 
 
 def test_every_changed_bit_and_every_cut_is_seen() -> None:

@@ -22,6 +22,7 @@ from slimwright.codec.split.records import Manifest
 from slimwright.codec.split.telling import alternatives, as_markdown, cut_records, link_record, notes_on
 from slimwright.codec.split.timing import Machines
 from slimwright.codec.split.trying import MARGIN, TIMED, WHOLE, Results, Tried, answers, halves_error, tried
+from slimwright.codec.split.tuning import Tuning
 from slimwright.data import Dataset
 from slimwright.errors import ModelError, RequestError
 from slimwright.graph.net import Net
@@ -49,6 +50,7 @@ class Request:
     machines: Machines = AS_HERE
     max_drop: float = 1.0
     max_bytes: int | None = None  # None: a quarter more than the largest message of the validation part
+    tune_minutes: float | None = None  # for each cut that is measured: its server's part may be trained
     candidates: int = 3  # cuts that are measured, of those predicted to be best
     name: str = "model"
     expect: str | None = None
@@ -60,6 +62,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.candidates < 1:
             raise RequestError(f"at least one cut is measured, not {self.candidates}; give --candidates 3")
+        if self.tune_minutes is not None and not self.tune_minutes > 0:
+            raise RequestError(f"--tune-minutes is above 0, not {self.tune_minutes:g}; leave it out to train nothing")
         if not self.max_drop > 0:
             raise RequestError(f"rounding costs something, so --max-drop is above 0, not {self.max_drop:g}")
         if self.max_bytes is not None:
@@ -137,12 +141,14 @@ def nearest(plans: Sequence[Planned], request: Request) -> list[Planned]:
 
 def results_of(job: Job, plans: Sequence[Planned], whole: Artefact) -> Results:
     """Return what became of the cuts that are measured."""
+    minutes = job.request.tune_minutes
     return tried(
         job.net,
         plans,
         job.judge,
         max_drop=job.request.max_drop,
         max_bytes=job.request.max_bytes,
+        tuning=Tuning(minutes, job.data, job.request.cache) if minutes else None,
         whole=whole,
         workshop=job.workshop,
         target=job.target,

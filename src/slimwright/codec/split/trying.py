@@ -15,9 +15,10 @@ import torch
 from slimwright.codec.split.cuts import Cut, halves
 from slimwright.codec.split.judging import Judge
 from slimwright.codec.split.message import message, received
-from slimwright.codec.split.planning import FEW, UNCAPPED, Planned, allowed, images_for
+from slimwright.codec.split.planning import AIM, FEW, UNCAPPED, Planned, allowed, images_for
 from slimwright.codec.split.rates import Fitted
 from slimwright.codec.split.timing import ID, Times, coding
+from slimwright.codec.split.tuning import Tuning, drop_of, tuned
 from slimwright.data import Inputs, taken, tensors_of
 from slimwright.errors import ModelError, ProofError
 from slimwright.graph.net import Net
@@ -29,6 +30,7 @@ from slimwright.tasks import Imitation, Outputs
 
 MARGIN = 1.25  # of the largest message seen, where no cap is given
 COMPARED = 16  # images
+COARSER = 8  # quarters of an octave by which a step is set coarser before the server's part is trained for it
 EXACT = 1e-4  # of the largest value of an output, between a net and its halves
 WHOLE = "whole"
 TIMED = Effort(runs=40, least_s=1.0)
@@ -74,6 +76,7 @@ def tried(
     *,
     max_drop: float,
     max_bytes: int | None,
+    tuning: Tuning | None = None,
     whole: Artefact,
     workshop: Workshop,
     target: Target,
@@ -86,7 +89,7 @@ def tried(
     for number, plan in enumerate(plans):
         tell(Event(STAGE, number, len(plans), plan.cut.after))
         try:
-            fitted = _fitted(net, plan, judge, max_drop)
+            fitted = _fitted(net, plan, judge, max_drop, tuning, tell)
         except ModelError as error:
             why[plan.cut.after] = str(error)
             continue
@@ -130,12 +133,21 @@ def halves_error(net: Net, cut: Cut, inputs: Inputs) -> float:
     return found
 
 
-def _fitted(net: Net, plan: Planned, judge: Judge, max_drop: float) -> Fitted:
+def _fitted(net: Net, plan: Planned, judge: Judge, max_drop: float, tuning: Tuning | None, tell: Tell) -> Fitted:
     """The bottleneck of a plan with the coarsest step that the metric allows."""
     one = plan.bottleneck
     few = judge.first(images_for(one.cut, FEW))
     exponent = allowed(one, few, max_drop, plan.fitted.exponent)
-    return one.kept(net, plan.calibration, exponent)
+    fitted = one.kept(net, plan.calibration, exponent)
+    if tuning is None:
+        return fitted
+    first = tuned(one.kept(net, plan.calibration, exponent + COARSER), net, few, tuning, tell)
+    good = drop_of(first, few) <= AIM * max_drop
+    other = one.kept(net, plan.calibration, exponent + COARSER + (COARSER if good else -COARSER) // 2)
+    second = tuned(other, net, few, tuning, tell)
+    if drop_of(second, few) <= AIM * max_drop:
+        return second
+    return first if good else fitted
 
 
 def _judged(
