@@ -4,8 +4,8 @@ Three classifiers of 32x32 glyphs and a detector of glyphs in 64x64 scenes are t
 every cut is measured, so that what the prediction would have chosen can be compared with the best one. A cut counts for
 a link where its mean message takes at most a fifth of what a JPEG takes; JPEG is counted at its smaller size, without
 the tables that both sides could know, at the lowest quality that costs as little of the metric on validation images.
-Phones are taken to be `PHONE` times as slow as this machine. Times of parts come from one process in which all artefacts
-have their turns, and totals add the link's. A cut's regret is told with the link's round trip, as a user feels it, and
+Phones are taken to be `PHONE` times as slow as this machine. Times of parts come from one process in which all
+artefacts have their turns, and totals add the link's. A cut's regret is told with the link's round trip, as a user feels it, and
 without, where it cannot hide a wrong choice; of all cuts, and of those that are small enough.
 
 Ten thousand images, some random, some perturbed, some hostile, are sent through each net's chosen cuts: how many of

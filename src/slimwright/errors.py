@@ -8,7 +8,7 @@
     │   ├── BudgetError         a limit that is not a limit
     │   ├── ProfileError        a device profile that is missing or not valid
     │   ├── BundleError         a bundle that is incomplete or was changed
-    │   ├── CodecError          a compressed picture that cannot be decoded, or a size that cannot be met
+    │   ├── CodecError          a compressed picture or a message that cannot be decoded, or a size that cannot be met
     │   └── MissingExtra        packages that an extra brings are not installed
     ├── ConversionError         a converter failed, crashed or took too long: exit status 1
     ├── DeviceError             a device could not be reached, or could not do the job: exit status 1
@@ -53,7 +53,7 @@ class BundleError(RequestError):
 
 
 class CodecError(RequestError):
-    """A compressed picture cannot be decoded, or a size cannot be met."""
+    """A compressed picture or a message cannot be decoded, or a size cannot be met."""
 
 
 class MissingExtra(RequestError):

@@ -66,7 +66,7 @@ from slimwright.measure.prove import (
     random_exam,
     times,
 )
-from slimwright.measure.record import Record
+from slimwright.measure.record import Amount, Count, Number, Record, Size
 from slimwright.measure.records import (
     DataCard,
     Decision,
@@ -104,11 +104,13 @@ __all__ = [
     "STEMS",
     "TOLERANCE",
     "About",
+    "Amount",
     "BoxesAndScoresForm",
     "Bundle",
     "CandidateRecord",
     "CenterNetForm",
     "Corrected",
+    "Count",
     "DataCard",
     "Decision",
     "Deployed",
@@ -128,6 +130,7 @@ __all__ = [
     "MetricCard",
     "ModelProof",
     "ModelRecord",
+    "Number",
     "Original",
     "Outcome",
     "OutputForm",
@@ -140,6 +143,7 @@ __all__ = [
     "ProvenSide",
     "Record",
     "Row",
+    "Size",
     "Summary",
     "TaskCard",
     "Timing",

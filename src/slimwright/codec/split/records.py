@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from slimwright.measure import MetricCard, Record
-from slimwright.measure.record import Amount, Count, Number, Size
+from slimwright.measure import Amount, Count, MetricCard, Number, Record, Size
 
 
 class Parts(Record):

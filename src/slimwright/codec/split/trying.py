@@ -30,7 +30,7 @@ from slimwright.tasks import Imitation, Outputs
 
 MARGIN = 1.25  # of the largest message seen, where no cap is given
 COMPARED = 16  # images
-COARSER = 8  # quarters of an octave by which a step is set coarser before the server's part is trained for it
+COARSER = 4  # quarters of an octave by which a step is set coarser before the server's part is trained for it
 EXACT = 1e-4  # of the largest value of an output, between a net and its halves
 WHOLE = "whole"
 TIMED = Effort(runs=40, least_s=1.0)
