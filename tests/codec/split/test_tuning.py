@@ -52,7 +52,7 @@ def test_training_makes_up_for_a_coarse_step_and_leaves_the_phone_alone(bottlene
     assert drop_of(made, judge) < drop_of(fitted, judge)
     assert made.phone is fitted.phone and made.tables is fitted.tables
     assert made.server.digest != fitted.server.digest
-    assert torch.equal(made.phone.run(judge.inputs)[0], fitted.phone.run(judge.inputs)[0])  # type: ignore[arg-type]
+    assert torch.equal(made.phone.run(judge.inputs)[0], fitted.phone.run(judge.inputs)[0])
 
 
 @pytest.mark.parametrize("limit", [-13, -1, 0, 1, 2, 3, 4, 9, 30])
