@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -45,13 +47,19 @@ def test_a_fitted_bottleneck_gives_what_rounding_does(bottleneck: Bottleneck, ju
     assert drop_of(fitted, judge) == pytest.approx(kept, abs=1.0)  # but for components that calibration never sends
 
 
-def test_training_makes_up_for_a_coarse_step_and_leaves_the_phone_alone(bottleneck: Bottleneck, judge: Judge) -> None:
+def test_training_makes_up_for_a_coarse_step_is_kept_and_leaves_the_phone_alone(
+    bottleneck: Bottleneck, judge: Judge, tmp_path: Path
+) -> None:
     components = bottleneck.components(calibration_inputs(few_digits()))
     fitted = bottleneck.kept(small_digit_net(), components, coarsest_by_damage(components, 0.1) + COARSE)
-    made = tuned(fitted, small_digit_net(), judge, Tuning(0.1, few_digits()), silent)
+    made = tuned(fitted, small_digit_net(), judge, Tuning(0.1, few_digits(), tmp_path), silent)
     assert drop_of(made, judge) < drop_of(fitted, judge)
     assert made.phone is fitted.phone and made.tables is fitted.tables
     assert made.server.digest != fitted.server.digest
+    again = tuned(fitted, small_digit_net(), judge, Tuning(0.1, few_digits(), tmp_path), silent)
+    assert again.server.digest == made.server.digest and [path.suffix for path in tmp_path.iterdir()] == [
+        ".safetensors"
+    ]
     assert torch.equal(made.phone.run(judge.inputs)[0], fitted.phone.run(judge.inputs)[0])
 
 

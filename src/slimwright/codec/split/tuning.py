@@ -5,6 +5,7 @@ message takes what it took. A step twice as coarse is tried first, then one that
 that, as the first one worked or did not.
 """
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from slimwright.codec.split.features import restored, rounded
 from slimwright.codec.split.judging import Judge
 from slimwright.codec.split.rates import Fitted
-from slimwright.data import Dataset, tensors_of
+from slimwright.data import Dataset, part_fingerprint, tensors_of
 from slimwright.graph.net import Net
+from slimwright.kept import kept_at, kept_tensors, write_tensors
 from slimwright.progress import Tell
 from slimwright.tasks import Outputs
 from slimwright.train import Schedule, fit
@@ -34,22 +36,35 @@ class Tuning:
 
 
 def tuned(fitted: Fitted, teacher: Net, judge: Judge, tuning: Tuning, tell: Tell) -> Fitted:
-    """Return a bottleneck whose server's part was trained for its step."""
+    """Return a bottleneck whose server's part was trained for its step; one that was trained before is kept."""
+    said = _said(fitted, teacher, judge, tuning)
+    place = None if tuning.cache is None else kept_at(tuning.cache, "split", said)
+    if place is not None and (found := kept_tensors(place, said)):
+        return replace(fitted, server=fitted.server.edited(tensors=found[0]))
     model = _Behind(fitted.phone.to_module(), fitted.server.to_module())
     schedule = Schedule(minutes=tuning.minutes / PARTS, rate=RATE, longest_gradient=LONGEST_GRADIENT)
-    checkpoint = None
-    if tuning.cache is not None:
-        tuning.cache.mkdir(parents=True, exist_ok=True)
-        checkpoint = tuning.cache / f"split-{fitted.phone.digest[:16]}.partial"
+    checkpoint = None if place is None else place.with_suffix(".partial")
+    if checkpoint is not None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
     taught = judge.task.data(tuning.data, judge.original.forward)
     fit(model, taught, schedule, task=judge.task, teacher=teacher.to_module(), checkpoint=checkpoint, tell=tell)
-    return replace(fitted, server=fitted.server.trained(model.server))
+    server = fitted.server.trained(model.server)
+    if place is not None:
+        write_tensors(place, server.tensors, {"key": said})
+    return replace(fitted, server=server)
 
 
 def drop_of(fitted: Fitted, judge: Judge) -> float:
     """Return how much the metric drops behind rounded components, without a cap."""
     given = fitted.phone.run(tensors_of(judge.inputs))
     return judge.drop(fitted.server.run(tuple(map(_as_sent, given))))
+
+
+def _said(fitted: Fitted, teacher: Net, judge: Judge, tuning: Tuning) -> str:
+    """All that shapes a training."""
+    data = "" if tuning.cache is None else part_fingerprint(tuning.data, "train")
+    said = (fitted.phone.digest, fitted.server.digest, teacher.digest, repr(judge.task), tuning.minutes, RATE, data)
+    return json.dumps(said)
 
 
 def _as_sent(given: Tensor) -> Tensor:
