@@ -25,6 +25,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from lib.kept_nets import trained_once
 from lib.own_nets import OWN
 from lib.results import Column, Row, environment, keep, kept, parser, publish, rows_file, show
 from lib.structured_networks import DATA, trained
@@ -37,7 +38,7 @@ from slimwright.codec.split.planning import Planned
 from slimwright.codec.split.telling import total_of
 from slimwright.codec.split.timing import ID, Machines
 from slimwright.codec.split.trying import Results, Tried
-from slimwright.data import Dataset, Inputs, count_of, taken
+from slimwright.data import Dataset, Inputs, count_of, digits, taken
 from slimwright.errors import ModelError
 from slimwright.graph import Net, load_net, save_net
 from slimwright.importers import capture
@@ -47,12 +48,14 @@ from slimwright.runtimes import Workshop
 from slimwright.targets import Local
 from slimwright.tasks import task_for
 from slimwright.techniques import fold_batch_norm
+from slimwright.train import Schedule
+from slimwright.zoo import build
 
 OUT = Path(__file__).resolve().parents[1] / "out" / "split"
 SEED = 0
 CLASSIFIERS = ("resnet20", "vgg16-half", "mobilenet-v2-half")
 DETECTOR = "detector"
-QUICK = ("vgg16-half",)
+QUICK = ("resnet8",)  # of digits: trained in seconds
 PHONE, SERVER = 4.0, 1.0  # times as slow, and as fast, as this machine
 MAX_DROP, SHARE = 1.0, 5  # points, and the part of a JPEG that a message may take
 HOSTILE, QUICK_HOSTILE = 10_000, 1_000
@@ -189,12 +192,25 @@ def _row(name: str, link: Link, way: Way, cut: str, last: Judge) -> dict[str, st
 
 
 def _job(name: str, workshop: Workshop, folder: Path, tell: Tell) -> Job:
-    data: Dataset = OWN[DETECTOR].data() if name == DETECTOR else DATA["glyphs"]()
-    original = original_of(_detector() if name == DETECTOR else trained(name, "glyphs", data), [])
+    data, net = _subject(name, tell)
+    original = original_of(net, [])
     task = task_for(data, original.output_shapes, original.forward, None)
     request = Request(LINK, MACHINES, max_drop=MAX_DROP, name=name, cache=OUT / "cache")
     judge = Judge.of(original, data, task, "validation", JUDGED)
     return Job(original, fold_batch_norm(original.net), data, task, request, judge, Local(), workshop, folder, tell)
+
+
+def _subject(name: str, tell: Tell) -> tuple[Dataset, Net]:
+    """The data and the trained net of a name."""
+    if name == DETECTOR:
+        return OWN[DETECTOR].data(), _detector()
+    if name in QUICK:
+        few = digits(SEED)
+        sizes = {"classes": len(few.labels), "in_channels": few.image_shape[0]}
+        schedule = Schedule(epochs=4, seed=SEED)
+        return few, trained_once(name, lambda: build(name, **sizes), few, schedule, OUT, tell=tell)
+    data = DATA["glyphs"]()
+    return data, trained(name, "glyphs", data)
 
 
 def _detector() -> Net:
