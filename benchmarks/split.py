@@ -1,6 +1,6 @@
 """Nets cut in two for a link: bytes, time and metric beside JPEG, WebP and the whole net on the phone.
 
-Three classifiers of 32x32 glyphs and a detector of glyphs in 64x64 scenes are trained here. Every cut is predicted and
+Two classifiers of 32x32 glyphs and a detector of glyphs in 64x64 scenes are trained here. Every cut is predicted and
 every cut is measured, so that what the prediction would have chosen can be compared with the best one. A cut counts for
 a link where its mean message takes at most a fifth of what a JPEG takes; JPEG is counted at its smaller size, without
 the tables that both sides could know, at the lowest quality that costs as little of the metric on validation images.
@@ -53,7 +53,7 @@ from slimwright.zoo import build
 
 OUT = Path(__file__).resolve().parents[1] / "out" / "split"
 SEED = 0
-CLASSIFIERS = ("resnet20", "vgg16-half", "mobilenet-v2-half")
+CLASSIFIERS = ("resnet20", "mobilenet-v2-half")
 DETECTOR = "detector"
 QUICK = ("resnet8",)  # of digits: trained in seconds
 PHONE, SERVER = 4.0, 1.0  # times as slow, and as fast, as this machine
@@ -79,7 +79,7 @@ COLUMNS = (
 
 def main() -> None:
     known = parser(__doc__ or "")
-    known.add_argument("--networks", default=",".join((*CLASSIFIERS, DETECTOR)), help="any of these")
+    known.add_argument("--networks", default=",".join((*CLASSIFIERS, DETECTOR)), help="any of these, or vgg16-half")
     known.add_argument("--tune-minutes", type=float, default=5.0, help="for the server's part, of each net; 0: none")
     asked = known.parse_args()
     torch.set_num_threads(1)
