@@ -30,14 +30,15 @@ from lib.own_nets import OWN
 from lib.results import Column, Row, environment, keep, kept, parser, publish, rows_file, show
 from lib.structured_networks import DATA, trained
 from slimwright.codec.split.beside import SPLIT, Way, ways_beside
+from slimwright.codec.split.job import JUDGED, RUNTIME, Job, Request
 from slimwright.codec.split.judging import Judge
 from slimwright.codec.split.links import Link, links
-from slimwright.codec.split.making import JUDGED, RUNTIME, Job, Request, plans_of, results_of, way_of
+from slimwright.codec.split.making import plans_of, way_of
 from slimwright.codec.split.message import message
 from slimwright.codec.split.planning import Planned
 from slimwright.codec.split.telling import total_of
 from slimwright.codec.split.timing import ID, Machines
-from slimwright.codec.split.trying import Results, Tried
+from slimwright.codec.split.trying import Results, Tried, tried
 from slimwright.data import Dataset, Inputs, count_of, digits, taken
 from slimwright.errors import ModelError
 from slimwright.graph import Net, load_net, save_net
@@ -106,11 +107,9 @@ def rows_of(name: str, hostile: int) -> Iterator[Row]:
         job = _job(name, workshop, Path(folder), lambda event: tell(f"{name}: {event}"))
         whole = workshop.convert(job.net, RUNTIME, "fp32", Path(folder) / "whole")
         plans = plans_of(job, whole)
-        results = results_of(job, plans, whole)
+        results = tried(job, plans, whole)
         last = Judge.of(job.original, job.data, job.task, "test")
-        beside = ways_beside(
-            job.net, job.data, job.judge, last, max_drop=MAX_DROP, whole_ms=results.whole_ms, tell=job.tell
-        )
+        beside = ways_beside(job, last, results.whole_ms)
         jpeg = min((way for way in beside if way.kind.startswith("JPEG")), key=lambda way: way.sent_bytes)
         most = jpeg.sent_bytes / SHARE
         found: dict[str, Way] = {}
@@ -144,7 +143,7 @@ def trained_row(name: str, after: str, minutes: float) -> Row:
         job = replace(job, request=replace(job.request, tune_minutes=minutes))
         whole = workshop.convert(job.net, RUNTIME, "fp32", Path(folder) / "whole")
         plans = [plan for plan in plans_of(job, whole) if plan.cut.after == after]
-        chosen = results_of(job, plans, whole).tried[after]
+        chosen = tried(job, plans, whole).tried[after]
         last = Judge.of(job.original, job.data, job.task, "test")
         return _row(name, LINK, way_of(job, chosen, last), after, last) | {"way": TRAINED, "minutes": minutes}
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from shared_workshop import shared_workshop
 from slimwright.codec.split.bundle import MANIFEST
+from slimwright.codec.split.job import Request
 from slimwright.codec.split.links import Link
-from slimwright.codec.split.making import Request, split
+from slimwright.codec.split.making import split
 from slimwright.codec.split.timing import Machines
 from slimwright.measure import original_of
 from slimwright.progress import silent

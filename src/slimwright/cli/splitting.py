@@ -96,8 +96,9 @@ def make(
     """Cut a net where an image is answered soonest over a link. The command's name may be left out."""
     from slimwright.cli.sources import load_data, load_original
     from slimwright.cli.trained import Training
+    from slimwright.codec.split.job import Request
     from slimwright.codec.split.links import link_of
-    from slimwright.codec.split.making import Request, split
+    from slimwright.codec.split.making import split
     from slimwright.codec.split.timing import Machines
     from slimwright.measure import as_json as json_text
 

@@ -6,14 +6,12 @@ server then runs the whole net.
 
 from dataclasses import dataclass
 
+from slimwright.codec.split.job import Job
 from slimwright.codec.split.judging import Judge
-from slimwright.codec.split.planning import AIM, FEW
 from slimwright.codec.split.timing import Times
 from slimwright.codec.split.uploads import KINDS, lowest_quality, normalization_of, pictures_of, raw_bytes, uploaded
-from slimwright.data import Dataset
 from slimwright.data.normalization import Normalization
-from slimwright.graph.net import Net
-from slimwright.progress import Event, Tell, silent
+from slimwright.progress import Event
 
 STAGE = "look beside"
 ON_PHONE, RAW, SPLIT = "whole on the phone", "raw picture", "split"
@@ -33,30 +31,30 @@ class Way:
     sends: bool = True  # False: the link plays no part
 
 
-def ways_beside(
-    net: Net, data: Dataset, judge: Judge, last: Judge, *, max_drop: float, whole_ms: float, tell: Tell = silent
-) -> list[Way]:
-    """Return the other ways; `judge` chooses qualities on validation images, and `last` judges on the test part."""
+def ways_beside(job: Job, last: Judge, whole_ms: float) -> list[Way]:
+    """Return the other ways; `last` judges on the test part, and the whole net takes `whole_ms`."""
+    data, tell = job.data, job.tell
     on_server = Times(0.0, 0.0, 0.0, whole_ms)
     found = [Way(ON_PHONE, Times(whole_ms, 0.0, 0.0, 0.0), last.score, sends=False)]
     numbers = normalization_of(data.preprocessing, data.image_shape)
-    if numbers is None or len(net.inputs) > 1:
+    if numbers is None or len(job.net.inputs) > 1:
         return found
     size = raw_bytes(data.image_shape)
     found.append(Way(RAW, on_server, last.score, size, size, size))
     for place, kind in enumerate(KINDS):
         tell(Event(STAGE, place, len(KINDS), kind))
-        found.append(_sent_as(kind, judge.first(FEW), last, numbers, max_drop, whole_ms))
+        found.append(_sent_as(job, kind, last, numbers, whole_ms))
     tell(Event(STAGE, len(KINDS), len(KINDS)))
     return found
 
 
-def _sent_as(kind: str, judge: Judge, last: Judge, numbers: Normalization, max_drop: float, whole_ms: float) -> Way:
+def _sent_as(job: Job, kind: str, last: Judge, numbers: Normalization, whole_ms: float) -> Way:
+    judge = job.judge
     pictures = pictures_of(judge.inputs, numbers)
 
     def within(quality: int) -> bool:
         sent = uploaded(kind, quality, pictures, numbers)
-        return judge.drop(judge.original.forward(sent.pictures)) <= AIM * max_drop
+        return job.within(judge.drop(judge.original.forward(sent.pictures)))
 
     quality = lowest_quality(within)
     sent = uploaded(kind, quality, pictures_of(last.inputs, numbers), numbers)

@@ -7,83 +7,31 @@ read once, at the end.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 
 from slimwright.atomic import appearing
 from slimwright.codec.split.beside import SPLIT, Way, ways_beside
 from slimwright.codec.split.bundle import FILES, MANIFEST, TABLE, TABLES, id_of, write_tables
+from slimwright.codec.split.job import JUDGED, RUNTIME, Job, Request
 from slimwright.codec.split.judging import Judge
-from slimwright.codec.split.links import Link
-from slimwright.codec.split.message import check_cap
 from slimwright.codec.split.planning import Planned, planned
 from slimwright.codec.split.records import Manifest
 from slimwright.codec.split.telling import alternatives, as_markdown, cut_records, link_record, notes_on
-from slimwright.codec.split.timing import Machines
 from slimwright.codec.split.trying import MARGIN, TIMED, WHOLE, Results, Tried, answers, halves_error, tried
-from slimwright.codec.split.tuning import Tuning
 from slimwright.data import Dataset
-from slimwright.errors import ModelError, RequestError
-from slimwright.graph.net import Net
+from slimwright.errors import ModelError
 from slimwright.jobs.setups import set_up
 from slimwright.kept import keeping
 from slimwright.measure import MetricCard, Original, as_json, said_of, times
 from slimwright.progress import Event, Tell, told
 from slimwright.reading import sha256_of
-from slimwright.runtimes import Artefact, Workshop, lent
+from slimwright.runtimes import Artefact, lent
 from slimwright.targets import Local, layer_table
 from slimwright.tasks import Task
 from slimwright.techniques import fold_batch_norm
 
-AS_HERE = Machines()
-JUDGED = 1000  # validation images
-RUNTIME = "onnxruntime"
 WORK = ".work"
-
-
-@dataclass(frozen=True)
-class Request:
-    """For which link and machines, how far the metric may drop, and how much a message may take."""
-
-    link: Link
-    machines: Machines = AS_HERE
-    max_drop: float = 1.0
-    max_bytes: int | None = None  # None: a quarter more than the largest message of the validation part
-    tune_minutes: float | None = None  # for each cut that is measured: its server's part may be trained
-    candidates: int = 3  # cuts that are measured, of those predicted to be best
-    name: str = "model"
-    expect: str | None = None
-    cache: Path | None = None
-    memory_bytes: int | None = None
-    workshop: Workshop | None = None
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        if self.candidates < 1:
-            raise RequestError(f"at least one cut is measured, not {self.candidates}; give --candidates 3")
-        if self.tune_minutes is not None and not self.tune_minutes > 0:
-            raise RequestError(f"--tune-minutes is above 0, not {self.tune_minutes:g}; leave it out to train nothing")
-        if not self.max_drop > 0:
-            raise RequestError(f"rounding costs something, so --max-drop is above 0, not {self.max_drop:g}")
-        if self.max_bytes is not None:
-            check_cap(self.max_bytes)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a split is made of: the model, folded; who judges; where it runs."""
-
-    original: Original
-    net: Net
-    data: Dataset
-    task: Task
-    request: Request
-    judge: Judge
-    target: Local
-    workshop: Workshop
-    folder: Path
-    tell: Tell
 
 
 def split(
@@ -101,28 +49,20 @@ def split(
         original, data = set_up(original, task, data, expect=request.expect, embed=False, tell=tell)
         judge = Judge.of(original, data, task, "validation", JUDGED)
         net, target = fold_batch_norm(original.net), Local(request.memory_bytes)
-        job = Job(original, net, data, task, request, judge, target, workshop, folder, tell)
-        whole = workshop.convert(net, RUNTIME, "fp32", folder / WORK / WHOLE)
+        job = Job(original, net, data, task, request, judge, target, workshop, folder / WORK, tell)
+        whole = workshop.convert(net, RUNTIME, "fp32", job.folder / WHOLE)
         plans = plans_of(job, whole)
-        results = results_of(job, nearest(plans, request), whole)
-        made = _handed_over(job, plans, results, fastest(results, request))
-        rmtree(folder / WORK)
+        results = tried(job, nearest(plans, request), whole)
+        made = _handed_over(job, plans, results, folder)
+        rmtree(job.folder)
     return made
 
 
 def plans_of(job: Job, whole: Artefact) -> list[Planned]:
     """Return every cut with what it is predicted to take."""
     with keeping(job.request.cache) as cache:
-        return planned(
-            job.net,
-            job.data,
-            job.task,
-            job.judge,
-            max_drop=job.request.max_drop,
-            table=layer_table(job.target, RUNTIME, cache),
-            whole_ms=times(job.target, {WHOLE: whole}, TIMED)[WHOLE],
-            tell=job.tell,
-        )
+        table = layer_table(job.target, RUNTIME, cache)
+        return planned(job, table, times(job.target, {WHOLE: whole}, TIMED)[WHOLE])
 
 
 def nearest(plans: Sequence[Planned], request: Request) -> list[Planned]:
@@ -137,24 +77,6 @@ def nearest(plans: Sequence[Planned], request: Request) -> list[Planned]:
         return beyond, plan.times.total_ms(request.machines, request.link, plan.message_bytes)
 
     return sorted(plans, key=total)[: request.candidates]
-
-
-def results_of(job: Job, plans: Sequence[Planned], whole: Artefact) -> Results:
-    """Return what became of the cuts that are measured."""
-    minutes = job.request.tune_minutes
-    return tried(
-        job.net,
-        plans,
-        job.judge,
-        max_drop=job.request.max_drop,
-        max_bytes=job.request.max_bytes,
-        tuning=Tuning(minutes, job.data, job.request.cache) if minutes else None,
-        whole=whole,
-        workshop=job.workshop,
-        target=job.target,
-        folder=job.folder / WORK,
-        tell=job.tell,
-    )
 
 
 def fastest(results: Results, request: Request) -> Tried:
@@ -176,15 +98,13 @@ def way_of(job: Job, chosen: Tried, last: Judge) -> Way:
     return Way(SPLIT, chosen.times, score, mean, mean, max(sizes))
 
 
-def _handed_over(job: Job, plans: Sequence[Planned], results: Results, chosen: Tried) -> Manifest:
-    """Judge on the test part, which nothing has seen so far, and write the bundle."""
-    request, fitted, folder = job.request, chosen.fitted, job.folder
+def _handed_over(job: Job, plans: Sequence[Planned], results: Results, folder: Path) -> Manifest:
+    """Judge the fastest cut on the test part, which nothing has seen so far, and write the bundle."""
+    request, chosen = job.request, fastest(results, job.request)
+    fitted = chosen.fitted
     job.tell(Event("prove", 0, 1, "read the test part"))
     last = Judge.of(job.original, job.data, job.task, "test")
-    ways = [way_of(job, chosen, last)]
-    ways += ways_beside(
-        job.net, job.data, job.judge, last, max_drop=request.max_drop, whole_ms=results.whole_ms, tell=job.tell
-    )
+    ways = [way_of(job, chosen, last), *ways_beside(job, last, results.whole_ms)]
     parts = {"phone": chosen.phone.copied(folder, "phone"), "server": chosen.server.copied(folder, "server")}
     write_tables(fitted.tables, folder / TABLES)
     metric = job.task.metric

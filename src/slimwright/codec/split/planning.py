@@ -11,23 +11,21 @@ from dataclasses import dataclass
 from slimwright.codec.split.bottleneck import transform_of
 from slimwright.codec.split.cuts import Cut, cuts
 from slimwright.codec.split.features import Values
+from slimwright.codec.split.job import JUDGED, Job
 from slimwright.codec.split.judging import Judge
 from slimwright.codec.split.moments import moments
 from slimwright.codec.split.rates import Bottleneck, Fitted, coarsest, coarsest_by_damage, damage, quantized, step_of
 from slimwright.codec.split.timing import Times, coding, layers_ms
 from slimwright.cost.latency import LatencyTable
-from slimwright.data import Dataset, calibration_inputs
+from slimwright.data import calibration_inputs
 from slimwright.graph.net import Net
-from slimwright.progress import Event, Tell, silent
-from slimwright.tasks import Task
+from slimwright.progress import Event
 
 OBSERVED = 1000  # calibration images for the moments
 CODED = 32  # calibration images whose bytes are counted
 SHOWN = 128  # calibration images that tables are made from
-FEW = 1000  # validation images that a step is looked for with
 GUESSED = 0.1  # nats of damage, from which the first step is looked for
 HELD = 2**26  # numbers that wait for something: fewer images where a cut sends more
-AIM = 0.5  # of the drop that is allowed: what validation allows, the test part may exceed
 UNCAPPED = 2**31
 STAGE = "plan cuts"
 
@@ -48,28 +46,19 @@ class Planned:
         return self.bottleneck.cut
 
 
-def planned(
-    net: Net,
-    data: Dataset,
-    task: Task,
-    judge: Judge,
-    *,
-    max_drop: float,
-    table: LatencyTable,
-    whole_ms: float,
-    tell: Tell = silent,
-) -> list[Planned]:
+def planned(job: Job, table: LatencyTable, whole_ms: float) -> list[Planned]:
     """Return every cut of a net with what it is predicted to take; the whole net was measured to take `whole_ms`."""
+    net, data, judge, tell = job.net, job.data, job.judge, job.tell
     found = cuts(net)
     images = min(data.size("calibration"), OBSERVED)
     names = [name for cut in found for name in cut.values]
-    taught = task.data(data, judge.original.forward)
-    seen = moments(net, names, taught.batches("calibration", 64), task, images=images, tell=tell)
+    batches = job.task.data(data, job.original.forward).batches("calibration", 64)
+    seen = moments(net, names, batches, job.task, images=images, tell=tell)
     bottlenecks = [Bottleneck.of(net, cut, [transform_of(seen[name]) for name in cut.values]) for cut in found]
     shown = [one.components(calibration_inputs(data, images_for(one.cut, SHOWN))) for one in bottlenecks]
     middle = len(found) // 2
     first = coarsest_by_damage(shown[middle], GUESSED)
-    exponent = allowed(bottlenecks[middle], judge.first(images_for(found[middle], FEW)), max_drop, first)
+    exponent = allowed(job, bottlenecks[middle], judge.first(images_for(found[middle], JUDGED)), first)
     most = damage(shown[middle], exponent)
     fitted: list[tuple[Fitted, float, float, float]] = []
     for number, (one, components) in enumerate(zip(bottlenecks, shown, strict=True)):
@@ -86,12 +75,12 @@ def planned(
     ]
 
 
-def allowed(bottleneck: Bottleneck, judge: Judge, max_drop: float, first: int) -> int:
+def allowed(job: Job, bottleneck: Bottleneck, judge: Judge, first: int) -> int:
     """Return the coarsest step, near a first one, by which the metric drops no further than is allowed."""
     components = bottleneck.components(judge.inputs)
 
     def within(exponent: int) -> bool:
-        return judge.drop(bottleneck.outputs(quantized(components, exponent))) <= AIM * max_drop
+        return job.within(judge.drop(bottleneck.outputs(quantized(components, exponent))))
 
     return coarsest(within, first)
 

@@ -7,24 +7,23 @@ whole net are timed in turn, in one process.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from slimwright.codec.split.cuts import Cut, halves
-from slimwright.codec.split.judging import Judge
+from slimwright.codec.split.job import JUDGED, RUNTIME, Job
 from slimwright.codec.split.message import message, received
-from slimwright.codec.split.planning import AIM, FEW, UNCAPPED, Planned, allowed, images_for
+from slimwright.codec.split.planning import UNCAPPED, Planned, allowed, images_for
 from slimwright.codec.split.rates import Fitted
 from slimwright.codec.split.timing import ID, Times, coding
 from slimwright.codec.split.tuning import Tuning, drop_of, tuned
-from slimwright.data import Inputs, taken, tensors_of
+from slimwright.data import Inputs, as_inputs, taken, tensors_of
 from slimwright.errors import ModelError, ProofError
 from slimwright.graph.net import Net
 from slimwright.measure import TOLERANCE, given_by, parity, times
-from slimwright.progress import Event, Tell, silent
-from slimwright.runtimes import Artefact, Workshop
+from slimwright.progress import Event
+from slimwright.runtimes import Artefact
 from slimwright.targets import Effort, Target
 from slimwright.tasks import Imitation, Outputs
 
@@ -69,39 +68,25 @@ class Results:
     whole_ms: float
 
 
-def tried(
-    net: Net,
-    plans: Sequence[Planned],
-    judge: Judge,
-    *,
-    max_drop: float,
-    max_bytes: int | None,
-    tuning: Tuning | None = None,
-    whole: Artefact,
-    workshop: Workshop,
-    target: Target,
-    folder: Path,
-    tell: Tell = silent,
-) -> Results:
-    """Return what became of the cuts of some plans."""
+def tried(job: Job, plans: Sequence[Planned], whole: Artefact) -> Results:
+    """Return what became of the cuts of some plans; the whole net as an artefact is timed beside them."""
     found: dict[str, Tried] = {}
     why: dict[str, str] = {}
     for number, plan in enumerate(plans):
-        tell(Event(STAGE, number, len(plans), plan.cut.after))
+        job.tell(Event(STAGE, number, len(plans), plan.cut.after))
         try:
-            fitted = _fitted(net, plan, judge, max_drop, tuning, tell)
+            fitted = _fitted(job, plan)
         except ModelError as error:
             why[plan.cut.after] = str(error)
             continue
-        place = folder / str(number)
-        phone = workshop.convert(fitted.phone, "onnxruntime", "fp32", place / "phone")
-        server = workshop.convert(fitted.server, "onnxruntime", "fp32", place / "server")
-        found[plan.cut.after] = _judged(fitted, phone, server, judge, max_bytes, target)
-    tell(Event(STAGE, len(plans), len(plans)))
+        phone = job.workshop.convert(fitted.phone, RUNTIME, "fp32", job.folder / f"phone-{number}")
+        server = job.workshop.convert(fitted.server, RUNTIME, "fp32", job.folder / f"server-{number}")
+        found[plan.cut.after] = _judged(job, fitted, phone, server)
+    job.tell(Event(STAGE, len(plans), len(plans)))
     sides = {WHOLE: whole}
     for name, one in found.items():
         sides |= {f"phone {name}": one.phone, f"server {name}": one.server}
-    took = times(target, sides, TIMED)
+    took = times(job.target, sides, TIMED)
     timed = {
         name: replace(one, times=replace(one.times, phone_ms=took[f"phone {name}"], server_ms=took[f"server {name}"]))
         for name, one in found.items()
@@ -118,8 +103,7 @@ def answers(
     arrived = [received(one, fitted.tables, ID, most_bytes) for one in messages]
     shapes = [node.shape[1:] for node in fitted.server.inputs]
     stacked = [np.stack([values[k] for values in arrived]).reshape(-1, *shape) for k, shape in enumerate(shapes)]
-    tensors = tuple(torch.from_numpy(one) for one in stacked)
-    outputs = given_by(target, server, tensors if len(tensors) > 1 else tensors[0])
+    outputs = given_by(target, server, as_inputs([torch.from_numpy(one) for one in stacked]))
     return outputs, tuple(map(len, messages))
 
 
@@ -133,39 +117,40 @@ def halves_error(net: Net, cut: Cut, inputs: Inputs) -> float:
     return found
 
 
-def _fitted(net: Net, plan: Planned, judge: Judge, max_drop: float, tuning: Tuning | None, tell: Tell) -> Fitted:
-    """The bottleneck of a plan with the coarsest step that the metric allows."""
-    one = plan.bottleneck
-    few = judge.first(images_for(one.cut, FEW))
-    exponent = allowed(one, few, max_drop, plan.fitted.exponent)
+def _fitted(job: Job, plan: Planned) -> Fitted:
+    """The bottleneck of a plan with the coarsest step that the metric allows, once it is trained if that is wanted."""
+    one, net = plan.bottleneck, job.net
+    few = job.judge.first(images_for(one.cut, JUDGED))
+    exponent = allowed(job, one, few, plan.fitted.exponent)
     fitted = one.kept(net, plan.calibration, exponent)
-    if tuning is None:
+    if job.request.tune_minutes is None:
         return fitted
-    first = tuned(one.kept(net, plan.calibration, exponent + COARSER), net, few, tuning, tell)
-    good = drop_of(first, few) <= AIM * max_drop
+    tuning = Tuning(job.request.tune_minutes, job.data, job.request.cache)
+    first = tuned(one.kept(net, plan.calibration, exponent + COARSER), net, few, tuning, job.tell)
+    good = job.within(drop_of(first, few))
     other = one.kept(net, plan.calibration, exponent + COARSER + (COARSER if good else -COARSER) // 2)
-    second = tuned(other, net, few, tuning, tell)
-    if drop_of(second, few) <= AIM * max_drop:
+    second = tuned(other, net, few, tuning, job.tell)
+    if job.within(drop_of(second, few)):
         return second
     return first if good else fitted
 
 
-def _judged(
-    fitted: Fitted, phone: Artefact, server: Artefact, judge: Judge, max_bytes: int | None, target: Target
-) -> Tried:
+def _judged(job: Job, fitted: Fitted, phone: Artefact, server: Artefact) -> Tried:
     """What a split does on the validation images, within the cap that is given or that fits them."""
-    _check_artefact(phone, fitted.phone, judge.inputs, target)
+    judge, target, cap = job.judge, job.target, job.request.max_bytes
+    some = taken(judge.inputs, slice(COMPARED))
+    _check_artefact(phone, fitted.phone, some, target)
+    _check_artefact(server, fitted.server, as_inputs(fitted.phone.run(tensors_of(some))), target)
     values = fitted.of_each([one.numpy() for one in given_by(target, phone, judge.inputs)])
-    messages, encode, decode = coding(values, fitted.tables, UNCAPPED if max_bytes is None else max_bytes)
-    most = ceil(MARGIN * max(map(len, messages))) if max_bytes is None else max_bytes
+    messages, encode, decode = coding(values, fitted.tables, UNCAPPED if cap is None else cap)
+    most = ceil(MARGIN * max(map(len, messages))) if cap is None else cap
     outputs, sizes = answers(fitted, phone, server, judge.inputs, most, target)
     return Tried(fitted, phone, server, most, sizes, judge.drop(outputs), Times(0.0, encode, decode, 0.0))
 
 
 def _check_artefact(artefact: Artefact, net: Net, inputs: Inputs, target: Target) -> None:
     """Raise ProofError where an artefact does not give what its net gives."""
-    some = taken(inputs, slice(COMPARED))
-    error = _relative(given_by(target, artefact, some), net.run(tensors_of(some)))
+    error = _relative(given_by(target, artefact, inputs), net.run(tensors_of(inputs)))
     if not error <= TOLERANCE["fp32"]:
         raise ProofError(f"a part of the split differs from its net by {error:.2g} of its largest value in the runtime")
 
