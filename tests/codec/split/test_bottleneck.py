@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from slimwright.graph import Net
 from slimwright.importers import capture
 from slimwright.tasks import Classification
 from small_digits import few_digits, small_digit_net
+from small_split import twofold
 
 IMAGES = 130
 
@@ -69,10 +72,10 @@ def test_patches_are_as_large_as_what_is_seen_allows(shape: tuple[int, ...], ima
     assert patch_of(shape, images) == patch
 
 
-def test_with_all_components_and_no_rounding_the_net_is_the_same() -> None:
-    net = small_digit_net()
-    images, _ = few_digits().parts["validation"]
-    assert isinstance(images, torch.Tensor)
+@pytest.mark.parametrize("make", [small_digit_net, twofold])
+def test_with_all_components_and_no_rounding_the_net_is_the_same(make: Callable[[], Net]) -> None:
+    net = make()
+    images = torch.randn(20, *net.input.shape[1:])
     (whole,) = net.run(images)
     for cut in cuts(net):
         transforms = [transform_of(full(net[name].shape)) for name in cut.values]

@@ -10,6 +10,7 @@ from slimwright.errors import ModelError
 from slimwright.graph import Net, random_inputs
 from slimwright.importers import capture
 from slimwright.zoo import build
+from small_split import twofold
 
 
 def worst(net: Net, cut: Cut) -> float:
@@ -38,19 +39,7 @@ def test_a_residual_net_is_cut_where_one_value_is_alive() -> None:
 
 
 def test_several_values_are_sent_where_they_are_smaller_than_the_one_before() -> None:
-    class Twofold(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.wide = nn.Conv2d(1, 16, 3, padding=1)
-            self.left, self.right = nn.Conv2d(16, 2, 3, 2, 1), nn.Conv2d(16, 3, 3, 2, 1)
-            self.up, self.down = nn.Conv2d(2, 4, 1), nn.Conv2d(3, 4, 1)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = self.wide(x).relu()
-            left, right = self.left(y), self.right(y)
-            return self.up(left) * self.down(right)  # type: ignore[no-any-return]
-
-    net = capture(Twofold().eval(), (1, 8, 8))
+    net = twofold()
     found = cuts(net)
     assert [len(cut.values) for cut in found] == [1, 2] and found[1].numbers == 5 * 4 * 4
     assert all(worst(net, cut) == 0 for cut in found)

@@ -18,7 +18,7 @@ from slimwright.codec.split.judging import Judge
 from slimwright.codec.split.planning import Planned, planned
 from slimwright.codec.split.records import Manifest
 from slimwright.codec.split.telling import alternatives, as_markdown, cut_records, link_record, notes_on
-from slimwright.codec.split.trying import MARGIN, TIMED, WHOLE, Results, Tried, answers, halves_error, tried
+from slimwright.codec.split.trying import MARGIN, TIMED, WHOLE, Results, Tried, answered, halves_error, sent, tried
 from slimwright.data import Dataset
 from slimwright.errors import ModelError
 from slimwright.jobs.setups import set_up
@@ -93,7 +93,9 @@ def fastest(results: Results, request: Request) -> Tried:
 
 def way_of(job: Job, chosen: Tried, last: Judge) -> Way:
     """Return a split as it does on the test part, through its artefacts and messages."""
-    outputs, sizes = answers(chosen.fitted, chosen.phone, chosen.server, last.inputs, chosen.most_bytes, job.target)
+    messages, *_ = sent(chosen.fitted, chosen.phone, last.inputs, chosen.most_bytes, job.target)
+    outputs = answered(chosen.fitted, chosen.server, messages, job.target)
+    sizes = [len(one) for one in messages]
     mean, score = sum(sizes) / len(sizes), last.task.score(outputs, last.targets)
     return Way(SPLIT, chosen.times, score, mean, mean, max(sizes))
 

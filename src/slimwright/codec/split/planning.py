@@ -18,6 +18,8 @@ from slimwright.codec.split.rates import Bottleneck, Fitted, coarsest, coarsest_
 from slimwright.codec.split.timing import Times, coding, layers_ms
 from slimwright.cost.latency import LatencyTable
 from slimwright.data import calibration_inputs
+from slimwright.errors import ModelError
+from slimwright.graph.liveness import image_bytes
 from slimwright.graph.net import Net
 from slimwright.progress import Event
 
@@ -25,7 +27,10 @@ OBSERVED = 1000  # calibration images for the moments
 CODED = 32  # calibration images whose bytes are counted
 SHOWN = 128  # calibration images that tables are made from
 GUESSED = 0.1  # nats of damage, from which the first step is looked for
-HELD = 2**26  # numbers that wait for something: fewer images where a cut sends more
+HELD = 2**24  # numbers that wait for something: fewer images where a cut sends more
+JUDGED_TIMES = 8  # as many while one step is looked for
+MOST_AT_ONCE = 64  # images
+ALIVE_BYTES = 5e8  # of values that wait for gradients
 UNCAPPED = 2**31
 STAGE = "plan cuts"
 
@@ -48,18 +53,16 @@ class Planned:
 
 def planned(job: Job, table: LatencyTable, whole_ms: float) -> list[Planned]:
     """Return every cut of a net with what it is predicted to take; the whole net was measured to take `whole_ms`."""
-    net, data, judge, tell = job.net, job.data, job.judge, job.tell
+    net, data, tell = job.net, job.data, job.tell
     found = cuts(net)
     images = min(data.size("calibration"), OBSERVED)
     names = [name for cut in found for name in cut.values]
-    batches = job.task.data(data, job.original.forward).batches("calibration", 64)
+    at_once = min(max(int(ALIVE_BYTES // image_bytes(net)), 1), MOST_AT_ONCE)
+    batches = job.task.data(data, job.original.forward).batches("calibration", at_once)
     seen = moments(net, names, batches, job.task, images=images, tell=tell)
     bottlenecks = [Bottleneck.of(net, cut, [transform_of(seen[name]) for name in cut.values]) for cut in found]
-    shown = [one.components(calibration_inputs(data, images_for(one.cut, SHOWN))) for one in bottlenecks]
-    middle = len(found) // 2
-    first = coarsest_by_damage(shown[middle], GUESSED)
-    exponent = allowed(job, bottlenecks[middle], judge.first(images_for(found[middle], JUDGED)), first)
-    most = damage(shown[middle], exponent)
+    shown = [one.components(calibration_inputs(data, images_shown(one.cut))) for one in bottlenecks]
+    most = _allowed_damage(job, bottlenecks, shown)
     fitted: list[tuple[Fitted, float, float, float]] = []
     for number, (one, components) in enumerate(zip(bottlenecks, shown, strict=True)):
         tell(Event(STAGE, number, len(found), one.cut.after))
@@ -75,6 +78,20 @@ def planned(job: Job, table: LatencyTable, whole_ms: float) -> list[Planned]:
     ]
 
 
+def _allowed_damage(job: Job, bottlenecks: Sequence[Bottleneck], shown: Sequence[Values]) -> float:
+    """The damage that rounding may do, by the cut in the middle, or by the first one behind it that can be coded."""
+    for one, components in list(zip(bottlenecks, shown, strict=True))[len(bottlenecks) // 2 :]:
+        judge = job.judge.first(images_judged(one.cut))
+        try:
+            exponent = allowed(job, one, judge, coarsest_by_damage(components, GUESSED))
+        except ModelError:
+            continue
+        return damage(components, exponent)
+    raise ModelError(
+        "the metric drops too far behind every cut, however finely it is coded; allow more with --max-drop"
+    )
+
+
 def allowed(job: Job, bottleneck: Bottleneck, judge: Judge, first: int) -> int:
     """Return the coarsest step, near a first one, by which the metric drops no further than is allowed."""
     components = bottleneck.components(judge.inputs)
@@ -85,9 +102,14 @@ def allowed(job: Job, bottleneck: Bottleneck, judge: Judge, first: int) -> int:
     return coarsest(within, first)
 
 
-def images_for(cut: Cut, most: int) -> int:
-    """Return how many images' values of a cut may wait, at most so many."""
-    return max(min(most, HELD // cut.numbers), 1)
+def images_shown(cut: Cut) -> int:
+    """Return of how many calibration images the components of a cut wait until the job ends."""
+    return max(min(SHOWN, HELD // cut.numbers), 1)
+
+
+def images_judged(cut: Cut) -> int:
+    """Return by how many validation images the step of a cut is found: their components wait until it is."""
+    return max(min(JUDGED, JUDGED_TIMES * HELD // cut.numbers), 1)
 
 
 def in_steps(components: Values, fitted: Fitted) -> list[Values]:

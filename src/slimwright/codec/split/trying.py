@@ -4,7 +4,7 @@ What the phone's part gives becomes messages, and what the server's part makes o
 whole net are timed in turn, in one process.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from slimwright.codec.split.cuts import Cut, halves
-from slimwright.codec.split.job import JUDGED, RUNTIME, Job
-from slimwright.codec.split.message import message, received
-from slimwright.codec.split.planning import UNCAPPED, Planned, allowed, images_for
+from slimwright.codec.split.job import RUNTIME, Job
+from slimwright.codec.split.message import received
+from slimwright.codec.split.planning import HELD, UNCAPPED, Planned, allowed, images_judged
 from slimwright.codec.split.rates import Fitted
 from slimwright.codec.split.timing import ID, Times, coding
 from slimwright.codec.split.tuning import Tuning, drop_of, tuned
-from slimwright.data import Inputs, as_inputs, taken, tensors_of
+from slimwright.data import Inputs, as_inputs, count_of, taken, tensors_of
 from slimwright.errors import ModelError, ProofError
 from slimwright.graph.net import Net
 from slimwright.measure import TOLERANCE, given_by, parity, times
@@ -94,17 +94,36 @@ def tried(job: Job, plans: Sequence[Planned], whole: Artefact) -> Results:
     return Results(timed, why, took[WHOLE])
 
 
-def answers(
-    fitted: Fitted, phone: Artefact, server: Artefact, inputs: Inputs, most_bytes: int, target: Target
-) -> tuple[Outputs, tuple[int, ...]]:
-    """Return what a split gives for images, through its artefacts and messages, and the bytes of each message."""
-    given = [one.numpy() for one in given_by(target, phone, inputs)]
-    messages = [message(values, fitted.tables, ID, most_bytes) for values in fitted.of_each(given)]
-    arrived = [received(one, fitted.tables, ID, most_bytes) for one in messages]
+def sent(
+    fitted: Fitted, phone: Artefact, inputs: Inputs, most_bytes: int, target: Target
+) -> tuple[list[bytes], float, float]:
+    """Return the messages for images, of what the phone's part gives, and the milliseconds to make and to read one."""
+    messages: list[bytes] = []
+    took: tuple[float, float] | None = None
+    for chosen in _some_at_once(fitted, count_of(inputs)):
+        given = [one.numpy() for one in given_by(target, phone, taken(inputs, chosen))]
+        made, encode_ms, decode_ms = coding(fitted.of_each(given), fitted.tables, most_bytes)
+        messages += made
+        took = took or (encode_ms, decode_ms)
+    assert took is not None
+    return messages, *took
+
+
+def answered(fitted: Fitted, server: Artefact, messages: Sequence[bytes], target: Target) -> Outputs:
+    """Return the outputs of the server's part for messages."""
     shapes = [node.shape[1:] for node in fitted.server.inputs]
-    stacked = [np.stack([values[k] for values in arrived]).reshape(-1, *shape) for k, shape in enumerate(shapes)]
-    outputs = given_by(target, server, as_inputs([torch.from_numpy(one) for one in stacked]))
-    return outputs, tuple(map(len, messages))
+    found: list[Outputs] = []
+    for chosen in _some_at_once(fitted, len(messages)):
+        arrived = [received(one, fitted.tables, ID, UNCAPPED) for one in messages[chosen]]
+        stacked = [np.stack([values[k] for values in arrived]).reshape(-1, *shape) for k, shape in enumerate(shapes)]
+        found.append(given_by(target, server, as_inputs([torch.from_numpy(one) for one in stacked])))
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+
+def _some_at_once(fitted: Fitted, count: int) -> Iterator[slice]:
+    """Images as slices, of so many that their components can wait."""
+    at_once = max(HELD // sum(of.components * of.places for of in fitted.tables), 1)
+    return (slice(start, start + at_once) for start in range(0, count, at_once))
 
 
 def halves_error(net: Net, cut: Cut, inputs: Inputs) -> float:
@@ -120,7 +139,7 @@ def halves_error(net: Net, cut: Cut, inputs: Inputs) -> float:
 def _fitted(job: Job, plan: Planned) -> Fitted:
     """The bottleneck of a plan with the coarsest step that the metric allows, once it is trained if that is wanted."""
     one, net = plan.bottleneck, job.net
-    few = job.judge.first(images_for(one.cut, JUDGED))
+    few = job.judge.first(images_judged(one.cut))
     exponent = allowed(job, one, few, plan.fitted.exponent)
     fitted = one.kept(net, plan.calibration, exponent)
     if job.request.tune_minutes is None:
@@ -141,11 +160,11 @@ def _judged(job: Job, fitted: Fitted, phone: Artefact, server: Artefact) -> Trie
     some = taken(judge.inputs, slice(COMPARED))
     _check_artefact(phone, fitted.phone, some, target)
     _check_artefact(server, fitted.server, as_inputs(fitted.phone.run(tensors_of(some))), target)
-    values = fitted.of_each([one.numpy() for one in given_by(target, phone, judge.inputs)])
-    messages, encode, decode = coding(values, fitted.tables, UNCAPPED if cap is None else cap)
-    most = ceil(MARGIN * max(map(len, messages))) if cap is None else cap
-    outputs, sizes = answers(fitted, phone, server, judge.inputs, most, target)
-    return Tried(fitted, phone, server, most, sizes, judge.drop(outputs), Times(0.0, encode, decode, 0.0))
+    messages, encode_ms, decode_ms = sent(fitted, phone, judge.inputs, UNCAPPED if cap is None else cap, target)
+    sizes = tuple(map(len, messages))
+    most = ceil(MARGIN * max(sizes)) if cap is None else cap
+    drop = judge.drop(answered(fitted, server, messages, target))
+    return Tried(fitted, phone, server, most, sizes, drop, Times(0.0, encode_ms, decode_ms, 0.0))
 
 
 def _check_artefact(artefact: Artefact, net: Net, inputs: Inputs, target: Target) -> None:
