@@ -211,6 +211,35 @@ def test_a_layer_in_no_group_or_in_two_is_named(groups: list[str], named: str) -
         in_turns(layers, groups, Tune(epochs=1, rate=0.01))
 
 
+@pytest.mark.parametrize("name", ["Residual", "Concat", "Separable", "Gated", "InPlace", "SharedNorm"])
+@pytest.mark.parametrize("ranks", [Ranks(kind="output", ranks=(1,)), Ranks(kind="tucker2", ranks=(1, 1))], ids=str)
+def test_what_is_made_for_its_costs_alone_has_the_form_of_what_is_solved(
+    name: str, ranks: Ranks, data: ArrayData
+) -> None:
+    """Layers get biases where the solution needs them, and these take bytes."""
+    net = capture(hand_made(name), SHAPE)
+    group = max(couple(net).groups, key=lambda one: one.size)
+    factorisable = [
+        n
+        for n in net.weighted()
+        if n.arguments.get("groups", 1) == 1 and net.tensors[n.tensors["weight"]].shape[2:] == (3, 3)
+    ]
+    layers = {node.name: ranks for node in factorisable}
+    for steps in (
+        (Prune(keep={group.name: [*range(group.size - 1)]}), Solve()),
+        (Factorise(layers=layers), Solve()),
+        (Prune(keep={group.name: [*range(group.size - 1)]}), Factorise(layers=layers), Solve()),
+    ):
+        recipe = Recipe(original=net.digest, steps=steps)
+        made, solved = (applied(recipe, net, data, cost_only=only).draft.net for only in (True, False))
+        assert _form(made) == _form(solved)
+
+
+def _form(net: Net) -> tuple[dict[str, list[int]], list[dict[str, str]]]:
+    shapes = {name: [*tensor.shape] for name, tensor in net.tensors.items()}
+    return shapes, [dict(node.tensors) for node in net.nodes]
+
+
 def test_recipes_that_begin_in_the_same_way_go_on_from_there(residual: Net, data: ArrayData) -> None:
     done: list[str] = []
 

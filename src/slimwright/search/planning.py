@@ -33,7 +33,7 @@ def planned_for(
     menu = space.menu()
 
     def measure(plan: Plan) -> Mapping[str, float]:
-        recipe = recipe_of(space, whole, menu.steps(plan.counts))
+        recipe = recipe_of(space, whole, [*menu.steps(plan.counts), Solve()])
         cost = evaluate(Candidate("plan", recipe, plan, predicted_ms(plan), cost_only=True)).cost
         return {name: float(getattr(cost, name) or 0.0) for name in measurable}
 

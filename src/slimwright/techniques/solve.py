@@ -9,7 +9,7 @@ from slimwright.data import calibration_inputs
 from slimwright.techniques.constrained import held_layers
 from slimwright.techniques.memory_plan import images_for
 from slimwright.techniques.solver.drift import drifted
-from slimwright.techniques.solver.refit import refit
+from slimwright.techniques.solver.refit import refit, with_biases
 from slimwright.techniques.technique import Step, Technique, Work, plural
 
 
@@ -21,6 +21,8 @@ class Solve(Step):
 
 
 def _apply(step: Solve, work: Work) -> Work:
+    if work.cost_only:
+        return replace(work, draft=with_biases(work.draft))
     inputs = calibration_inputs(work.given, images_for(work, step.images))
     held = held_layers(work, work.draft.net) if drifted(work.draft) else {}
     return replace(work, draft=refit(work.draft, inputs, constraints=held, device=work.device, tell=work.tell))

@@ -23,7 +23,7 @@ Each layer also corrects the errors of those before it. Exact where the referenc
 the images are too few for a layer's weights (`ridge.py` judges) only its bias is solved; `Draft.unsolved` tells.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import torch
@@ -71,6 +71,31 @@ def refit(
         raise DataError("there are no calibration images to solve the weights on")
     with placed(usable(device)), torch.no_grad():
         return Solver(draft, [tensor.to(device) for tensor in tensors], device, tell, constraints or {}).solved()
+
+
+def with_biases(draft: Draft) -> Draft:
+    """Return the draft in the form that solving gives it: layers have the biases that they would get, of zeros."""
+    net, tied = draft.net, shared(draft.net)
+    jobs, _ = jobs_of(draft, drifted(draft))
+    tensors: dict[str, Tensor] = {}
+    changed: dict[str, Node] = {}
+    for job in (job for job in jobs if job.calls and job.behind is None):
+        if net.tensor(job.node, "bias") is None and _takes_bias(_norm_of(job), tied):
+            name = f"{net.paths[job.node.name]}.bias"
+            tensors[name] = torch.zeros(len(net.tensors[job.node.tensors["weight"]]))
+            for call in net.layers[job.node.name]:
+                changed[call] = replace(net[call], tensors={**net[call].tensors, "bias": name})
+    return draft.changed(net.edited(changed, tensors=tensors), {}) if changed else draft
+
+
+def _norm_of(job: Job) -> Node | None:
+    """The batch norm behind a layer that is called once."""
+    return job.calls[0].target.norm if len(job.calls) == 1 else None
+
+
+def _takes_bias(norm: Node | None, tied: Set[str]) -> bool:
+    """True where a layer without a bias gets one; where a batch norm of its own follows, its mean takes it."""
+    return norm is None or norm.name in tied
 
 
 @dataclass(frozen=True)
@@ -175,7 +200,7 @@ class Solver:
             self._solve_two(job.node, job.behind, ridge, wish)
 
     def _solve_one(self, job: Job, ridge: LayerRidge, wish: Wish | Wishes) -> None:
-        node, norm = job.node, job.calls[0].target.norm if len(job.calls) == 1 else None
+        node, norm = job.node, _norm_of(job)
         before, bias_before = self.net.tensors[node.tensors["weight"]], self.net.tensor(node, "bias")
         start = before.flatten(1)
         constraint = self.constraints.get(node.name)
@@ -194,7 +219,7 @@ class Solver:
         if constraint:
             bias = constraint.bias(bias)
         self._keep(node.tensors["weight"], weight.reshape(before.shape))
-        given, own_bias = ridge.level(weight), bias_before is not None or norm is None or norm.name in self.shared
+        given, own_bias = ridge.level(weight), bias_before is not None or _takes_bias(norm, self.shared)
         if own_bias:
             self._keep(node.tensors.get("bias", f"{self.net.paths[node.name]}.bias"), bias)
             given = given + bias
