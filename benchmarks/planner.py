@@ -116,7 +116,7 @@ def planned(name: str, have: set[str]) -> Iterator[Row]:
         plan = solve(task, {cost: limit})
         seconds = time.perf_counter() - began
         others = {
-            "greedy": solve(replace(task, dual=None), {cost: limit}).damage,
+            "greedy": solve(replace(task, dual=None, program=None), {cost: limit}).damage,
             "uniform": damage_of(task, uniform(task, cost, limit)),
             "random": min(damage_of(task, at_random(task, cost, limit, seed)) for seed in range(DRAWN)),
         }

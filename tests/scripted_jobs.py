@@ -47,8 +47,11 @@ def done(
     data: Dataset | None = None,
     **settings: object,
 ) -> Done:
-    """Shrink the small net. The test part is closed until the final proof, and the train part where nothing trains."""
-    closed = () if settings.get("tune_epochs") else ("train",)
+    """Shrink the small net. The test part is closed until the final proof, and the train part where nothing needs it.
+
+    Training does, and rounding for a packed file, which looks at its images.
+    """
+    closed = () if settings.get("tune_epochs") or budget.concerns("packed_bytes") else ("train",)
     guarded, told = Guarded(data or few_digits(), "test", *closed), list[Event]()
 
     def tell(event: Event) -> None:
