@@ -7,13 +7,16 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # would come last, and they are the longest: whole jobs.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test fuzz check bench bench-structured bench-coverage setup setup-runtimes setup-arm64 setup-bench lock release licences clean
+.PHONY: demo test test-slow fuzz check bench bench-structured bench-coverage setup setup-runtimes setup-arm64 setup-bench lock release licences clean
 
 demo: setup
 	$(BIN)/slimwright shrink resnet8-wide --data digits --latency 0.33x --max-drop 1.0 --runtime onnxruntime --out out/demo
 
 test: setup-runtimes
 	$(PYTEST)
+
+test-slow: setup-runtimes  # those that take long for what they find
+	$(PYTEST) -m slow
 
 fuzz: setup-runtimes  # ten thousand files of each kind, other ones every day; all kinds but a few stand in one file
 	FUZZ_SEED=$$(date +%F) FUZZ_TIMES=20 $(subst loadfile,load,$(PYTEST)) tests/fuzz
@@ -22,7 +25,7 @@ check: setup-bench
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST)
+	$(PYTEST) -m "slow or not slow"
 
 bench: setup-bench
 	for name in prune_without_training low_rank solve_speed dropnet deeprebirth; do \

@@ -74,6 +74,7 @@ def test_peers_stand_beside_at_the_same_size(home: Path) -> None:
     assert all(0 < row["ms_ssim"] <= 1 and row["psnr"] > 10 for row in rows)
 
 
+@pytest.mark.slow
 def test_parameters_are_trained_and_used(home: Path) -> None:
     (home / "photos").mkdir()
     (home / "photo.png").rename(home / "photos" / "photo.png")

@@ -90,6 +90,7 @@ def test_the_table_has_every_layer_and_the_exact_totals_and_the_page_too(home: P
     assert 'title="40,813,184"' in page and "blocks.8.conv2" in page
 
 
+@pytest.mark.slow
 def test_several_models_are_compared_and_what_is_missing_is_explained(home: Path) -> None:
     models = ("model.pt2", "resnet8", "mynets:unexportable")
     done = inspect(home, *models, "--data", "digits", "--expect", "0", "--html", "compared.html", columns=80)

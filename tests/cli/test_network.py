@@ -86,6 +86,7 @@ def test_a_name_that_is_looked_up_is_seen(resolver: Path, tmp_path: Path) -> Non
     assert looked_up(resolver, tmp_path, "-c", program)[0] == ["example.org"]
 
 
+@pytest.mark.slow
 def test_neither_converters_nor_runtimes_look_a_name_up(resolver: Path, tmp_path: Path) -> None:
     save_net(two_stages(), tmp_path / "net")
     names, said = looked_up(resolver, tmp_path, "-c", CONVERTS_AND_RUNS, *RUNTIMES)

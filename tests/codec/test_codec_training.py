@@ -18,6 +18,7 @@ class Killed(Exception):
     """What stands for a kill."""
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_goes_on_to_the_same_parameters(tmp_path: Path) -> None:
     pictures = [drawn(80, 80)]
 

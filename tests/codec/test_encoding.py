@@ -43,6 +43,7 @@ def test_a_psnr_is_met_and_hardly_exceeded() -> None:
     assert 33.0 <= made.psnr < 33.6
 
 
+@pytest.mark.slow
 def test_what_no_step_gives_is_refused() -> None:
     with pytest.raises(CodecError, match="more than the 20 that are asked for"):
         file_of(drawn(64, 64), Aim(most_bytes=20))

@@ -51,6 +51,7 @@ def test_batch_norm_has_no_macs_and_its_statistics_are_no_parameters() -> None:
     assert cost.latency_ms is None and cost.size_bytes is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_macs_of_a_zoo_net_are_half_the_flops_that_torch_counts(name: str) -> None:
     net = zoo_net(name)

@@ -68,6 +68,7 @@ def test_a_cut_net_is_smaller_trains_and_comes_back_from_disk(name: str, tmp_pat
     assert torch.equal(trained.to_module()(images), module.eval()(images))
 
 
+@pytest.mark.slow
 @given(program=commands(), flat=st.booleans(), seed=st.integers(0, 99))
 @settings(max_examples=60)
 def test_a_random_net_cut_twice_equals_the_masked_one_both_times(program: list[Command], flat: bool, seed: int) -> None:

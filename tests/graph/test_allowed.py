@@ -19,6 +19,7 @@ SECONDS = 600  # on a machine that does much else; they take about 25 seconds of
 NOT_CALLED = ["to.device"]  # a net keeps no device
 
 
+@pytest.mark.slow
 def test_no_call_of_an_allowed_operator_crashes_or_reads_beside_its_tensors(tmp_path: Path) -> None:
     script, log = Path(operator_calls.__file__), tmp_path / "log"
     ended = subprocess.run(

@@ -93,6 +93,7 @@ def test_data_whose_levels_are_not_known_are_told() -> None:
         embedded(original_of(padded(), []), few_digits())
 
 
+@pytest.mark.slow
 def test_the_command_line_exports_a_model_that_takes_levels(photos: Path, tmp_path: Path) -> None:
     save_net(padded(), tmp_path / "net")
     (tmp_path / "how.toml").write_text('mean = [0.406, 0.456, 0.485]\nstd = 0.225\nchannels = "BGR"\nsize = 16\n')

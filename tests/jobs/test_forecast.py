@@ -126,6 +126,7 @@ def measured(script: str) -> dict[str, tuple[float, float]]:
     return {stage: (forecast, taken) for stage, (forecast, taken) in json.loads(told).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a peak that can be set back")
 def test_forecasts_lie_beside_what_is_taken() -> None:
     """On seven pairs of network and stage a forecast was 0.87 to 1.3 times what was taken; here more is let pass."""
@@ -133,6 +134,7 @@ def test_forecasts_lie_beside_what_is_taken() -> None:
         assert 0.75 <= forecast / taken <= 1.5, f"{stage}: forecast {forecast / 1e6:.0f} MB, taken {taken / 1e6:.0f} MB"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a peak that can be set back")
 def test_forecasts_of_planning_and_solving_lie_above_what_is_taken() -> None:
     for stage, (forecast, taken) in measured(PLANNED).items():

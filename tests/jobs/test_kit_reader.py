@@ -79,6 +79,7 @@ def singles(values: NDArray[np.float32]) -> tuple[Like, Words]:
     return Like("float32", values.shape), np.ascontiguousarray(values).reshape(-1).view(np.uint32)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_every_form_is_read_to_the_bit(tmp_path: Path) -> None:
     made: list[tuple[Like, Stored]] = []

@@ -47,6 +47,7 @@ def bundle(small: nn.Module, digit_data: ArrayData, cache: Path, tmp_path_factor
     return halved(small, "ncnn", digit_data, cache, tmp_path_factory.mktemp("bundles") / "ncnn")
 
 
+@pytest.mark.slow
 def test_a_runtime_without_a_profiler_is_planned_for_by_another_and_measured_itself(
     small: nn.Module, digit_data: ArrayData, cache: Path, tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def test_samples_in_time_come_out_as_samples(
     assert apart(found, wanted) <= TOLERANCE[precision]
 
 
+@pytest.mark.slow
 def test_a_tower_that_runs_twice_is_quantized_for_what_each_run_reads(workshop: Workshop, tmp_path: Path) -> None:
     if not installed("executorch"):
         pytest.skip("ExecuTorch is not installed")

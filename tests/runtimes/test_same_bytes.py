@@ -19,6 +19,7 @@ def other() -> Iterator[Workshop]:
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_another_conversion_gives_the_same_bytes(
     runtime: str, workshop: Workshop, other: Workshop, tmp_path_factory: pytest.TempPathFactory

@@ -136,6 +136,7 @@ def test_plans_alone_read_no_test_part_and_build_nothing(home: Path) -> None:
     assert plans["every/fast"].costs.keys() == {"latency_ms"}
 
 
+@pytest.mark.slow
 def test_workers_of_ray_make_the_same_and_one_that_dies_loses_nothing(found: Fleet, home: Path, tmp_path: Path) -> None:
     every, marker = few_digits(), tmp_path / "dead"
     dying = Dying(every.name, every.labels, every.parts, every.preprocessing, every.augment, marker, os.getpid())

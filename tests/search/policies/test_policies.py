@@ -92,6 +92,7 @@ def at_random(tmp_path_factory: pytest.TempPathFactory) -> Mean:
     return mean("random", tmp_path_factory.mktemp("random"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["reinforce", "ddpg", "netadapt", "tpe"])
 def test_a_policy_finds_a_better_net_than_a_random_one(method: str, at_random: Mean, tmp_path: Path) -> None:
     assert mean(method, tmp_path)[0] > at_random[0]
@@ -104,6 +105,7 @@ def test_a_policy_of_two_aims_finds_a_better_front_than_a_random_one(
     assert mean(method, tmp_path)[1] > at_random[1]
 
 
+@pytest.mark.slow
 def test_with_ranks_every_policy_of_all_knobs_stays_within_the_limit(tmp_path: Path) -> None:
     for method in ("nsga2", "tpe", "netadapt", "random"):
         best, _ = searched(Search(method, 6), tmp_path / method, space(ranks=True))
