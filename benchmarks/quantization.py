@@ -277,7 +277,8 @@ def net_of_file(name: str, workshop: Workshop, asked: argparse.Namespace) -> Sub
     subject = next(one for one in SUBJECTS if one.name == name)
     data, original = subject.data(REAL), original_file(subject.file(REAL), subject.sizes)
     task = task_for(data, original.output_shapes, original.forward, subject.task(REAL))
-    return Subject(name, fold_batch_norm(original.net), data, task, workshop, asked.quick, more=False)
+    judged = task.data(data, original.forward)
+    return Subject(name, fold_batch_norm(original.net), judged, task, workshop, asked.quick, more=False)
 
 
 @cache
