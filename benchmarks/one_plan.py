@@ -133,8 +133,8 @@ def main() -> None:
         for row in rows_of(case, kept(rows_at), quick=asked.quick):
             keep(row, rows_at)
             say(f"{row['network']}, {row['budget']}, {row['side']}: {row['accuracy']:.4f} {row['within']}")
+    names = [(case.network, case.name) for case in (QUICK if asked.quick else CASES)]
     rows = kept(rows_at)
-    names = [(case.network, case.name) for case in cases]
     rows.sort(key=lambda row: names.index((str(row["network"]), str(row["budget"]))))
     show("One budget, three ways; nothing is trained after", COLUMNS, rows, sections=("network", "budget"))
     publish(asked, headline=headline(rows), rows=rows, environment=environment("onnxruntime", seed=SEED))
