@@ -9,7 +9,8 @@ file gives. A runtime's own row is its tool-kit's default INT8. With `--more` tw
 what rounding does to means, or both; "tuned" are ours after some epochs in which weights stay on their levels, with the
 original as teacher, and first and last layers in float where weights have one or two bits. The test part takes no part
 in any choice. Times are ratios to the same runtime's float32 file, the files in turn in one process; what is shipped is
-INT8 where it was faster in a first measurement, and the headline counts those that are slower in a second.
+INT8 where it pays in a first measurement, by the rule of `shrink`, and the headline counts those that are slower in a
+second one.
 Rows are kept as they come: a run that was stopped goes on.
 """
 
@@ -35,6 +36,7 @@ from slimwright.graph import Net
 from slimwright.measure import original_file
 from slimwright.runtimes import Artefact, Precision, Workshop
 from slimwright.runtimes.known import installed
+from slimwright.search.space import PAYS
 from slimwright.storage import packed_bytes, plain_bytes
 from slimwright.targets import Effort, Local, measure
 from slimwright.tasks import Classification, Task, task_for
@@ -108,7 +110,7 @@ def headline(rows: Sequence[Row]) -> dict[str, float]:
     ours = [row for row in rows if row["rounding"] == "ours"]
     hard = [row for row in ours if row["network"] == HEADLINE] or ours
     tuned = [row for row in rows if row["rounding"] == "tuned" and row["network"] in {one["network"] for one in hard}]
-    timed = [float(row["again"]) for row in ours if row["again"] != "" and float(row["first"]) < 1]
+    timed = [float(row["again"]) for row in ours if row["again"] != "" and float(row["first"]) < PAYS]
 
     def lost(some: Sequence[Row], bits: str) -> float:
         return max((float(row["lost_points"]) for row in some if row["bits"] == bits), default=math.nan)
