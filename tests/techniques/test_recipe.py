@@ -229,15 +229,18 @@ def test_what_is_made_for_its_costs_alone_has_the_form_of_what_is_solved(
         (Prune(keep={group.name: [*range(group.size - 1)]}), Solve()),
         (Factorise(layers=layers), Solve()),
         (Prune(keep={group.name: [*range(group.size - 1)]}), Factorise(layers=layers), Solve()),
+        (Factorise(layers=layers), Fold(), Quantize(rounding="least squares", images=8)),
+        (Fold(), Quantize(rounding="least squares", weight_bits=4, activation_bits=None, images=8)),
     ):
         recipe = Recipe(original=net.digest, steps=steps)
         made, solved = (applied(recipe, net, data, cost_only=only).draft.net for only in (True, False))
         assert _form(made) == _form(solved)
 
 
-def _form(net: Net) -> tuple[dict[str, list[int]], list[dict[str, str]]]:
-    shapes = {name: [*tensor.shape] for name, tensor in net.tensors.items()}
-    return shapes, [dict(node.tensors) for node in net.nodes]
+def _form(net: Net) -> list[dict[str, tuple[str, tuple[int, ...]]]]:
+    """The tensors of each layer: their names and shapes, by what they are."""
+    layers = [node for node in net.nodes if node.tensors and node.name in net.layers]
+    return [{role: (name, tuple(net.tensors[name].shape)) for role, name in node.tensors.items()} for node in layers]
 
 
 def test_recipes_that_begin_in_the_same_way_go_on_from_there(residual: Net, data: ArrayData) -> None:

@@ -34,7 +34,7 @@ from slimwright.techniques.ranges import Calibration, ranges
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.held import BiasAlone
 from slimwright.techniques.solver.levels import WeightLevels
-from slimwright.techniques.solver.refit import refit
+from slimwright.techniques.solver.refit import refit, with_biases
 from slimwright.techniques.technique import Step, Technique, Work, plural
 
 Rounding: TypeAlias = Literal["nearest", "least squares"]
@@ -179,6 +179,8 @@ def _apply(step: Quantize, work: Work) -> Work:
     net, by_runtime = work.draft.net, step.rounding == "runtime" or step.precision == "float16"
     if by_runtime and (work.cost_only or not (step.equalise or step.correct_biases)):
         return replace(work, draft=replace(work.draft, net=encoded(net, step.precision, step.keep_float)))
+    if work.cost_only and step.rounding == "least squares":
+        net = with_biases(Draft.of(net), _bits(net, step.weight_bits, step.keep_float).keys()).net
     if work.cost_only and step.activation_bits is not None:
         bits = {net[name].tensors["weight"]: of for name, of in _bits(net, step.weight_bits, step.keep_float).items()}
         return replace(work, draft=replace(work.draft, net=net.encoded(_encodings(bits, step.activation_bits))))

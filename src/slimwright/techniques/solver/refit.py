@@ -73,10 +73,13 @@ def refit(
         return Solver(draft, [tensor.to(device) for tensor in tensors], device, tell, constraints or {}).solved()
 
 
-def with_biases(draft: Draft) -> Draft:
-    """Return the draft in the form that solving gives it: layers have the biases that they would get, of zeros."""
+def with_biases(draft: Draft, also: Set[str] = frozenset()) -> Draft:
+    """Return the draft in the form that solving gives it: layers have the biases that they would get, of zeros.
+
+    The layers `also` are solved whether anything else differs or not.
+    """
     net, tied = draft.net, shared(draft.net)
-    jobs, _ = jobs_of(draft, drifted(draft))
+    jobs, _ = jobs_of(draft, drifted(draft, also), also)
     tensors: dict[str, Tensor] = {}
     changed: dict[str, Node] = {}
     for job in (job for job in jobs if job.calls and job.behind is None):
