@@ -74,18 +74,19 @@ def refit(
 
 
 def with_biases(draft: Draft, also: Set[str] = frozenset()) -> Draft:
-    """Return the draft in the form that solving gives it: layers have the biases that they would get, of zeros.
+    """Return the draft in the form that solving gives it: layers have the biases that they would get.
 
-    The layers `also` are solved whether anything else differs or not.
+    Their values mean nothing. They are not zeros, which converters leave out, and no two layers have the same, which
+    would be stored once. The layers `also` are solved whether anything else differs or not.
     """
     net, tied = draft.net, shared(draft.net)
     jobs, _ = jobs_of(draft, drifted(draft, also), also)
     tensors: dict[str, Tensor] = {}
     changed: dict[str, Node] = {}
-    for job in (job for job in jobs if job.calls and job.behind is None):
+    for number, job in enumerate(job for job in jobs if job.calls and job.behind is None):
         if net.tensor(job.node, "bias") is None and _takes_bias(_norm_of(job), tied):
             name = f"{net.paths[job.node.name]}.bias"
-            tensors[name] = torch.zeros(len(net.tensors[job.node.tensors["weight"]]))
+            tensors[name] = torch.arange(1, 1 + len(net.tensors[job.node.tensors["weight"]])) + number / len(jobs)
             for call in net.layers[job.node.name]:
                 changed[call] = replace(net[call], tensors={**net[call].tensors, "bias": name})
     return draft.changed(net.edited(changed, tensors=tensors), {}) if changed else draft
