@@ -35,7 +35,7 @@ from slimwright.search import (
     load_parameters,
 )
 from slimwright.search.knapsack import solve
-from slimwright.search.planning import CHANNEL_WEIGHT, CHANNELS, Whole, problem_for
+from slimwright.search.planning import Whole, problem_for, weights_for
 from slimwright.search.policies.ground import ground_of
 from slimwright.search.policies.tries import Tries
 from slimwright.techniques.solver.draft import Draft
@@ -165,7 +165,7 @@ def planned(subject: Subject, extent: Extent) -> tuple[list[Evaluation], None]:
     evaluate = subject.counted(OUT)
     space = subject.space(evaluate, LIMIT)
     ground = ground_of(space, Whole("fp32", space.original))
-    task = problem_for(space, ground.whole, tuple(space.limits), weights={CHANNELS: CHANNEL_WEIGHT})
+    task = problem_for(space, ground.whole, tuple(space.limits), weights=weights_for())
     task = replace(task, dual=None)  # greedy plans
     tries = Tries(space, evaluate, ground.whole, PLANNER, extent.evaluations, SEED)
     for number in range(extent.evaluations):

@@ -126,8 +126,7 @@ def decode(
     from slimwright.codec.files import check_lossless, compressed_in, write_picture
 
     check_lossless(out)
-    if out.exists() and not force:
-        raise RequestError(f"{out} exists; name another file with --out, or replace it with --force")
+    _check_free(out, force=force)
     with progress(quiet) as tell:
         found = decoded(compressed_in(compressed), _shared(parameters), tell)
     write_picture(out, found.picture)
@@ -194,8 +193,7 @@ def train(
 
     if out.suffix != ".safetensors":
         raise RequestError(f"{out} would not be known as parameters; name a file that ends in .safetensors")
-    if out.exists() and not force:
-        raise RequestError(f"{out} exists; name another file with --out, or replace it with --force")
+    _check_free(out, force=force)
     found = photographs(TRAINING) if pictures == SAMPLES else pictures_in(Path(pictures))
     with progress(quiet) as tell:
         tensors = trained(list(found.values()), plan_of(iterations, seed), cache, tell)
@@ -225,6 +223,11 @@ def aim_of(
     if bpp is not None:
         max_bytes = int(bpp * pixels / 8)
     return Aim(quality=quality, most_bytes=max_bytes, psnr=psnr)
+
+
+def _check_free(out: Path, *, force: bool) -> None:
+    if out.exists() and not force:
+        raise RequestError(f"{out} exists; name another file with --out, or replace it with --force")
 
 
 def _shared(path: Path | None) -> Any:

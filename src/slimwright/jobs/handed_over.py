@@ -72,7 +72,7 @@ def handed_over(
     expected = {"original": expected_of(original, inputs, known), "result": outputs_of(net, inputs)}
     exam = Exam(given.task, inputs, targets)
     seen = prove(place.target, sides, EFFORTS["final"], exam=exam, expected=expected, tell=bench.tell)
-    reading, proof = _checked(seen["original"], "original"), _checked(seen["result"], "result")
+    reading, proof = checked_parity(seen["original"], "original"), checked_parity(seen["result"], "result")
     score = given.task.score(expected["original"], targets)
     before = record_of(given.net, seen["original"], score, bench.original().cost.packed_bytes)
     assert seen["result"].score is not None
@@ -182,8 +182,8 @@ def cost_of(side: ModelRecord) -> Cost:
     )
 
 
-def _checked(one: Proven, which: str) -> Parity:
-    """The parity of a side; raise ProofError where it failed."""
+def checked_parity(one: Proven, which: str) -> Parity:
+    """Return the parity of a side, "original" or "result". Raises ProofError where it failed."""
     what = "the result does not compute what its net computes"
     if which == ORIGINAL:
         what = "the original as it was converted does not compute what the model as it was given does"

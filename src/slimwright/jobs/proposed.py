@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from slimwright.cost import Budget, memory_there
 from slimwright.cost.latency import LatencyTable
@@ -21,6 +22,8 @@ from slimwright.runtimes.layers import TRANSFORMED, timed_by
 from slimwright.search import PACKED, Goal, Menu, Predictor, Space, Tuning, factorisable
 from slimwright.targets import layer_table
 from slimwright.units import megabytes
+
+Kind: TypeAlias = tuple[bool, bool]  # of a menu: latency counts; the file's size counts, and latency does not
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,7 @@ def proposed(bench: Bench, budget: Budget, tune: Tuning, *, stages: Stages, cach
             with stages("observe"):
                 evidence = observed(bench, cache, tune.seed).all()
             with stages("plan"):
-                timed = budget.concerns("latency_ms") or budget.concerns(PACKED)
-                stored = budget.concerns("size_bytes") and not timed
+                timed, stored = kind_of(budget)
                 table = layer_table(bench.place.target, timed_by(bench.place.runtime), cache)
                 menus.append(menu_of(bench, evidence, table, timed=timed, stored=stored))
         return menus[0]
@@ -102,6 +104,12 @@ def _portions(bench: Bench) -> Portions:
             note += "; the widest layers are not observed, and stay as they are"
         bench.tell(Event("memory", 1, 1, note))
     return found
+
+
+def kind_of(budget: Budget) -> Kind:
+    """Return which menu a budget is planned from."""
+    timed = budget.concerns("latency_ms") or budget.concerns(PACKED)
+    return timed, budget.concerns("size_bytes") and not timed
 
 
 def menu_of(bench: Bench, evidence: Evidence, table: LatencyTable, *, timed: bool, stored: bool = False) -> Menu:

@@ -20,7 +20,7 @@ from slimwright.search.policies import (
 )
 from slimwright.search.predictor import Predictor, factorisable
 from slimwright.search.rounded import PACKED
-from slimwright.search.space import Candidate, Evaluate, Evaluation, Goal, Policy, Space, Tuning, said_of_policy
+from slimwright.search.space import PAYS, Candidate, Evaluate, Evaluation, Goal, Policy, Space, Tuning, said_of_policy
 
 __all__ = [
     "LEARNED",
@@ -28,6 +28,7 @@ __all__ = [
     "LEARNING",
     "METHODS",
     "PACKED",
+    "PAYS",
     "Candidate",
     "Correction",
     "Direct",

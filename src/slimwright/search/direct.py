@@ -14,14 +14,16 @@ from slimwright.search.measured import Correction, plan_by_measuring, room
 from slimwright.search.measured_plan import is_good_enough
 from slimwright.search.menu import predicted_ms
 from slimwright.search.planning import (
-    CHANNEL_WEIGHT,
     CHANNELS,
     FEW_BITS,
     MEASURED,
     Whole,
+    is_of_one,
+    name_of,
     on_images,
     problem_for,
     recipe_of,
+    weights_for,
 )
 from slimwright.search.space import PAYS, Candidate, Evaluate, Evaluation, Space
 from slimwright.techniques import Solve
@@ -74,11 +76,7 @@ def _will_do(space: Space, best: Evaluation) -> bool:
 
 def _first_plan(space: Space, whole: Whole, way: str | None) -> Plan:
     aims = {name: limit * room(name).aim for name, limit in space.limits.items()}
-    return solve(problem_for(space, whole, tuple(aims), alone=way, weights=_weights(way)), aims)
-
-
-def _weights(way: str | None) -> Mapping[str, float] | None:
-    return None if way else {CHANNELS: CHANNEL_WEIGHT}
+    return solve(problem_for(space, whole, tuple(aims), alone=way, weights=weights_for(way)), aims)
 
 
 def _built(
@@ -89,16 +87,14 @@ def _built(
     measurable = space.limits.keys() & MEASURED
 
     def measure(plan: Plan) -> Mapping[str, float]:
-        used = menu.used(plan.counts)
-        if way is None and [*used] in ([CHANNELS], [FEW_BITS]):
+        if way is None and is_of_one(menu, plan):
             return {}  # it was built before, alone
         steps = on_images([*menu.steps(plan.counts), Solve()], space.images, of=space.images)
-        name = " and ".join([*used.values()]) + (f", {whole.name}" if whole.quantize else "")
-        one = evaluate(Candidate(name, recipe_of(space, whole, steps), plan, predicted_ms(plan)))
+        one = evaluate(Candidate(name_of(menu, plan, whole), recipe_of(space, whole, steps), plan, predicted_ms(plan)))
         costs = {cost: float(getattr(one.cost, cost) or 0.0) for cost in measurable}
         made.append((one, {cost: Correction(plan.predicted[cost], found) for cost, found in costs.items() if found}))
         return costs if one.proven and space.time_share(one, whole.seen) <= 1 / PAYS else {}
 
-    task = problem_for(space, whole, tuple(space.limits), alone=way, weights=_weights(way))
+    task = problem_for(space, whole, tuple(space.limits), alone=way, weights=weights_for(way))
     plan_by_measuring(task, space.limits, measure, corrections=corrections, rounds=ROUNDS)
     yield from made

@@ -10,7 +10,17 @@ from dataclasses import replace
 from slimwright.search.journal import Journal
 from slimwright.search.measured import MeasuredPlan
 from slimwright.search.menu import Menu, predicted_ms
-from slimwright.search.planning import CHANNELS, FEW_BITS, Whole, fewer_images, on_images, planned_for, recipe_of
+from slimwright.search.planning import (
+    CHANNELS,
+    FEW_BITS,
+    Whole,
+    fewer_images,
+    is_of_one,
+    name_of,
+    on_images,
+    planned_for,
+    recipe_of,
+)
 from slimwright.search.rounded import is_packed, rounded
 from slimwright.search.space import PAYS, Candidate, Evaluate, Evaluation, Space
 from slimwright.search.tuning import tuned
@@ -102,18 +112,12 @@ def _within(space: Space, evaluate: Evaluate, wholes: Sequence[Whole]) -> Iterat
     for whole in wholes:
         for alone in (CHANNELS, FEW_BITS, None):
             found = planned_for(space, evaluate, whole, alone, space.limits)
-            if found is None or (alone is None and _by_one(found)):
+            if found is None or (alone is None and is_of_one(found[1], found[0].plan)):
                 continue  # nothing to cut, or what was planned alone already
             for one in solved(space, evaluate, whole, found):
                 yield one
                 if space.ships(one) and space.fits(one) and space.drop(one) <= 0:
                     return  # nothing that is tried after it can be measured to be better
-
-
-def _by_one(planned: tuple[MeasuredPlan, Menu]) -> bool:
-    """True for a plan that takes nothing but channels, or nothing but bits."""
-    found, menu = planned
-    return [*menu.used(found.plan.counts)] in ([CHANNELS], [FEW_BITS])
 
 
 def _least_cost(space: Space, evaluate: Evaluate, wholes: Sequence[Whole]) -> Iterator[Evaluation]:
@@ -141,8 +145,7 @@ def solved(
     Of several plans that minimise an objective, the name says how much of it is left.
     """
     found, menu = planned
-    name = " and ".join(menu.used(found.plan.counts).values())
-    name = name if not whole.quantize else f"{name}, {whole.name}"
+    name = name_of(menu, found.plan, whole)
     if objective:
         left = found.measured.get(objective, found.plan.predicted[objective])
         name = f"{name}, {left / float(getattr(space.original.cost, objective)):.2f}x {space.budget.minimise}"

@@ -38,7 +38,7 @@ def planned_for(
         return {name: float(getattr(cost, name) or 0.0) for name in measurable}
 
     measurable = limits.keys() & MEASURED
-    task = problem_for(space, whole, tuple(limits), alone=alone, weights=None if alone else {CHANNELS: CHANNEL_WEIGHT})
+    task = problem_for(space, whole, tuple(limits), alone=alone, weights=weights_for(alone))
     found = plan_by_measuring(task, limits, measure if measurable else lambda _: {})
     return None if found is None else (found, menu)
 
@@ -55,6 +55,22 @@ def problem_for(
     menu = space.menu()
     costs = menu.costs(space.original.cost, whole.seen.cost, whole.seen.tensor_share, limited)
     return menu.problem(costs, alone=alone, without={FEW_BITS} if whole.quantize else (), weights=weights)
+
+
+def weights_for(alone: str | None = None) -> Mapping[str, float] | None:
+    """Return what the damage of techniques counts for where all are planned together; None for one `alone`."""
+    return None if alone else {CHANNELS: CHANNEL_WEIGHT}
+
+
+def is_of_one(menu: Menu, plan: Plan) -> bool:
+    """True for a plan that takes nothing but channels, or nothing but bits."""
+    return [*menu.used(plan.counts)] in ([CHANNELS], [FEW_BITS])
+
+
+def name_of(menu: Menu, plan: Plan, whole: Whole) -> str:
+    """Return what a plan does to the network in one precision, in words."""
+    done = " and ".join(menu.used(plan.counts).values())
+    return f"{done}, {whole.name}" if whole.quantize else done
 
 
 def fewer_images(space: Space) -> int:

@@ -32,11 +32,8 @@ NORMAL, ROUNDED = 5, 9  # covariances of a layer that is solved, and of one that
 SPECTRUM, PRODUCTS = 4, 3  # of columns and of their products in float64, where there are no more positions than weights
 OUTPUTS = 8  # values of an output at each position: wished, of the sum's other side, made, lacking, and on the way
 LEAST_IMAGES = 16  # that are solved on
-SHOWN, LARGE, MOST_IMAGES = (
-    10,
-    0.1,
-    8192,
-)  # positions for each input of a layer with such a share of the weights; of them
+SHOWN, LARGE = 10, 0.1  # positions for each input of a layer with such a share of the weights, to round by
+MOST_IMAGES = 8192  # for that
 DOUBLE, FLOAT = 8, 4  # bytes
 
 

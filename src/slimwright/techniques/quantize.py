@@ -179,11 +179,13 @@ def _apply(step: Quantize, work: Work) -> Work:
     net, by_runtime = work.draft.net, step.rounding == "runtime" or step.precision == "float16"
     if by_runtime and (work.cost_only or not (step.equalise or step.correct_biases)):
         return replace(work, draft=replace(work.draft, net=encoded(net, step.precision, step.keep_float)))
-    if work.cost_only and step.rounding == "least squares":
-        net = with_biases(Draft.of(net), _bits(net, step.weight_bits, step.keep_float).keys()).net
-    if work.cost_only and step.activation_bits is not None:
-        bits = {net[name].tensors["weight"]: of for name, of in _bits(net, step.weight_bits, step.keep_float).items()}
-        return replace(work, draft=replace(work.draft, net=net.encoded(_encodings(bits, step.activation_bits))))
+    if work.cost_only:
+        of_layers = _bits(net, step.weight_bits, step.keep_float)
+        if step.rounding == "least squares":
+            net = with_biases(Draft.of(net), of_layers.keys()).net
+        if step.activation_bits is not None:
+            bits = {net[name].tensors["weight"]: of for name, of in of_layers.items()}
+            return replace(work, draft=replace(work.draft, net=net.encoded(_encodings(bits, step.activation_bits))))
     images = TIMED if work.cost_only else images_for(work, step.images, rounded=True)
     inputs = calibration_inputs(work.given, images)
     if step.equalise and not work.cost_only:

@@ -9,22 +9,22 @@ from tempfile import TemporaryDirectory
 from pydantic import ValidationError
 
 from slimwright.cost import Cost, count
-from slimwright.errors import ProofError
 from slimwright.graph import Net
 from slimwright.jobs.bench import ORIGINAL
 from slimwright.jobs.fleet.base import Base
-from slimwright.jobs.fleet.ground import Ground, kind_of
+from slimwright.jobs.fleet.ground import Ground
 from slimwright.jobs.fleet.making import RESULT, Maker
 from slimwright.jobs.fleet.plan_file import Deployment
 from slimwright.jobs.fleet.shelf import Shelf
 from slimwright.jobs.fleet.stock import Site, Stock, planning_ground
+from slimwright.jobs.handed_over import checked_parity
+from slimwright.jobs.proposed import kind_of
 from slimwright.measure import (
     RECIPE,
     STEMS,
     Corrected,
     Deployed,
     ModelProof,
-    Parity,
     Predicted,
     Proven,
     ProvenSide,
@@ -33,13 +33,23 @@ from slimwright.measure import (
     misses,
 )
 from slimwright.reading import sha256_of
-from slimwright.search import Candidate, Correction, Direct, Evaluation, Plan, Whole, direct_plan, key_of, planned
+from slimwright.search import (
+    PAYS,
+    Candidate,
+    Correction,
+    Direct,
+    Evaluation,
+    Plan,
+    Whole,
+    direct_plan,
+    key_of,
+    planned,
+)
 from slimwright.storage import write_packed
 from slimwright.techniques import fold_batch_norm
 
 SCORE = "score"  # beside the costs by which a model was chosen
 PROOF, PACKED_NET = "proof.json", "net.swz"
-PAYS = 0.97  # of the original's time: a whole network in another precision that takes more is for its size alone
 
 
 @dataclass(frozen=True)
@@ -107,8 +117,7 @@ def predicted(site: Site, base: Base, deployments: Sequence[Deployment]) -> list
 
 def _predicted(ground: Ground, plan: Plan, one: Deployment) -> Predicted:
     used = ground.menus[kind_of(one.budget)].used(plan.counts)
-    done = " and ".join(used.values()) or ORIGINAL
-    return Predicted(plan=done, costs=dict(plan.predicted), damage=plan.damage, feasible=plan.feasible)
+    return _of_plan(plan, " and ".join(used.values()) or ORIGINAL)
 
 
 def _record_at(name: str) -> str:
@@ -137,7 +146,7 @@ def _shipped(maker: Maker, best: Evaluation, shelf: Shelf) -> ModelProof:
     """Prove a model on the test part, and put its files on the shelf, the proof last."""
     one, ground = maker.made[best.key], maker.ground
     seen = maker.proven(best.key)
-    reading, proof = _checked(seen, ORIGINAL), _checked(seen, RESULT)
+    reading, proof = checked_parity(seen[ORIGINAL], ORIGINAL), checked_parity(seen[RESULT], RESULT)
     with TemporaryDirectory(prefix="slimwright-") as name:
         folder = Path(name)
         assert one.artefact is not None
@@ -229,12 +238,3 @@ def cost_of(side: ProvenSide) -> Cost:
         latency_ms=side.latency_ms,
         size_bytes=side.size_bytes,
     )
-
-
-def _checked(seen: Mapping[str, Proven], which: str) -> Parity:
-    """The parity of a side. Raises ProofError where it failed."""
-    one = seen[which]
-    if not one.passed or one.parity is None:
-        what = "the original as it was converted" if which == ORIGINAL else "the result"
-        raise ProofError(f"{what} does not compute what it should: {one.why}")
-    return one.parity

@@ -19,16 +19,14 @@ from slimwright.jobs.bench import ORIGINAL, Bench, Given, Method, Place
 from slimwright.jobs.fleet.base import Base
 from slimwright.jobs.given import given_of
 from slimwright.jobs.opened import Settings
-from slimwright.jobs.proposed import menu_of
+from slimwright.jobs.proposed import Kind, kind_of, menu_of
 from slimwright.measure import Exam, Original, kept_to, outputs_of
 from slimwright.progress import silent
 from slimwright.runtimes import Workshop
 from slimwright.runtimes.known import RUNTIMES
-from slimwright.search import PACKED, Candidate, Evaluation, Goal, Journal, Menu, Space, key_of
+from slimwright.search import Candidate, Evaluation, Goal, Journal, Menu, Space, key_of
 from slimwright.tasks import Task, task_for
 from slimwright.techniques import Recipe, recipe_type
-
-Kind = tuple[bool, bool]  # of a menu: latency counts; the file's size counts, and latency does not
 
 
 @dataclass(frozen=True)
@@ -70,12 +68,6 @@ class Ground:
     def nothing(self) -> Candidate:
         """The candidate that nothing is done to."""
         return Candidate(ORIGINAL, self.method.recipe.of(self.given.net))
-
-
-def kind_of(budget: Budget) -> Kind:
-    """Return which menu a budget is planned from."""
-    timed = budget.concerns("latency_ms") or budget.concerns(PACKED)
-    return timed, budget.concerns("size_bytes") and not timed
 
 
 def ground_of(base: Base, classes: tuple[str, ...], runtime: str, kinds: Sequence[Kind]) -> Ground:

@@ -13,9 +13,10 @@ from tempfile import TemporaryDirectory
 from slimwright.atomic import removed
 from slimwright.cost import Budget
 from slimwright.jobs.fleet.base import Base
-from slimwright.jobs.fleet.ground import Ground, ground_of, kind_of
+from slimwright.jobs.fleet.ground import Ground, ground_of
 from slimwright.jobs.fleet.making import Boxed, Maker
 from slimwright.jobs.fleet.plan_file import Deployment
+from slimwright.jobs.proposed import kind_of
 from slimwright.runtimes import Workshop
 from slimwright.search import Whole, quantized_wholes
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from slimwright.errors import check_extra
 from slimwright.search.knapsack import solve
-from slimwright.search.planning import CHANNEL_WEIGHT, CHANNELS, problem_for
+from slimwright.search.planning import problem_for, weights_for
 from slimwright.search.policies.ground import Ground, followed, ground_of
 from slimwright.search.policies.reward import cost_share
 from slimwright.search.policies.tries import Tries
@@ -63,7 +63,7 @@ def _sampler(tries: Tries) -> "BaseSampler":
 def _planned(tries: Tries, ground: Ground) -> list[dict[Key, float]]:
     """What greedy plans choose for the limits, as shares."""
     limited = tuple(tries.space.limits)
-    task = problem_for(tries.space, ground.whole, limited, weights={CHANNELS: CHANNEL_WEIGHT})
+    task = problem_for(tries.space, ground.whole, limited, weights=weights_for())
     found = []
     for share in PLANNED[: max(int(MOST_PLANNED * tries.most), 1)]:
         counts = solve(replace(task, dual=None), {name: share * aim for name, aim in tries.aims().items()}).counts
