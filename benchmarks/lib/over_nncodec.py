@@ -15,10 +15,10 @@ from lib.nncodec_side import coded
 from lib.priced import Priced
 from lib.results import Row
 from slimwright.cost import count
-from slimwright.data import Dataset, calibration_inputs, whole
+from slimwright.data import Dataset, unlabelled_inputs, whole
 from slimwright.graph import Net
 from slimwright.search import solve
-from slimwright.search.planning import CHANNEL_WEIGHT, CHANNELS
+from slimwright.search.planning import weights_for
 from slimwright.storage import packed_bytes, plain_bytes
 from slimwright.swz.grid import multiples
 from slimwright.tasks import Classification
@@ -100,7 +100,7 @@ def _ours(net: Net, data: Dataset, task: Classification, judged: Callable[[Net, 
     for share in SHARES:
         fewer = net
         if share < 1:
-            problem = priced.problem("weight_bytes", {CHANNELS: CHANNEL_WEIGHT})
+            problem = priced.problem("weight_bytes", weights_for())
             plan = solve(problem, {"weight_bytes": share * limit})
             fewer = apply(Recipe.of(net, *priced.menu.steps(plan.counts), Solve(images=IMAGES)), net, data, task=task)
             if judged(fewer, plain_bytes(fewer)).lost > ALLOWED:
@@ -113,7 +113,7 @@ def _ours(net: Net, data: Dataset, task: Classification, judged: Callable[[Net, 
 
 def _dearest(net: Net, data: Dataset, task: Classification, judged: Callable[[Net, int], Made]) -> Made:
     """A net at the largest price of a bit at which it loses little enough."""
-    seen, inputs = observed(net, data, task), calibration_inputs(data, max(IMAGES, _images(net, data)))
+    seen, inputs = observed(net, data, task), unlabelled_inputs(data, _images(net, data))
 
     @cache
     def at(log_price: float) -> Made:
@@ -133,9 +133,9 @@ def _dearest(net: Net, data: Dataset, task: Classification, judged: Callable[[Ne
 
 
 def _images(net: Net, data: Dataset) -> int:
-    """How many images large layers must be shown, beyond the calibration part; 0 where that is enough."""
+    """How many images weights are rounded by: more than usual where large layers need more than all for calibration."""
     wanted = images_to_round(net, data)
-    return wanted if wanted > data.size("calibration") else 0
+    return wanted if wanted > data.size("calibration") else IMAGES
 
 
 def _theirs(net: Net, home: Path, judged: Callable[[Net, int], Made]) -> Made:

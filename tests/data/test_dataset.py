@@ -14,6 +14,7 @@ from slimwright.data import (
     part_fingerprint,
     split,
     tensors_of,
+    unlabelled_inputs,
     whole,
 )
 from slimwright.data.dataset import SHARES
@@ -74,13 +75,20 @@ def test_a_whole_part_is_one_batch() -> None:
     assert torch.equal(images, labelled(small().parts["test"])[0]) and len(labels) == 16
 
 
-def test_calibration_images_beyond_those_that_there_are_come_from_the_training_part() -> None:
+def test_images_without_labels_beyond_those_for_calibration_come_from_the_training_part() -> None:
     data = small()
     own, more = labelled(data.parts["calibration"])[0], labelled(data.parts["train"])[0]
+    assert torch.equal(images_of(unlabelled_inputs(data, 3)), own[:3])
+    assert torch.equal(images_of(unlabelled_inputs(data, len(own) + 5)), torch.cat([own, more[:5]]))
+    assert len(images_of(unlabelled_inputs(data, 1000))) == len(own) + len(more)
+
+
+def test_calibration_images_are_of_their_own_part_alone() -> None:
+    data = small()
+    own = labelled(data.parts["calibration"])[0]
     assert torch.equal(images_of(calibration_inputs(data)), own)
     assert torch.equal(images_of(calibration_inputs(data, 3)), own[:3])
-    assert torch.equal(images_of(calibration_inputs(data, len(own) + 5)), torch.cat([own, more[:5]]))
-    assert len(images_of(calibration_inputs(data, 1000))) == len(own) + len(more)
+    assert torch.equal(images_of(calibration_inputs(data, 1000)), own)
 
 
 def test_a_part_without_images_is_refused() -> None:

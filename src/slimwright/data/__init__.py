@@ -29,6 +29,7 @@ from slimwright.data.dataset import (
     no_images,
     part_fingerprint,
     split,
+    unlabelled_inputs,
     whole,
 )
 from slimwright.data.described import Described, described, preprocessing_of, recorded
@@ -111,6 +112,7 @@ __all__ = [
     "tensors_of",
     "text_lines",
     "tiny_imagenet",
+    "unlabelled_inputs",
     "voc",
     "whole",
     "yolo",

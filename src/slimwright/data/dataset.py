@@ -5,7 +5,7 @@ decides between candidates, `test` is read once, at the end, and takes part in n
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal, Protocol, TypeAlias
@@ -212,13 +212,22 @@ def whole(data: Dataset, part: Part) -> Batch:
 
 
 def calibration_inputs(data: Dataset, images: int | None = None) -> Inputs:
-    """Return the inputs of the calibration part, [N, ...] each: of the first so many images, or of all.
+    """Return the inputs of the calibration part, [N, ...] each: of the first so many images, or of all."""
+    return _first(data, data.batches("calibration", 256), images)
 
-    Where more are asked for than it has, the first of the training part follow, as they are without their labels.
+
+def unlabelled_inputs(data: Dataset, images: int) -> Inputs:
+    """Return the inputs of the first so many images of the calibration part and the training part behind it.
+
+    Training images come as they are. They may be looked at where calibration images are too few and labels not needed.
     """
-    parts: tuple[Part, ...] = ("calibration",) if images is None else ("calibration", "train")
+    parts: tuple[Part, ...] = ("calibration", "train")
+    return _first(data, chain.from_iterable(data.batches(part, 256) for part in parts), images)
+
+
+def _first(data: Dataset, batches: Iterable[Batch], images: int | None) -> Inputs:
     found: list[Inputs] = []
-    for inputs, _ in chain.from_iterable(data.batches(part, 256) for part in parts):
+    for inputs, _ in batches:
         found.append(inputs)
         if images is not None and sum(map(count_of, found)) >= images:
             break

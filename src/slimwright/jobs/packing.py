@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from slimwright.cost import memory_there
-from slimwright.data import Dataset, Part, calibration_inputs, whole
+from slimwright.data import Dataset, Part, unlabelled_inputs, whole
 from slimwright.graph import Net
 from slimwright.jobs.forecast import check_inspection
 from slimwright.measure import Original, outputs_of
@@ -52,7 +52,7 @@ def fitted(
     there = memory_there(memory_bytes)
     seen = observed(net, task.data(data, original.run), task, there=there, tell=tell)
     images = images_within(Draft.of(net), images or images_to_round(net, data), there=there, rounded=True, tell=tell)
-    return fitted_net(net, seen, calibration_inputs(data, images), size_bytes, base=base, tell=tell)
+    return fitted_net(net, seen, unlabelled_inputs(data, images), size_bytes, base=base, tell=tell)
 
 
 def scores(original: Original, small: Net, data: Dataset, task: Task) -> Scores:

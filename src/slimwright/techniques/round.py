@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from slimwright.data import calibration_inputs
+from slimwright.data import unlabelled_inputs
 from slimwright.techniques.fitting import fitted_net
 from slimwright.techniques.memory_plan import images_to_round, images_within
 from slimwright.techniques.pricing import importances, observed, rounded_net
@@ -46,9 +46,7 @@ def _apply(step: Round, work: Work) -> Work:
     net, device, tell = work.draft.net, work.device, work.tell
     seen = observed(net, work.data, work.task, there=work.there, device=device, tell=tell)
     images = step.images or images_to_round(net, work.given)
-    inputs = calibration_inputs(
-        work.given, images_within(work.draft, images, there=work.there, rounded=True, tell=tell)
-    )
+    inputs = unlabelled_inputs(work.given, images_within(work.draft, images, there=work.there, rounded=True, tell=tell))
     zeros = _zeros(work)
     if step.size_bytes is not None:
         small = fitted_net(
