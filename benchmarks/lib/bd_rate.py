@@ -1,8 +1,8 @@
 """Bjontegaard's rate difference: how many per cent more bytes one codec takes at the same quality.
 
 The logarithm of the rate is interpolated over quality by Akima's splines, and averaged where both curves have points.
-Equal to four decimals to what the package bjontegaard 1.3.0 gives by Akima's splines, on six random pairs of curves (our
-measurement of 2026-11-30). It is not installed, because it brings matplotlib.
+Equal to four decimals to what the package bjontegaard 1.3.0 gives by Akima's splines, on six random pairs of curves
+(our measurement of 2026-11-30). It is not installed, because it brings matplotlib.
 Source: Bjontegaard 2001, VCEG-M33; Herglotz et al. 2022, arXiv 2202.12565 (Akima).
 """
 
