@@ -97,7 +97,11 @@ def test_shrink_makes_a_network_for_some_classes_which_is_verified_with_all_data
     assert checks["outputs agree with the network"] and checks["accuracy, result"], checked.stdout
 
 
-def test_a_class_that_the_data_does_not_have_is_named(home: Path) -> None:
+def test_a_class_that_the_data_does_not_have_is_named_before_anything_is_trained(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIMWRIGHT_CACHE", str(home / "cache"))
     command = ["shrink", "resnet8-wide", "--data", "digits", "--only", "7,cat", "--macs", "0.5x", "--out", "x"]
     found = CliRunner().invoke(app, command)
     assert isinstance(found.exception, DataError) and "'cat'" in str(found.exception)
+    assert not (home / "cache").exists()

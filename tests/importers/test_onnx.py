@@ -28,7 +28,9 @@ from slimwright.importers.onnx.file import read_file
 from slimwright.importers.onnx.fill import fillings
 from slimwright.importers.onnx.reshape import place_of_batch
 from slimwright.zoo import build
+from slow import slow
 
+LARGE = {"light_vgg19", "light_densenet121", "light_zfnet512", "light_resnet50"}
 EXACT = 1e-5  # relative, in float32: other kernels, small nets
 
 
@@ -41,7 +43,11 @@ def ops(net: Net) -> list[str]:
     return [node.op for node in net.nodes]
 
 
-@pytest.mark.parametrize("path", LIGHT, ids=lambda path: path.stem.removeprefix("light_"))
+@pytest.mark.parametrize(
+    "path",
+    [slow(path) if path.stem in LARGE else path for path in LIGHT],
+    ids=lambda path: path.stem.removeprefix("light_"),
+)
 def test_the_real_networks_of_the_onnx_package(path: Path, tmp_path: Path) -> None:
     cut_off = path if path.stem == "light_densenet121" else without_softmax(path, tmp_path / path.name)
     net = read_onnx(cut_off, seed=0)

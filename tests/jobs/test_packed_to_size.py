@@ -22,10 +22,11 @@ from slimwright.techniques import fold_batch_norm
 from slimwright.techniques.fitting import Fitted, _next_price
 from slimwright.techniques.memory_plan import solving_bytes
 from slimwright.techniques.solver.draft import Draft
+from slow import slow
 from small_digits import few_digits, small_digit_net
 
 
-@pytest.mark.parametrize("times", [8, 12, 16, 20, 30])
+@pytest.mark.parametrize("times", [8, slow(12), slow(16), slow(20), 30])
 def test_the_size_that_is_asked_for_is_met_within_one_per_cent(times: int) -> None:
     net, data = small_digit_net(), few_digits()
     asked = 4 * sum(tensor.numel() for tensor in net.tensors.values()) / times

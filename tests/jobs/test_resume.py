@@ -15,6 +15,7 @@ from killed_jobs import BUDGET, board, journal_lines
 from scripted_jobs import Done, done
 from slimwright.graph import load_net, save_net
 from slimwright.kept import from_line
+from slow import slow
 from small_digits import SIZES, small_digit_net
 
 Power: TypeAlias = Callable[[Path, int], int]
@@ -109,7 +110,9 @@ def journal(home: Home, undisturbed: Done) -> list[bytes]:
     return lines
 
 
-@pytest.mark.parametrize("moment", ["at the first measurement", "after one", "in the middle", "in the final proof"])
+@pytest.mark.parametrize(
+    "moment", [slow("at the first measurement"), slow("after one"), "in the middle", "in the final proof"]
+)
 def test_a_job_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     moment: str, undisturbed: Done, journal: list[bytes], power: Power, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_model_without_layers_comes_back_as_it_was(data: ArrayData, cache: Pat
     assert load_net(found.path / "net").digest == capture(Sorted(), data.image_shape).digest
 
 
+@pytest.mark.slow
 def test_fine_tuning_helps_where_the_accuracy_budget_is_missed(
     net: Net, data: ArrayData, cache: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from slimwright.runtimes import Artefact, Precision
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort, Local, measure
 from slimwright.tasks import Imitation
+from slow import slow
 
 ABOUT_IT = About(("cat", "dog"), {"mean": 0.5}, "classification", "Apache-2.0")
 
@@ -61,7 +62,7 @@ def test_an_input_says_which_of_its_sizes_are_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not installed("litert"), reason="LiteRT or its converter is not installed")
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", slow("fp16"), slow("int8")])
 def test_a_tflite_file_holds_the_same_and_computes_as_before(
     residual: Net, tmp_path: Path, precision: Precision
 ) -> None:

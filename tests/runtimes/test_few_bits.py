@@ -14,6 +14,7 @@ from slimwright.runtimes.known import installed
 from slimwright.targets import Effort, Local, measure
 from slimwright.techniques import Quantize, Recipe, apply
 from slimwright.techniques.fold import Fold
+from slow import slow
 from small_digits import few_digits, small_digit_net
 
 
@@ -23,7 +24,7 @@ def few(bits: int, activation_bits: int | None) -> Net:
     return apply(Recipe(original=net.digest, steps=(Fold(), step)), net, few_digits())
 
 
-@pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("bits", [1, slow(2)])
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_weights_alone_in_few_bits_give_the_scores_of_their_net(runtime: str, bits: int, tmp_path: Path) -> None:
     if not installed(runtime):
@@ -36,7 +37,7 @@ def test_weights_alone_in_few_bits_give_the_scores_of_their_net(runtime: str, bi
     torch.testing.assert_close(outputs[0], wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
 
 
-@pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("bits", [1, slow(2)])
 @pytest.mark.parametrize("runtime", [name for name, known in RUNTIMES.items() if "int8" in known.precisions])
 def test_with_activations_on_levels_kernels_for_int8_compute_them(runtime: str, bits: int, tmp_path: Path) -> None:
     """In the mean to a twentieth of the largest score: most runtimes find the activations' levels by themselves."""

@@ -87,6 +87,7 @@ def test_what_suits_a_runtime_computes_the_same_and_suits_it_again(runtime: str,
         assert suited(other, runtime) is other
 
 
+@pytest.mark.slow
 def test_executorch_takes_it_whole_in_eight_bits(workshop: Workshop, normed: Net, tmp_path: Path) -> None:
     pytest.importorskip("executorch")
     made = workshop.convert(normed, "executorch", "int8", tmp_path / "int8", calibration=[torch.randn(8, *SHAPE)])

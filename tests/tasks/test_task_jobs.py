@@ -21,6 +21,7 @@ from slimwright.search import Candidate, Evaluate, Evaluation, Journal, Space
 from slimwright.tasks import Task, forward_of, task_for
 from slimwright.techniques import Solve
 from slimwright.train import Schedule, fit
+from slow import slow
 
 LETTERS = "abc"
 
@@ -76,7 +77,7 @@ def receipts(home: Path) -> str:
     return f"lines:{home}@16x48"
 
 
-@pytest.fixture(params=["embedding", "ctc"])
+@pytest.fixture(params=[slow("embedding"), "ctc"])
 def named(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Dataset, nn.Module]:
     torch.manual_seed(0)
     if request.param == "embedding":

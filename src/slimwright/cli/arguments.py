@@ -158,20 +158,26 @@ def with_classes(original: "Original", names: str | None, data: "Dataset | None"
     return kept_to(original, places_of(data.labels, every))
 
 
-def kept_classes(
-    original: "Original", data: "Dataset", only: str | None, classes: str | None
-) -> "tuple[Original, Dataset]":
-    """Return the original and the data for the classes of `--only`, or for all that the data shows.
+def places_named(only: str | None, data: "Dataset") -> tuple[int, ...] | None:
+    """Return the places of the classes of `--only` among the data's. Raises DataError for one that is not there."""
+    from slimwright.data import class_names, places_of
 
-    Raises DataError for a class that the data does not have, and as `with_classes` does.
+    return None if only is None else places_of(class_names(only), data.labels)
+
+
+def kept_classes(
+    original: "Original", data: "Dataset", places: tuple[int, ...] | None, classes: str | None
+) -> "tuple[Original, Dataset]":
+    """Return the original and the data for the classes at `places` of the data's, or for all that the data shows.
+
+    Raises RequestError as `with_classes` does, and where the model has other classes than the data.
     """
-    from slimwright.data import class_names, of_classes, places_of
+    from slimwright.data import of_classes
     from slimwright.measure import kept_to
 
-    if only is None:
-        return with_classes(original, classes, data), data
-    places = places_of(class_names(only), data.labels)
     whole = with_classes(original, classes, data)
+    if places is None:
+        return whole, data
     if whole.output_shapes[0][-1] != len(data.labels):
         raise RequestError(
             f"the model scores {whole.output_shapes[0][-1]} classes and the data has {len(data.labels)}: name those of "

@@ -40,6 +40,7 @@ from slimwright.cli.arguments import (
     TaskOption,
     WeightsOption,
     kept_classes,
+    places_named,
     task_of,
 )
 from slimwright.cli.consoles import err_console, out_console, progress
@@ -193,9 +194,10 @@ class Named:
 
         assert settings.cache is not None
         found = load_data(self.data, settings.seed, self.preprocessing, tell=tell)
+        places = places_named(self.only, found)
         training = Training(cache=settings.cache, device=settings.device, memory_bytes=settings.memory_bytes)
         original = load_original(self.model, found, weights=self.weights, training=training, tell=tell)
-        original, found = kept_classes(original, found, self.only, self.classes)
+        original, found = kept_classes(original, found, places, self.classes)
         return original, found, task_of(self.task, found, original)
 
 

@@ -11,6 +11,7 @@ from slimwright.errors import MissingExtra, RequestError
 from slimwright.search import METHODS, Evaluation, Reward, Search, hypervolume
 from slimwright.search.policies.reward import limit_share
 from slimwright.techniques import Prune, Remove
+from slow import slow
 
 FEW = 12
 LEARNED_IN = 40  # tries, of which the policies below are better than random ones
@@ -98,7 +99,7 @@ def test_a_policy_finds_a_better_net_than_a_random_one(method: str, at_random: M
     assert mean(method, tmp_path)[0] > at_random[0]
 
 
-@pytest.mark.parametrize("method", ["nsga2", "tpe"])
+@pytest.mark.parametrize("method", ["nsga2", slow("tpe")])
 def test_a_policy_of_two_aims_finds_a_better_front_than_a_random_one(
     method: str, at_random: Mean, tmp_path: Path
 ) -> None:
