@@ -12,12 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from slimwright.errors import RequestError
 from slimwright.graph import Net
 from slimwright.graph.encoding import INT8
 from slimwright.swz.grid import multiples
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.solver.levels import WeightLevels
-from slimwright.techniques.technique import Step, Technique, Work, plural
+from slimwright.techniques.technique import Kept, Step, Technique, Work, plural
 from slimwright.train import Schedule, fit, keep_on_levels, schedule_within, settle_on_levels, tie, tied
 
 LONGEST_GRADIENT = 1.0
@@ -32,6 +33,10 @@ class Tune(Step):
     epochs: int = Field(gt=0)
     rate: float = Field(gt=0)
     seed: int = 0
+    batch_size: int = Field(32, gt=0)
+    zeros: float = Field(0, ge=0, lt=1)
+    teacher_share: float = Field(0.9, ge=0, le=1)  # of the loss; the rest is of the data's targets
+    temperature: float = Field(4, gt=0)  # of classes' scores that the teacher's are compared with
 
 
 def scales_of(net: Net) -> dict[str, Tensor]:
@@ -67,7 +72,10 @@ def _hold(module: nn.Module, work: Work) -> dict[str, Tensor]:
 
 
 def _apply(step: Tune, work: Work) -> Work:
-    schedule = Schedule(epochs=step.epochs, rate=step.rate, seed=step.seed, longest_gradient=LONGEST_GRADIENT)
+    said = step.model_dump(exclude={"step"})
+    schedule = Schedule(**said, longest_gradient=LONGEST_GRADIENT)
+    if step.zeros and (scales_of(work.draft.net) or "values" in work.kept.values()):
+        raise RequestError("weights on levels or of shared values take no more zeros: put this tuning before that step")
     net, teacher_net = work.draft.net, work.teacher.net
     schedule = schedule_within(schedule, net, teacher=teacher_net, there=work.there, tell=work.tell)
     module, teacher = (draft.net.to_module().to(work.device) for draft in (work.draft, work.teacher))
@@ -76,12 +84,15 @@ def _apply(step: Tune, work: Work) -> Work:
     settle_on_levels(module)
     trained = net.trained(module)
     exact = {name: tied(trained.tensors[name], codes[name]) for name in codes}  # equal to the last bit
-    return replace(work, draft=Draft.of(trained.edited(tensors=exact) if exact else trained))
+    thin = [node.tensors["weight"] for node in trained.weighted() if step.zeros and "weight" not in node.fixed]
+    kept: dict[str, Kept] = {**work.kept, **dict.fromkeys(thin, "zeros")}
+    return replace(work, draft=Draft.of(trained.edited(tensors=exact) if exact else trained), kept=kept)
 
 
 def _sentence(step: Tune) -> str:
     length = plural(step.epochs, "epoch")
-    return f"Fine-tune for {length} at rate {step.rate:g}, seed {step.seed}, with the original as teacher."
+    zeros = f", {100 * step.zeros:.4g} % of the weights becoming zero" if step.zeros else ""
+    return f"Fine-tune for {length} at rate {step.rate:g}, seed {step.seed}, with the original as teacher{zeros}."
 
 
 TUNE = Technique(Tune, _apply, _sentence)

@@ -1,8 +1,8 @@
 """How a training run survives a kill.
 
 A checkpoint holds all that the run carries: the weights, the momenta, the moving average, the best weights so far, the
-last good ones and the time spent. It belongs to the run whose key it bears, which covers the weights that the run began
-with, the task and the teacher's weights.
+last good ones, which weights are zero for good, and the time spent. It belongs to the run whose key it bears, which
+covers the weights that the run began with, the task and the teacher's weights.
 """
 
 import hashlib
@@ -39,6 +39,7 @@ def save(run: Run, path: Path, key: str) -> None:
     tensors = {f"model.{name}": t for name, t in run.model.state_dict().items()}
     tensors |= {f"best.{name}": t for name, t in run.best.weights.items()}
     tensors |= {f"average.{name}": t for name, t in (run.average.state_dict() if run.average else {}).items()}
+    tensors |= {f"thinning.{name}": t for name, t in (run.thinning.state() if run.thinning else {}).items()}
     if run.good.epoch != run.epoch:  # else they are the model's
         tensors |= {f"good.{name}": t for name, t in run.good.weights.items()}
     for name, parameter in run.model.named_parameters():
@@ -66,6 +67,8 @@ def restore(run: Run, path: Path, key: str) -> None:
     run.model.load_state_dict(_under("model.", tensors))
     if run.average:
         run.average.load_state_dict(_under("average.", tensors))
+    if run.thinning:
+        run.thinning.restore(_under("thinning.", tensors))
     momenta = _under("momentum.", tensors)
     for name, parameter in run.model.named_parameters():
         if name in momenta:

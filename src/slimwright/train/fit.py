@@ -67,6 +67,8 @@ def fit(
         tell(_event(run))
         if checkpoint and not run.over:
             save(run, checkpoint, key)
+    if run.thinning:
+        run.thinning.thin(1.0)
     if schedule.average_over and not schedule.patience:
         run.judge(data, task)
     if run.best.weights:

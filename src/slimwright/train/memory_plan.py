@@ -12,13 +12,15 @@ from slimwright.progress import Event, Tell, silent
 from slimwright.train.schedule import Schedule
 
 COPIES = 5  # of a student's weights: themselves, gradients, momentum, the last good ones and the next
+THINNING = 1.25  # more of them where weights become zero: mean squares of gradients, and a byte for each that is gone
 AROUND = 1.15  # times the values that wait for the backward pass (our measurement of 2026-11-29)
 LEAST_BATCH = 4  # images: batch norms have no statistics of fewer
 
 
-def fit_bytes(student: Net, batch_size: int, *, teacher: Net | None = None) -> float:
+def fit_bytes(student: Net, batch_size: int, *, teacher: Net | None = None, thinning: bool = False) -> float:
     """Return about how many bytes training takes at its peak, without averaged weights."""
-    weights, image = COPIES * weight_bytes(student), AROUND * image_bytes(student)
+    copies = COPIES + THINNING if thinning else COPIES
+    weights, image = copies * weight_bytes(student), AROUND * image_bytes(student)
     if teacher is not None:
         weights, image = weights + weight_bytes(teacher), image + plan_memory(teacher).peak_bytes
     return weights + batch_size * image
@@ -31,11 +33,12 @@ def schedule_within(
 
     It tells where they are smaller. Raises RequestError where not even the smallest batch fits.
     """
-    size = schedule.batch_size
-    while fit_bytes(student, size, teacher=teacher) > AIM * there and size // 2 >= LEAST_BATCH:
+    size, thinning = schedule.batch_size, schedule.zeros > 0
+    while fit_bytes(student, size, teacher=teacher, thinning=thinning) > AIM * there and size // 2 >= LEAST_BATCH:
         size //= 2
     what, fix = ("training", "") if teacher is None else ("fine-tuning", "leave it out with --tune-epochs 0, ")
-    check_memory(what, fit_bytes(student, size, teacher=teacher), there, f"{fix}give smaller inputs")
+    taken = fit_bytes(student, size, teacher=teacher, thinning=thinning)
+    check_memory(what, taken, there, f"{fix}give smaller inputs")
     if size == schedule.batch_size:
         return schedule
     note = f"memory is short: {size} images in a step instead of {schedule.batch_size}"

@@ -15,6 +15,7 @@ from slimwright.errors import DataError, RequestError
 from slimwright.tasks import Task
 from slimwright.train.schedule import Schedule, leads_to
 from slimwright.train.scoring import mean_loss
+from slimwright.train.thinning import Thinning
 
 MOST_HALVINGS = 8  # of the rate: a 256th
 EXPLODED = 1e3  # of the first loss, or nats: no run came back from there, and its rectifiers may all be dead
@@ -71,6 +72,7 @@ class Run:
     average: AveragedModel | None
     clock: Clock
     good: Good
+    thinning: Thinning | None
     epoch: int = 0
     loss: float = math.nan  # of the last batch
     first_loss: float = math.nan  # of the first batch
@@ -83,7 +85,8 @@ class Run:
         """Start a run on the train part of `data`. Raises RequestError where the schedule names no such layer."""
         steps = math.ceil(data.size("train") / schedule.batch_size)
         optimizer, average = _optimizer(model, schedule), _average(model, schedule, steps)
-        return cls(model, schedule, steps, optimizer, average, Clock(), Good.of(model, 0))
+        thinning = Thinning(model, schedule.zeros) if schedule.zeros else None
+        return cls(model, schedule, steps, optimizer, average, Clock(), Good.of(model, 0), thinning)
 
     @property
     def over(self) -> bool:
@@ -115,9 +118,13 @@ class Run:
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad()
         loss.backward()
+        if self.thinning:
+            self.thinning.look()
         if self.schedule.longest_gradient is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.longest_gradient)
         self.optimizer.step()
+        if self.thinning:
+            self.thinning.thin(done)
         if self.average:
             self.average.update_parameters(self.model)
 
@@ -156,6 +163,8 @@ class Run:
         self.halvings += 1
         self.model.load_state_dict(self.good.weights)
         self.optimizer.state.clear()
+        if self.thinning:
+            self.thinning.start_over()
         self.average = _average(self.model, self.schedule, self.steps)
         self.epoch, self.lost = self.good.epoch, False
         on = f"it goes on after epoch {self.epoch}" if self.epoch else "it starts over"

@@ -21,6 +21,9 @@ class Schedule:
     `average_over` adds a moving average of the weights, whose memory is so many epochs long. `longest_gradient` keeps
     nets that are thin already, chains of factorised layers above all, from leaving what they were solved to be.
 
+    `zeros` is the share of the weights of convolutions and linear layers that become zero in the course of the run
+    (`thinning.py`). That needs all of the run: it goes with neither `patience` nor `average_over`.
+
     Raises RequestError for numbers that mean nothing.
     """
 
@@ -37,6 +40,7 @@ class Schedule:
     label_smoothing: float = 0.05  # without a teacher only
     teacher_share: float = 0.9  # of the loss: 0 is the labels alone, 1 the teacher alone
     temperature: float = 4.0
+    zeros: float = 0.0
     feature_weight: float = 1.0  # of values matched inside the networks, where there are any
     seed: int | None = 0  # of shuffled and augmented passes; None: plain ones in order
 
@@ -47,6 +51,10 @@ class Schedule:
             raise RequestError(f"epochs and batch_size must be at least 1 and the rate above 0, not {self}")
         if not 0 <= self.teacher_share <= 1:
             raise RequestError(f"the teacher's share of the loss is between 0 and 1, not {self.teacher_share:g}")
+        if not 0 <= self.zeros < 1:
+            raise RequestError(f"the share of weights that become zero is 0 or more and below 1, not {self.zeros:g}")
+        if self.zeros and (self.patience or self.average_over):
+            raise RequestError("zeros that grow need the whole run: leave patience and average_over 0")
         if self.longest_gradient is not None and not self.longest_gradient > 0:
             raise RequestError(f"gradients need a length above 0, not {self.longest_gradient:g}")
         if min(self.patience, self.average_over, self.feature_weight, *self.faster.values(), 0) < 0:
