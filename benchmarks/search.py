@@ -74,7 +74,7 @@ class Extent:
     supers: int  # super-classes
 
 
-FULL = Extent("glyphs", 16, 25, {"train": 1, "calibration": 64, "validation": 400, "test": 1}, 2)
+FULL = Extent("glyphs", 32, 100, {"train": 1, "calibration": 64, "validation": 1000, "test": 1}, 3)
 QUICK = Extent("digits", 4, 5, {"train": 1, "calibration": 32, "validation": 100, "test": 1}, 1)
 HALF_OF_DIGITS: dict[str, tuple[int, ...]] = {"even digits": (0, 2, 4, 6, 8)}
 
