@@ -359,3 +359,35 @@ def test_channels_of_equal_parts_are_planned_in_equal_parts() -> None:
     keep = {name: np.arange(plan.counts[name]) for name in orders if name not in coupling.balanced}
     keep |= {name: ladder.first(plan.counts[name]) for name, ladder in predictor.ladders.items()}
     assert count(cut(net, keep, coupling)).macs == plan.predicted["macs"] <= 0.5 * count(net).macs
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(40, 400), st.floats(0.2, 0.9), st.sampled_from([1, 2, 4]))
+def test_what_listed_sizes_leave_is_given_back_between_them(whole: int, share: float, step: int) -> None:
+    """Of one layer with few sizes listed: as many channels as fit, in whole steps below the second size."""
+    listed = [whole, *range((whole - 1) // (8 * step) * 8 * step, 0, -8 * step)]
+    task = Problem(
+        {"a": listed}, {"a": lambda count: (whole - count) ** 2.0}, lambda counts: {"macs": float(counts["a"])}
+    )
+    limit = share * whole
+    coarse, fine = solve(task, {"macs": limit}), solve(replace(task, steps={"a": step}), {"macs": limit})
+    if coarse.feasible:
+        assert fine.counts["a"] == min(int(limit) // step * step, listed[1])
+        assert coarse.counts["a"] in listed and fine.damage <= coarse.damage
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.integers(2, 5))
+def test_finer_sizes_only_help_and_stay_within_the_limits(
+    given_problem: tuple[Problem, dict[str, float]], k: int
+) -> None:
+    """The same choice, of whose sizes every k-th is listed."""
+    task, limits = given_problem
+    listed = {name: [sizes[0], *sizes[1:][::k]] for name, sizes in task.sizes.items()}
+    coarse = solve(replace(task, sizes=listed), limits)
+    fine = solve(replace(task, sizes=listed, steps=dict.fromkeys(listed, 1)), limits)
+    assert fine.feasible == coarse.feasible
+    if fine.feasible:
+        costs = task.costs(fine.counts)
+        assert all(costs[name] <= limit for name, limit in limits.items())
+        assert fine.damage <= coarse.damage and fine.damage >= exhaustive(task, limits) - 1e-9

@@ -27,7 +27,8 @@ class Choices:
     """The sizes that each group, and each rank, may have, and the channels that a choice leaves each layer.
 
     `ranks` names layers that may be factorised, and `bits` those whose weights may have so many bits, beside 32.
-    Channels are multiples of `step`, ranks of `rank_step`, which is the same by default.
+    Channels are multiples of `step`, ranks of `rank_step`, which is the same by default; `steps` holds those of items
+    that may have any multiple between the sizes that are listed.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class Choices:
         for name in ranks:
             self.sizes |= self._ranks(name)
         self.sizes |= {BITS + name: [FLOAT32.bits, *few] for name, few in (bits or {}).items()}
+        self.steps = {group.name: step for group in coupling.groups if group.name not in self.ladders}
+        self.steps |= {item + name: self.rank_step for name in ranks for item in RANKS}
         self.whole = {name: some[0] for name, some in self.sizes.items()}
         self._removed = self._removed_per_channel()
         self.items = {name: self._items(name) for name in self.shapes}

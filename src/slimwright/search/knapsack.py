@@ -3,7 +3,8 @@
 Every layer's cost depends on the groups it reads, the groups it writes, and its own rank, so choices interact. Greedy:
 while a limit is exceeded, shrink the item whose step buys the most relief per damage, looking at every smaller size;
 then polish: give channels or ranks back where there is room, and trade between two items while that lowers the damage.
-Channels and ranks are multiples of the step that the runtime likes. Where costs are sums, plans are also found from
+Channels and ranks are multiples of the step that the runtime likes. Of wide groups not every multiple is listed: what a
+plan of listed sizes leaves of the limits is given back between them. Where costs are sums, plans are also found from
 above (`dual.py`), the better one counts, and how far from the least damage it can be is known. A limit on peak memory
 alone is a program that a solver takes (`moments.py`).
 """
@@ -11,7 +12,7 @@ alone is a program that a solver takes (`moments.py`).
 import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +25,7 @@ from slimwright.search.summed import Variation
 from slimwright.techniques.prune import Removal
 
 STARTS = 4  # of the choices that a bound meets: so many are improved on
+PARTS = 8  # into which the gap between two sizes is divided, again and again
 LEAST_GAIN = 1e-5  # of the damage, that a trade must save: the smallest ones take most of the time
 _Step: TypeAlias = tuple[float, float, str, int]  # damage per relief, damage, item, size
 
@@ -48,7 +50,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Problem:
-    """What to choose from: sizes per item (the whole first, then descending), their damage, a choice's costs."""
+    """What to choose from: sizes per item (the whole first, then descending), their damage, a choice's costs.
+
+    `steps` names items that may have sizes between those that are listed but the whole, and their distance.
+    """
 
     sizes: Mapping[str, Sequence[int]]
     damage: Mapping[str, Callable[[int], float]]
@@ -56,6 +61,7 @@ class Problem:
     relief_falls: bool = False  # what a step brings is never more once others are taken: sums of products of sizes
     dual: Callable[[Counts], Dual] | None = None  # bounds for choices that use about as much memory as one does
     program: Callable[[Mapping[str, float]], Bound | None] | None = None  # finds a plan and its bound under limits
+    steps: Mapping[str, int] = field(default_factory=dict)
 
 
 def problem(
@@ -83,7 +89,7 @@ def problem(
 def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
     """Return the least damaging choice found within the limits, or the nearest to them there is."""
     if problem.program is not None and (bound := problem.program(limits)) is not None:
-        return _planned(problem, bound.met[0], limits, bound.damage)
+        return _planned(problem, _refined(problem, bound.met[0], limits), limits, bound.damage)
     counts: Mapping[str, int] = {name: sizes[0] for name, sizes in problem.sizes.items()}
     known: list[_Step] = []  # what steps brought when they were last looked at, a heap
     while (excess := _excess(problem.costs(counts), limits)) > 0:
@@ -96,6 +102,7 @@ def solve(problem: Problem, limits: Mapping[str, float]) -> Plan:
         counts = _polished(problem, counts, limits)
         if problem.dual is not None:
             counts, least = _bounded(problem, problem.dual, counts, limits)
+        counts = _refined(problem, counts, limits)
     return _planned(problem, counts, limits, least)
 
 
@@ -168,6 +175,28 @@ def _polished(problem: Problem, counts: Mapping[str, int], limits: Mapping[str, 
                     changed.update(change)
         if not changed:
             return counts
+
+
+def _refined(problem: Problem, counts: Counts, limits: Mapping[str, float]) -> Counts:
+    """Polish a choice with sizes between those that are listed, ever nearer to the ones that it has."""
+    sizes = {name: [*some] for name, some in problem.sizes.items()}
+    while True:
+        finer = {name: _finer(some, counts[name], problem.steps.get(name)) for name, some in sizes.items()}
+        if finer == sizes:
+            return counts
+        sizes = finer
+        counts = _polished(replace(problem, sizes=sizes), counts, limits)
+
+
+def _finer(sizes: list[int], count: int, step: int | None) -> list[int]:
+    """The sizes, with some more on both sides of `count`, whole steps away from it, but none next to the largest."""
+    found, place = {*sizes}, sizes.index(count)
+    for above in (place - 1, place):
+        if step and 1 <= above < len(sizes) - 1:
+            high, low = sizes[above], sizes[above + 1]
+            stride = max((high - low) // PARTS // step, 1) * step
+            found.update(range(low, high, stride) if low == count else range(high, low, -stride))
+    return sorted(found, reverse=True)
 
 
 def _changes(

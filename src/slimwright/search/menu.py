@@ -96,6 +96,7 @@ class Menu:
             costs,
             relief_falls=PEAK not in costs.every,
             dual=(lambda counts: dual_at(missed(counts))) if bounded else None,
+            steps=self.predictor.choices.steps,
             program=least_at if {*costs.every} == {PEAK} and not costs.own else None,
         )
 

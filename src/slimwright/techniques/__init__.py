@@ -19,6 +19,7 @@ from slimwright.techniques.solve import Solve
 from slimwright.techniques.sparsify import Sparsify
 from slimwright.techniques.subset import Subset
 from slimwright.techniques.technique import Step, Technique, Work
+from slimwright.techniques.trim import Trim
 from slimwright.techniques.tune import Tune
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Step",
     "Subset",
     "Technique",
+    "Trim",
     "Tune",
     "Work",
     "applied",

@@ -37,6 +37,7 @@ from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.sparsify import SPARSIFY
 from slimwright.techniques.subset import SUBSET
 from slimwright.techniques.technique import Step, Technique, Work, by_step
+from slimwright.techniques.trim import TRIM
 from slimwright.techniques.tune import TUNE
 
 FILE = "recipe.json"  # in a bundle
@@ -53,6 +54,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     HASH,
     REGIONS,
     TUNE,
+    TRIM,
     FOLD,
     ROUND,
     QUANTIZE,
