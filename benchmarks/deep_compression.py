@@ -4,9 +4,9 @@ Every row starts from the same weights. Ours, untrained, is `slimwright pack --s
 error and the price of their bits on about 8,000 images without labels, and the whole file counts, with its graph and
 biases. Beside it weights are rounded to the nearest of a grid that gives the same size in the same file, without data;
 and to 8 bits with one step for each layer, compressed by zlib and xz. Deep Compression's published rows (Han et al.
-2016, Table 1) are for orientation: its nets were retrained. "tuned" is a recipe before that: training in which ever more
-weights become zero, the original teaching, and a cut of the channels that nothing reads then. Its seconds are those of a
-core. The test part takes part in no choice.
+2016, Table 1) are for orientation: its nets were retrained. "tuned" is a recipe before that: training in which ever
+more weights become zero, the original teaching, and a cut of the channels that nothing reads then. Its seconds are
+those of a core. The test part takes part in no choice.
 
 Four convolutional nets stand beside NNCodec (lib/nncodec_side.py), each as small as it gets while the validation part
 loses at most half a point; ours untrained, on 512 calibration images, NNCodec without data. The whole file counts of
