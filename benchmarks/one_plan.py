@@ -4,8 +4,9 @@ Eight cases: trained nets, each with a limit on its packed file, on ONNX Runtime
 is trained after. Channels alone are planned from the same evidence; in a packed file their weights have 8 bits, rounded
 by least squares, which is kinder than float. Bits alone are the whole net: rounded at one price of a bit to the size of
 a packed file; with 8, 4 or 2 bits by layer for a file; in INT8 for a time. What is chosen is chosen on the validation
-part; the test part is read by the final proof alone. A side that misses its budget counts as not there. Rows are kept
-as they come: a run that was stopped goes on.
+part; the test part is read by the final proof alone. A side that misses its budget counts as not there. (At 0.2x of the
+time all three did, where INT8 alone takes 0.47x: a case of which nothing is learned, so 0.35x stands in its place.)
+Rows are kept as they come: a run that was stopped goes on.
 """
 
 import argparse
@@ -77,10 +78,10 @@ CASES = (
     Case("resnet20", "packed", 80),
     Case("resnet20", "file", 0.1),
     Case("resnet20", "file", 0.06),
-    Case("resnet20", "time", 0.2),
+    Case("resnet20", "time", 0.35),
     Case("mobilenet-v2-half", "packed", 40),
     Case("mobilenet-v2-half", "file", 0.1),
-    Case("mobilenet-v2-half", "time", 0.2),
+    Case("mobilenet-v2-half", "time", 0.35),
 )
 QUICK = (Case("resnet20", "packed", 40), Case("resnet20", "file", 0.06))
 
@@ -134,7 +135,7 @@ def main() -> None:
             keep(row, rows_at)
             say(f"{row['network']}, {row['budget']}, {row['side']}: {row['accuracy']:.4f} {row['within']}")
     names = [(case.network, case.name) for case in (QUICK if asked.quick else CASES)]
-    rows = kept(rows_at)
+    rows = [row for row in kept(rows_at) if (row["network"], row["budget"]) in names]
     rows.sort(key=lambda row: names.index((str(row["network"]), str(row["budget"]))))
     show("One budget, three ways; nothing is trained after", COLUMNS, rows, sections=("network", "budget"))
     publish(asked, headline=headline(rows), rows=rows, environment=environment("onnxruntime", seed=SEED))
