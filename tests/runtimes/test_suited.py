@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exact import small_net
-from example_nets import SHAPE, hand_made
+from example_nets import SHAPE, hand_made, lively
 from proofs import net_scores, parity
 from slimwright.coupling import choose, couple, cut
 from slimwright.graph import Net
@@ -99,6 +99,16 @@ def test_executorch_tells_what_it_left_out(workshop: Workshop, tmp_path: Path) -
     net = capture(nn.Sequential(nn.Conv2d(1, 4, 1), nn.ELU(), nn.Conv2d(4, 2, 1), nn.Flatten()), (1, 4, 4))
     made = workshop.convert(net, "executorch", "fp32", tmp_path / "made")
     assert [(f.op, f.node) for f in made.fallbacks] == [("elu", "elu")]
+
+
+@pytest.mark.skipif(not installed("litert"), reason="the converter of LiteRT is not installed")
+def test_litert_takes_a_transposed_convolution_with_a_norm_in_eight_bits(workshop: Workshop, tmp_path: Path) -> None:
+    """Its tool-kit folds such norms, too, and then writes scales that LiteRT refuses (ai-edge-quantizer 0.10.0)."""
+    layers = (nn.Conv2d(1, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 6, 2, 2, bias=False), nn.BatchNorm2d(6), nn.ReLU())
+    torch.manual_seed(0)
+    net = fold_batch_norm(capture(lively(nn.Sequential(*layers, nn.Flatten())), SHAPE))
+    made = workshop.convert(net, "litert", "int8", tmp_path / "int8", calibration=[torch.randn(64, *SHAPE)])
+    assert error_in(made, net) <= 0.3
 
 
 @pytest.mark.skipif(not installed("litert"), reason="the converter of LiteRT is not installed")

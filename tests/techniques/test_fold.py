@@ -98,3 +98,41 @@ def test_the_net_that_is_folded_stays_as_it_was(residual: Net) -> None:
     digest = residual.digest
     fold_batch_norm(residual)
     assert residual.edited().digest == digest
+
+
+class PerChannel(nn.Module):
+    """Adds a number to each channel, as some exporters write a bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.add(self.bias)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("between", [[], [PerChannel(6)]])
+def test_a_transposed_convolution_takes_the_norm_in(bias: bool, groups: int, between: list[nn.Module]) -> None:
+    layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.ConvTranspose2d(4, 6, 3, 2, groups=groups, bias=bias), *between]
+    net = net_of(*layers, nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), shape=SHAPE)
+    folded = fold_batch_norm(net)
+    assert "batch_norm" in ops(net) and not {"batch_norm", "add"} & {*ops(folded)}
+    assert_same_function(net, folded)
+    assert fold_batch_norm(folded) is folded
+
+
+def test_a_transposed_convolution_that_something_else_reads_is_left_alone() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.norm = nn.ConvTranspose2d(1, 4, 2, 2), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.up(x)
+            product: Tensor = y * self.norm(y)
+            return product.flatten(1)
+
+    net = capture(lively(Both()), SHAPE)
+    assert fold_batch_norm(net) is net
