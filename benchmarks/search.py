@@ -196,7 +196,7 @@ def subset_rows(part: Subject, whole: Subject, extent: Extent) -> Iterator[Row]:
     wanted = _best(part, scratch, evaluate)
     if _best(part, moved, evaluate) < wanted:
         moved, _ = tried(Search("reinforce", many, SEED, learned), part)
-    reached = _reached(part, moved, wanted, evaluate)
+    reached = _reached(part, moved, wanted, evaluate, of=many)
     row = dict(_row(part, WAYS[4], moved, evaluate))
     yield row | {"reached_at": reached, "ratio": reached / _reached(part, scratch, wanted, evaluate)}
 
@@ -219,10 +219,10 @@ def _best(part: Subject, made: Sequence[Evaluation], evaluate: Counted) -> float
     return _fitting(part, made, evaluate)[-1]
 
 
-def _reached(part: Subject, made: Sequence[Evaluation], wanted: float, evaluate: Counted) -> int:
-    """How many evaluations it took; one more than there were where it was not reached."""
+def _reached(part: Subject, made: Sequence[Evaluation], wanted: float, evaluate: Counted, *, of: int = 0) -> int:
+    """How many evaluations it took; one more than there might have been, of so many, where it was not reached."""
     found = _fitting(part, made, evaluate)
-    return next((number for number, best in enumerate(found, 1) if best >= wanted), len(found) + 1)
+    return next((number for number, best in enumerate(found, 1) if best >= wanted), max(of, len(found)) + 1)
 
 
 def _row(part: Subject, way: str, made: Sequence[Evaluation], evaluate: Counted) -> Row:
