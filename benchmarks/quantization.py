@@ -2,15 +2,15 @@
 
 Nets are four that are trained here, PaddleOCR's three files, and a detector. Every row starts from the same weights.
 Activations are calibrated, and ours is solved, on the same images without labels, 512 where there are as many.
-"nearest" rounds each weight to the nearest of its output's levels and takes the whole range of activations;
-"ours" is rounding by least squares. Rows of the graph are simulated (fake-quantized); those of a runtime are what its
-file gives. A runtime's own row is its tool-kit's default INT8. With `--more` two nets have more rows: "equalised",
-"corrected" and "both" are the runtime's own for a net whose channels were scaled alike, whose biases were corrected for
-what rounding does to means, or both; "tuned" are ours after some epochs in which weights stay on their levels, with the
-original as teacher, and first and last layers in float where weights have one or two bits. The test part takes no part
-in any choice. Times are ratios to the same runtime's float32 file, the files in turn in one process; what is shipped is
-INT8 where it pays in a first measurement and loses no more than a point, by the rules of `shrink`, and the headline counts those that are slower in a
-second one.
+"nearest" rounds each weight to the nearest of its output's levels and takes the whole range of activations; "ours" is
+rounding by least squares. Rows of the graph are simulated (fake-quantized); those of a runtime are what its file
+gives. A runtime's own row is its tool-kit's default INT8. With `--more` two nets have more rows: "equalised",
+"corrected" and "both" are the runtime's own for a net whose channels were scaled alike, whose biases were corrected
+for what rounding does to means, or both; "tuned" are ours after some epochs in which weights stay on their levels,
+with the original as teacher, and first and last layers in float where weights have one or two bits. The test part
+takes no part in any choice. Times are ratios to the same runtime's float32 file, the files in turn in one process;
+what is shipped is INT8 where it pays in a first measurement and loses no more than a point, by the rules of `shrink`,
+and the headline counts those that are slower in a second one.
 Rows are kept as they come: a run that was stopped goes on.
 """
 
