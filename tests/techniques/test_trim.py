@@ -1,4 +1,7 @@
-"""Channels that no weight reads go, layer by layer, and the network computes what it did."""
+"""Channels that nothing reads go, layer by layer, and the network computes what it did."""
+
+import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -74,6 +77,38 @@ def test_hand_made_nets_compute_what_they_did(name: str) -> None:
     assert same(net, trimmed(Draft.of(net)).net)
 
 
+class Both(nn.Module):
+    """Six channels that a layer reads, all but the second, and something beside it."""
+
+    def __init__(self, beside: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.beside = beside
+        self.first, self.other, self.reader = nn.Conv2d(1, 6, 3), nn.Conv2d(1, 6, 3), nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return torch.cat([self.reader(y).flatten(1), self.beside(y, self.other(x)).flatten(1)], 1)
+
+
+BESIDE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sum": lambda y, _: y.sum(1),
+    "sum of squares": lambda y, _: (y * y).sum(1),
+    "norm": lambda y, _: y.norm(dim=1),
+    "largest": lambda y, _: y.amax(1),
+    "product": lambda y, other: y.flatten(2).transpose(1, 2) @ other.flatten(2),
+    "gated sum": lambda y, other: (y * other.sigmoid()).sum(1),
+    "output": lambda y, _: y,
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_a_channel_that_something_without_weights_reads_stays(beside: str) -> None:
+    torch.manual_seed(0)
+    net = capture(lively(Both(BESIDE[beside])).eval(), SHAPE)
+    net = without_columns(net, "conv2d_1", [1])
+    assert trimmed(Draft.of(net)).net is net
+
+
 def test_groups_that_must_stay_equal_are_left_whole() -> None:
     net = capture(lively(nn.Sequential(nn.Conv2d(1, 8, 1), nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 2, 1))), SHAPE)
     names = [node.name for node in net.weighted()]
@@ -86,9 +121,7 @@ def test_zeros_that_were_trained_leave_a_smaller_net_whose_zeros_stay() -> None:
     thin = (Fold(), Tune(epochs=4, rate=0.02, zeros=0.97))
     whole = apply(Recipe(original=net.digest, steps=thin), net, few_digits())
     small = apply(Recipe(original=net.digest, steps=(*thin, Trim())), net, few_digits())
-    assert same(whole, small) and sum(map(torch.Size.numel, map(torch.Size, shapes(small)))) < sum(
-        map(torch.Size.numel, map(torch.Size, shapes(whole)))
-    )
+    assert same(whole, small) and sum(map(math.prod, shapes(small))) < sum(map(math.prod, shapes(whole)))
     tuned = apply(Recipe(original=net.digest, steps=(*thin, Trim(), Tune(epochs=1, rate=0.01))), net, few_digits())
     for name, weight in small.tensors.items():
         if weight.ndim > 1:

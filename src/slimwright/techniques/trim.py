@@ -1,8 +1,9 @@
-"""Cut channels that no weight reads: exact, and more of them with every zero that `sparsify` and `tune` made.
+"""Cut channels that nothing reads: exact, and more of them with every zero that `sparsify` and `tune` made.
 
 A channel whose every reader has nothing but zeros for it may hold what it will. Without it, what went into it is read
 less, too, so channels go layer by layer towards the front, until none is left to go. The network computes what it did.
-What is made for its costs alone stays whole: its weights mean nothing.
+Sums over channels, products and other layers without weights read every channel. What is made for its costs alone stays
+whole: its weights mean nothing.
 """
 
 from dataclasses import replace
@@ -12,48 +13,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimwright.coupling import couple
-from slimwright.coupling.channels import ChannelGroup, Coupling
+from slimwright.coupling.channels import Coupling
 from slimwright.coupling.views import Ids
 from slimwright.evidence import groups_of
 from slimwright.graph import Net
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.technique import Step, Technique, Work
 
-BY_COLUMN = ("linear", "conv1d", "conv2d", "conv3d")  # whose weights have input channels on their second axis
-
 
 class Trim(Step):
-    """Cut the channels that no weight reads."""
+    """Cut the channels that nothing reads."""
 
     step: Literal["trim"] = "trim"
 
 
 def read_channels(net: Net, coupling: Coupling) -> dict[str, Ids]:
-    """Return the channels [kept], ascending, that some weight reads, of each group that has others too.
+    """Return the channels [kept], ascending, that something reads, of each group that has others too.
 
     A group keeps one at least. Groups of which parts must be equal, or norms take statistics, are left whole.
     """
-    found = {}
+    read, found = _read(net, coupling), {}
     for group in coupling.groups:
         if group.name not in coupling.balanced and not group.flag:
-            read = _read(net, group)
-            kept = np.flatnonzero(read) if read.any() else np.zeros(1, np.int64)
+            kept = np.flatnonzero(read[group.components])
+            kept = kept if kept.size else np.zeros(1, np.int64)
             if len(kept) < group.size:
                 found[group.name] = kept
     return found
 
 
-def _read(net: Net, group: ChannelGroup) -> NDArray[np.bool_]:
-    """Whether some weight reads each channel [size] of a group; all are where not every reader is looked into."""
-    read = np.zeros(group.size, bool)
-    readers = [*group.of("in")]
-    for place in readers:
-        node = net[place.node]
-        if node.op not in BY_COLUMN or groups_of(node) != 1:
-            return np.ones(group.size, bool)
-        columns = net.tensors[node.tensors["weight"]].transpose(0, 1).flatten(1).any(1).numpy()
-        read |= columns[place.positions].any(1)
-    return read if readers else np.ones(group.size, bool)
+def _read(net: Net, coupling: Coupling) -> NDArray[np.bool_]:
+    """Whether each component is read: by a weight, or by a layer that does not hand it on as it is."""
+    read, by_weights = np.zeros(coupling.components, bool), {node.name for node in net.weighted()}
+    for node in net.nodes:
+        place = coupling.places.get((node.name, "in"))
+        if node.name in by_weights and place is not None and groups_of(node) == 1:
+            columns = net.tensors[node.tensors["weight"]].transpose(0, 1).flatten(1).any(1).numpy()
+            read[place[columns]] = True
+        else:
+            taken = [coupling.values[name].reshape(-1) for name in node.reads]
+            read[np.setdiff1d(np.concatenate(taken or [np.empty(0, np.int64)]), coupling.values[node.name])] = True
+    for name in net.outputs:
+        read[coupling.values[name].reshape(-1)] = True
+    return read
 
 
 def trimmed(draft: Draft) -> Draft:
@@ -70,4 +72,4 @@ def _apply(_: Trim, work: Work) -> Work:
     return work if work.cost_only else replace(work, draft=trimmed(work.draft))
 
 
-TRIM = Technique(Trim, _apply, lambda _: "Cut the channels that no weight reads.")
+TRIM = Technique(Trim, _apply, lambda _: "Cut the channels that nothing reads.")
