@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from example_nets import HAND_MADE, SHAPE, hand_made, lively, net_of
 from slimwright.graph import Net
+from slimwright.graph.net import Ref
 from slimwright.importers import capture
 from slimwright.techniques.fold import fold_batch_norm
 from slimwright.zoo import build
@@ -121,6 +125,31 @@ def test_a_transposed_convolution_takes_the_norm_in(bias: bool, groups: int, bet
     assert "batch_norm" in ops(net) and not {"batch_norm", "add"} & {*ops(folded)}
     assert_same_function(net, folded)
     assert fold_batch_norm(folded) is folded
+
+
+def test_a_transposed_convolution_whose_weights_another_layer_owns_is_left_alone() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down, self.norm = nn.Conv2d(4, 4, 2, 2), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.norm(F.conv_transpose2d(self.down(x), self.down.weight, stride=2))
+            return y.flatten(1)
+
+    net = capture(lively(Tied()), (4, 8, 8))
+    assert fold_batch_norm(net) is net
+
+
+def test_the_new_bias_takes_no_name_that_is_there() -> None:
+    net = net_of(nn.ConvTranspose2d(1, 6, 2, 2), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), shape=SHAPE)
+    *others, relu, flatten = net.nodes
+    taken = "conv_transpose2d_bias"
+    last = replace(relu, name=taken), replace(flatten, arguments={**flatten.arguments, "self": Ref(taken)})
+    renamed = replace(net, nodes=(*others, *last))
+    folded = fold_batch_norm(renamed)
+    assert "batch_norm" not in ops(folded)
+    assert_same_function(renamed, folded)
 
 
 def test_a_transposed_convolution_that_something_else_reads_is_left_alone() -> None:

@@ -4,7 +4,6 @@ gamma * (w*x + b - mean) / sqrt(var + eps) + beta is again a convolution, so inf
 The same function up to float32 rounding. Source: Jacob et al. 2018 (arXiv 1712.05877), sec. 3.2.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -60,9 +59,9 @@ class _Transposed(NamedTuple):
     """A transposed convolution that feeds a batch norm alone, perhaps by way of a sum with one number per channel."""
 
     conv: Node
-    norm: Node
     add: Node | None
-    offsets: tuple[str, ...]  # parameters [C] that are added to what it gives: its own bias, and the sum's
+    weight: str
+    offsets: tuple[str, ...]  # what is added to each channel [C]: the convolution's own bias, and the sum's
 
 
 def _without_norms_of_transposed(net: Net) -> Net:
@@ -71,54 +70,46 @@ def _without_norms_of_transposed(net: Net) -> Net:
     removed: dict[str, str] = {}
     added: list[Node] = []
     tensors: dict[str, Tensor] = {}
-    for conv, norm, add, offsets in _transposed_before_norms(net):
+    for norm in net.nodes:
+        before = _transposed_before(net, norm)
+        if before is None:
+            continue
         scale, shift = affine(net, norm)
-        weight = net.tensors[_value(net, conv.arguments["weight"])]
+        conv, weight = before.conv, net.tensors[before.weight]
         groups = int(str(conv.arguments["groups"]))
-        scaled = weight.double().unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)  # [O, I, ...]
-        scaled = scaled * scale.reshape(-1, *[1] * (scaled.ndim - 1))
-        scaled = scaled.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).contiguous() + 0.0
-        tensors[_value(net, conv.arguments["weight"])] = scaled.to(weight.dtype)
-        for offset in offsets:
-            shift = shift + scale * net.tensors[offset].double().flatten()
-        bias = Node(f"{conv.name}_bias", "parameter", {}, {"value": f"{net.paths[norm.name]}.folded"}, (len(shift),))
-        tensors[bias.tensors["value"]] = shift.to(weight.dtype)
+        scales = scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
+        scaled = (weight.double().unflatten(0, (groups, -1)) * scales).flatten(0, 1) + 0.0
+        shift = shift + sum(scale * net.tensors[offset].double().flatten() for offset in before.offsets)
+        name = f"{conv.name}_bias"
+        while name in net.readers:
+            name += "_"
+        bias = Node(name, "parameter", {}, {"value": f"{net.paths[norm.name]}.folded"}, (len(shift),))
+        tensors |= {before.weight: scaled.to(weight.dtype), bias.tensors["value"]: shift.to(weight.dtype)}
         added.append(bias)
-        changed[conv.name] = replace(conv, arguments={**conv.arguments, "bias": Ref(bias.name)})
-        removed |= {node.name: conv.name for node in (norm, add) if node}
+        changed[conv.name] = replace(conv, arguments={**conv.arguments, "bias": Ref(name)})
+        removed |= {node.name: conv.name for node in (norm, before.add) if node}
     return without_dead_ends(net.edited(changed, removed=removed, added=added, tensors=tensors)) if removed else net
 
 
-def _transposed_before_norms(net: Net) -> Iterator[_Transposed]:
-    for norm in net.nodes:
-        if norm.op != "batch_norm":
-            continue
-        offsets: tuple[str, ...] = ()
-        add, conv = None, net[norm.source]
-        if conv.op == "add":
-            add, sides = conv, [net[name] for name in conv.reads]
-            offsets = tuple(_value(net, Ref(one.name)) for one in sides if _is_per_channel(net, one, norm))
-            conv = next((one for one in sides if one.op in TRANSPOSED), conv)
-            if len(offsets) != 1 or conv is add or add.arguments.get("alpha", 1) != 1 or not _is_read_once(net, add):
-                continue
-        if conv.op not in TRANSPOSED or not _is_read_once(net, conv):
-            continue
-        weights = [conv.arguments[role] for role in ("weight", "bias") if conv.arguments.get(role) is not None]
-        if all(isinstance(one, Ref) and net[one.name].op == "parameter" for one in weights) and all(
-            _is_read_once(net, net[one.name]) for one in weights if isinstance(one, Ref)
-        ):
-            own = tuple(_value(net, one) for one in weights[1:])
-            yield _Transposed(conv, norm, add, (*own, *offsets))
-
-
-def _value(net: Net, of: object) -> str:
-    """The name of the tensor that a parameter holds."""
-    assert isinstance(of, Ref)
-    return net[of.name].tensors["value"]
-
-
-def _is_read_once(net: Net, node: Node) -> bool:
-    return len(net.readers[node.name]) == 1 and node.name not in net.outputs
+def _transposed_before(net: Net, norm: Node) -> _Transposed | None:
+    """The transposed convolution whose norm this is, with weights of its own; None where the node is no such norm."""
+    if norm.op != "batch_norm":
+        return None
+    conv, add = net[norm.source], None
+    offsets: list[Node] = []
+    if conv.op == "add" and conv.arguments.get("alpha", 1) == 1 and alone(net, conv):
+        add = conv
+        offsets = [net[name] for name in add.reads if _is_per_channel(net, net[name], norm)]
+        conv = next((net[name] for name in add.reads if net[name].op in TRANSPOSED), add)
+        if len(offsets) != 1:
+            return None
+    if conv.op not in TRANSPOSED or not alone(net, conv):
+        return None
+    own = [net[value.name] for role in ("weight", "bias") if isinstance(value := conv.arguments[role], Ref)]
+    if any(one.op != "parameter" for one in own) or not alone(net, own[0]):
+        return None
+    weight, *added = (one.tensors["value"] for one in (*own, *offsets))
+    return _Transposed(conv, add, weight, tuple(added))
 
 
 def _is_per_channel(net: Net, node: Node, norm: Node) -> bool:
@@ -155,6 +146,6 @@ def affine(net: Net, norm: Node) -> tuple[Tensor, Tensor]:
 
 
 def alone(net: Net, layer: Node) -> bool:
-    """True where one node reads the layer's output, and no other layer owns its weights."""
+    """True where one node reads the output of a layer, or of a parameter, and no other owns its weights."""
     owners = [n for n in net.nodes if set(n.tensors.values()) & set(layer.tensors.values())]
-    return len(net.readers[layer.name]) == 1 and len(owners) == 1 and layer.name not in net.outputs
+    return len(net.readers[layer.name]) == 1 and len(owners) <= 1 and layer.name not in net.outputs
