@@ -1,5 +1,6 @@
 """Weights become zero in the course of a run: as many as were asked for, those that matter least, and for good."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,20 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(moment: int, tmp_path: Pa
         fit(small_net(), dots(), THIN, task=TASK, checkpoint=tmp_path / "run", tell=tell)
     again = fit(small_net(), dots(), THIN, task=TASK, checkpoint=tmp_path / "run")
     assert told and same_bits(again, whole)
+
+
+def test_earlier_weights_that_are_taken_up_become_zero_again() -> None:
+    """Behind the part that grows, too; gradients that were no numbers are forgotten."""
+    layer = nn.Linear(2, 3, bias=False)
+    thinning = Thinning(layer, 0.5)
+    earlier = torch.tensor([[0.1, 5.0], [0.2, 6.0], [0.3, 7.0]])
+    for gradient in (torch.full((3, 2), math.nan), torch.tensor([[1.0, 0.0]]).expand(3, 2)):
+        layer.weight.data = earlier.clone()
+        layer.weight.grad = gradient.clone()
+        thinning.start_over()
+        thinning.look()
+        thinning.thin(0.9)
+    assert (layer.weight == 0).tolist() == [[False, True]] * 3
 
 
 def test_what_does_not_go_together_is_refused() -> None:

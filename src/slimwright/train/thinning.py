@@ -78,6 +78,8 @@ class Thinning:
         self.round = int(state["round"])
 
     def start_over(self) -> None:
-        """Follow a model that took up earlier weights: what is zero there is gone, and no more."""
+        """Follow a model that took up earlier weights: what is zero there is gone, and the next step looks for more."""
+        self.round = 0
         for name, weight in self.weights.items():
             self.gone[name].copy_(weight == 0)
+            self.squares[name].nan_to_num_(0.0, 0.0, 0.0)
