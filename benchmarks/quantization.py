@@ -115,14 +115,15 @@ def headline(rows: Sequence[Row]) -> dict[str, float]:
     shipped = [row for row in ours if row["again"] != "" and float(row["lost_points"]) <= MOST_LOST]
     timed = [float(row["again"]) for row in shipped if float(row["first"]) < PAYS]
 
-    eight = [[row for row in ours if (row["computed_by"] in WITH_OUR_LEVELS) == mine] for mine in (True, False)]
+    with_levels = [row for row in ours if row["computed_by"] in WITH_OUR_LEVELS]
+    without = [row for row in ours if row["computed_by"] not in WITH_OUR_LEVELS]
 
     def lost(some: Sequence[Row], bits: str) -> float:
         return max((float(row["lost_points"]) for row in some if row["bits"] == bits), default=math.nan)
 
     return {
-        "worst_w8a8_loss_points": lost(eight[0], "W8A8"),
-        "worst_w8a8_levels_of_toolkits_loss_points": lost(eight[1], "W8A8"),
+        "worst_w8a8_loss_points": lost(with_levels, "W8A8"),
+        "worst_w8a8_levels_of_toolkits_loss_points": lost(without, "W8A8"),
         "mobilenet_w4a8_loss_points": lost(hard, "W4A8"),
         "mobilenet_w4a4_loss_points": lost(hard, "W4A4"),
         "mobilenet_w4a4_tuned_loss_points": lost(tuned, "W4A4"),
