@@ -40,9 +40,10 @@ PIECES = 3
 def main() -> None:
     asked = parser(__doc__ or "")
     asked.add_argument("--plans", type=int, default=100, help="budgets, and subsets, of which all pairs are planned")
+    asked.add_argument("--model", default=MODEL, help="a network of the zoo; each has a folder of its own")
     asked.add_argument("--home", type=Path, metavar="FOLDER", help="what is kept from run to run")
     chosen = asked.parse_args()
-    home = chosen.home or Path(__file__).resolve().parents[1] / "out" / "fleet"
+    home = chosen.home or Path(__file__).resolve().parents[1] / "out" / "fleet" / chosen.model
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
         home = Path(name) if chosen.quick else home
         file = rows_file(chosen, home)
@@ -57,11 +58,16 @@ def main() -> None:
             return known[part, what]
 
         if not (home / "trained").exists():
-            done = fleets.run("train", MODEL, "--data", "digits", "--out", fleets.model)
+            done = fleets.run("train", chosen.model, "--data", "digits", "--out", fleets.model)
             _check(done, 0)
         plans = 4 if chosen.quick else chosen.plans
         rows = [*_rows(fleets, once, plans=plans, quick=chosen.quick)]
-    publish(chosen, headline=_headline(rows), rows=rows, environment=environment("onnxruntime", "ray", seed=0))
+    publish(
+        chosen,
+        headline=_headline(rows),
+        rows=rows,
+        environment={**environment("onnxruntime", "ray", seed=0), "network": chosen.model},
+    )
 
 
 def _rows(

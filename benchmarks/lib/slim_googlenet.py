@@ -198,8 +198,7 @@ class ScaleModel:
 
     def _place(self, schedule: Schedule, *what: object) -> Path:
         """Where something is kept that was tuned on this data by a schedule."""
-        lengths = [schedule.epochs, schedule.rate, schedule.batch_size, schedule.seed]
-        said = [self.net.digest, self.data.name, lengths, *what]
+        said = [self.net.digest, self.data.name, asdict(schedule), *what]
         return self.folder / hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
     def _cut(self, choice: Choice) -> Draft:

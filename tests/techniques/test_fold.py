@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,8 @@ from slimwright.graph import Net
 from slimwright.graph.net import Ref
 from slimwright.importers import capture
 from slimwright.techniques.fold import fold_batch_norm
+from slimwright.techniques.fold import folded as folded_draft
+from slimwright.techniques.solver.draft import Draft
 from slimwright.zoo import build
 
 
@@ -165,3 +168,97 @@ def test_a_transposed_convolution_that_something_else_reads_is_left_alone() -> N
 
     net = capture(lively(Both()), SHAPE)
     assert fold_batch_norm(net) is net
+
+
+class Constant(nn.Module):
+    """Some arithmetic with constants."""
+
+    def __init__(self, compute: Callable[[Tensor, Tensor], Tensor], *, over: int = 2) -> None:
+        super().__init__()
+        self.compute, self.over = compute, over
+        self.numbers = nn.Parameter(torch.tensor([0.5, -2.0, 3.0, 0.25]).reshape(4, *[1] * over))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.compute(x, self.numbers)
+
+
+FOLDED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a product": lambda x, _: x * 0.3,
+    "a product, the other way round": lambda x, _: -0.3 * x,
+    "a product and a sum": lambda x, _: x * 0.3 + 0.7,
+    "a sum with a factor": lambda x, each: torch.add(x, each, alpha=2),
+    "a factor of what is read": lambda x, each: torch.add(each, x, alpha=2),
+    "a difference": lambda x, each: x - each,
+    "a difference, the other way round": lambda x, each: each - x,
+    "a quotient": lambda x, each: x / each,
+    "numbers of channels": lambda x, each: x * each + each,
+    "by a zero": lambda x, each: x * 0.0 + each,
+}
+
+
+@pytest.mark.parametrize("name", FOLDED)
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_arithmetic_with_constants_goes_into_the_layer_before_it(name: str, norm: bool, kind: type[nn.Module]) -> None:
+    layers = [kind(1, 4, 3), Constant(FOLDED[name]), *([nn.BatchNorm2d(4)] if norm else []), nn.ReLU(), nn.Flatten()]
+    net = net_of(*layers, shape=SHAPE)
+    folded = fold_batch_norm(net)
+    assert [op for op in ops(folded) if op != "parameter"] == ["input", *ops(folded)[-3:]]
+    assert_same_function(net, folded)
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_a_linear_layer_takes_constants_and_its_norm_in(name: str) -> None:
+    net = net_of(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4), Constant(FOLDED[name], over=0), shape=(1, 8, 8))
+    folded = fold_batch_norm(net)
+    assert ops(folded) == ["input", "flatten", "linear"]
+    assert_same_function(net, folded)
+
+
+class Rows(nn.Module):
+    """Numbers that lie along other dimensions than that of the channels."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.numbers = nn.Parameter(torch.randn(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.numbers
+
+
+class Squared(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x
+
+
+class Over(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2.0 / (x * x + 1.0)
+
+
+class WithoutEnd(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x * float("inf"))
+
+
+OTHERS = {
+    "a number a row": Rows(6, 1),
+    "a number a column of as many": Rows(1, 4),
+    "a number an element": Rows(4, 6, 6),
+    "its square": Squared(),
+    "a number over it": Over(),
+    "infinity": WithoutEnd(),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_arithmetic_is_left_alone(name: str) -> None:
+    net = net_of(nn.Conv2d(1, 4, 3), OTHERS[name], nn.Flatten(), shape=(1, 8, 6 if "column" in name else 8))
+    assert fold_batch_norm(net) is net
+
+
+def test_a_layer_stands_for_what_the_constants_behind_it_gave() -> None:
+    net = net_of(nn.Conv2d(1, 4, 3), Constant(FOLDED["a product and a sum"]), nn.ReLU(), nn.Flatten(), shape=SHAPE)
+    draft = folded_draft(Draft.of(net))
+    origin = draft.origins["conv2d"]
+    assert origin is not None and origin.values == (net.nodes[3].name,) and net.nodes[3].op == "add"

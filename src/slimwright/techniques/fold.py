@@ -1,22 +1,24 @@
-"""Fold batch norm into the convolution, or transposed convolution, that feeds it.
+"""Fold batch norms, and products and sums with constants, into the layer that feeds them.
 
 gamma * (w*x + b - mean) / sqrt(var + eps) + beta is again a convolution, so inference can skip an op and a tensor.
-The same function up to float32 rounding. Source: Jacob et al. 2018 (arXiv 1712.05877), sec. 3.2.
+The same function up to float32 rounding. Source: Jacob et al. 2018 (arXiv 1712.05877), sec. 3.2. Some nets have learned
+numbers in such places (PaddleOCR's), and some exporters write norms or biases as products and sums.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from slimwright.graph.net import Net, Node, Ref, without_dead_ends
+from slimwright.graph.net import Net, Node, Ref, Value, without_dead_ends
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.technique import Step, Technique, Work
 
 
 class Fold(Step):
-    """Fold batch norms into their convolutions."""
+    """Fold batch norms and constants into the layers before them."""
 
     step: Literal["fold_batch_norm"] = "fold_batch_norm"
 
@@ -26,98 +28,143 @@ def _apply(step: Fold, work: Work) -> Work:
 
 
 def _sentence(step: Fold) -> str:
-    return "Fold batch norms into the convolutions before them: the same function, fewer operations."
+    return "Fold batch norms and constants into the layers before them: the same function, fewer operations."
 
 
 FOLD = Technique(Fold, _apply, _sentence, ends=True)
 TRANSPOSED = ("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
+DIVIDE = "aten.div.Tensor"
+NORMS = ("batch_norm", "batch_norm1d")
+CONSTANT = ("mul", "add", "sub", DIVIDE)
+CHANNELS_AT = {"conv2d": 1, "linear": -1, **dict.fromkeys(TRANSPOSED, 1)}  # in what a layer makes
+
+
+class _Affine(NamedTuple):
+    """Nodes behind a layer that scale and shift its channels, and how they do so together, in float64."""
+
+    nodes: tuple[Node, ...]
+    scale: Tensor  # [C]
+    shift: Tensor  # [C]
+
+
+class _New(NamedTuple):
+    """What folding makes of a layer; the parameter is a new bias of a transposed convolution."""
+
+    layer: Node
+    tensors: Mapping[str, Tensor]
+    bias: Node | None = None
 
 
 def fold_batch_norm(net: Net) -> Net:
-    """Return the net, every batch norm folded whose convolution feeds nothing else; the same object if none is."""
-    net = _without_norms_of_transposed(net)
-    changed: dict[str, Node] = {}
-    removed: dict[str, str] = {}
-    tensors: dict[str, Tensor] = {}
-    for norm in net.nodes:
-        conv = net[norm.source] if norm.op == "batch_norm" else norm
-        if norm.op != "batch_norm" or conv.op != "conv2d" or not alone(net, conv):
-            continue
-        scale, shift = affine(net, norm)
-        weight = net.tensors[conv.tensors["weight"]]
-        bias = net.tensor(conv, "bias")
-        bias_name = conv.tensors.get("bias", f"{net.paths[conv.name]}.bias")
-        scaled = weight.double() * scale[:, None, None, None] + 0.0  # a zero has no sign: packed files know one alone
-        tensors[conv.tensors["weight"]] = scaled.to(weight.dtype)
-        tensors[bias_name] = (shift + (0 if bias is None else bias.double() * scale)).to(weight.dtype)
-        changed[conv.name] = replace(conv, tensors={**conv.tensors, "bias": bias_name})
-        removed[norm.name] = conv.name
-    return net.edited(changed, removed=removed, tensors=tensors) if removed else net
-
-
-class _Transposed(NamedTuple):
-    """A transposed convolution that feeds a batch norm alone, perhaps by way of a sum with one number per channel."""
-
-    conv: Node
-    add: Node | None
-    weight: str
-    offsets: tuple[str, ...]  # what is added to each channel [C]: the convolution's own bias, and the sum's
-
-
-def _without_norms_of_transposed(net: Net) -> Net:
-    """The net with batch norms folded into transposed convolutions, which get a bias."""
+    """Return the net, batch norms and constants folded whose layer feeds nothing else; the same object if none is."""
     changed: dict[str, Node] = {}
     removed: dict[str, str] = {}
     added: list[Node] = []
     tensors: dict[str, Tensor] = {}
-    for norm in net.nodes:
-        before = _transposed_before(net, norm)
-        if before is None:
+    for layer in net.nodes:
+        behind = _behind(net, layer)
+        new = _scaled(net, layer, behind) if behind else None
+        if behind is None or new is None:
             continue
-        scale, shift = affine(net, norm)
-        conv, weight = before.conv, net.tensors[before.weight]
-        groups = int(str(conv.arguments["groups"]))
-        scales = scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
-        scaled = (weight.double().unflatten(0, (groups, -1)) * scales).flatten(0, 1) + 0.0
-        shift = shift + sum(scale * net.tensors[offset].double().flatten() for offset in before.offsets)
-        name = f"{conv.name}_bias"
-        while name in net.readers:
-            name += "_"
-        bias = Node(name, "parameter", {}, {"value": f"{net.paths[norm.name]}.folded"}, (len(shift),))
-        tensors |= {before.weight: scaled.to(weight.dtype), bias.tensors["value"]: shift.to(weight.dtype)}
-        added.append(bias)
-        changed[conv.name] = replace(conv, arguments={**conv.arguments, "bias": Ref(name)})
-        removed |= {node.name: conv.name for node in (norm, before.add) if node}
+        changed[layer.name] = new.layer
+        removed |= {node.name: layer.name for node in behind.nodes}
+        added += [new.bias] if new.bias else []
+        tensors |= new.tensors
     return without_dead_ends(net.edited(changed, removed=removed, added=added, tensors=tensors)) if removed else net
 
 
-def _transposed_before(net: Net, norm: Node) -> _Transposed | None:
-    """The transposed convolution whose norm this is, with weights of its own; None where the node is no such norm."""
-    if norm.op != "batch_norm":
+def _behind(net: Net, layer: Node) -> _Affine | None:
+    """What scales and shifts a layer's channels and nothing else reads; None where nothing does."""
+    if layer.op not in CHANNELS_AT:
         return None
-    conv, add = net[norm.source], None
-    offsets: list[Node] = []
-    if conv.op == "add" and conv.arguments.get("alpha", 1) == 1 and alone(net, conv):
-        add = conv
-        offsets = [net[name] for name in add.reads if _is_per_channel(net, net[name], norm)]
-        conv = next((net[name] for name in add.reads if net[name].op in TRANSPOSED), add)
-        if len(offsets) != 1:
-            return None
-    if conv.op not in TRANSPOSED or not alone(net, conv):
+    axis = CHANNELS_AT[layer.op] % len(layer.shape)
+    scale, shift = (torch.full((layer.shape[axis],), start, dtype=torch.float64) for start in (1.0, 0.0))
+    nodes: list[Node] = []
+    last = layer
+    while alone(net, last):
+        node = net[net.readers[last.name][0]]
+        found = _affine(net, node, last, axis)
+        if found is None:
+            break
+        scale, shift = scale * found[0], shift * found[0] + found[1]
+        nodes.append(node)
+        last = node
+    return _Affine(tuple(nodes), scale, shift) if nodes else None
+
+
+def _affine(net: Net, node: Node, before: Node, axis: int) -> tuple[Tensor, Tensor] | None:
+    """Return how a node scales and shifts the channels of what it reads, in float64; None where it does not."""
+    if (node.shape, node.dtype) != (before.shape, before.dtype):
         return None
-    own = [net[value.name] for role in ("weight", "bias") if isinstance(value := conv.arguments[role], Ref)]
+    if node.op in NORMS:
+        return affine(net, node) if axis == 1 else None
+    if node.op not in CONSTANT or node.arguments.get("rounding_mode"):
+        return None
+    first, second = node.arguments["self"], node.arguments["other"]
+    is_first = first == Ref(before.name)
+    number = _numbers(net, second if is_first else first, axis - len(node.shape), before.shape[axis])
+    if number is None or not (is_first or second == Ref(before.name)):
+        return None
+    found = _of_constant(node, number, is_first=is_first)
+    return found if found is not None and all(bool(part.isfinite().all()) for part in found) else None
+
+
+def _of_constant(node: Node, number: Tensor, *, is_first: bool) -> tuple[Tensor, Tensor] | None:
+    """The same of a product, quotient, sum or difference with a constant; None for a constant over what is read."""
+    none, alpha = torch.zeros_like(number), float(str(node.arguments.get("alpha", 1)))
+    if node.op == "mul":
+        return number, none
+    if node.op == DIVIDE:
+        return (1 / number, none) if is_first else None
+    sign = alpha if node.op == "add" else -alpha
+    return (none + 1, sign * number) if is_first else (none + sign, number)
+
+
+def _numbers(net: Net, value: Value, axis: int, channels: int) -> Tensor | None:
+    """A constant as a number for each channel [C], or one [1], in float64; None for others. `axis` is negative."""
+    if isinstance(value, int | float):
+        return torch.tensor([float(value)], dtype=torch.float64)
+    if not isinstance(value, Ref) or net[value.name].op != "parameter":
+        return None
+    held = net.tensors[net[value.name].tensors["value"]]
+    if held.numel() == 1 or (held.ndim >= -axis and held.shape[axis] == channels == held.numel()):
+        return held.double().flatten()
+    return None
+
+
+def _scaled(net: Net, layer: Node, behind: _Affine) -> _New | None:
+    """A layer that gives what came out behind it; None for a transposed convolution whose weights are not its own."""
+    if layer.op in TRANSPOSED:
+        return _scaled_transposed(net, layer, behind)
+    weight = net.tensors[layer.tensors["weight"]]
+    bias = net.tensor(layer, "bias")
+    name = layer.tensors.get("bias", f"{net.paths[layer.name]}.bias")
+    scaled = weight.double() * behind.scale.reshape(-1, *[1] * (weight.ndim - 1))
+    shifted = behind.shift + (0 if bias is None else bias.double() * behind.scale)
+    tensors = {layer.tensors["weight"]: _stored(scaled, weight), name: shifted.to(weight.dtype)}
+    return _New(replace(layer, tensors={**layer.tensors, "bias": name}), tensors)
+
+
+def _scaled_transposed(net: Net, layer: Node, behind: _Affine) -> _New | None:
+    own = [net[value.name] for role in ("weight", "bias") if isinstance(value := layer.arguments[role], Ref)]
     if any(one.op != "parameter" for one in own) or not alone(net, own[0]):
         return None
-    weight, *added = (one.tensors["value"] for one in (*own, *offsets))
-    return _Transposed(conv, add, weight, tuple(added))
+    weight, *bias = (net.tensors[one.tensors["value"]] for one in own)
+    groups = int(str(layer.arguments["groups"]))
+    scales = behind.scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
+    scaled = (weight.double().unflatten(0, (groups, -1)) * scales).flatten(0, 1)
+    shifted = behind.shift + sum(behind.scale * one.double() for one in bias)
+    name = f"{layer.name}_bias"
+    while name in net.readers:
+        name += "_"
+    node = Node(name, "parameter", {}, {"value": f"{net.paths[behind.nodes[0].name]}.folded"}, (len(shifted),))
+    tensors = {own[0].tensors["value"]: _stored(scaled, weight), node.tensors["value"]: shifted.to(weight.dtype)}
+    return _New(replace(layer, arguments={**layer.arguments, "bias": Ref(name)}), tensors, node)
 
 
-def _is_per_channel(net: Net, node: Node, norm: Node) -> bool:
-    """True for a parameter with one number for each channel of a norm, and nothing else."""
-    if node.op != "parameter":
-        return False
-    shape, after = net.tensors[node.tensors["value"]].shape, len(norm.shape) - 2
-    return len(shape) > after and shape[len(shape) - after - 1] == norm.shape[1] == shape.numel()
+def _stored(scaled: Tensor, weight: Tensor) -> Tensor:
+    """Weights in the form of others; a zero has no sign, since packed files know one alone."""
+    return (scaled + 0.0).to(weight.dtype)
 
 
 def folded(draft: Draft) -> Draft:
