@@ -132,12 +132,12 @@ def drawn(difficulty: float, train: int, held_out: int, test: int) -> Glyphs:
 ON_A: tuple[Rule, ...] = ("oracle", "minimum", "maximum", "random", "apoz")
 ON_B: tuple[Rule, ...] = ("minimum", "random")
 FULL = Extent(
-    glyphs=drawn(0.66, train=300, held_out=200, test=1000),
-    training=replace(AS_PUBLISHED, epochs=10, batch_size=8, seed=None),
-    seeds=4,
+    glyphs=drawn(0.8, train=900, held_out=300, test=1000),
+    training=replace(AS_PUBLISHED, epochs=12, batch_size=8, seed=None),
+    seeds=3,
     on_mnist={
-        "dropnet-a": OnMnist(ON_A, 1000, replace(AS_PUBLISHED, epochs=20, seed=None), seeds=3),
-        "dropnet-b": OnMnist(ON_B, 600, replace(AS_PUBLISHED, epochs=8, seed=None), seeds=3),
+        "dropnet-a": OnMnist(ON_A, 3000, replace(AS_PUBLISHED, epochs=20, seed=None), seeds=3),
+        "dropnet-b": OnMnist(ON_B, 1200, replace(AS_PUBLISHED, epochs=8, seed=None), seeds=3),
     },
     held_out=300,
     test=2000,
