@@ -32,12 +32,12 @@ def labels_of(part: Part) -> NDArray[np.int64]:
 
 
 @functools.cache
-def small_digit_net() -> Net:
-    """Two convolutions and a linear layer, trained on all digits that are not tested."""
+def small_digit_net(width: int = 1) -> Net:
+    """Two convolutions and a linear layer, trained on all digits that are not tested; `width` times the channels."""
     torch.manual_seed(0)
     layers = nn.Sequential(
-        nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(256, 10),
+        nn.Conv2d(1, 8 * width, 3, 2, 1), nn.ReLU(), nn.Conv2d(8 * width, 16 * width, 3, 2, 1), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256 * width, 10),
     )  # fmt: skip
     every = digits(seed=0)
     return capture(fit(layers, every, Schedule(epochs=2), task=Classification(every.labels)), every.image_shape)
