@@ -44,13 +44,13 @@ from slimwright.cost import count
 from slimwright.data import Glyphs, glyphs
 from slimwright.graph import Net
 from slimwright.progress import Event, Tell
+from slimwright.techniques.tune import LONGEST_GRADIENT
 from slimwright.train import Schedule
 
 CACHE = Path(__file__).resolve().parents[1] / "out" / "deeprebirth"
 MOST_LOST = 0.4  # points
 AT_RANDOM = "merged, new layers at random"
 LONGER = "original, tuned alike"
-LONGEST_GRADIENT = 1.0  # as fine-tuning has it: without, one merged net is lost in the first epoch on some processors
 STEP = 16  # channels that ONNX Runtime likes here; measured again, and told, by each run
 SHARES = (
     Column("network", "network"),
@@ -111,7 +111,7 @@ FULL = Extent(
         sizes={"train": 1_200, "calibration": 1_000, "validation": 2_000, "test": 4_000},
     ),
     Schedule(epochs=16, rate=0.05, batch_size=32, seed=SEED),
-    Schedule(epochs=16, rate=0.04, batch_size=32, longest_gradient=LONGEST_GRADIENT, seed=SEED),
+    Schedule(epochs=16, rate=0.04, batch_size=32, longest_gradient=LONGEST_GRADIENT, seed=SEED),  # else one can be lost
     (520e6,),
     (300e6, 215e6),
     (),

@@ -173,10 +173,15 @@ def test_a_transposed_convolution_that_something_else_reads_is_left_alone() -> N
 class Constant(nn.Module):
     """Some arithmetic with constants."""
 
-    def __init__(self, compute: Callable[[Tensor, Tensor], Tensor], *, over: int = 2) -> None:
+    def __init__(self, compute: Callable[[Tensor, Tensor], Tensor], *, over: int = 2, trained: bool = True) -> None:
         super().__init__()
-        self.compute, self.over = compute, over
-        self.numbers = nn.Parameter(torch.tensor([0.5, -2.0, 3.0, 0.25]).reshape(4, *[1] * over))
+        self.compute = compute
+        numbers = torch.tensor([0.5, -2.0, 3.0, 0.25]).reshape(4, *[1] * over)
+        self.numbers: Tensor
+        if trained:
+            self.numbers = nn.Parameter(numbers)
+        else:
+            self.register_buffer("numbers", numbers)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.compute(x, self.numbers)
@@ -198,11 +203,16 @@ FOLDED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", FOLDED)
 @pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
-def test_arithmetic_with_constants_goes_into_the_layer_before_it(name: str, norm: bool, kind: type[nn.Module]) -> None:
-    layers = [kind(1, 4, 3), Constant(FOLDED[name]), *([nn.BatchNorm2d(4)] if norm else []), nn.ReLU(), nn.Flatten()]
+def test_arithmetic_with_constants_goes_into_the_layer_before_it(
+    name: str, norm: bool, trained: bool, kind: type[nn.Module]
+) -> None:
+    constant = Constant(FOLDED[name], trained=trained)
+    layers = [kind(1, 4, 3), constant, *([nn.BatchNorm2d(4)] if norm else []), nn.ReLU(), nn.Flatten()]
     net = net_of(*layers, shape=SHAPE)
     folded = fold_batch_norm(net)
+    assert "constant" not in ops(folded)
     assert [op for op in ops(folded) if op != "parameter"] == ["input", *ops(folded)[-3:]]
     assert_same_function(net, folded)
 
@@ -231,11 +241,6 @@ class Squared(nn.Module):
         return x * x
 
 
-class Over(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return 2.0 / (x * x + 1.0)
-
-
 class WithoutEnd(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(x * float("inf"))
@@ -246,7 +251,7 @@ OTHERS = {
     "a number a column of as many": Rows(1, 4),
     "a number an element": Rows(4, 6, 6),
     "its square": Squared(),
-    "a number over it": Over(),
+    "a number over it": Constant(lambda x, each: each / x),
     "infinity": WithoutEnd(),
 }
 
@@ -255,6 +260,22 @@ OTHERS = {
 def test_other_arithmetic_is_left_alone(name: str) -> None:
     net = net_of(nn.Conv2d(1, 4, 3), OTHERS[name], nn.Flatten(), shape=(1, 8, 6 if "column" in name else 8))
     assert fold_batch_norm(net) is net
+
+
+def test_folding_ends_at_a_value_that_two_nodes_read() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x) * 0.5
+            return torch.cat([y + 1.0, y.relu()], 1).flatten(1)
+
+    net = capture(lively(Both()), SHAPE)
+    folded = fold_batch_norm(net)
+    assert {"mul", "add"} <= {*ops(net)} and "mul" not in ops(folded) and "add" in ops(folded)
+    assert_same_function(net, folded)
 
 
 def test_a_layer_stands_for_what_the_constants_behind_it_gave() -> None:

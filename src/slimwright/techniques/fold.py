@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from slimwright.graph.net import Net, Node, Ref, Value, without_dead_ends
+from slimwright.graph.ops import op_of
 from slimwright.techniques.solver.draft import Draft
 from slimwright.techniques.technique import Step, Technique, Work
 
@@ -32,11 +33,11 @@ def _sentence(step: Fold) -> str:
 
 
 FOLD = Technique(Fold, _apply, _sentence, ends=True)
-TRANSPOSED = ("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
+TRANSPOSED = {"aten.conv_transpose1d.default": -2, "aten.conv_transpose2d.input": -3, "aten.conv_transpose3d.input": -4}
+CHANNELS_AT = {"conv2d": -3, "linear": -1, **TRANSPOSED}  # in what a layer makes
 DIVIDE = "aten.div.Tensor"
 NORMS = ("batch_norm", "batch_norm1d")
 CONSTANT = ("mul", "add", "sub", DIVIDE)
-CHANNELS_AT = {"conv2d": 1, "linear": -1, **dict.fromkeys(TRANSPOSED, 1)}  # in what a layer makes
 
 
 class _Affine(NamedTuple):
@@ -63,9 +64,9 @@ def fold_batch_norm(net: Net) -> Net:
     tensors: dict[str, Tensor] = {}
     for layer in net.nodes:
         behind = _behind(net, layer)
-        new = _scaled(net, layer, behind) if behind else None
-        if behind is None or new is None:
+        if behind is None:
             continue
+        new = (_scaled_transposed if layer.op in TRANSPOSED else _scaled)(net, layer, behind)
         changed[layer.name] = new.layer
         removed |= {node.name: layer.name for node in behind.nodes}
         added += [new.bias] if new.bias else []
@@ -74,17 +75,17 @@ def fold_batch_norm(net: Net) -> Net:
 
 
 def _behind(net: Net, layer: Node) -> _Affine | None:
-    """What scales and shifts a layer's channels and nothing else reads; None where nothing does."""
-    if layer.op not in CHANNELS_AT:
+    """What scales and shifts a layer's channels and nothing else reads; None where nothing does, or it must not."""
+    if layer.op not in CHANNELS_AT or (layer.op in TRANSPOSED and not _has_weights_alone(net, layer)):
         return None
-    axis = CHANNELS_AT[layer.op] % len(layer.shape)
+    axis = CHANNELS_AT[layer.op]
     scale, shift = (torch.full((layer.shape[axis],), start, dtype=torch.float64) for start in (1.0, 0.0))
     nodes: list[Node] = []
     last = layer
-    while alone(net, last):
-        node = net[net.readers[last.name][0]]
+    while readers := net.readers[last.name]:
+        node = net[readers[0]]
         found = _affine(net, node, last, axis)
-        if found is None:
+        if found is None or not alone(net, last):
             break
         scale, shift = scale * found[0], shift * found[0] + found[1]
         nodes.append(node)
@@ -97,12 +98,12 @@ def _affine(net: Net, node: Node, before: Node, axis: int) -> tuple[Tensor, Tens
     if (node.shape, node.dtype) != (before.shape, before.dtype):
         return None
     if node.op in NORMS:
-        return affine(net, node) if axis == 1 else None
-    if node.op not in CONSTANT or node.arguments.get("rounding_mode"):
+        return affine(net, node) if axis + len(node.shape) == 1 else None
+    if node.op not in CONSTANT:
         return None
     first, second = node.arguments["self"], node.arguments["other"]
     is_first = first == Ref(before.name)
-    number = _numbers(net, second if is_first else first, axis - len(node.shape), before.shape[axis])
+    number = _numbers(net, second if is_first else first, axis, before.shape[axis])
     if number is None or not (is_first or second == Ref(before.name)):
         return None
     found = _of_constant(node, number, is_first=is_first)
@@ -124,7 +125,7 @@ def _numbers(net: Net, value: Value, axis: int, channels: int) -> Tensor | None:
     """A constant as a number for each channel [C], or one [1], in float64; None for others. `axis` is negative."""
     if isinstance(value, int | float):
         return torch.tensor([float(value)], dtype=torch.float64)
-    if not isinstance(value, Ref) or net[value.name].op != "parameter":
+    if not isinstance(value, Ref) or not _is_held(net[value.name]):
         return None
     held = net.tensors[net[value.name].tensors["value"]]
     if held.numel() == 1 or (held.ndim >= -axis and held.shape[axis] == channels == held.numel()):
@@ -132,10 +133,13 @@ def _numbers(net: Net, value: Value, axis: int, channels: int) -> Tensor | None:
     return None
 
 
-def _scaled(net: Net, layer: Node, behind: _Affine) -> _New | None:
-    """A layer that gives what came out behind it; None for a transposed convolution whose weights are not its own."""
-    if layer.op in TRANSPOSED:
-        return _scaled_transposed(net, layer, behind)
+def _is_held(node: Node) -> bool:
+    """True for a tensor of the net that is used as it is, trained or not."""
+    return op_of(node.op).channels == "parameter"
+
+
+def _scaled(net: Net, layer: Node, behind: _Affine) -> _New:
+    """A layer that gives what came out behind it."""
     weight = net.tensors[layer.tensors["weight"]]
     bias = net.tensor(layer, "bias")
     name = layer.tensors.get("bias", f"{net.paths[layer.name]}.bias")
@@ -145,10 +149,20 @@ def _scaled(net: Net, layer: Node, behind: _Affine) -> _New | None:
     return _New(replace(layer, tensors={**layer.tensors, "bias": name}), tensors)
 
 
-def _scaled_transposed(net: Net, layer: Node, behind: _Affine) -> _New | None:
-    own = [net[value.name] for role in ("weight", "bias") if isinstance(value := layer.arguments[role], Ref)]
-    if any(one.op != "parameter" for one in own) or not alone(net, own[0]):
-        return None
+def _read_beside(net: Net, layer: Node) -> list[Node]:
+    """The nodes that give a transposed convolution its weights and, if it has one, its bias."""
+    return [net[value.name] for role in ("weight", "bias") if isinstance(value := layer.arguments[role], Ref)]
+
+
+def _has_weights_alone(net: Net, layer: Node) -> bool:
+    """True for a transposed convolution whose weights lie in the net and serve nothing else."""
+    own = _read_beside(net, layer)
+    return all(map(_is_held, own)) and alone(net, own[0])
+
+
+def _scaled_transposed(net: Net, layer: Node, behind: _Affine) -> _New:
+    """The same of a transposed convolution, whose weights are nodes; its bias becomes another one."""
+    own = _read_beside(net, layer)
     weight, *bias = (net.tensors[one.tensors["value"]] for one in own)
     groups = int(str(layer.arguments["groups"]))
     scales = behind.scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
@@ -168,13 +182,13 @@ def _stored(scaled: Tensor, weight: Tensor) -> Tensor:
 
 
 def folded(draft: Draft) -> Draft:
-    """Return the draft with batch norms folded: a convolution then stands for what the norm behind it stood for."""
+    """Return the draft with batch norms and constants folded: a layer then stands for what was behind it."""
     net = fold_batch_norm(draft.net)
     behind: dict[str, str] = {}
     into: dict[str, str] = {}
     for node in draft.net.nodes:
-        if node.name not in net.readers and node.op != "parameter":
-            source = next(name for name in node.reads if draft.net[name].op != "parameter")
+        if node.name not in net.readers and not _is_held(node):
+            source = next(name for name in node.reads if not _is_held(draft.net[name]))
             into[node.name] = into.get(source, source)
             behind[into[node.name]] = node.name
     return draft.changed(net, {conv: draft.origins.get(norm) for conv, norm in behind.items()})
