@@ -34,7 +34,7 @@ def some():
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fleet")
-    save_net(small_digit_net(), folder / "net")
+    save_net(small_digit_net(width=4), folder / "net")
     (folder / "mydata.py").write_text(USER_CODE)
     (folder / "plan.yaml").write_text(PLAN)
     return folder

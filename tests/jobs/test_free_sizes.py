@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onnx_files import apart, saved
 from proofs import skip_if_saturating
+from scripted_target import Scripted
 from shared_workshop import shared_workshop
 from slimwright import Budget, Settings, shrink
 from slimwright.data import ArrayData
@@ -99,7 +100,8 @@ def test_what_other_runtimes_fix_is_told(found: tuple[Export, Path]) -> None:
 
 
 def test_a_smaller_model_takes_other_sizes_and_the_report_says_so(path: Path, cache: Path, tmp_path: Path) -> None:
-    settings = Settings(tune_epochs=0, cache=cache, workshop=shared_workshop())
+    board = Scripted(whole_ms=lambda turn, _: sum(layer.weights for layer in turn.model.layers) / 1000)
+    settings = Settings(tune_epochs=0, cache=cache, workshop=shared_workshop(), target=board)
     budget = Budget(macs="0.7x", max_drop=100)
     original, task = original_file(path, [(3, 16, 16)]), Imitation((1.0,))
     bundle = shrink(original, data=pictures(64), budget=budget, out=tmp_path / "b", task=task, settings=settings)

@@ -13,14 +13,15 @@ from slimwright.graph import Net, load_net, save_net, structure, unlisted
 from slimwright.measure import EFFORTS, About, Exam, artefact_of, outputs_of, prove, said_of
 from slimwright.progress import Tell
 from slimwright.runtimes import Artefact, Workshop
-from slimwright.search import Candidate, Evaluation, Journal, key_of
+from slimwright.search import PAYS, Candidate, Evaluation, Journal, key_of
 from slimwright.storage import packed_bytes
-from slimwright.targets import Target, measure
+from slimwright.targets import Measurement, Target, measure
 from slimwright.tasks import Task
 from slimwright.techniques import Recipe, Technique, Work, applied, fold_batch_norm
 
 PLAN_IMAGES = 8  # calibration images for an INT8 model that is only timed
 MOST_BEGUN = 64  # works that recipes may go on from; each holds a net
+TIMES = 3  # that a net which seems slower than the original is timed, at most
 ORIGINAL = "original"  # the name of the candidate that nothing was done to
 
 
@@ -194,19 +195,38 @@ class Bench:
         )
 
     def _timed(self, name: str, artefact: Artefact, alike: str) -> tuple[float, float | None]:
-        """Milliseconds and millijoules of an image: as measured of the same layers before, whatever their weights."""
+        """Milliseconds and millijoules of an image: as measured of the same layers before, whatever their weights.
+
+        What is slower than the original never ships, so what seems so is timed anew, in fresh processes, before that
+        is believed: a small net beside other work seems so now and then. The least share counts.
+        """
         known = next(
             (found["cost"] for found in self.journal.results.values() if found.get("structure") == alike), None
         )
         if known is not None:
             return known["latency_ms"], known["energy_mj"]
+        if name == ORIGINAL:
+            whole = self._seen({"this": artefact})["this"]
+            return _ms(whole), whole.energy_mj
+        least, energy_mj = math.inf, None
+        for _ in range(TIMES):
+            seen = self._seen({ORIGINAL: self.artefact(self.original().key), "this": artefact})
+            share = _ms(seen["this"]) / _ms(seen[ORIGINAL])
+            if share < least:
+                least, energy_mj = share, seen["this"].energy_mj
+            if least <= 1 / PAYS:
+                break
+        return least * self.original().latency_ms, energy_mj
+
+    def _seen(self, sides: Mapping[str, Artefact]) -> Mapping[str, Measurement]:
         effort = EFFORTS["times"].together
         assert effort is not None
-        beside = {} if name == ORIGINAL else {ORIGINAL: self.artefact(self.original().key)}
-        seen = measure(self.place.target, {**beside, "this": artefact}, effort)
-        ms = {side: one.latency.median_ms for side, one in seen.items() if one.latency}
-        latency_ms = ms["this"] if name == ORIGINAL else ms["this"] / ms[ORIGINAL] * self.original().latency_ms
-        return latency_ms, seen["this"].energy_mj
+        return measure(self.place.target, sides, effort)
+
+
+def _ms(seen: Measurement) -> float:
+    assert seen.latency is not None
+    return seen.latency.median_ms
 
 
 def _structure(net: Net, artefact: Artefact) -> str:

@@ -8,6 +8,7 @@ measured once for all, and by how much a plan's costs were predicted wrongly is 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from slimwright.search.knapsack import Plan, solve
 from slimwright.search.measured import Correction, plan_by_measuring, room
@@ -18,6 +19,7 @@ from slimwright.search.planning import (
     FEW_BITS,
     MEASURED,
     Whole,
+    coarseness,
     is_of_one,
     name_of,
     on_images,
@@ -86,15 +88,21 @@ def _built(
     menu, made = space.menu(), list[tuple[Evaluation, Mapping[str, Correction]]]()
     measurable = space.limits.keys() & MEASURED
 
-    def measure(plan: Plan) -> Mapping[str, float]:
+    def measure(plan: Plan, coarse: bool) -> Mapping[str, float]:
         if way is None and is_of_one(menu, plan):
             return {}  # it was built before, alone
         steps = on_images([*menu.steps(plan.counts), Solve()], space.images, of=space.images)
-        one = evaluate(Candidate(name_of(menu, plan, whole), recipe_of(space, whole, steps), plan, predicted_ms(plan)))
+        name, recipe = name_of(menu, plan, whole, coarse=coarse), recipe_of(space, whole, steps)
+        one = evaluate(Candidate(name, recipe, plan, predicted_ms(plan)))
         costs = {cost: float(getattr(one.cost, cost) or 0.0) for cost in measurable}
         made.append((one, {cost: Correction(plan.predicted[cost], found) for cost, found in costs.items() if found}))
         return costs if one.proven and space.time_share(one, whole.seen) <= 1 / PAYS else {}
 
-    task = problem_for(space, whole, tuple(space.limits), alone=way, weights=weights_for(way))
-    plan_by_measuring(task, space.limits, measure, corrections=corrections, rounds=ROUNDS)
+    limits, weights = space.limits, weights_for(way)
+    for coarse in coarseness(space, way):
+        task = problem_for(space, whole, tuple(limits), alone=way, weights=weights, coarse=coarse)
+        measured = partial(measure, coarse=coarse)
+        plan_by_measuring(task, limits, measured, corrections=corrections, rounds=ROUNDS)
+        if not made or any(space.pays(one) for one, _ in made):
+            break
     yield from made

@@ -14,6 +14,7 @@ from slimwright.search.planning import (
     CHANNELS,
     FEW_BITS,
     Whole,
+    coarseness,
     fewer_images,
     is_of_one,
     name_of,
@@ -111,13 +112,22 @@ def _within(space: Space, evaluate: Evaluate, wholes: Sequence[Whole]) -> Iterat
     """A candidate for each precision, by channels alone and by all knobs, that was measured within the limits."""
     for whole in wholes:
         for alone in (CHANNELS, FEW_BITS, None):
-            found = planned_for(space, evaluate, whole, alone, space.limits)
-            if found is None or (alone is None and is_of_one(found[1], found[0].plan)):
-                continue  # nothing to cut, or what was planned alone already
-            for one in solved(space, evaluate, whole, found):
+            for one in _built(space, evaluate, whole, alone):
                 yield one
                 if space.ships(one) and space.fits(one) and space.drop(one) <= 0:
                     return  # nothing that is tried after it can be measured to be better
+
+
+def _built(space: Space, evaluate: Evaluate, whole: Whole, alone: str | None) -> Iterator[Evaluation]:
+    """The candidate of a plan within the limits; where it is slower than the original, another in coarser steps."""
+    for coarse in coarseness(space, alone):
+        found = planned_for(space, evaluate, whole, alone, space.limits, coarse=coarse)
+        if found is None or (alone is None and is_of_one(found[1], found[0].plan)):
+            return  # nothing to cut, or what was planned alone already
+        made = list(solved(space, evaluate, whole, found, coarse=coarse))
+        yield from made
+        if all(space.pays(one) for one in made):
+            return
 
 
 def _least_cost(space: Space, evaluate: Evaluate, wholes: Sequence[Whole]) -> Iterator[Evaluation]:
@@ -130,22 +140,32 @@ def _least_cost(space: Space, evaluate: Evaluate, wholes: Sequence[Whole]) -> It
         for _ in range(ROUNDS):
             share = (low * high) ** 0.5
             limits = {**space.limits, objective: min(share * most, space.limits.get(objective, most))}
-            found = planned_for(space, evaluate, whole, None, limits)
-            made = [] if found is None else list(solved(space, evaluate, whole, found, objective))
-            yield from made
+            made: list[Evaluation] = []
+            for coarse in coarseness(space, None):
+                found = planned_for(space, evaluate, whole, None, limits, coarse=coarse)
+                made = [] if found is None else list(solved(space, evaluate, whole, found, objective, coarse=coarse))
+                yield from made
+                if all(space.pays(one) for one in made):
+                    break
             holds = bool(made) and all(space.drop(one) <= space.budget.max_drop for one in made)
             low, high = (low, share) if holds else (share, high)
 
 
 def solved(
-    space: Space, evaluate: Evaluate, whole: Whole, planned: tuple[MeasuredPlan, Menu], objective: str = ""
+    space: Space,
+    evaluate: Evaluate,
+    whole: Whole,
+    planned: tuple[MeasuredPlan, Menu],
+    objective: str = "",
+    *,
+    coarse: bool = False,
 ) -> Iterator[Evaluation]:
     """The candidate of a plan, solved on a share of the images, unless it was measured not to pay.
 
     Of several plans that minimise an objective, the name says how much of it is left.
     """
     found, menu = planned
-    name = name_of(menu, found.plan, whole)
+    name = name_of(menu, found.plan, whole, coarse=coarse)
     if objective:
         left = found.measured.get(objective, found.plan.predicted[objective])
         name = f"{name}, {left / float(getattr(space.original.cost, objective)):.2f}x {space.budget.minimise}"

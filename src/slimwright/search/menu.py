@@ -65,18 +65,22 @@ class Menu:
         alone: str | None = None,
         without: Collection[str] = (),
         weights: Mapping[str, float] | None = None,
+        coarse: bool = False,
     ) -> Problem:
         """Return the choice to make: of one technique's knobs `alone`, or of all but those `without`.
 
-        What is not open stays whole. The damage of a technique's knobs counts by its entry in `weights`.
+        What is not open stays whole. The damage of a technique's knobs counts by its entry in `weights`. `coarse` has
+        channels in the steps that the runtime likes, where they may be single.
         """
+        choices = self.predictor.choices
         sizes: dict[Key, Sequence[int]] = {key: found[:1] for key, found in self.predictor.sizes.items()}
         damage: dict[Key, Callable[[int], float]] = {}
         for name, knobs in self.knobs.items():
             weight = (weights or {}).get(name, 1.0)
             for knob in knobs:
                 is_open = alone in (None, name) and name not in without
-                sizes[knob.key] = knob.settings if is_open else knob.settings[:1]
+                settings = choices.coarse.get(knob.key, knob.settings) if coarse else knob.settings
+                sizes[knob.key] = settings if is_open else settings[:1]
                 damage[knob.key] = _weighted(knob, weight)
         every = {key: damage.get(key, _none) for key in sizes}
         sums_at, missed = costs.sums_at, self.predictor.missed if "latency_ms" in costs.every else _nothing
@@ -96,9 +100,15 @@ class Menu:
             costs,
             relief_falls=PEAK not in costs.every,
             dual=(lambda counts: dual_at(missed(counts))) if bounded else None,
-            steps=self.predictor.choices.steps,
+            steps=dict.fromkeys(choices.steps, choices.rank_step) if coarse else choices.steps,
             program=least_at if {*costs.every} == {PEAK} and not costs.own else None,
         )
+
+    @property
+    def coarse_step(self) -> int | None:
+        """The step that the runtime likes, where channels may be single ones; None where they come in such steps."""
+        liked = self.predictor.choices.rank_step
+        return liked if liked != self.predictor.step else None
 
     def steps(self, choice: Choice) -> list[Step]:
         """Return the steps of a recipe that lead to a choice."""

@@ -27,7 +27,13 @@ class Whole:
 
 
 def planned_for(
-    space: Space, evaluate: Evaluate, whole: Whole, alone: str | None, limits: Mapping[str, float]
+    space: Space,
+    evaluate: Evaluate,
+    whole: Whole,
+    alone: str | None,
+    limits: Mapping[str, float],
+    *,
+    coarse: bool = False,
 ) -> tuple[MeasuredPlan, Menu] | None:
     """Plan for one precision: what it gains itself scales the predictions for FP32. None: there is nothing to cut."""
     menu = space.menu()
@@ -38,7 +44,7 @@ def planned_for(
         return {name: float(getattr(cost, name) or 0.0) for name in measurable}
 
     measurable = limits.keys() & MEASURED
-    task = problem_for(space, whole, tuple(limits), alone=alone, weights=weights_for(alone))
+    task = problem_for(space, whole, tuple(limits), alone=alone, weights=weights_for(alone), coarse=coarse)
     found = plan_by_measuring(task, limits, measure if measurable else lambda _: {})
     return None if found is None else (found, menu)
 
@@ -50,11 +56,13 @@ def problem_for(
     *,
     alone: str | None = None,
     weights: Mapping[str, float] | None = None,
+    coarse: bool = False,
 ) -> Problem:
     """Return the choice to make for one precision, under limits on these costs; INT8 leaves no bits to choose."""
     menu = space.menu()
     costs = menu.costs(space.original.cost, whole.seen.cost, whole.seen.tensor_share, limited)
-    return menu.problem(costs, alone=alone, without={FEW_BITS} if whole.quantize else (), weights=weights)
+    without = {FEW_BITS} if whole.quantize else ()
+    return menu.problem(costs, alone=alone, without=without, weights=weights, coarse=coarse)
 
 
 def weights_for(alone: str | None = None) -> Mapping[str, float] | None:
@@ -67,9 +75,19 @@ def is_of_one(menu: Menu, plan: Plan) -> bool:
     return [*menu.used(plan.counts)] in ([CHANNELS], [FEW_BITS])
 
 
-def name_of(menu: Menu, plan: Plan, whole: Whole) -> str:
+def coarseness(space: Space, alone: str | None) -> tuple[bool, ...]:
+    """Return how channels may be planned, one way after the other: single ones, then in the runtime's steps.
+
+    Odd counts can make a smaller net slower than the original. Then the second way is tried, where there are two.
+    """
+    return (False, True) if alone != FEW_BITS and space.menu().coarse_step else (False,)
+
+
+def name_of(menu: Menu, plan: Plan, whole: Whole, *, coarse: bool = False) -> str:
     """Return what a plan does to the network in one precision, in words."""
     done = " and ".join(menu.used(plan.counts).values())
+    if coarse:
+        done = f"{done} in steps of {menu.coarse_step}"
     return f"{done}, {whole.name}" if whole.quantize else done
 
 
