@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from example_nets import SHAPE
 from slimwright.graph import Net
 from slimwright.graph.levels import Levels
-from slimwright.techniques.ranges import BINS, CALIBRATIONS, Calibration, _levels, covering, ranges
+from slimwright.graph.ops import FakeQuantize
+from slimwright.techniques.ranges import AT_ONCE, BINS, CALIBRATIONS, Calibration, _counted, _levels, covering, ranges
 
 ends = st.floats(-1e4, 1e4, allow_nan=False, width=32)
 
@@ -34,6 +35,26 @@ def test_the_whole_range_is_from_the_least_to_the_largest(residual: Net) -> None
         assert levels[name].ends[1] == pytest.approx(float(values.max()), abs=levels[name].scale)
         assert levels[name].ends[0] == pytest.approx(min(float(values.min()), 0.0), abs=levels[name].scale)
     assert levels["relu"].zero == 0
+
+
+@given(ends, ends, st.integers(1, 8), st.integers(0, 2**31))
+def test_values_are_rounded_to_levels_as_torch_does_it(one: float, other: float, bits: int, seed: int) -> None:
+    levels = covering(min(one, other), max(one, other), bits)
+    values = torch.randn(4000, generator=torch.Generator().manual_seed(seed)) * max(abs(one), abs(other), 1e-3)
+    call = (levels.scale, levels.zero, levels.least, levels.most)
+    module = FakeQuantize(*call)
+    found, learning = module(values), module(values.clone().requires_grad_())
+    assert torch.equal(found, torch.fake_quantize_per_tensor_affine(values, *call))
+    assert torch.equal(found, learning) and learning.requires_grad
+
+
+@given(st.integers(1, 3 * AT_ONCE), st.booleans(), st.integers(0, 2**31))
+def test_values_are_counted_as_torch_does_it(size: int, cut: bool, seed: int) -> None:
+    values = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    values = values.relu() if cut else values
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    if low < high:
+        assert torch.equal(_counted(values, low, high), torch.histc(values, BINS, min=low, max=high).long())
 
 
 def histogram(outlier: int) -> np.ndarray:
