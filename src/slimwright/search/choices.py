@@ -28,8 +28,7 @@ class Choices:
 
     `ranks` names layers that may be factorised, and `bits` those whose weights may have so many bits, beside 32.
     Channels are multiples of `step`, ranks of `rank_step`, which is the same by default; `steps` holds those of items
-    that may have any multiple between the sizes that are listed. `coarse` holds sizes of groups in multiples of
-    `rank_step`, too; groups of which layers need equal parts are not in it.
+    that may have any multiple between the sizes that are listed.
     """
 
     def __init__(
@@ -45,17 +44,20 @@ class Choices:
         self.shapes = {node.name: shape_of(net, node) for node in net.weighted()}
         self.sizes = {group.name: sizes(group.size, step) for group in coupling.groups}
         self.ladders: dict[str, Ladder] = ladders(coupling, lambda size, parts: equal_sizes(size, parts, step))
-        single = [group for group in coupling.groups if group.name not in self.ladders]
-        self.coarse = {group.name: sizes(group.size, self.rank_step) for group in single}
         self.sizes |= {name: ladder.sizes for name, ladder in self.ladders.items()}
         for name in ranks:
             self.sizes |= self._ranks(name)
         self.sizes |= {BITS + name: [FLOAT32.bits, *few] for name, few in (bits or {}).items()}
-        self.steps = {group.name: step for group in single}
+        self.steps = {group.name: step for group in coupling.groups if group.name not in self.ladders}
         self.steps |= {item + name: self.rank_step for name in ranks for item in RANKS}
         self.whole = {name: some[0] for name, some in self.sizes.items()}
         self._removed = self._removed_per_channel()
         self.items = {name: self._items(name) for name in self.shapes}
+
+    def coarse(self) -> dict[str, list[int]]:
+        """Return the sizes of groups in multiples of `rank_step`, but of those of which layers need equal parts."""
+        alone = [group for group in self.coupling.groups if group.name not in self.ladders]
+        return {group.name: sizes(group.size, self.rank_step) for group in alone}
 
     def shape(self, name: str, counts: Counts) -> LayerShape:
         """Return a layer with the channels that a choice leaves it."""

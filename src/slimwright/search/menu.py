@@ -73,13 +73,14 @@ class Menu:
         channels in the steps that the runtime likes, where they may be single.
         """
         choices = self.predictor.choices
+        instead = choices.coarse() if coarse else {}
         sizes: dict[Key, Sequence[int]] = {key: found[:1] for key, found in self.predictor.sizes.items()}
         damage: dict[Key, Callable[[int], float]] = {}
         for name, knobs in self.knobs.items():
             weight = (weights or {}).get(name, 1.0)
             for knob in knobs:
                 is_open = alone in (None, name) and name not in without
-                settings = choices.coarse.get(knob.key, knob.settings) if coarse else knob.settings
+                settings = instead.get(knob.key, knob.settings)
                 sizes[knob.key] = settings if is_open else settings[:1]
                 damage[knob.key] = _weighted(knob, weight)
         every = {key: damage.get(key, _none) for key in sizes}

@@ -11,7 +11,7 @@ from slimwright.cost import Cost, count
 from slimwright.data import tensors_of, whole
 from slimwright.errors import ConversionError
 from slimwright.graph import Net
-from slimwright.jobs.bench import ORIGINAL
+from slimwright.jobs.bench import ORIGINAL, Beside, beside_original
 from slimwright.jobs.fleet.ground import Ground
 from slimwright.measure import Exam, Proven, artefact_of, expected_of, outputs_of, prove_together, said_of
 from slimwright.runtimes import Artefact, Workshop
@@ -142,8 +142,9 @@ class Maker:
         if one.latency is None or beside.latency is None or one.score is None or not math.isfinite(one.score):
             why = one.why or f"its {given.task.metric.name} is {one.score}"
             return Built(self._failed(candidate, key, net, why), net, artefact)
-        whole_ms = ground.whole.latency_ms
-        cost = _cost_of(net, artefact, one.latency.median_ms / beside.latency.median_ms * whole_ms)
+        first = Beside(one.latency.median_ms / beside.latency.median_ms)
+        share_of_time = beside_original(settings.target, sides, CHOICE, first).share
+        cost = _cost_of(net, artefact, share_of_time * ground.whole.latency_ms)
         share = one.first.tensor_share
         found = Evaluation(candidate, key, net.precision, cost, one.score, one.passed, one.why, share)
         return Built(found, net, artefact)
