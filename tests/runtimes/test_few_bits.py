@@ -1,5 +1,6 @@
 """Binary and ternary weights in the runtimes: as floats that stand on levels, or in INT8 kernels; none has its own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from proofs import skip_if_saturating
 from shared_workshop import shared_workshop
 from slimwright.data import calibration_inputs
 from slimwright.graph import Net
+from slimwright.graph.levels import LEVELS, Levels
 from slimwright.runtimes import RUNTIMES
 from slimwright.runtimes.known import installed
 from slimwright.targets import Effort, Local, measure
@@ -51,3 +53,21 @@ def test_with_activations_on_levels_kernels_for_int8_compute_them(runtime: str, 
     wanted = net.run(images[:8])[0]
     assert float((outputs[0] - wanted).abs().mean()) <= 0.05 * float(wanted.abs().max())
     assert not torch.allclose(wanted, small_digit_net().run(images[:8])[0], atol=0.05 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "executorch"])
+def test_values_have_the_levels_that_the_net_says(runtime: str, tmp_path: Path) -> None:
+    """Each value is cut off at a quarter of what it takes, which no tool-kit would find by itself."""
+    if not installed(runtime):
+        pytest.skip(f"{RUNTIMES[runtime].title} or its converter is not installed")
+    skip_if_saturating(runtime, "int8")
+    whole, images = few(8, 8), torch.as_tensor(calibration_inputs(few_digits(), 60))
+    levels = {node.name: Levels.of(node) for node in whole.nodes if node.op == LEVELS}
+    finer = {name: replace(one, scale=one.scale / 4).node(name, whole[name].source) for name, one in levels.items()}
+    net = whole.edited(finer)
+    made = shared_workshop().convert(net, runtime, "int8", tmp_path, calibration=[images])
+    outputs = measure(Local(), {"cut": made}, Effort(runs=1, warm_up=0), inputs=[images[:8]])["cut"].outputs
+    assert outputs is not None
+    wanted, uncut = net.run(images[:8])[0], whole.run(images[:8])[0]
+    assert float((outputs[0] - wanted).abs().max()) <= 0.03 * float(wanted.abs().max())
+    assert float((uncut - wanted).abs().max()) > 0.2 * float(wanted.abs().max())

@@ -1,9 +1,14 @@
-"""ExecuTorch: lowered to XNNPACK; INT8 by static quantization of the exported program (PT2E), weights per channel."""
+"""ExecuTorch: lowered to XNNPACK; INT8 by static quantization of the exported program (PT2E), weights per channel.
 
-from collections.abc import Iterator, Sequence, Set
+PT2E finds the levels of values and weights by observers. Where a net says its own, these are what the observers give;
+a value whose kernel wants the levels of others (what a concatenation reads) keeps those that were found.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
@@ -11,13 +16,19 @@ from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from torch.fx import Graph, Node
 
 from slimwright.graph import Net, zero_inputs
+from slimwright.graph.levels import LEVELS, Levels, without_levels
 from slimwright.lowering.decompositions import with_weights_apart
 from slimwright.runtimes.artefact import Array, Written
 from slimwright.runtimes.fallbacks import Fallback, note
+from slimwright.storage import multiples
+
+MOST = 127  # of a weight: INT8, symmetric
 
 
 def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
     """Write `model.pte`, which takes and gives everything in the net's order."""
+    levels = {node.source: Levels.of(node) for node in net.nodes if node.op == LEVELS}
+    net = without_levels(net)
     if precision == "int8":
         net = with_weights_apart(net)
     program = torch.export.export(net.to_module().eval(), zero_inputs(net))
@@ -25,7 +36,7 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
         assert calibration is not None
         keep_float = {net.key(net[name], "weight") for name in net.float_layers}
         program = torch.export.export(
-            _quantized(program.module(), calibration, keep_float),
+            _quantized(program.module(), calibration, keep_float, levels),
             zero_inputs(net),
         )
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
@@ -59,8 +70,8 @@ def _origin(sources: Sequence[Any]) -> str:
     return str(sources[-1].name) if sources else ""
 
 
-def _quantized(module: Any, calibration: Sequence[Array], keep_float: Set[str]) -> Any:
-    """The module in INT8, but for the layers that read the weights `keep_float`."""
+def _quantized(module: Any, calibration: Sequence[Array], keep_float: Set[str], levels: Mapping[str, Levels]) -> Any:
+    """The module in INT8, but for the layers that read the weights `keep_float`; values have their own `levels`."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -77,4 +88,51 @@ def _quantized(module: Any, calibration: Sequence[Array], keep_float: Set[str]) 
     with torch.no_grad():
         for rows in zip(*calibration, strict=True):
             prepared(*(torch.from_numpy(row[None]) for row in rows))
+    if levels:
+        _set_levels(prepared, levels)
     return convert_pt2e(prepared)
+
+
+def _set_levels(prepared: Any, levels: Mapping[str, Levels]) -> None:
+    """Let observers give the levels that values have, and those that weights stand on, where they have 8 bits.
+
+    An observer that several values share, under names of its own for each, gives theirs where all have the same.
+    """
+    calls = [node for node in prepared.graph.nodes if node.op == "call_module"]
+    observed: dict[Any, list[Node]] = {}
+    for node in calls:
+        if hasattr(module := prepared.get_submodule(node.target), "calculate_qparams"):
+            observed.setdefault(module, []).append(node.args[0])
+    weights = prepared.state_dict()
+    for observer, values in observed.items():
+        if hasattr(observer, "ch_axis"):
+            weight = weights.get(values[0].target)
+            how = None if weight is None else _scales(weight, observer)
+        else:
+            (own, *others) = {levels.get(_origin(value.meta.get("from_node", []))) for value in values}
+            how = None if own is None or others else _in_int8(own)
+        if how is not None:
+            observer.calculate_qparams = lambda how=how: how
+
+
+def _scales(weight: torch.Tensor, observer: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The scales [O] that a weight's outputs stand on, and their zeros; None where one stands on none.
+
+    That of an output without weights is as the observer found it.
+    """
+    scales, zeros = observer.calculate_qparams()
+    scales = scales.clone()
+    for number, row in enumerate(np.moveaxis(weight.numpy(), observer.ch_axis, 0)):
+        found = multiples(np.ascontiguousarray(row).reshape(-1), MOST)
+        if found is None:
+            return None
+        if row.any():
+            scales[number] = found[1]
+    return scales, zeros
+
+
+def _in_int8(levels: Levels) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Scale and zero of levels from -128 to 127; None where there are not as many."""
+    if levels.most - levels.least != 255:
+        return None
+    return torch.tensor([levels.scale]), torch.tensor([levels.zero - levels.least - 128])

@@ -62,7 +62,6 @@ FOR: Mapping[str, tuple[Rewrite, ...]] = {
     ),
     "mnn": (with_floats_for_few_bits, without_levels, *EVERYWHERE, with_logsumexp_spelled_out),
     "executorch": (
-        without_levels,
         *EVERYWHERE,
         with_averages_as_convolutions,
         with_hardsigmoid_spelled_out,
