@@ -55,7 +55,7 @@ def test_with_activations_on_levels_kernels_for_int8_compute_them(runtime: str, 
     assert not torch.allclose(wanted, small_digit_net().run(images[:8])[0], atol=0.05 * float(wanted.abs().max()))
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "executorch"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "executorch", "litert"])
 def test_values_have_the_levels_that_the_net_says(runtime: str, tmp_path: Path) -> None:
     """Each value is cut off at a quarter of what it takes, which no tool-kit would find by itself."""
     if not installed(runtime):

@@ -4,7 +4,7 @@ PT2E finds the levels of values and weights by observers. Where a net says its o
 a value whose kernel wants the levels of others (what a concatenation reads) keeps those that were found.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from torch.fx import Graph, Node
 
 from slimwright.graph import Net, zero_inputs
-from slimwright.graph.levels import LEVELS, Levels, without_levels
+from slimwright.graph.levels import Levels, has_levels, without_levels
 from slimwright.lowering.decompositions import with_weights_apart
 from slimwright.runtimes.artefact import Array, Written
 from slimwright.runtimes.fallbacks import Fallback, note
+from slimwright.runtimes.own_levels import Known, known_by_numbers
 from slimwright.storage import multiples
 
 MOST = 127  # of a weight: INT8, symmetric
@@ -27,8 +28,7 @@ MOST = 127  # of a weight: INT8, symmetric
 
 def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
     """Write `model.pte`, which takes and gives everything in the net's order."""
-    levels = {node.source: Levels.of(node) for node in net.nodes if node.op == LEVELS}
-    net = without_levels(net)
+    said, net = net, without_levels(net)
     if precision == "int8":
         net = with_weights_apart(net)
     program = torch.export.export(net.to_module().eval(), zero_inputs(net))
@@ -36,7 +36,7 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
         assert calibration is not None
         keep_float = {net.key(net[name], "weight") for name in net.float_layers}
         program = torch.export.export(
-            _quantized(program.module(), calibration, keep_float, levels),
+            _quantized(program.module(), calibration, keep_float, said),
             zero_inputs(net),
         )
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
@@ -70,8 +70,8 @@ def _origin(sources: Sequence[Any]) -> str:
     return str(sources[-1].name) if sources else ""
 
 
-def _quantized(module: Any, calibration: Sequence[Array], keep_float: Set[str], levels: Mapping[str, Levels]) -> Any:
-    """The module in INT8, but for the layers that read the weights `keep_float`; values have their own `levels`."""
+def _quantized(module: Any, calibration: Sequence[Array], keep_float: Set[str], said: Net) -> Any:
+    """The module in INT8, but for the layers that read the weights `keep_float`, with the levels that the net says."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -88,28 +88,31 @@ def _quantized(module: Any, calibration: Sequence[Array], keep_float: Set[str], 
     with torch.no_grad():
         for rows in zip(*calibration, strict=True):
             prepared(*(torch.from_numpy(row[None]) for row in rows))
-    if levels:
-        _set_levels(prepared, levels)
+        if has_levels(said):
+            _set_levels(prepared, known_by_numbers(said, [each[:1] for each in calibration]), calibration)
     return convert_pt2e(prepared)
 
 
-def _set_levels(prepared: Any, levels: Mapping[str, Levels]) -> None:
+def _set_levels(prepared: Any, known: Known, calibration: Sequence[Array]) -> None:
     """Let observers give the levels that values have, and those that weights stand on, where they have 8 bits.
 
-    An observer that several values share, under names of its own for each, gives theirs where all have the same.
+    An observer that several values share gives theirs where all have the same.
     """
-    calls = [node for node in prepared.graph.nodes if node.op == "call_module"]
-    observed: dict[Any, list[Node]] = {}
-    for node in calls:
-        if hasattr(module := prepared.get_submodule(node.target), "calculate_qparams"):
-            observed.setdefault(module, []).append(node.args[0])
-    weights = prepared.state_dict()
-    for observer, values in observed.items():
+    seen: dict[Any, list[torch.Tensor]] = {}
+
+    def see(observer: Any, given: tuple[torch.Tensor]) -> None:
+        seen.setdefault(observer, []).append(given[0])
+
+    observers = [module for module in prepared.modules() if hasattr(module, "calculate_qparams")]
+    hooks = [observer.register_forward_pre_hook(see) for observer in observers]
+    prepared(*(torch.from_numpy(each[:1]) for each in calibration))
+    for hook in hooks:
+        hook.remove()
+    for observer, values in seen.items():
         if hasattr(observer, "ch_axis"):
-            weight = weights.get(values[0].target)
-            how = None if weight is None else _scales(weight, observer)
+            how = _scales(values[0].detach(), observer)
         else:
-            (own, *others) = {levels.get(_origin(value.meta.get("from_node", []))) for value in values}
+            (own, *others) = {known(value.detach().numpy()) for value in values}
             how = None if own is None or others else _in_int8(own)
         if how is not None:
             observer.calculate_qparams = lambda how=how: how
@@ -118,7 +121,7 @@ def _set_levels(prepared: Any, levels: Mapping[str, Levels]) -> None:
 def _scales(weight: torch.Tensor, observer: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
     """The scales [O] that a weight's outputs stand on, and their zeros; None where one stands on none.
 
-    That of an output without weights is as the observer found it.
+    That of an output without weights is as the observer found it, and none is less than it would give.
     """
     scales, zeros = observer.calculate_qparams()
     scales = scales.clone()
@@ -127,12 +130,10 @@ def _scales(weight: torch.Tensor, observer: Any) -> tuple[torch.Tensor, torch.Te
         if found is None:
             return None
         if row.any():
-            scales[number] = found[1]
+            scales[number] = max(found[1], float(observer.eps))
     return scales, zeros
 
 
-def _in_int8(levels: Levels) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Scale and zero of levels from -128 to 127; None where there are not as many."""
-    if levels.most - levels.least != 255:
-        return None
+def _in_int8(levels: Levels) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and zero of 256 levels, from -128 to 127."""
     return torch.tensor([levels.scale]), torch.tensor([levels.zero - levels.least - 128])

@@ -67,7 +67,7 @@ FOR: Mapping[str, tuple[Rewrite, ...]] = {
         with_hardsigmoid_spelled_out,
         with_means_spelled_out,
     ),
-    "litert": (without_levels, *EVERYWHERE, with_maximum_padding_apart, with_strided_averages_as_convolutions),
+    "litert": (*EVERYWHERE, with_maximum_padding_apart, with_strided_averages_as_convolutions),
     "openvino": (with_floats_for_few_bits, *EVERYWHERE),
 }
 
