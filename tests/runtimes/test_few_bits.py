@@ -55,6 +55,26 @@ def test_with_activations_on_levels_kernels_for_int8_compute_them(runtime: str, 
     assert not torch.allclose(wanted, small_digit_net().run(images[:8])[0], atol=0.05 * float(wanted.abs().max()))
 
 
+@pytest.mark.parametrize("runtime", [name for name, known in RUNTIMES.items() if "int8" in known.precisions])
+def test_small_weights_behind_large_values_keep_their_meaning(runtime: str, tmp_path: Path) -> None:
+    """Values in thousands leave weights whose steps some tool-kits do not take: what comes out was garbage."""
+    if not installed(runtime):
+        pytest.skip(f"{RUNTIMES[runtime].title} or its converter is not installed")
+    skip_if_saturating(runtime, "int8")
+    plain, images = small_digit_net(), torch.as_tensor(calibration_inputs(few_digits(), 60))
+    first, second, _ = (node.tensors for node in plain.weighted())
+    larger = {name: plain.tensors[name] * 2.0**15 for name in first.values()}
+    smaller = {second["weight"]: plain.tensors[second["weight"]] * 2.0**-15}
+    sides = {"plain": plain, "scaled": plain.edited(tensors=larger | smaller)}
+    made = {
+        name: shared_workshop().convert(net, runtime, "int8", tmp_path / name, calibration=[images])
+        for name, net in sides.items()
+    }
+    seen = measure(Local(), made, Effort(runs=1, warm_up=0), inputs=[images[:8]])
+    (wanted,), (found,) = (seen[name].outputs or () for name in sides)
+    assert float((found - wanted).abs().max()) <= 0.05 * float(wanted.abs().max())
+
+
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "executorch", "litert"])
 def test_values_have_the_levels_that_the_net_says(runtime: str, tmp_path: Path) -> None:
     """Each value is cut off at a quarter of what it takes, which no tool-kit would find by itself."""

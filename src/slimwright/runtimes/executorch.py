@@ -24,6 +24,7 @@ from slimwright.runtimes.own_levels import Known, known_by_numbers
 from slimwright.storage import multiples
 
 MOST = 127  # of a weight: INT8, symmetric
+LEAST_SCALE = 1e-12  # of weights; XNNPACK takes none that is not a normal float, and PT2E none below 1.2e-7 by itself
 
 
 def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] | None) -> Written:
@@ -85,6 +86,9 @@ def _quantized(module: Any, calibration: Sequence[Array], keep_float: Set[str], 
     if keep_float:
         quantizer.set_filter_function(is_quantized)
     prepared = prepare_pt2e(module, quantizer)
+    for observer in prepared.modules():
+        if hasattr(observer, "ch_axis"):  # weights: those of a net whose values are large may be small
+            observer.eps.fill_(LEAST_SCALE)
     with torch.no_grad():
         for rows in zip(*calibration, strict=True):
             prepared(*(torch.from_numpy(row[None]) for row in rows))
@@ -121,7 +125,7 @@ def _set_levels(prepared: Any, known: Known, calibration: Sequence[Array]) -> No
 def _scales(weight: torch.Tensor, observer: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
     """The scales [O] that a weight's outputs stand on, and their zeros; None where one stands on none.
 
-    That of an output without weights is as the observer found it, and none is less than it would give.
+    That of an output without weights is as the observer found it.
     """
     scales, zeros = observer.calculate_qparams()
     scales = scales.clone()
@@ -130,7 +134,7 @@ def _scales(weight: torch.Tensor, observer: Any) -> tuple[torch.Tensor, torch.Te
         if found is None:
             return None
         if row.any():
-            scales[number] = max(found[1], float(observer.eps))
+            scales[number] = max(found[1], LEAST_SCALE)
     return scales, zeros
 
 

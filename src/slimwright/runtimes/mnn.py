@@ -21,12 +21,14 @@ import MNN
 import onnx
 
 from slimwright.graph import Net
+from slimwright.lowering.steps import with_steps_for_weights
 from slimwright.runtimes import onnxruntime
 from slimwright.runtimes.artefact import Array, Written
 from slimwright.runtimes.onnxruntime import with_names_alone
 
 # The converter itself: MNN.tools around it would install a package that reports every conversion to its maker.
 CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
+LEAST_STEP = 2e-6  # of weights in INT8: those of steps below 1e-6 come out wrong (3.6.1, 2026-12-01)
 NUMBER_FIELD = 11  # mnn_uuid among the fields of the table Net (schema/default/MNN.fbs)
 NUMBER = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 OPTIONS = {"fp32": [], "fp16": ["--fp16"], "int8": ["--weightQuantBits", "8"]}
@@ -36,6 +38,8 @@ def export(net: Net, folder: Path, precision: str, calibration: Sequence[Array] 
     """Write `model.mnn`."""
     if net.float_layers:
         raise RuntimeError("single layers cannot stay in float in MNN here; quantize all of them, or none")
+    if precision == "int8":
+        net = with_steps_for_weights(net, LEAST_STEP)
     written = onnxruntime.export(with_names_alone(net), folder, "fp32", None)
     path = folder / written.files[0]
     onnx.save(with_outputs_apart(onnx.load(path)), path)
