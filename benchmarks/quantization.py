@@ -62,7 +62,7 @@ FILES = (
 )
 NAMED = ("network", "bits", "computed_by", "rounding")
 CALIBRATION = 512
-WITH_OUR_LEVELS = ("graph", "onnxruntime", "openvino")  # of activations, too: other tool-kits find their own
+WITH_OUR_LEVELS = ("graph", "onnxruntime", "openvino", "executorch", "litert")  # of activations, too
 RUNTIMES = ("onnxruntime", "openvino", "litert", "executorch", "mnn", "ncnn")
 QUICK_NETWORKS, QUICK_TEST = ("resnet20",), 400
 TEST = 2000  # images that runtimes judge

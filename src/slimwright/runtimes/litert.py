@@ -20,7 +20,7 @@ from slimwright.runtimes.artefact import Array, Written
 from slimwright.runtimes.fallbacks import Fallback, note
 from slimwright.runtimes.own_levels import known_by_numbers
 
-LEAST_STEP = 1e-7  # of weights in INT8: with those of 2e-8 outputs are off by a sixth (its quantizer 0.10.0, 2026-12-01)
+LEAST_STEP = 1e-7  # of weights in INT8: with those of 2e-8 outputs are off by a sixth (quantizer 0.10.0, 2026-12-01)
 DELEGATE = "DELEGATE"
 IN_FLOAT = ("RSQRT", "SQRT")  # of a response norm: XNNPACK has no INT8 kernels for them, and LiteRT's own are slow
 

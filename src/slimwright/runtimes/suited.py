@@ -1,8 +1,8 @@
 """What a runtime cannot take, or takes slowly, in the form that it likes: a column of rewrites for each.
 
 Every rewrite computes the same up to float32 rounding, and gives back the same net where nothing applies. One that
-brings in numbers that follow from a size that is free fixes the net's sizes. Runtimes whose tool-kits find the levels
-of activations themselves are given none.
+brings in numbers that follow from a size that is free fixes the net's sizes. Runtimes that take no levels of
+activations are given none.
 """
 
 from collections.abc import Callable, Mapping
