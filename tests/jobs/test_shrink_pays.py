@@ -174,7 +174,7 @@ def test_a_net_that_is_no_faster_is_shipped_where_its_size_counts(slow_int8: Don
 
 
 @pytest.mark.parametrize(("disturbed", "ships"), [(2, True), (3, False)])
-def test_what_seems_slower_is_timed_anew_before_that_is_believed(folder: Folder, disturbed: int, ships: bool) -> None:
+def test_what_seems_slower_is_timed_again_before_that_is_believed(folder: Folder, disturbed: int, ships: bool) -> None:
     """Every smaller net takes four times as long in the first jobs that time it, as beside other work."""
     seen: Counter[str] = Counter()
 

@@ -1,4 +1,7 @@
-"""Binary and ternary weights in the runtimes: as floats that stand on levels, or in INT8 kernels; none has its own."""
+"""Few bits in the runtimes: binary and ternary weights, the levels that a net says, and weights with tiny steps.
+
+No runtime has kernels of its own for binary and ternary weights: they are floats that stand on levels, or INT8.
+"""
 
 from dataclasses import replace
 from pathlib import Path

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from example_nets import SHAPE
 from slimwright.graph import Net
+from slimwright.graph.layers import FakeQuantize
 from slimwright.graph.levels import Levels
-from slimwright.graph.ops import FakeQuantize
 from slimwright.techniques.ranges import AT_ONCE, BINS, CALIBRATIONS, Calibration, _counted, _levels, covering, ranges
 
 ends = st.floats(-1e4, 1e4, allow_nan=False, width=32)

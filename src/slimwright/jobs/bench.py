@@ -225,8 +225,8 @@ def beside_original(
 ) -> Beside:
     """Time the original and another artefact in turn, after a `first` time where there was one.
 
-    What is slower than the original never ships, so what seems so is timed anew, in fresh processes, before that is
-    believed: a small net beside other work seems so now and then. The least share counts.
+    A model that is slower than the original never ships. So one that seems slower is timed again, in a fresh process,
+    up to `TIMES` times in all: beside other work a small net can seem so by chance. The least share counts.
     """
     found = [] if first is None else [first]
     while not found or (len(found) < TIMES and min(one.share for one in found) > 1 / PAYS):

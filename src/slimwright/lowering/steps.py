@@ -44,20 +44,15 @@ def with_steps_for_weights(net: Net, least: float) -> Net:
     """
     changed, added, tensors = {}, [], {}
     for node in net.weighted():
-        weight = net.tensor(node, "weight")
-        rows = weight.flatten(1).abs().amax(1) if weight is not None else torch.zeros(1)
+        weight = net.tensors[node.tensors["weight"]]
+        rows = weight.flatten(1).abs().amax(1)
         steps = rows[rows > DEAD * rows.max()] / 127
-        if weight is None or not len(steps) or float(steps.min()) >= least:
+        if not len(steps) or float(steps.min()) >= least:
             continue
         times = 2.0 ** math.ceil(math.log2(least / float(steps.min())))
-        smaller, larger = f"{node.name}_smaller", f"{node.name}_larger.weight"
-        added.append(Node(smaller, "mul", {"self": Ref(node.source), "other": 1 / times}))
+        smaller, larger = Ref(f"{node.name}_smaller"), f"{node.name}_larger.weight"
+        added.append(Node(smaller.name, "mul", {"self": Ref(node.source), "other": 1 / times}))
         tensors[larger] = weight * times
-        changed[node.name] = replace(
-            node,
-            arguments={
-                key: Ref(smaller) if value == Ref(node.source) else value for key, value in node.arguments.items()
-            },
-            tensors={**node.tensors, "weight": larger},
-        )
+        arguments = {key: smaller if value == Ref(node.source) else value for key, value in node.arguments.items()}
+        changed[node.name] = replace(node, arguments=arguments, tensors={**node.tensors, "weight": larger})
     return net.edited(changed, added=added, tensors=tensors) if changed else net

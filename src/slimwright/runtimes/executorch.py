@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
@@ -20,10 +19,8 @@ from slimwright.graph.levels import Levels, has_levels, without_levels
 from slimwright.lowering.decompositions import with_weights_apart
 from slimwright.runtimes.artefact import Array, Written
 from slimwright.runtimes.fallbacks import Fallback, note
-from slimwright.runtimes.own_levels import Known, known_by_numbers
-from slimwright.storage import multiples
+from slimwright.runtimes.own_levels import Known, known_by_numbers, on_whole_numbers
 
-MOST = 127  # of a weight: INT8, symmetric
 LEAST_SCALE = 1e-12  # of weights; XNNPACK takes none that is not a normal float, and PT2E none below 1.2e-7 by itself
 
 
@@ -127,15 +124,12 @@ def _scales(weight: torch.Tensor, observer: Any) -> tuple[torch.Tensor, torch.Te
 
     That of an output without weights is as the observer found it.
     """
+    found = on_whole_numbers(weight.numpy(), observer.ch_axis)
+    if found is None:
+        return None
     scales, zeros = observer.calculate_qparams()
-    scales = scales.clone()
-    for number, row in enumerate(np.moveaxis(weight.numpy(), observer.ch_axis, 0)):
-        found = multiples(np.ascontiguousarray(row).reshape(-1), MOST)
-        if found is None:
-            return None
-        if row.any():
-            scales[number] = max(found[1], LEAST_SCALE)
-    return scales, zeros
+    there = weight.movedim(observer.ch_axis, 0).flatten(1).any(1)
+    return torch.where(there, torch.from_numpy(found[1]).clamp_min(LEAST_SCALE), scales), zeros
 
 
 def _in_int8(levels: Levels) -> tuple[torch.Tensor, torch.Tensor]:

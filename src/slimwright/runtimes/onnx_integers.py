@@ -13,9 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, version_converter
 
-from slimwright.storage import multiples
+from slimwright.runtimes.own_levels import on_whole_numbers
 
-MOST = 127  # of a weight: INT8, symmetric
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 OPSETS = {2: 25, 4: 21}  # the oldest with numbers of so many bits
 TYPES = {
@@ -100,13 +99,10 @@ def _added(
     values = numpy_helper.to_array(weight)
     if values.ndim < 2:
         return None
-    rows = np.moveaxis(values, axis, 0)
-    found = [multiples(np.ascontiguousarray(row).reshape(-1), MOST) for row in rows]
-    known = [each for each in found if each is not None]
-    if len(known) < len(found):
+    found = on_whole_numbers(values, axis)
+    if found is None:
         return None
-    whole = np.moveaxis(np.stack([numbers for numbers, _ in known]).reshape(rows.shape), 0, axis)
-    scales = np.array([step for _, step in known], np.float32)
+    whole, scales = found
     most = int(np.abs(whole).max(initial=0))
     kind = next(TYPES[size] for size in stored if most < 2 ** (size - 1))
     numbers = np.ascontiguousarray(whole, np.int8).astype(kind)

@@ -1,4 +1,4 @@
-"""The levels that a net says of its values, for the tensors of what it was converted to.
+"""The levels that a net says of its values, and that its weights stand on, for the tensors of what it is converted to.
 
 Names of values do not outlive a converter. A tensor is known by the numbers that it holds for an image, however they
 are laid out.
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from slimwright.graph import Net
 from slimwright.graph.levels import LEVELS, Levels, without_levels
 from slimwright.runtimes.artefact import Array
+from slimwright.storage import multiples
 
 Known: TypeAlias = Callable[[Array], Levels | None]
+MOST = 127  # of a weight: INT8, symmetric
 COUNT = 256  # of levels: those of 8 bits are what tool-kits take
 NEAR = 1e-3  # of a sum: converters add numbers up in another order
 
@@ -37,10 +39,22 @@ def known_by_numbers(net: Net, row: Sequence[Array]) -> Known:
     told = [(_told_by(value.numpy()), one) for value, one in zip(values, levels.values(), strict=True)]
 
     def known(tensor: Array) -> Levels | None:
-        like = {one for numbers, one in told if np.allclose(numbers, _told_by(tensor), rtol=NEAR, atol=1e-6)}
+        numbers = _told_by(tensor)
+        like = {one for its, one in told if np.allclose(its, numbers, rtol=NEAR, atol=1e-6)}
         return like.pop() if len(like) == 1 else None
 
     return known
+
+
+def on_whole_numbers(weight: Array, axis: int) -> tuple[NDArray[np.int32], Array] | None:
+    """Return a weight as INT8's whole numbers, and their scales [O] along an axis; None where it stands on none."""
+    rows = np.moveaxis(weight, axis, 0)
+    found = [multiples(np.ascontiguousarray(row).reshape(-1), MOST) for row in rows]
+    known = [each for each in found if each is not None]
+    if len(known) < len(found):
+        return None
+    whole = np.stack([numbers for numbers, _ in known]).reshape(rows.shape)
+    return np.moveaxis(whole, 0, axis), np.array([step for _, step in known], np.float32)
 
 
 def _told_by(value: Array) -> NDArray[np.float64]:

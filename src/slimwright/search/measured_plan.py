@@ -4,7 +4,7 @@ Candidates are ranked by weights solved on a share of the calibration images. Th
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from slimwright.search.journal import Journal
@@ -112,19 +112,26 @@ def _within(space: Space, evaluate: Evaluate, wholes: Sequence[Whole]) -> Iterat
     """A candidate for each precision, by channels alone and by all knobs, that was measured within the limits."""
     for whole in wholes:
         for alone in (CHANNELS, FEW_BITS, None):
-            for one in _built(space, evaluate, whole, alone):
+            for one in _built(space, evaluate, whole, alone, space.limits):
                 yield one
                 if space.ships(one) and space.fits(one) and space.drop(one) <= 0:
                     return  # nothing that is tried after it can be measured to be better
 
 
-def _built(space: Space, evaluate: Evaluate, whole: Whole, alone: str | None) -> Iterator[Evaluation]:
-    """The candidate of a plan within the limits; where it is slower than the original, another in coarser steps."""
+def _built(
+    space: Space,
+    evaluate: Evaluate,
+    whole: Whole,
+    alone: str | None,
+    limits: Mapping[str, float],
+    objective: str = "",
+) -> Iterator[Evaluation]:
+    """The candidate of a plan within limits; where it is slower than the original, another in coarser steps."""
     for coarse in coarseness(space, alone):
-        found = planned_for(space, evaluate, whole, alone, space.limits, coarse=coarse)
-        if found is None or (alone is None and is_of_one(found[1], found[0].plan)):
+        found = planned_for(space, evaluate, whole, alone, limits, coarse=coarse)
+        if found is None or (not objective and alone is None and is_of_one(found[1], found[0].plan)):
             return  # nothing to cut, or what was planned alone already
-        made = list(solved(space, evaluate, whole, found, coarse=coarse))
+        made = list(solved(space, evaluate, whole, found, objective, coarse=coarse))
         yield from made
         if all(space.pays(one) for one in made):
             return
@@ -140,14 +147,9 @@ def _least_cost(space: Space, evaluate: Evaluate, wholes: Sequence[Whole]) -> It
         for _ in range(ROUNDS):
             share = (low * high) ** 0.5
             limits = {**space.limits, objective: min(share * most, space.limits.get(objective, most))}
-            made: list[Evaluation] = []
-            for coarse in coarseness(space, None):
-                found = planned_for(space, evaluate, whole, None, limits, coarse=coarse)
-                made = [] if found is None else list(solved(space, evaluate, whole, found, objective, coarse=coarse))
-                yield from made
-                if all(space.pays(one) for one in made):
-                    break
-            holds = bool(made) and all(space.drop(one) <= space.budget.max_drop for one in made)
+            made = list(_built(space, evaluate, whole, None, limits, objective))
+            yield from made
+            holds = bool(made) and space.drop(made[-1]) <= space.budget.max_drop
             low, high = (low, share) if holds else (share, high)
 
 
