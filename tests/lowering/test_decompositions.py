@@ -17,6 +17,7 @@ from slimwright.lowering.decompositions import (
     with_logsumexp_spelled_out,
     with_lrn_spelled_out,
     with_means_spelled_out,
+    with_whole_averages_as_means,
 )
 from slimwright.zoo import build
 
@@ -139,6 +140,20 @@ def test_hard_sigmoids_and_means_in_a_squeeze_and_excitation_are_spelled_out() -
 def test_means_over_anything_but_height_and_width_stay(dims: tuple[int, ...]) -> None:
     net = capture(Doing(lambda x: x.mean(dims)), SHAPE)
     assert with_means_spelled_out(net) is net
+
+
+@pytest.mark.parametrize("size", [1, (1, 1)])
+def test_an_average_over_a_whole_picture_is_a_mean(size: int | tuple[int, int]) -> None:
+    net = capture(Doing(nn.AdaptiveAvgPool2d(size)), SHAPE)
+    spelled = with_whole_averages_as_means(net)
+    assert [node.op for node in spelled.nodes] == ["input", "conv2d", "mean"]
+    same(net, spelled, 1e-6)
+
+
+@pytest.mark.parametrize("size", [2, (1, 2), (None, 1)])
+def test_an_average_that_keeps_places_stays(size: int | tuple[int | None, int]) -> None:
+    net = capture(Doing(nn.AdaptiveAvgPool2d(size)), SHAPE)
+    assert with_whole_averages_as_means(net) is net
 
 
 @pytest.mark.parametrize("rewrite", EVERY)

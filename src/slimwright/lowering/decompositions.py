@@ -10,6 +10,8 @@
 **The hard sigmoid** as min(max(x + 3, 0), 6) / 6, and **means over height and width** with a reshape behind them:
 ExecuTorch's decompositions of them are not XNNPACK's (1.4.1, measured 2026-11-21).
 
+**Averages over a whole picture** as means, which is what exporters decompose them into.
+
 **The logarithm of a sum of exponentials** as m + log(sum(exp(x - m))), m the largest: MNN reduces over every dimension,
 whichever is asked for (3.6.1, measured 2026-11-21).
 
@@ -35,6 +37,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from slimwright.graph.net import Net, Node, Ref, Value
+from slimwright.graph.ops import pair_of
 
 
 def with_lrn_spelled_out(net: Net) -> Net:
@@ -141,6 +144,16 @@ def with_means_spelled_out(net: Net) -> Net:
         n.name: Node(n.name, "reshape", {"self": Ref(f"{n.name}_kept"), "shape": (-1, *n.shape[1:])}) for n in found
     }
     return net.edited(changed, added=kept)
+
+
+def with_whole_averages_as_means(net: Net) -> Net:
+    """Return the net with adaptive averages down to a single value as means, or the same net if there is none."""
+    changed = {
+        n.name: Node(n.name, "mean", {"self": Ref(n.source), "dim": (-1, -2), "keepdim": True, "dtype": None})
+        for n in net.nodes
+        if n.op == "adaptive_avg_pool2d" and pair_of(n.arguments["output_size"]) == (1, 1)
+    }
+    return net.edited(changed) if changed else net
 
 
 CONV: Mapping[str, Value] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}

@@ -1,8 +1,8 @@
 """Replace layers by thinner ones (`low_rank.py` has the forms, `decompose.py` the decompositions)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from slimwright.evidence import Evidence, observe, together_within
 from slimwright.techniques.knobs import Choice, Knob, Observed
 from slimwright.techniques.low_rank import Factors, Kind, factorise, filled, outline
 from slimwright.techniques.memory_plan import factorising_bytes
-from slimwright.techniques.ranks import rank_damages
+from slimwright.techniques.ranks import rank_damages, rank_kinds
 from slimwright.techniques.technique import Step, Technique, Work
 from slimwright.techniques.tune import Tune
 
@@ -83,15 +83,28 @@ def _sentence(step: Factorise) -> str:
 
 def _knobs(observed: Observed) -> list[Knob]:
     """A knob for each rank of a layer that may be lowered."""
-    damages = rank_damages(
-        observed.net, observed.evidence, observed.settings, device=observed.device, tell=observed.tell
-    )
-    return [Knob(key, observed.settings[key], partial(_damage, damage)) for key, damage in damages.items()]
+    prices = _Prices(observed)
+    keys = [item + name for name, of in rank_kinds(observed.net, observed.settings).items() for item in of]
+    return [Knob(key, observed.settings[key], partial(prices.damage, key)) for key in keys]
 
 
-def _damage(damage: NDArray[np.float64], rank: int) -> float:
-    """Of a rank; beyond those that are listed nothing is lost."""
-    return float(damage[rank]) if rank < len(damage) else 0.0
+@dataclass(frozen=True)
+class _Prices:
+    """What lower ranks are predicted to damage, found once it is asked for: a plan of channels alone never does."""
+
+    observed: Observed
+
+    @cached_property
+    def _damages(self) -> Mapping[str, NDArray[np.float64]]:
+        seen = self.observed
+        return rank_damages(seen.net, seen.evidence, seen.settings, device=seen.device, tell=seen.tell)
+
+    def damage(self, key: str, rank: int) -> float:
+        """Return the damage of a rank; beyond those that are priced nothing is lost."""
+        if rank == self.observed.settings[key][0]:
+            return 0.0
+        damage = self._damages[key]
+        return float(damage[rank]) if rank < len(damage) else 0.0
 
 
 def _steps(observed: Observed, _: Sequence[Knob], choice: Choice) -> list[Factorise]:

@@ -194,6 +194,17 @@ def _apportioned(total: int, net: Net, layers: Mapping[str, tuple[Kind, float]])
         ranks[name] += steps[name]
 
 
+def rank_kinds(net: Net, settings: Iterable[Hashable]) -> dict[str, dict[str, Kind]]:
+    """Return which kind of factors each key of `settings` that is a rank belongs to: by layer, and what it is of."""
+    wanted = set(settings)
+    kinds: dict[str, dict[str, Kind]] = {}
+    for node in net.weighted():
+        of: dict[str, Kind] = {item: kind for item, kind in KIND_OF.items() if item + node.name in wanted}
+        if of:
+            kinds[node.name] = {item: "svd" if node.op == "linear" else kind for item, kind in of.items()}
+    return kinds
+
+
 def rank_damages(
     net: Net, evidence: Evidence, settings: Iterable[Hashable], *, device: str = "cpu", tell: Tell = silent
 ) -> dict[str, NDArray[np.float64]]:
@@ -201,12 +212,7 @@ def rank_damages(
 
     `device` computes. Raises DataError where a layer was not observed.
     """
-    wanted = set(settings)
-    kinds: dict[str, dict[str, Kind]] = {}
-    for node in net.weighted():
-        of: dict[str, Kind] = {item: kind for item, kind in KIND_OF.items() if item + node.name in wanted}
-        if of:
-            kinds[node.name] = {item: "svd" if node.op == "linear" else kind for item, kind in of.items()}
+    kinds = rank_kinds(net, settings)
     found = damages_by_kind(
         net, evidence, {name: tuple(of.values()) for name, of in kinds.items()}, device=device, tell=tell
     )
