@@ -4,7 +4,7 @@ Ten budgets by ten subsets of the digits are built and proven, one worker, in pi
 of them between the pieces: each job with a cache of its own, that holds nothing. `marginal_share` is the wall time of a
 further deployment as a share of such a job, and `marginal_cpu_share` the same of processor time, which other work on
 the machine disturbs less. `accuracy_gap_points` is how much better the jobs' accuracy is on the test part, on average
-over those. Then some are built by one and by two workers, and `--plans` squared deployments are planned in one process:
+over those. Then some are built by one and by two workers, and `--plans` squared deployments are planned by two workers:
 what 10,000 take is in proportion. At last a cluster of several nodes loses a worker and a node in the middle: `lost`
 deployments have no record in the end, `twice` were finished and made again.
 
@@ -154,9 +154,9 @@ def _workers(fleets: Fleets, count: int, *, quick: bool) -> Row:
 
 
 def _planned(fleets: Fleets, budgets: int, subsets: int) -> Row:
-    """Plan many deployments of one evidence."""
+    """Plan many deployments of one evidence, by two workers."""
     plan = fleets.plan("planned", planned(budgets, subsets))
-    ran = fleets.run("fleet", str(plan), "--dry-run", "--quiet", "--json", "--workers", "0")
+    ran = fleets.run("fleet", str(plan), "--dry-run", "--quiet", "--json", "--workers", "2")
     _check(ran, 0, 1)
     text = ran.said[ran.said.index("{") : ran.said.rindex("}") + 1]
     return _row(ran, len(json.loads(text)))

@@ -1,8 +1,8 @@
 """What a plan chooses from: the knobs of every technique, priced; and what a choice makes of the net."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, Self
 
 from slimwright.cost import Cost
@@ -28,6 +28,7 @@ class Menu:
     predictor: Predictor
     knobs: Mapping[str, Sequence[Knob]]  # by the technique's name
     techniques: Sequence[Technique]
+    duals: dict[Hashable, Dual] = field(default_factory=dict, repr=False, compare=False)  # that limits do not change
 
     @classmethod
     def priced(
@@ -86,9 +87,14 @@ class Menu:
         every = {key: damage.get(key, _none) for key in sizes}
         sums_at, missed = costs.sums_at, self.predictor.missed if "latency_ms" in costs.every else _nothing
 
-        @cache
+        said = costs.basis, alone, frozenset(without), frozenset((weights or {}).items()), coarse
+        known: dict[Hashable, Dual] = {}
+
         def dual_at(share: float) -> Dual:
-            return Dual(self.predictor, sizes, every, sums_at(share) or {})
+            duals = known if share else self.duals
+            if (said, share) not in duals:
+                duals[said, share] = Dual(self.predictor, sizes, every, sums_at(share) or {})
+            return duals[said, share]
 
         bounded = sums_at(0.0) is not None
 
@@ -156,7 +162,8 @@ class Menu:
         }
         own = [knob for knobs in self.knobs.values() for knob in knobs if knob.saves is not None]
         wholes = {name: float(getattr(whole_net, name) or 0.0) for name in limited}
-        return Costs({name: every[name] for name in limited}, own, wholes)
+        basis = original, whole_net, tensor_share, tuple(limited)
+        return Costs({name: every[name] for name in limited}, own, wholes, basis)
 
 
 class _Cost(Protocol):
@@ -176,6 +183,7 @@ class Costs:
     every: Mapping[str, _Cost]
     own: Sequence[Knob]
     wholes: Mapping[str, float]
+    basis: Hashable  # all that they depend on besides the menu
 
     def __call__(self, choice: Choice) -> Mapping[str, float]:
         """Return the costs of a choice."""
