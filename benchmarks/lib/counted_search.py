@@ -37,11 +37,15 @@ ANY_DROP = 100.0
 
 @dataclass
 class Counted:
-    """Judges candidates of one net on one data set; `asked` are those of the last search, in order, each once."""
+    """Judges candidates of one net on one data set; `asked` are those of the last search, in order, each once.
+
+    `tested` takes in their scores on the test part, by key: no search sees them.
+    """
 
     net: Net
     data: ArrayData
     journal: Journal
+    tested: dict[str, float]
     asked: dict[str, Evaluation] = field(default_factory=dict)
 
     def __call__(self, candidate: Candidate) -> Evaluation:
@@ -50,6 +54,7 @@ class Counted:
         key = key_of(self.net.digest, self.data.name, {p: self.data.size(p) for p in self.data.parts}, said)
         found = self.journal.once(key, lambda: self._judged(candidate))
         cost = Cost(**found["cost"])
+        self.tested[key] = found["test_score"]
         return self.asked.setdefault(key, Evaluation(candidate, key, "fp32", cost, found["score"], found["proven"]))
 
     def _judged(self, candidate: Candidate) -> dict[str, Any]:
@@ -57,11 +62,15 @@ class Counted:
         try:
             net = apply(candidate.recipe, self.net, self.data, task=task)
         except RequestError:
-            return {"cost": asdict(_untimed(self.net)), "score": 0.0, "proven": False}
-        inputs, labels = whole(self.data, "validation")
-        assert labels is not None
-        outputs = net.run(tensors_of(inputs))
-        return {"cost": asdict(_untimed(net)), "score": task.score(outputs, labels), "proven": True}
+            return {"cost": asdict(_untimed(self.net)), "score": 0.0, "test_score": 0.0, "proven": False}
+        score, test_score = (_score(net, task, self.data, part) for part in ("validation", "test"))
+        return {"cost": asdict(_untimed(net)), "score": score, "test_score": test_score, "proven": True}
+
+
+def _score(net: Net, task: Classification, data: Dataset, part: Part) -> float:
+    inputs, labels = whole(data, part)
+    assert labels is not None
+    return task.score(net.run(tensors_of(inputs)), labels)
 
 
 def _untimed(net: Net) -> Cost:
@@ -87,10 +96,11 @@ class Subject:
     net: Net
     data: ArrayData
     menu: Callable[[], Menu]
+    tested: dict[str, float] = field(default_factory=dict)  # scores on the test part of all that was judged, by key
 
     def counted(self, folder: Path) -> Counted:
         """Return what judges candidates, with what was judged before."""
-        return Counted(self.net, self.data, open_journal(folder / self.name))
+        return Counted(self.net, self.data, open_journal(folder / self.name), self.tested)
 
     def space(self, evaluate: Counted, limit: str) -> Space:
         """Return a limit on multiply-accumulates; nothing is tuned."""

@@ -11,7 +11,8 @@ masked: they are neither sampled nor learned from.
 
 Different from the papers: a child's weights are solved from the original's, not trained; each rollout's own advantage
 is used; a decision is asked only of what saves work (convolutions, sums, products); a first guess keeps most layers,
-since a net without half of its layers is no better than chance before it is trained.
+since a net without half of its layers is no better than chance before it is trained; a policy that repeats itself, as
+one soon does that was learned elsewhere, draws at a higher temperature until it proposes something new.
 """
 
 import math
@@ -43,6 +44,7 @@ DECAY = 0.8  # of the baseline's moving average; ours
 KEPT = 0.85  # how likely a layer is kept before anything is learned; ours
 REMOVING = 0.5  # of all tries: the first stage; ours
 BASES = 3  # children of the first stage that are cut to the limits; ours
+HEAT = 0.5  # of the temperature, with each proposal that was known; ours
 MISSED = 1e9  # points, by which a net beyond the limits is behind all others
 SHARES = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of a group's channels; N2N's code
 SAVES_WORK = ("conv2d", "add", "mul")
@@ -134,9 +136,8 @@ def _first_stage(
         return found
     seen, learner = layer_features(space.net, names), Learner(remover, tries.left)
     while not tries.over:
-        layers, log_probability = walked(
-            space, names, remover(seen).log_softmax(1), None if likeliest else tries.random()
-        )
+        logs = (remover(seen) / _heat(tries)).log_softmax(1)
+        layers, log_probability = walked(space, names, logs, None if likeliest else tries.random())
         likeliest = False
         one = tries([Remove(layers=layers)] if layers else [])
         learner.saw(log_probability, worth(one))
@@ -201,14 +202,25 @@ def _second_stage(
     while not tries.over:
         random = None if likeliest else tries.random()
         likeliest = False
-        choice, log_probability = shrunk(ground, tries.aims(), shrinker, seen, random)
+        choice, log_probability = shrunk(ground, tries.aims(), shrinker, seen, random, heat=_heat(tries))
         learner.saw(log_probability, worth(tries.choice(ground, choice)))
 
 
+def _heat(tries: Tries) -> float:
+    """The temperature at which the next proposal is drawn: it grows with every one that was known already."""
+    return 1.0 + HEAT * tries.repeated
+
+
 def shrunk(
-    ground: Ground, aims: dict[str, float], shrinker: Shrinker, seen: Tensor, random: torch.Generator | None
+    ground: Ground,
+    aims: dict[str, float],
+    shrinker: Shrinker,
+    seen: Tensor,
+    random: torch.Generator | None,
+    *,
+    heat: float = 1.0,
 ) -> tuple[Choice, Tensor]:
-    """Return a choice of channels that can meet the aims, and its log-probability.
+    """Return a choice of channels that can meet the aims, drawn at a temperature, and its log-probability.
 
     Where no share can, the largest setting that can is taken, and does not count.
     """
@@ -220,7 +232,7 @@ def shrunk(
         settings = [nearest(ground.problem.sizes[key], share * whole) for share in SHARES]
         mask = torch.tensor([setting in allowed for setting in settings])
         if mask.any():
-            logs = logits.masked_fill(~mask, -math.inf).log_softmax(0)
+            logs = (logits / heat).masked_fill(~mask, -math.inf).log_softmax(0)
             drawn = logs.exp().detach()
             at = int(drawn.max(0).indices if random is None else torch.multinomial(drawn, 1, generator=random))
             total, setting = total + logs[at], settings[at]

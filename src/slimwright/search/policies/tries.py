@@ -41,6 +41,7 @@ class Tries:
     seed: int
     made: dict[str, Evaluation] = field(default_factory=dict)
     proposed: int = 0
+    repeated: int = 0  # of the last proposals, how many in a row were known
     wrong: list[Mapping[str, float]] = field(default_factory=list)  # predicted costs, as shares of the measured ones
 
     @property
@@ -74,6 +75,7 @@ class Tries:
     def __call__(self, steps: Sequence[Step], plan: Plan | None = None) -> Evaluation:
         """Try what these steps make of the original; without any, that is the whole net, which is known."""
         self.proposed += 1
+        self.repeated += 1
         if not steps:
             return self.whole.seen
         space = self.space
@@ -82,6 +84,7 @@ class Tries:
         said = recipe.model_dump_json()
         if said in self.made:
             return self.made[said]
+        self.repeated = 0
         name = f"{self.name} {len(self.made) + 1}"
         one = self.made[said] = self.evaluate(Candidate(name, recipe, plan, predicted_ms(plan)))
         if plan is not None and one.proven:
