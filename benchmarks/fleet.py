@@ -199,7 +199,6 @@ def _headline(rows: list[Row]) -> dict[str, float]:
         "within_budget_share": sum(within) / len(within),
         "planned": float(plans["deployments"]),
         "planned_10000_s": float(plans["seconds"]) * 10_000 / float(plans["deployments"]),
-        "planned_10000_cpu_s": float(plans["cpu_s"]) * 10_000 / float(plans["deployments"]),
         "speedup_2_workers": one / two,
         "lost": float(lost["lost"]),
         "twice": float(lost["twice"]),

@@ -8,6 +8,7 @@ from exact import EVERY, small_net
 from example_nets import SHAPE, hand_made, net_of
 from slimwright.errors import ModelError
 from slimwright.graph import Net, Node, Ref
+from slimwright.graph.net import checked
 from slimwright.importers import capture
 
 
@@ -110,6 +111,22 @@ def test_a_node_that_reads_a_later_one_is_refused(residual: Net) -> None:
 def test_shapes_are_those_of_one_image() -> None:
     net = net_of(nn.Conv2d(1, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3), shape=(1, 6, 6))
     assert [n.shape for n in net.nodes] == [(1, 1, 6, 6), (1, 4, 2, 2), (1, 4, 2, 2), (1, 16), (1, 3)]
+
+
+@pytest.mark.parametrize(("other", "dtype"), [(1, "int64"), (1.0, "float32"), (True, "int64"), (1, "int64")])
+def test_equal_numbers_of_other_types_are_inferred_apart(other: float, dtype: str) -> None:
+    nodes = (
+        Node("x", "input", shape=(1, 3), dtype="int64"),
+        Node("y", "add", {"self": Ref("x"), "other": other, "alpha": 1}),
+    )
+    assert checked(Net(nodes, {}, ("y",)))["y"].dtype == dtype
+
+
+def test_a_call_that_fails_does_so_every_time_and_names_its_node(residual: Net) -> None:
+    wide = {"fc.weight": torch.zeros(3, 99)}
+    for _ in range(2):
+        with pytest.raises(ModelError, match="node 'linear'"):
+            residual.edited(tensors=wide)
 
 
 def test_readers_are_listed_once_and_in_order(residual: Net) -> None:

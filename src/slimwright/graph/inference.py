@@ -1,7 +1,7 @@
 """The shapes and dtypes of a net's values, inferred by running it on tensors without elements."""
 
 import keyword
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,7 @@ from slimwright.graph.allowed import MOST_ELEMENTS, check_call, check_size
 from slimwright.graph.node import Node, resolved
 from slimwright.graph.ops import FAILURES, called, check_quiet, detail_of, on_meta, op_of
 
+MOST_KNOWN = 20_000  # results without elements that are remembered: a net is inferred anew with every edit
 INPUT_DTYPES = {"float32": torch.float32, "int64": torch.int64, "int32": torch.int32}
 
 
@@ -98,7 +99,30 @@ def _input(node: Node, images: int) -> Tensor:
     return empty_input(node.name, (images, *node.shape[1:]), INPUT_DTYPES[node.dtype])
 
 
+_known: dict[Hashable, Tensor] = {}
+
+
 def _result(node: Node, tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
+    """What a node produces, without elements: as it was of an equal call, or computed."""
+    given = tuple((key, _told(resolved(value, values.__getitem__))) for key, value in node.arguments.items())
+    call = node.op, given, tuple((role, _told(tensors[name])) for role, name in node.tensors.items())
+    if call not in _known:
+        if len(_known) >= MOST_KNOWN:
+            _known.clear()
+        _known[call] = _computed(node, tensors, values)
+    return _known[call]
+
+
+def _told(value: object) -> Hashable:
+    """All of a value that a result's shape and dtype, and whether there is one, depend on."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.stride(), value.dtype
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(_told, value))
+    return type(value), str(value)
+
+
+def _computed(node: Node, tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
     try:
         if op_of(node.op).channels == "parameter":
             return torch.empty_like(tensors[node.tensors["value"]], device="meta")
