@@ -6,9 +6,8 @@ area that it dominates, below the original's cost and above 0 %, 1 being all of 
 plans, for ever smaller limits.
 Then REINFORCE on super-classes, as in Pahwa et al. 2019: the policy of all classes as it is, one that is learned on the
 super-class, one that goes on from that of all classes for a fifth of the evaluations, and one from scratch for a fifth.
-Each chooses by its validation images, and what it chose is scored on test images, which no search sees: the best of a
-hundred on the images that chose it is better there by chance. A transferred policy has reached the result of the one
-that was learned on the super-class once what it would choose is as good on the test images.
+Each chooses by its validation images. What it chose is scored on test images, too, which no search sees: the best of a
+hundred is better on the images that chose it by chance.
 Rows are kept as they come, and evaluations are journaled: a run that was stopped goes on.
 """
 
@@ -199,10 +198,10 @@ def subset_rows(part: Subject, whole: Subject, extent: Extent) -> Iterator[Row]:
     yield _row(part, WAYS[2], short, evaluate)
     moved, _ = tried(Search("reinforce", few, SEED, learned), part)
     yield _row(part, WAYS[3], moved, evaluate)
-    wanted = _tested(part, scratch, evaluate)[-1]
-    if _tested(part, moved, evaluate)[-1] < wanted:
+    wanted = _scores(part, scratch, evaluate)[-1]
+    if _scores(part, moved, evaluate)[-1] < wanted:
         moved, _ = tried(Search("reinforce", many, SEED, learned), part)
-    reached, as_learned = (_reached(_tested(part, one, evaluate), wanted, of=many) for one in (moved, scratch))
+    reached, as_learned = (_reached(_scores(part, one, evaluate), wanted, of=many) for one in (moved, scratch))
     yield dict(_row(part, WAYS[4], moved, evaluate)) | {"reached_at": reached, "ratio": reached / as_learned}
 
 
@@ -221,10 +220,9 @@ def _chosen(part: Subject, made: Sequence[Evaluation], evaluate: Counted) -> lis
     return found
 
 
-def _tested(part: Subject, made: Sequence[Evaluation], evaluate: Counted) -> list[float]:
-    """The scores, 0..1, on test images of what would be chosen after each evaluation."""
-    chosen = _chosen(part, made, evaluate)
-    return [0.0 if one is None else part.tested[one.key] / 100 for one in chosen]
+def _scores(part: Subject, made: Sequence[Evaluation], evaluate: Counted) -> list[float]:
+    """The scores, 0..1, of what would be chosen after each evaluation, on the images that choose it."""
+    return [0.0 if one is None else one.score / 100 for one in _chosen(part, made, evaluate)]
 
 
 def _reached(scores: Sequence[float], wanted: float, *, of: int = 0) -> int:
@@ -233,14 +231,14 @@ def _reached(scores: Sequence[float], wanted: float, *, of: int = 0) -> int:
 
 
 def _row(part: Subject, way: str, made: Sequence[Evaluation], evaluate: Counted) -> Row:
-    best, tested = _chosen(part, made, evaluate)[-1], _tested(part, made, evaluate)
+    scores, last = _scores(part, made, evaluate), _chosen(part, made, evaluate)[-1]
     return {
         "classes": part.name,
         "way": way,
         "evaluations": len(made),
-        "best": 0.0 if best is None else best.score / 100,
-        "test": tested[-1],
-        "reached_at": _reached(tested, tested[-1]),
+        "best": scores[-1],
+        "test": 0.0 if last is None else part.tested[last.key] / 100,
+        "reached_at": _reached(scores, scores[-1]),
     }
 
 

@@ -5,12 +5,16 @@ plan by what the prediction was wrong, both ways: down where a limit was missed,
 channels back.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from slimwright.search.knapsack import Plan, Problem, solve
 
 ROUNDS = 5
+LEAST_STEP = 0.002  # of an aim, between two of which another is tried
+FURTHER = 1.1  # times an aim that led to a plan that is known
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Room:
         return self.aim * limit * predicted / measured
 
 
-NOISY = Room(0.95, 0.97, 0.92)  # for the noise of the final measurement
+NOISY = Room(0.97, 0.985, 0.95)  # for the noise of the final measurement
 COUNTED = Room(0.99, 1.0, 0.97, by_offset=True)  # what is predicted is only near to it
 EXACT = Room(1.0, 1.0, 0.0)
 ROOMS = {"latency_ms": NOISY, "energy_mj": NOISY, "size_bytes": COUNTED}
@@ -52,6 +56,9 @@ class Correction:
     measured: float
 
 
+Measure: TypeAlias = Callable[[Plan], Mapping[str, float]]
+
+
 @dataclass(frozen=True)
 class MeasuredPlan:
     """A plan, and what the net that it leads to was measured to cost."""
@@ -64,34 +71,76 @@ class MeasuredPlan:
 def plan_by_measuring(
     problem: Problem,
     limits: Mapping[str, float],
-    measure: Callable[[Plan], Mapping[str, float]],
+    measure: Measure,
     *,
+    confirm: Measure | None = None,
     corrections: Mapping[str, Correction] | None = None,
     rounds: int = ROUNDS,
 ) -> MeasuredPlan | None:
     """Return the least damaging plan that measured within the limits, or else the one nearest to them.
 
-    `measure` gives some of the limited costs of a plan; the others are exact as predicted. The first aims are
-    corrected by what is known of a plan like this one. None where nothing has to be cut.
+    `measure` gives some of the limited costs of a plan; the others are exact as predicted. What would end the search is
+    measured once more by `confirm`, which takes longer and errs less. The first aims are corrected by what is known of
+    a plan like this one. None where nothing has to be cut.
     """
     aims = {name: _first_aim(name, limit, (corrections or {}).get(name)) for name, limit in limits.items()}
     best: MeasuredPlan | None = None
-    seen: list[Mapping[str, int]] = []
+    known: dict[frozenset[tuple[str, int]], Mapping[str, float]] = {}
+    between = {name: _Between() for name in limits}
     for _ in range(rounds):
         plan = solve(problem, aims)
-        if plan.counts in seen or all(count == problem.sizes[name][0] for name, count in plan.counts.items()):
+        if all(count == problem.sizes[name][0] for name, count in plan.counts.items()):
             break
-        seen.append(plan.counts)
-        measured = measure(plan)
-        shares = {name: cost / limits[name] for name, cost in measured.items() if name in limits}
-        exact = all(plan.predicted[name] <= limits[name] for name in limits if name not in shares)
-        found = MeasuredPlan(plan, measured, exact and all(share <= room(name).most for name, share in shares.items()))
-        best = _better(best, found, shares, limits)
-        near = any(share > room(name).least for name, share in shares.items())
-        if not shares or (found.fits and near) or (not plan.feasible and not found.fits):
+        counts = frozenset(plan.counts.items())
+        if counts not in known:
+            known[counts] = measure(plan)
+            if confirm is not None and _ends(plan, known[counts], limits):
+                known[counts] = confirm(plan)
+            best = _better(best, MeasuredPlan(plan, known[counts], _fits(plan, known[counts], limits)), limits)
+        elif not any(one.is_open for one in between.values()):
             break
-        aims |= {name: room(name).next_aim(limits[name], plan.predicted[name], measured[name]) for name in shares}
+        measured = {name: cost for name, cost in known[counts].items() if name in limits}
+        fits = _fits(plan, measured, limits)
+        if not measured or _ends(plan, measured, limits) or not (plan.feasible or fits):
+            break
+        for name, cost in measured.items():
+            corrected = room(name).next_aim(limits[name], plan.predicted[name], cost)
+            aims[name] = between[name].next(aims[name], corrected, fits=cost <= room(name).most * limits[name])
     return best
+
+
+@dataclass
+class _Between:
+    """The largest aim at which a plan was found to fit, and the least at which none did."""
+
+    low: float = 0.0
+    high: float = math.inf
+
+    @property
+    def is_open(self) -> bool:
+        """True where another aim may lead to a plan that is not known yet."""
+        return self.high > (1 + LEAST_STEP) * self.low
+
+    def next(self, aim: float, corrected: float, *, fits: bool) -> float:
+        """Return what to aim at after an aim: as corrected, or where that leads nowhere new, further on or halfway."""
+        self.low, self.high = (max(self.low, aim), self.high) if fits else (self.low, min(self.high, aim))
+        if self.low < corrected < self.high:
+            return corrected
+        if self.high == math.inf:
+            return self.low * FURTHER
+        return (self.low + self.high) / 2 if self.low else self.high / FURTHER
+
+
+def _fits(plan: Plan, measured: Mapping[str, float], limits: Mapping[str, float]) -> bool:
+    """True for a plan within all limits, with room for the noise of those that are measured."""
+    exact = all(plan.predicted[name] <= limit for name, limit in limits.items() if name not in measured)
+    return exact and all(cost <= room(name).most * limits[name] for name, cost in measured.items() if name in limits)
+
+
+def _ends(plan: Plan, measured: Mapping[str, float], limits: Mapping[str, float]) -> bool:
+    """True for a plan that fits, and is near to a limit."""
+    near = any(cost > room(name).least * limits[name] for name, cost in measured.items() if name in limits)
+    return near and _fits(plan, measured, limits)
 
 
 def _first_aim(name: str, limit: float, known: Correction | None) -> float:
@@ -102,12 +151,10 @@ def _first_aim(name: str, limit: float, known: Correction | None) -> float:
     return found if found > 0 else plain  # what was known is of a plan that was too far away
 
 
-def _better(
-    best: MeasuredPlan | None, found: MeasuredPlan, shares: Mapping[str, float], limits: Mapping[str, float]
-) -> MeasuredPlan:
+def _better(best: MeasuredPlan | None, found: MeasuredPlan, limits: Mapping[str, float]) -> MeasuredPlan:
     if best is None or found.fits > best.fits:
         return found
     if found.fits and best.fits:
         return min(best, found, key=lambda m: m.plan.damage)
-    nearest = max(best.measured[name] / limits[name] for name in shares)
-    return found if not best.fits and max(shares.values()) < nearest else best
+    shares = [max(cost / limits[n] for n, cost in one.measured.items() if n in limits) for one in (best, found)]
+    return found if not best.fits and shares[1] < shares[0] else best

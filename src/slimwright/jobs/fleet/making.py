@@ -23,6 +23,7 @@ from slimwright.techniques import applied, fold_batch_norm
 RESULT = "result"
 CHOICE = Effort(runs=40, least_s=0.3, profile_runs=5)  # of a candidate beside the original
 FINAL = Effort(runs=60, least_s=0.6)  # of the one that ships
+TIMED_CHOICE, TIMED_FINAL = replace(CHOICE, least_s=1.0), replace(FINAL, least_s=2.5)  # where a plan had to meet a time
 MOST_MADE = 64  # models of one ground that a process remembers
 
 
@@ -107,7 +108,8 @@ class Maker:
         test, one = self.test(), self.made[key]
         sides = {ORIGINAL: self._files_of(self.original()), RESULT: self._files_of(one)}
         expected = {ORIGINAL: test.expected, RESULT: outputs_of(one.net, test.exam.inputs)}
-        return prove_together(self.ground.settings.target, sides, FINAL, exam=test.exam, expected=expected)
+        effort = FINAL if one.evaluation.candidate.predicted_ms is None else TIMED_FINAL
+        return prove_together(self.ground.settings.target, sides, effort, exam=test.exam, expected=expected)
 
     def test(self) -> Tested:
         """Return the test part; only a proof asks for it."""
@@ -137,13 +139,14 @@ class Maker:
             return Built(self._failed(candidate, key, net, str(error)), net, None)
         sides = {ORIGINAL: self._files_of(self.original()), RESULT: artefact}
         expected = {RESULT: outputs_of(net, ground.exam.inputs)}
-        seen = prove_together(settings.target, sides, CHOICE, exam=ground.exam, expected=expected)
+        effort = CHOICE if candidate.predicted_ms is None else TIMED_CHOICE
+        seen = prove_together(settings.target, sides, effort, exam=ground.exam, expected=expected)
         one, beside = seen[RESULT], seen[ORIGINAL]
         if one.latency is None or beside.latency is None or one.score is None or not math.isfinite(one.score):
             why = one.why or f"its {given.task.metric.name} is {one.score}"
             return Built(self._failed(candidate, key, net, why), net, artefact)
         first = Beside(one.latency.median_ms / beside.latency.median_ms)
-        share_of_time = beside_original(settings.target, sides, CHOICE, first).share
+        share_of_time = beside_original(settings.target, sides, effort, first).share
         cost = _cost_of(net, artefact, share_of_time * ground.whole.latency_ms)
         share = one.first.tensor_share
         found = Evaluation(candidate, key, net.precision, cost, one.score, one.passed, one.why, share)
