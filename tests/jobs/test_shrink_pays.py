@@ -223,9 +223,8 @@ def test_a_plan_is_corrected_until_what_was_measured_fits(half_fixed: Done) -> N
     original, pruned = half_fixed.candidate("original"), half_fixed.candidate("pruned, int8")
     assert pruned.predicted_latency_ms is not None
     assert pruned.predicted_latency_ms < 0.6 * original.latency_ms < pruned.latency_ms <= 0.7 * original.latency_ms
-    assert (
-        len({turn.model.macs for turn in small_models(half_fixed, quantized=True)}) == 2
-    )  # a first guess, and the last
+    measured = {turn.model.macs for turn in small_models(half_fixed, quantized=True)}
+    assert len(measured) == 3  # a first guess, and two that are nearer to the limit
     assert half_fixed.bundle.summary.within_budget
 
 

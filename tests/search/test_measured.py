@@ -181,29 +181,6 @@ def test_where_a_correction_leads_to_a_known_plan_it_goes_on_halfway_to_what_did
     assert len(kept) == len(set(kept))
 
 
-@pytest.mark.parametrize(("longer", "kept"), [(0.96, [47]), (1.0, [47, 45]), (0.93, [47, 49])])
-def test_what_would_end_it_is_measured_once_more(longer: float, kept: list[int]) -> None:
-    stage, asked = Stage(0.96, 0.955), list[Plan]()
-
-    def confirm(plan: Plan) -> Mapping[str, float]:
-        asked.append(plan)
-        return {"latency_ms": longer if len(asked) == 1 else 0.955}
-
-    found = plan_by_measuring(stage.task, {"latency_ms": 1.0}, stage.measure, confirm=confirm)
-    assert found is not None and found.fits
-    assert stage.kept() == kept == [plan.counts["a"] for plan in asked]
-
-
-def test_what_is_far_from_its_limit_is_not_measured_again() -> None:
-    def confirm(plan: Plan) -> Mapping[str, float]:
-        raise AssertionError(f"measured {plan} for nothing")
-
-    found = plan_by_measuring(
-        asked(), {"latency_ms": 0.1}, lambda p: {"latency_ms": milliseconds(p.counts)}, confirm=confirm
-    )
-    assert found is not None and not found.fits
-
-
 # what is not measured
 
 

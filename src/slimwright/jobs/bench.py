@@ -73,10 +73,8 @@ class Bench:
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """Return a candidate with its measurements: those in the journal, or new ones."""
-        recipe = candidate.recipe.model_dump(mode="json")
-        key = key_of(self.context, recipe, candidate.cost_only, *(["again"] if candidate.again else []))
-        compute = self._timed_again if candidate.again else self._measured
-        found = self.journal.once(key, lambda: compute(candidate, key))
+        key = key_of(self.context, candidate.recipe.model_dump(mode="json"), candidate.cost_only)
+        found = self.journal.once(key, lambda: self._measured(candidate, key))
         cost = Cost(**found["cost"])
         rest = {name: found[name] for name in ("precision", "score", "proven", "why", "tensor_share")}
         return Evaluation(candidate, key, cost=cost, **rest)
@@ -113,25 +111,12 @@ class Bench:
             alike = _structure(net, artefact)
             try:
                 measured = self._costs if candidate.cost_only else self._proven
-                found = measured(candidate.name, net, artefact, alike)
+                found = measured(candidate, net, artefact, alike)
             except ProofError as error:
                 if candidate.name == ORIGINAL or candidate.cost_only:
                     raise
                 return self._failed(net, str(error))
         return {**found, "artefact": said_of(artefact, folder), "structure": alike}
-
-    def _timed_again(self, candidate: Candidate, _: str) -> Mapping[str, Any]:
-        """What is known of a candidate, with a time that was measured for longer."""
-        first = self.evaluate(replace(candidate, again=False))
-        original = self.original()
-        sides = {ORIGINAL: self.artefact(original.key), "this": self.artefact(first.key)}
-        effort = EFFORTS["final"].together
-        assert effort is not None
-        cost = replace(
-            first.cost, latency_ms=beside_original(self.place.target, sides, effort).share * original.latency_ms
-        )
-        found = {name: value for name, value in self.journal.results[first.key].items() if name != "artefact"}
-        return {**found, "cost": asdict(cost)}
 
     def _built(self, candidate: Candidate, key: str) -> Net:
         """Apply a candidate's recipe; training that was stopped goes on."""
@@ -167,15 +152,15 @@ class Bench:
         return {"cost": cost, "precision": net.precision, "score": self.original().score, "proven": False,
                 "why": why, "tensor_share": 1.0}  # fmt: skip
 
-    def _costs(self, name: str, net: Net, artefact: Artefact, alike: str) -> Mapping[str, Any]:
+    def _costs(self, candidate: Candidate, net: Net, artefact: Artefact, alike: str) -> Mapping[str, Any]:
         """Count and time a net whose weights mean nothing."""
-        cost = self._cost(name, net, artefact, alike)
+        cost = self._cost(candidate, net, artefact, alike)
         return {"cost": asdict(cost), "precision": artefact.precision, "score": 0.0, "proven": False, "why": "",
                 "tensor_share": 1.0}  # fmt: skip
 
-    def _proven(self, name: str, net: Net, artefact: Artefact, alike: str) -> Mapping[str, Any]:
+    def _proven(self, candidate: Candidate, net: Net, artefact: Artefact, alike: str) -> Mapping[str, Any]:
         """Run a candidate over the validation part, and time it beside the original."""
-        exam = self.given.exam()
+        exam, name = self.given.exam(), candidate.name
         sides, expected = {name: artefact}, {name: outputs_of(net, exam.inputs)}
         one = prove(self.place.target, sides, EFFORTS["outputs"], exam=exam, expected=expected)[name]
         if not one.rounds or one.score is None:
@@ -185,7 +170,7 @@ class Bench:
                 f"its {self.given.task.metric.name} is {one.score}: its outputs hold values that are not numbers, or "
                 "the metric gives none for them"
             )
-        cost = self._cost(name, net, artefact, alike)
+        cost = self._cost(candidate, net, artefact, alike)
         return {
             "cost": asdict(replace(cost, packed_bytes=packed_bytes(net)) if self.packs else cost),
             "precision": artefact.precision,
@@ -195,9 +180,9 @@ class Bench:
             "tensor_share": one.first.tensor_share,
         }
 
-    def _cost(self, name: str, net: Net, artefact: Artefact, alike: str) -> Cost:
+    def _cost(self, candidate: Candidate, net: Net, artefact: Artefact, alike: str) -> Cost:
         """Count a net and measure its artefact; its time is in terms of the original's, since both run in turn."""
-        latency_ms, energy_mj = self._timed(name, artefact, alike)
+        latency_ms, energy_mj = self._timed(candidate, artefact, alike)
         counted = count(net)
         return Cost(
             counted.macs,
@@ -209,16 +194,18 @@ class Bench:
             energy_mj=energy_mj,
         )
 
-    def _timed(self, name: str, artefact: Artefact, alike: str) -> tuple[float, float | None]:
-        """Milliseconds and millijoules of an image: as last measured of the same layers, whatever their weights."""
-        same = [found["cost"] for found in self.journal.results.values() if found.get("structure") == alike]
-        known = same[-1] if same else None
+    def _timed(self, candidate: Candidate, artefact: Artefact, alike: str) -> tuple[float, float | None]:
+        """Milliseconds and millijoules of an image: as measured of the same layers before, whatever their weights."""
+        known = next(
+            (found["cost"] for found in self.journal.results.values() if found.get("structure") == alike), None
+        )
         if known is not None:
             return known["latency_ms"], known["energy_mj"]
-        target, effort = self.place.target, EFFORTS["times"].together
+        has_to_meet_it = candidate.cost_only and candidate.predicted_ms is not None
+        target, effort = self.place.target, EFFORTS["plans" if has_to_meet_it else "times"].together
         assert effort is not None
-        if name == ORIGINAL:
-            one = measure(target, {name: artefact}, effort)[name]
+        if candidate.name == ORIGINAL:
+            one = measure(target, {ORIGINAL: artefact}, effort)[ORIGINAL]
             assert one.latency is not None
             return one.latency.median_ms, one.energy_mj
         original = self.original()

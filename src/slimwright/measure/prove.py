@@ -41,6 +41,7 @@ class ProofEffort:
 EFFORTS: Mapping[str, ProofEffort] = {
     "outputs": ProofEffort(Effort(profile_runs=10)),  # what an artefact computes, and its kernels
     "times": ProofEffort(Effort(), Effort(runs=40, least_s=1.0, energy_s=0.5)),  # beside the original
+    "plans": ProofEffort(Effort(), Effort(runs=40, least_s=2.5, energy_s=0.5)),  # the same where a time is to be met
     "final": ProofEffort(Effort(runs=5, profile_runs=20, energy_s=1.0), Effort(runs=60, least_s=2.5)),
     "export": ProofEffort(Effort(runs=60, least_s=1.0, energy_s=1.0), rounds=3),
     "inspect": ProofEffort(Effort(profile_runs=30), Effort(runs=30, least_s=2.0)),

@@ -8,7 +8,6 @@ channels back.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from slimwright.search.knapsack import Plan, Problem, solve
 
@@ -56,9 +55,6 @@ class Correction:
     measured: float
 
 
-Measure: TypeAlias = Callable[[Plan], Mapping[str, float]]
-
-
 @dataclass(frozen=True)
 class MeasuredPlan:
     """A plan, and what the net that it leads to was measured to cost."""
@@ -71,17 +67,15 @@ class MeasuredPlan:
 def plan_by_measuring(
     problem: Problem,
     limits: Mapping[str, float],
-    measure: Measure,
+    measure: Callable[[Plan], Mapping[str, float]],
     *,
-    confirm: Measure | None = None,
     corrections: Mapping[str, Correction] | None = None,
     rounds: int = ROUNDS,
 ) -> MeasuredPlan | None:
     """Return the least damaging plan that measured within the limits, or else the one nearest to them.
 
-    `measure` gives some of the limited costs of a plan; the others are exact as predicted. What would end the search is
-    measured once more by `confirm`, which takes longer and errs less. The first aims are corrected by what is known of
-    a plan like this one. None where nothing has to be cut.
+    `measure` gives some of the limited costs of a plan; the others are exact as predicted. The first aims are
+    corrected by what is known of a plan like this one. None where nothing has to be cut.
     """
     aims = {name: _first_aim(name, limit, (corrections or {}).get(name)) for name, limit in limits.items()}
     best: MeasuredPlan | None = None
@@ -94,8 +88,6 @@ def plan_by_measuring(
         counts = frozenset(plan.counts.items())
         if counts not in known:
             known[counts] = measure(plan)
-            if confirm is not None and _ends(plan, known[counts], limits):
-                known[counts] = confirm(plan)
             best = _better(best, MeasuredPlan(plan, known[counts], _fits(plan, known[counts], limits)), limits)
         elif not any(one.is_open for one in between.values()):
             break

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from slimwright.search.knapsack import Plan, Problem
 from slimwright.search.measured import MeasuredPlan, plan_by_measuring
@@ -39,15 +38,14 @@ def planned_for(
     """Plan for one precision: what it gains itself scales the predictions for FP32. None: there is nothing to cut."""
     menu = space.menu()
 
-    def measure(plan: Plan, *, again: bool = False) -> Mapping[str, float]:
+    def measure(plan: Plan) -> Mapping[str, float]:
         recipe = recipe_of(space, whole, [*menu.steps(plan.counts), Solve()])
-        cost = evaluate(Candidate("plan", recipe, plan, predicted_ms(plan), cost_only=True, again=again)).cost
+        cost = evaluate(Candidate("plan", recipe, plan, predicted_ms(plan), cost_only=True)).cost
         return {name: float(getattr(cost, name) or 0.0) for name in measurable}
 
     measurable = limits.keys() & MEASURED
     task = problem_for(space, whole, tuple(limits), alone=alone, weights=weights_for(alone), coarse=coarse)
-    confirm = partial(measure, again=True) if "latency_ms" in limits else None
-    found = plan_by_measuring(task, limits, measure if measurable else lambda _: {}, confirm=confirm)
+    found = plan_by_measuring(task, limits, measure if measurable else lambda _: {})
     return None if found is None else (found, menu)
 
 

@@ -27,8 +27,7 @@ PAYS = 0.97  # a candidate must take less than this share of the time of what it
 class Candidate:
     """A network to try: the recipe that makes it. `plan` and `predicted_ms` are what a plan predicted of it.
 
-    With `cost_only` its weights need not be solved, since only its costs are asked for; `again`, that it is timed once
-    more, for longer, as it was measured to be near a limit.
+    With `cost_only` its weights need not be solved, since only its costs are asked for.
     """
 
     name: str
@@ -36,7 +35,6 @@ class Candidate:
     plan: Plan | None = None
     predicted_ms: float | None = None
     cost_only: bool = False
-    again: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from slimwright.atomic import stamped, swept
 from slimwright.errors import RequestError, check_extra
@@ -53,10 +55,10 @@ class OnRay:
         """Begin to make something shared; where the node that holds it is lost, Ray makes it again."""
         import ray
 
-        known = given if isinstance(given, _Shared) else _Shared(True, ray.put(Outcome(given)))
+        known = given if isinstance(given, _Shared) else _Shared(_name(), ray.put(_packed(Outcome(given))))
         remote: Any = ray.remote(_shared_by)
-        two = remote.options(max_retries=RETRIES, num_cpus=1, num_returns=2)
-        return _Shared(*two.remote(work, known.there, [known.reference], own))
+        one = remote.options(max_retries=RETRIES, num_cpus=1)
+        return _Shared(_name(), one.remote(work, known.name, known.packed, own))
 
     def begin(self, work: Work, shared: "_Shared", *own: Any) -> Any:
         """Begin some work once what it shares is there; where its worker dies, it is begun again."""
@@ -64,7 +66,7 @@ class OnRay:
 
         remote: Any = ray.remote(_on_worker)
         one = remote.options(max_retries=RETRIES, num_cpus=1, scheduling_strategy="SPREAD")
-        return one.remote(work, shared.there, [shared.reference], own)
+        return one.remote(work, shared.name, shared.packed, own)
 
     def ended(self, tickets: Sequence[Any]) -> tuple[Any, Outcome]:
         """Wait for the first of some work."""
@@ -145,28 +147,44 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Shared:
-    """Something shared: work waits until it is `there`, and fetches it itself."""
+    """Something shared, and the reference of its bytes.
 
-    there: Any
-    reference: Any
+    Ray brings bytes to a node before work begins there, without a copy. Work that fetched what is shared itself would
+    hold a processor while it waits, and where a node is lost none might be left to make it again.
+    """
 
-
-def _on_worker(work: Work, there: bool, shared: Sequence[Any], own: Sequence[Any]) -> Outcome:
-    """Do some work in a process of Ray; what it shares with other work is fetched once for a process."""
-    return done(work, _site(), _fetched(shared[0]), own)
-
-
-def _shared_by(work: Work, there: bool, shared: Sequence[Any], own: Sequence[Any]) -> tuple[bool, Outcome]:
-    """Make something shared in a process of Ray: that it is there, and what it is."""
-    return True, _on_worker(work, there, shared, own)
+    name: str
+    packed: Any
 
 
-@functools.lru_cache(maxsize=MOST_GROUNDS)
-def _fetched(reference: Any) -> Outcome:
-    import ray
+_known: dict[str, Outcome] = {}  # what is shared, by name, as a process met it last
 
-    found: Outcome = ray.get(reference)
-    return found
+
+def _on_worker(work: Work, name: str, packed: NDArray[np.uint8], own: Sequence[Any]) -> Outcome:
+    """Do some work in a process of Ray; what it shares with other work is unpacked once for a process."""
+    from ray import cloudpickle
+
+    if name not in _known:
+        for first in [*_known][: 1 - MOST_GROUNDS]:
+            del _known[first]
+        _known[name] = cloudpickle.loads(packed.data)
+    return done(work, _site(), _known[name], own)
+
+
+def _shared_by(work: Work, name: str, packed: NDArray[np.uint8], own: Sequence[Any]) -> NDArray[np.uint8]:
+    """Make something shared in a process of Ray."""
+    return _packed(_on_worker(work, name, packed, own))
+
+
+def _packed(outcome: Outcome) -> NDArray[np.uint8]:
+    from ray import cloudpickle
+
+    dumps: Any = cloudpickle.dumps
+    return np.frombuffer(dumps(outcome), np.uint8)
+
+
+def _name() -> str:
+    return secrets.token_hex(8)
 
 
 @functools.cache
