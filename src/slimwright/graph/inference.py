@@ -3,6 +3,7 @@
 import keyword
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -99,18 +100,22 @@ def _input(node: Node, images: int) -> Tensor:
     return empty_input(node.name, (images, *node.shape[1:]), INPUT_DTYPES[node.dtype])
 
 
-_known: dict[Hashable, Tensor] = {}
+@cache
+def _known() -> dict[Hashable, Tensor]:
+    """The results of calls that were met: what would be computed again."""
+    return {}
 
 
 def _result(node: Node, tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
     """What a node produces, without elements: as it was of an equal call, or computed."""
     given = tuple((key, _told(resolved(value, values.__getitem__))) for key, value in node.arguments.items())
     call = node.op, given, tuple((role, _told(tensors[name])) for role, name in node.tensors.items())
-    if call not in _known:
-        if len(_known) >= MOST_KNOWN:
-            _known.clear()
-        _known[call] = _computed(node, tensors, values)
-    return _known[call]
+    known = _known()
+    if call not in known:
+        if len(known) >= MOST_KNOWN:
+            known.clear()
+        known[call] = _computed(node, tensors, values)
+    return known[call]
 
 
 def _told(value: object) -> Hashable:

@@ -157,18 +157,16 @@ class _Shared:
     packed: Any
 
 
-_known: dict[str, Outcome] = {}  # what is shared, by name, as a process met it last
-
-
 def _on_worker(work: Work, name: str, packed: NDArray[np.uint8], own: Sequence[Any]) -> Outcome:
     """Do some work in a process of Ray; what it shares with other work is unpacked once for a process."""
     from ray import cloudpickle
 
-    if name not in _known:
-        for first in [*_known][: 1 - MOST_GROUNDS]:
-            del _known[first]
-        _known[name] = cloudpickle.loads(packed.data)
-    return done(work, _site(), _known[name], own)
+    known = _unpacked()
+    if name not in known:
+        for first in [*known][: 1 - MOST_GROUNDS]:
+            del known[first]
+        known[name] = cloudpickle.loads(packed.data)
+    return done(work, _site(), known[name], own)
 
 
 def _shared_by(work: Work, name: str, packed: NDArray[np.uint8], own: Sequence[Any]) -> NDArray[np.uint8]:
@@ -185,6 +183,12 @@ def _packed(outcome: Outcome) -> NDArray[np.uint8]:
 
 def _name() -> str:
     return secrets.token_hex(8)
+
+
+@functools.cache
+def _unpacked() -> dict[str, Outcome]:
+    """What is shared, by name, as a process met it last."""
+    return {}
 
 
 @functools.cache
