@@ -23,7 +23,7 @@ from slimwright.techniques import applied, fold_batch_norm
 RESULT = "result"
 CHOICE = Effort(runs=40, least_s=0.3, profile_runs=5)  # of a candidate beside the original
 FINAL = Effort(runs=60, least_s=0.6)  # of the one that ships
-TIMED_CHOICE, TIMED_FINAL = replace(CHOICE, least_s=1.0), replace(FINAL, least_s=2.5)  # where a plan had to meet a time
+TIMED_CHOICE, TIMED_FINAL = replace(CHOICE, least_s=0.6), replace(FINAL, least_s=1.2)  # where a plan had to meet a time
 MOST_MADE = 64  # models of one ground that a process remembers
 
 
