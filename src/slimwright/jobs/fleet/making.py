@@ -21,9 +21,9 @@ from slimwright.tasks import Outputs, known_outputs
 from slimwright.techniques import applied, fold_batch_norm
 
 RESULT = "result"
-CHOICE = Effort(runs=40, least_s=0.3, profile_runs=5)  # of a candidate beside the original
-FINAL = Effort(runs=60, least_s=0.6)  # of the one that ships
-TIMED_CHOICE, TIMED_FINAL = replace(CHOICE, least_s=0.6), replace(FINAL, least_s=1.2)  # where a plan had to meet a time
+CHOICE = Effort(runs=40, least_s=0.8, profile_runs=5)  # of a candidate beside the original
+FINAL = Effort(runs=60, least_s=1.6)  # of the one that ships
+UNTIMED_CHOICE, UNTIMED_FINAL = replace(CHOICE, least_s=0.3), replace(FINAL, least_s=0.6)  # no time is to be met
 MOST_MADE = 64  # models of one ground that a process remembers
 
 
@@ -108,7 +108,7 @@ class Maker:
         test, one = self.test(), self.made[key]
         sides = {ORIGINAL: self._files_of(self.original()), RESULT: self._files_of(one)}
         expected = {ORIGINAL: test.expected, RESULT: outputs_of(one.net, test.exam.inputs)}
-        effort = FINAL if one.evaluation.candidate.predicted_ms is None else TIMED_FINAL
+        effort = UNTIMED_FINAL if _is_untimed(one.evaluation.candidate) else FINAL
         return prove_together(self.ground.settings.target, sides, effort, exam=test.exam, expected=expected)
 
     def test(self) -> Tested:
@@ -139,7 +139,7 @@ class Maker:
             return Built(self._failed(candidate, key, net, str(error)), net, None)
         sides = {ORIGINAL: self._files_of(self.original()), RESULT: artefact}
         expected = {RESULT: outputs_of(net, ground.exam.inputs)}
-        effort = CHOICE if candidate.predicted_ms is None else TIMED_CHOICE
+        effort = UNTIMED_CHOICE if _is_untimed(candidate) else CHOICE
         seen = prove_together(settings.target, sides, effort, exam=ground.exam, expected=expected)
         one, beside = seen[RESULT], seen[ORIGINAL]
         if one.latency is None or beside.latency is None or one.score is None or not math.isfinite(one.score):
@@ -171,6 +171,11 @@ class Maker:
         """What is said of a candidate that could not be converted or run: it costs what the original does."""
         whole = self.ground.whole
         return Evaluation(candidate, key, net.precision, whole.cost, whole.score, proven=False, why=why)
+
+
+def _is_untimed(candidate: Candidate) -> bool:
+    """True for a plan for limits that say nothing of time; a whole network is for any limits."""
+    return candidate.plan is not None and candidate.predicted_ms is None
 
 
 def _cost_of(net: Net, artefact: Artefact, latency_ms: float) -> Cost:
