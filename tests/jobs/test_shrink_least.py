@@ -92,7 +92,7 @@ def test_a_whole_network_that_loses_little_within_all_limits_ends_the_search(mix
     assert "observe" not in {event.stage for event in mixed.told}
     assert drop(mixed, mixed.candidate("int8, 2 layers in float")) <= 0.25 * mixed.bundle.manifest.max_drop
     board = Scripted(mixed.board.runs, whole_ms=mixed.board.whole_ms, scores=mixed.board.scores)
-    tight = done(board, Budget(latency_ms="0.51x", max_drop=20), tmp_path / "b")
+    tight = done(board, Budget(latency_ms="0.505x", max_drop=20), tmp_path / "b")
     assert len(tight.bundle.manifest.candidates) > 3 and "planning" not in tight.outcomes()
 
 
