@@ -88,7 +88,7 @@ def test_a_file_is_what_torch_writes(residual: Net, net: str, tmp_path: Path) ->
     expected, found = written.model_proto.graph, onnx.load(tmp_path / "net.onnx").graph
     operators = [[(node.op_type, list(node.attribute)) for node in graph.node] for graph in (found, expected)]
     assert operators[0] == operators[1]
-    weights = [[held.raw_data for held in graph.initializer] for graph in (found, expected)]
+    weights = [[held.SerializeToString() for held in graph.initializer] for graph in (found, expected)]
     assert weights[0] == weights[1]
 
 

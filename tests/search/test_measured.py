@@ -147,6 +147,7 @@ def test_every_measured_cost_must_fit() -> None:
 def test_a_plan_that_fits_is_kept_before_one_that_does_not_and_the_less_damaging_of_two_that_do() -> None:
     stage = Stage(0.8, 1.2, 1.1, 1.1, 1.1)
     found = stage.planned()
+    assert stage.kept() == [47, 56, 52, 49, 48]
     assert found.fits and found.plan is stage.plans[0]
     later = Stage(1.1, 0.96)
     assert later.planned().plan is later.plans[1]
@@ -179,6 +180,26 @@ def test_where_a_correction_leads_to_a_known_plan_it_goes_on_halfway_to_what_did
     found = plan_by_measuring(task, {"latency_ms": 1.0}, measure)
     assert found is not None and found.fits and found.plan.counts == {"a": 50}
     assert len(kept) == len(set(kept))
+
+
+def test_a_limit_that_is_not_measured_keeps_no_aim_open() -> None:
+    """Of 45 and 44 channels one fits and one does not, and nothing lies between: the plan is solved no more often."""
+    solved = list[int]()
+
+    def costs(count: int) -> Mapping[str, float]:
+        solved.append(count)
+        return {"latency_ms": count / 48.5, "macs": float(count)}
+
+    def of(limits: Mapping[str, float]) -> int:
+        solved.clear()
+        task = Problem({"a": [100, 48, 47]}, {"a": lambda n: 100.0 - n}, lambda counts: costs(counts["a"]))
+        found = plan_by_measuring(
+            task, limits, lambda plan: {"latency_ms": {48: 1.1, 47: 0.9}[plan.counts["a"]]}, rounds=50
+        )
+        assert found is not None and found.plan.counts == {"a": 47}
+        return len(solved)
+
+    assert of({"latency_ms": 1.0, "macs": 90.0}) < 2 * of({"latency_ms": 1.0})
 
 
 # what is not measured

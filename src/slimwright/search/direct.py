@@ -32,7 +32,7 @@ from slimwright.techniques import Solve
 
 ROUNDS = 3  # of building and correcting; `plan_by_measuring` has five, of plans that are not solved
 WAYS = (CHANNELS, FEW_BITS, None)  # one technique alone, or all
-SHORTER = 0.98  # of a limit on time is what plans are built for: what is built for many is timed for shorter
+SHORTER = 0.98  # of a limit on time, that plans are built for: one of many is not timed for long
 GOOD_ENOUGH = 0.5  # of the drop that is allowed: with less, no other way is tried
 
 

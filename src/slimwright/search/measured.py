@@ -80,24 +80,29 @@ def plan_by_measuring(
     aims = {name: _first_aim(name, limit, (corrections or {}).get(name)) for name, limit in limits.items()}
     best: MeasuredPlan | None = None
     known: dict[frozenset[tuple[str, int]], Mapping[str, float]] = {}
-    between = {name: _Between() for name in limits}
+    between: dict[str, _Between] = {}
     for _ in range(rounds):
         plan = solve(problem, aims)
         if all(count == problem.sizes[name][0] for name, count in plan.counts.items()):
             break
         counts = frozenset(plan.counts.items())
-        if counts not in known:
-            known[counts] = measure(plan)
-            best = _better(best, MeasuredPlan(plan, known[counts], _fits(plan, known[counts], limits)), limits)
+        is_new = counts not in known
+        measured = known[counts] = measure(plan) if is_new else known[counts]
+        shares = _shares(measured, limits)
+        fits = all(plan.predicted[name] <= limits[name] for name in limits if name not in shares) and all(
+            share <= room(name).most for name, share in shares.items()
+        )
+        if is_new:
+            best = _better(best, MeasuredPlan(plan, measured, fits), limits)
         elif not any(one.is_open for one in between.values()):
             break
-        measured = {name: cost for name, cost in known[counts].items() if name in limits}
-        fits = _fits(plan, measured, limits)
-        if not measured or _ends(plan, measured, limits) or not (plan.feasible or fits):
+        near = any(share > room(name).least for name, share in shares.items())
+        if not shares or (fits and near) or (not plan.feasible and not fits):
             break
-        for name, cost in measured.items():
-            corrected = room(name).next_aim(limits[name], plan.predicted[name], cost)
-            aims[name] = between[name].next(aims[name], corrected, fits=cost <= room(name).most * limits[name])
+        for name, share in shares.items():
+            corrected = room(name).next_aim(limits[name], plan.predicted[name], measured[name])
+            bounds = between.setdefault(name, _Between())
+            aims[name] = bounds.next(aims[name], corrected, fits=share <= room(name).most)
     return best
 
 
@@ -123,16 +128,9 @@ class _Between:
         return (self.low + self.high) / 2 if self.low else self.high / FURTHER
 
 
-def _fits(plan: Plan, measured: Mapping[str, float], limits: Mapping[str, float]) -> bool:
-    """True for a plan within all limits, with room for the noise of those that are measured."""
-    exact = all(plan.predicted[name] <= limit for name, limit in limits.items() if name not in measured)
-    return exact and all(cost <= room(name).most * limits[name] for name, cost in measured.items() if name in limits)
-
-
-def _ends(plan: Plan, measured: Mapping[str, float], limits: Mapping[str, float]) -> bool:
-    """True for a plan that fits, and is near to a limit."""
-    near = any(cost > room(name).least * limits[name] for name, cost in measured.items() if name in limits)
-    return near and _fits(plan, measured, limits)
+def _shares(measured: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, float]:
+    """Of each limit that was measured, how much is used."""
+    return {name: cost / limits[name] for name, cost in measured.items() if name in limits}
 
 
 def _first_aim(name: str, limit: float, known: Correction | None) -> float:
@@ -148,5 +146,5 @@ def _better(best: MeasuredPlan | None, found: MeasuredPlan, limits: Mapping[str,
         return found
     if found.fits and best.fits:
         return min(best, found, key=lambda m: m.plan.damage)
-    shares = [max(cost / limits[n] for n, cost in one.measured.items() if n in limits) for one in (best, found)]
-    return found if not best.fits and shares[1] < shares[0] else best
+    nearest, this = (max(_shares(one.measured, limits).values()) for one in (best, found))
+    return found if not best.fits and this < nearest else best

@@ -91,7 +91,7 @@ class Menu:
         known: dict[Hashable, Dual] = {}
 
         def dual_at(share: float) -> Dual:
-            duals = known if share else self.duals
+            duals = known if share else self.duals  # every plan has another share: those are not kept
             if (said, share) not in duals:
                 duals[said, share] = Dual(self.predictor, sizes, every, sums_at(share) or {})
             return duals[said, share]
