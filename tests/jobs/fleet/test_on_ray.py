@@ -41,6 +41,24 @@ def test_what_a_lost_node_held_is_made_again_by_the_only_processor_that_is_left(
         assert torch.equal(value_of(hands, ticket), large)
 
 
+@pytest.mark.slow
+def test_one_process_may_start_one_ray_after_the_other_here_and_on_a_cluster(cluster: Any) -> None:
+    cluster.add_node(num_cpus=1, **STORE)
+    reached = [reached_by(Crew(1, address)) for address in (None, None, cluster.address, None)]
+    assert reached[0] == reached[1] == reached[3] == {"127.0.0.1"}
+    assert reached[2] == {cluster.head_node.node_ip_address}
+
+
+def reached_by(crew: Crew) -> set[str]:
+    """At which addresses the nodes of a Ray that does its work listen."""
+    import ray
+
+    nodes: Any = ray.nodes
+    with on_ray(crew) as hands:
+        assert value_of(hands, hands.begin(as_it_is, hands.share(as_it_is, "some work"))) == "some work"
+        return {node["NodeManagerAddress"] for node in nodes()}
+
+
 def value_of(hands: Workers, ticket: Any) -> Any:
     """What came of some work."""
     _, outcome = hands.ended([ticket])

@@ -34,7 +34,7 @@ QUIET = {  # of Ray and its workers: nothing is reported to its makers, and each
     "OMP_WAIT_POLICY": "PASSIVE",
     "ORT_DISABLE_TELEMETRY": "1",
 }
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # only then Ray listens on the loopback address; read at its import
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # only then Ray listens on the loopback address
 LOOPBACK = "127.0.0.1"
 SHORT = Path("/tmp")  # noqa: S108 - the names of Ray's sockets may have 107 letters, of which it needs 70
 STORE_BYTES = 1_000_000_000  # of shared things, on this machine
@@ -135,6 +135,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set variables that Ray and its workers read while they start; nothing else of slimwright reads any."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
+    _read_anew()
     try:
         yield
     finally:
@@ -143,6 +144,18 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        _read_anew()
+
+
+def _read_anew() -> None:
+    """Have Ray read its variables, as it does at its import alone: a second would come with the secret of the first."""
+    import ray
+
+    python: Any = ray._private.ray_constants
+    native: Any = ray._raylet
+    python.ENABLE_RAY_CLUSTER = python.env_bool(python.ENABLE_RAY_CLUSTERS_ENV_VAR, not python.IS_WINDOWS_OR_OSX)
+    native.Config.initialize("")  # before the secret is forgotten: a thread that still ends would ask for it
+    native.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @dataclass(frozen=True)
