@@ -10,7 +10,7 @@ from slimwright.runtimes.layers import is_tensor_kernel, layer_artefact
 from slimwright.targets.measuring import Effort, Measurement, Target, measure
 
 RUNS, COLD_RUNS = 20, 4  # the latter where caches are emptied before each, which takes longer than most layers
-FORM = 4  # of how layers are timed; times that were taken otherwise are not used
+FORM = 5  # of how layers are timed; times that were taken otherwise are not used
 ROUNDS, COLD_ROUNDS = 2, 1
 
 
