@@ -66,6 +66,30 @@ def test_counts_are_rounded_up_where_that_costs_three_percent_on_average_at_most
     assert table.step() == step
 
 
+@pytest.mark.parametrize("block", [1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize("tail", [1.0, 1.06])
+def test_the_block_is_that_up_to_which_outputs_take_as_long_whatever_inputs_do(block: int, tail: float) -> None:
+    """Blocks of 2 and 4 are too small to be told from none; a block that is not full may take a little longer."""
+
+    def milliseconds(shape: LayerShape) -> float:
+        blocks = -(-shape.out_channels // block)
+        return shape.in_channels * blocks * (1.0 if shape.out_channels % block == 0 else tail)
+
+    assert LatencyTable(one_by_one(milliseconds), None, {}).block == (block if block >= 8 else 1)
+
+
+@pytest.mark.parametrize("bursts", range(4))
+def test_a_block_is_found_though_some_times_are_disturbed(bursts: int) -> None:
+    """Three of sixteen counts take a quarter longer; none of them is a multiple of the block."""
+    slow = {34, 41, 57}
+    disturbed = set(sorted(slow)[:bursts])
+
+    def milliseconds(shape: LayerShape) -> float:
+        return -(-shape.out_channels // 16) * (1.25 if shape.out_channels in disturbed else 1.0)
+
+    assert LatencyTable(one_by_one(milliseconds), None, {}).block == 16
+
+
 def test_the_sweep_is_over_inputs_and_outputs_of_a_three_by_three_convolution() -> None:
     watch = Stopwatch()
     LatencyTable(one_by_one(watch), None, {}).step()

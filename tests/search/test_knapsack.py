@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from example_nets import SHAPE, hand_made
 from slimwright.cost import count
 from slimwright.cost.latency import LatencyTable, LayerShape, one_by_one
 from slimwright.coupling import couple, cut
+from slimwright.graph import Net
 from slimwright.importers import capture
 from slimwright.search import Predictor, Problem, problem, solve
 from slimwright.techniques.low_rank import Factors, factorise
@@ -162,6 +165,37 @@ def test_latency_is_predicted_exactly_where_it_is_linear(name: str) -> None:
             read = weight.shape[1] * int(str(node.arguments.get("groups", 1)))
             assert predicted[node.name] == pytest.approx(1 + 2 * read + 3 * weight.shape[0]), node.name
     assert predictor.table.measured == measured  # nothing was measured beyond the grid
+
+
+@given(first=st.integers(2, 56), second=st.integers(1, 40))
+def test_latency_is_predicted_exactly_where_outputs_fill_blocks_of_sixteen(first: int, second: int) -> None:
+    """Inputs count one by one; a depthwise layer's channels are outputs."""
+
+    def stairs(shape: LayerShape) -> float:
+        if shape.op == "linear":
+            return 1 + 2 * shape.in_channels + 3 * shape.out_channels
+        return 1 + (1 if shape.groups > 1 else shape.in_channels) * -(-shape.out_channels // 16)
+
+    net = wide_net()
+    predictor = Predictor(net, couple(net), LatencyTable(one_by_one(stairs), None, {}), 1, block=16)
+    predictor.measure()
+    measured = predictor.table.measured
+    names = {predictor.whole[group.name]: group.name for group in predictor.coupling.groups}
+    predicted = predictor.layer_ms({names[56]: first, names[40]: second})
+    blocks, others = -(-first // 16), -(-second // 16)
+    expected = [1 + 3 * blocks, 1 + blocks, 1 + first * others, 1 + 2 * second + 3 * 10]
+    assert [*predicted.values()] == pytest.approx(expected)
+    assert predictor.table.measured == measured
+
+
+@functools.cache
+def wide_net() -> Net:
+    """A pointwise, a depthwise, and another pointwise layer, and a linear one."""
+    layers = nn.Sequential(
+        nn.Conv2d(3, 56, 1), nn.ReLU(), nn.Conv2d(56, 56, 3, padding=1, groups=56), nn.ReLU(), nn.Conv2d(56, 40, 1),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 10),
+    )  # fmt: skip
+    return capture(layers, (3, 4, 4))
 
 
 class Half(LatencyTable):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from statistics import median
 from typing import TypeAlias
 
 import numpy as np
@@ -59,7 +60,9 @@ MOST_MISSED = 0.7  # an emptied cache lacks more than weights: code, too, which 
 STEEPNESS = 3.0
 LEAST_MISSED = 0.02  # below this, layers are timed as they are
 AT_ONCE = 64  # layers that are measured in one go
+STEPS, BLOCKS = (32, 16, 8, 4, 2), (32, 16, 8)
 ROUNDING_LOSS = 1.03  # rounding counts up may cost this much on average; more, and the step is too large
+FILLED_LOSS, FILLED_SPREAD = 1.02, 0.04  # of counts in one block: the loss by rounding up, and what half differ from it
 
 
 class LatencyTable:
@@ -138,20 +141,40 @@ class LatencyTable:
     def step(self) -> int:
         """Return the channel multiple that the runtime likes, found by measurement.
 
-        The largest of 32, 16, 8, 4 and 2 to which the counts of a sweep can be rounded up, as inputs or as outputs of
-        a 3x3 convolution, without the layer getting slower on average; 1 if there is none.
+        The largest of `STEPS` to which the counts of a sweep can be rounded up, as inputs or as outputs of a 3x3
+        convolution, without the layer getting slower on average; 1 if there is none.
         """
-        base = LayerShape("conv2d", 64, 64, (3, 3), padding=(1, 1), input_size=(14, 14))
-        ways = {c: (with_channels(base, 64, c), with_channels(base, c, 64)) for c in SWEEP}
-        self.fill(itertools.chain.from_iterable(ways.values()))
-        for step in (32, 16, 8, 4, 2):
-            up = {c: -(-c // step) * step for c in SWEEP}
-            losses = [
-                [self.time(ways[up[c]][way]) / self.time(ways[c][way]) for c in SWEEP if up[c] != c] for way in (0, 1)
-            ]
+        inputs, outputs = self._swept()
+        for step in STEPS:
+            losses = [_losses(times, step) for times in (inputs, outputs)]
             if all(sum(loss) <= ROUNDING_LOSS * len(loss) for loss in losses):
                 return step
         return 1
+
+    @cached_property
+    def block(self) -> int:
+        """The multiple up to which the runtime fills a convolution's outputs, found by the same measurements.
+
+        All counts within a block take as long, so times climb stairs; 1 where they do not.
+        """
+        _, outputs = self._swept()
+        for block in BLOCKS:
+            losses = _losses(outputs, block)
+            usual = median(losses)
+            if usual <= FILLED_LOSS and median(abs(loss / usual - 1) for loss in losses) <= FILLED_SPREAD:
+                return block
+        return 1
+
+    def _swept(self) -> tuple[dict[int, float], dict[int, float]]:
+        """Milliseconds of a 3x3 convolution by its inputs, and by its outputs."""
+        base = LayerShape("conv2d", 64, 64, (3, 3), padding=(1, 1), input_size=(14, 14))
+        inputs = {count: with_channels(base, count, 64) for count in SWEEP}
+        outputs = {count: with_channels(base, 64, count) for count in SWEEP}
+        self.fill([shape for count in SWEEP for shape in (outputs[count], inputs[count])])
+        by_inputs, by_outputs = (
+            {count: self.time(one) for count, one in shapes.items()} for shapes in (inputs, outputs)
+        )
+        return by_inputs, by_outputs
 
     def save(self) -> None:
         """Write what was measured; nothing if the table has no path."""
@@ -164,6 +187,11 @@ class LatencyTable:
             return {}
         times = found.get("milliseconds")
         return {k: ms for k, ms in times.items() if _is_time(ms)} if isinstance(times, dict) else {}
+
+
+def _losses(times: Mapping[int, float], step: int) -> list[float]:
+    """What rounding up to multiples of a step makes of the time, for each count that is none."""
+    return [times[-(-count // step) * step] / ms for count, ms in times.items() if count % step]
 
 
 def _is_time(ms: object) -> bool:

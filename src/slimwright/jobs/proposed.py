@@ -125,7 +125,17 @@ def menu_of(bench: Bench, evidence: Evidence, table: LatencyTable, *, timed: boo
     ranks = factorisable(net, evidence, liked)
     transformed, few = TRANSFORMED.get(runtime, 1.0), RUNTIMES[bench.place.runtime].weight_bits if stored else ()
     bits = {name: few for name in net.layers if few and name in evidence.layers}
-    predictor = Predictor(net, coupling, table, step, ranks=ranks, bits=bits, rank_step=liked, transformed=transformed)
+    predictor = Predictor(
+        net,
+        coupling,
+        table,
+        step,
+        ranks=ranks,
+        bits=bits,
+        rank_step=liked,
+        transformed=transformed,
+        block=table.block if timed else 1,
+    )
     if timed:
         predictor.measure(tell)
     table.save()

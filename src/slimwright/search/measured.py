@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from slimwright.search.knapsack import Plan, Problem, solve
 
-ROUNDS = 5
+ROUNDS = 8
 LEAST_STEP = 0.002  # of an aim, between two of which another is tried
 FURTHER = 1.1  # times an aim that led to a plan that is known
 

@@ -36,6 +36,17 @@ class Piece:
         shape = self.shape
         return shape.kernel == (3, 3) and shape.stride == shape.dilation == (1, 1) and shape.groups == 1
 
+    def filled(self, block: int) -> "Piece":
+        """Return the piece that takes as long where a runtime fills outputs of convolutions up to multiples."""
+        shape, (in_grid, out_grid) = self.shape, self.grids
+        if shape.groups == shape.in_channels > 1:  # depthwise: outputs follow inputs
+            wide = with_channels(shape, _up(shape.in_channels, block), shape.out_channels)
+            return replace(self, shape=wide, grids=(_all_up(in_grid, block), out_grid))
+        if shape.op == "linear" or shape.groups > 1:
+            return self
+        wide = with_channels(shape, shape.in_channels, _up(shape.out_channels, block))
+        return replace(self, shape=wide, grids=(in_grid, _all_up(out_grid, block)))
+
 
 class Pieces:
     """What choices make of each layer."""
@@ -125,3 +136,11 @@ class Pieces:
         grids = zip(self._grids[name], (IN_RANK, OUT_RANK), strict=True)
         inputs, outputs = (sorted({*grid, *self._rank_grids[item + name][:1]}) for grid, item in grids)
         return inputs, outputs
+
+
+def _up(count: int, block: int) -> int:
+    return -(-count // block) * block
+
+
+def _all_up(grid: Sequence[int], block: int) -> list[int]:
+    return sorted({_up(count, block) for count in grid})

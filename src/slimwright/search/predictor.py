@@ -30,7 +30,8 @@ class Predictor:
     """Predicts the costs of a net as a function of the channels that its groups keep, and of ranks.
 
     `ranks` names layers that may be factorised, `bits` those whose weights may have fewer, and how many. `transformed`
-    is what the runtime holds of a 3x3 layer of stride 1, in terms of its weights.
+    is what the runtime holds of a 3x3 layer of stride 1, in terms of its weights. It fills outputs of convolutions up
+    to multiples of `block`.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class Predictor:
         bits: Mapping[str, Sequence[int]] | None = None,
         rank_step: int | None = None,
         transformed: float = 1.0,
+        block: int = 1,
     ) -> None:
         self.net, self.coupling, self.table, self.step = net, coupling, table, step
-        self.transformed = transformed
+        self.transformed, self.block = transformed, block
         self.choices = Choices(net, coupling, step, ranks, bits, rank_step)
         self.pieces = Pieces(self.choices)
         self._known_ms: dict[tuple[str, str, int, int, int], float] = {}
@@ -84,7 +86,7 @@ class Predictor:
         shapes = [
             with_channels(piece.shape, inputs, outputs)
             for name in self.shapes
-            for piece in self.pieces.kinds(name)
+            for piece in (kind.filled(self.block) for kind in self.pieces.kinds(name))
             for inputs in piece.grids[0]
             for outputs in piece.grids[1]
         ]
@@ -224,7 +226,8 @@ class Predictor:
     def _ms_at(self, name: str, piece: Piece, evicted: int) -> float:
         key = (name, piece.kind, piece.shape.in_channels, piece.shape.out_channels, evicted)
         if key not in self._known_ms:
-            self._known_ms[key] = self.table.interpolated(piece.shape, *piece.grids, evicted)
+            as_long = piece.filled(self.block)
+            self._known_ms[key] = self.table.interpolated(as_long.shape, *as_long.grids, evicted)
         return self._known_ms[key]
 
 

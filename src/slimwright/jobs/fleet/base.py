@@ -109,6 +109,9 @@ def _table(bench: Bench, evidence: Evidence, cache: Path, *, timed: bool, tell: 
     step = table.step()
     if timed:
         ranks, transformed = factorisable(net, evidence.all(), step), TRANSFORMED.get(runtime, 1.0)
-        Predictor(net, couple(net), table, step, ranks=ranks, rank_step=step, transformed=transformed).measure(tell)
+        predictor = Predictor(
+            net, couple(net), table, step, ranks=ranks, rank_step=step, transformed=transformed, block=table.block
+        )
+        predictor.measure(tell)
     table.save()
     return table
