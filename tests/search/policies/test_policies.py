@@ -175,7 +175,8 @@ def test_thresholds_that_are_none_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_without_optuna_a_policy_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errors, "find_spec", lambda _: None)
+    found = errors.find_spec
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "optuna" else found(name))
     with pytest.raises(
         MissingExtra, match=r"the policy tpe needs optuna: python -m pip install 'slimwright\[search\]'"
     ):
