@@ -1,6 +1,7 @@
 """Policies on a search whose best answer is known: what they propose, find, repeat, and go on with."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -175,8 +176,7 @@ def test_thresholds_that_are_none_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_without_optuna_a_policy_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = errors.find_spec
-    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "optuna" else found(name))
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "optuna" else find_spec(name))
     with pytest.raises(
         MissingExtra, match=r"the policy tpe needs optuna: python -m pip install 'slimwright\[search\]'"
     ):
