@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -96,7 +97,21 @@ def test_the_sweep_is_over_inputs_and_outputs_of_a_three_by_three_convolution() 
     base = LayerShape("conv2d", 64, 64, (3, 3), padding=(1, 1), input_size=(14, 14))
     counts = {33, 34, 36, 40, 41, 42, 44, 48, 49, 50, 52, 56, 57, 58, 60, 64}
     wanted = {replace(base, in_channels=n) for n in counts} | {replace(base, out_channels=n) for n in counts}
-    assert set(watch.asked) == wanted and len(watch.asked) == 31
+    assert set(watch.asked) == wanted and len(watch.asked) == 3 * 31
+
+
+def test_a_step_is_found_though_each_layer_was_disturbed_twice() -> None:
+    """A device of which every layer takes three times as long, but for the last of three times."""
+    asked = Counter[LayerShape]()
+
+    def milliseconds(shape: LayerShape) -> float:
+        asked[shape] += 1
+        blocks = float(-(-shape.in_channels // 16) * -(-shape.out_channels // 16))
+        return blocks if asked[shape] == 3 else 3 * blocks
+
+    table = LatencyTable(one_by_one(milliseconds), None, {})
+    assert (table.step(), table.block) == (16, 16)
+    assert table.time(next(iter(asked))) == 4 * 3
 
 
 @given(inputs=st.integers(4, 64), outputs=st.integers(4, 64))

@@ -52,6 +52,7 @@ def one_by_one(measure: Callable[[LayerShape], float]) -> Measure:
 
 
 SWEEP = (33, 34, 36, 40, 41, 42, 44, 48, 49, 50, 52, 56, 57, 58, 60, 64)  # closed under rounding up to 2, 4, 8, 16, 32
+SWEEPS = 3  # of which the least counts: all that is known of the runtime's step hangs on a few layers
 EVICTING = tuple(1 << power for power in range(20, 27))  # bytes read before a layer is timed: 1 MiB to 64 MiB
 COLD = EVICTING[-1]
 PROBE = LayerShape("linear", 512, 512)  # a mebibyte of weights, each used once
@@ -89,13 +90,17 @@ class LatencyTable:
         self.fill([shape], evicted)
         return self._times[_key(shape, evicted)]
 
-    def fill(self, shapes: Iterable[LayerShape], evicted: int = 0, tell: Tell = silent) -> None:
-        """Measure the missing ones of `shapes`, some at a time; each time what was measured is written."""
+    def fill(self, shapes: Iterable[LayerShape], evicted: int = 0, tell: Tell = silent, *, times: int = 1) -> None:
+        """Measure the missing ones of `shapes`, some at a time; each time what was measured is written.
+
+        Of several `times` that they are measured, the least counts.
+        """
         missing = list({key: s for s in shapes if (key := _key(s, evicted)) not in self._times}.items())
         for start in range(0, len(missing), AT_ONCE):
             tell(Event("time layers", start, len(missing), "with emptied caches" if evicted else ""))
             keys, some = zip(*missing[start : start + AT_ONCE], strict=True)
-            self._times.update(zip(keys, self._measure(some, evicted), strict=True))
+            found = zip(*(self._measure(some, evicted) for _ in range(times)), strict=True)
+            self._times.update(zip(keys, map(min, found), strict=True))
             self.measured += len(some)
             self.save()
         if missing:
@@ -170,7 +175,7 @@ class LatencyTable:
         base = LayerShape("conv2d", 64, 64, (3, 3), padding=(1, 1), input_size=(14, 14))
         inputs = {count: with_channels(base, count, 64) for count in SWEEP}
         outputs = {count: with_channels(base, 64, count) for count in SWEEP}
-        self.fill([shape for count in SWEEP for shape in (outputs[count], inputs[count])])
+        self.fill([shape for count in SWEEP for shape in (outputs[count], inputs[count])], times=SWEEPS)
         by_inputs, by_outputs = (
             {count: self.time(one) for count, one in shapes.items()} for shapes in (inputs, outputs)
         )
