@@ -6,9 +6,10 @@ channels and ranks. What was reached is counted of the network that the plan mak
 is above the least that any choice within the limit has, as a share of that. Beside it: the greedy plan, every group
 and rank at one share, and choices drawn at random, each taken down until the limit holds; damages in terms of the
 plan's. Then a trained ResNet-20: accuracy on the test part of the networks that these plans make, solved alike. With
-`--latency`, three trained networks in three runtimes are asked for 0.5x of their time, by the whole job and its closed
-loop, and what ships is measured by its proof. All of them stay in float: a whole network in INT8 that is within the
-limit and loses nothing would ship as it is, and nothing would be planned. Run that on a quiet machine.
+`--latency`, three trained networks and five with random weights in three runtimes are asked for 0.5x of their time, by
+the whole job and its closed loop, and what ships is measured by its proof. All of them stay in float: a whole network
+in INT8 that is within the limit and loses nothing would ship as it is, and nothing would be planned. Run that on a
+quiet machine.
 """
 
 import argparse
@@ -24,12 +25,14 @@ from rich.console import Console
 
 from lib.accuracy import accuracy
 from lib.priced import Priced
-from lib.random_jobs import settled
+from lib.random_jobs import random_images, settled
 from lib.results import Column, Row, environment, keep, kept, parser, publish, rows_file, show
 from lib.structured_networks import DATA, SEED, trained
 from slimwright import Budget, Settings, shrink
 from slimwright.cost import count
+from slimwright.data import Dataset
 from slimwright.evidence import observe
+from slimwright.graph import Net
 from slimwright.importers import capture
 from slimwright.search import Evaluate, Evaluation, Journal, Problem, Space, measured_plan, solve
 from slimwright.tasks import Classification
@@ -50,9 +53,11 @@ NETS = {  # name -> side of an image
 QUICK = ("resnet8-wide", "mobilenet-v2")
 LIMITS = (("macs", 0.5), ("macs", 0.25), ("weight_bytes", 0.5), ("weight_bytes", 0.25), ("peak_activation_bytes", 0.7))
 IMAGES, CLASSES, DRAWN = 32, 10, 20
+IMAGES_OF_A_JOB = 128
 SHARE = 0.3  # of the MACs of the trained network
 TIME_SHARE = 0.5  # of the original's, with --latency
-TIMED = ("resnet20", "vgg16-half", "mobilenet-v2-half")
+TIMED = ("resnet20", "vgg16-half", "mobilenet-v2-half")  # trained
+TIMED_AT_RANDOM = ("resnet8-wide", "resnet18", "mobilenet-v1", "squeezenet1.1", "shufflenet-g3")  # of `NETS`
 RUNTIMES = ("onnxruntime", "ncnn", "openvino")
 COLUMNS = (
     Column("network", "network"),
@@ -105,9 +110,7 @@ def planned(name: str, have: set[str]) -> Iterator[Row]:
     if not limits:
         return
     side = NETS[name]
-    net = fold_batch_norm(
-        capture(settled(build(name, classes=CLASSES, in_channels=3), (3, side, side)), (3, side, side))
-    )
+    net = fold_batch_norm(at_random_weights(name))
     drawn = torch.randn(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(SEED))
     batches = [(batch, torch.zeros(len(batch), dtype=torch.int64)) for batch in drawn.split(16)]
     evidence = observe(net, batches, task=Classification(tuple(map(str, range(CLASSES)))), seed=SEED, taylor=False)
@@ -198,14 +201,13 @@ def accuracies(network: str, kind: str) -> Row:
 
 
 def timed(have: set[tuple[str, str]]) -> Iterator[Row]:
-    """Trained networks whose time is limited, in several runtimes, but for those that are there."""
-    for name in TIMED:
+    """Networks whose time is limited, in several runtimes, but for those that are there."""
+    for name in (*TIMED, *TIMED_AT_RANDOM):
         for runtime in RUNTIMES:
             limit = f"{TIME_SHARE}x time in {runtime}"
             if (name, limit) in have:
                 continue
-            data = DATA["digits"]()
-            net = trained(name, "digits", data)
+            net, data = subject(name)
             with tempfile.TemporaryDirectory(prefix="planner-") as folder:
                 how = Settings(runtime=runtime, cache=OUT / "cache", tune_epochs=0, expect="0", policy=plan_in_float)
                 budget = Budget(latency_ms=f"{TIME_SHARE}x", max_drop=100.0)  # time alone decides
@@ -219,6 +221,20 @@ def timed(have: set[tuple[str, str]]) -> Iterator[Row]:
                 "reached": bundle.summary.latency_ms / bundle.manifest.limits["latency_ms"],
                 "shipped": shipped.name,
             }
+
+
+def subject(name: str) -> tuple[Net, Dataset]:
+    """A network whose time is limited, and its data."""
+    if name in TIMED:
+        data = DATA["digits"]()
+        return trained(name, "digits", data), data
+    return at_random_weights(name), random_images(IMAGES_OF_A_JOB, NETS[name])
+
+
+def at_random_weights(name: str) -> Net:
+    """A network of `NETS`."""
+    shape = (3, NETS[name], NETS[name])
+    return capture(settled(build(name, classes=CLASSES, in_channels=3), shape), shape)
 
 
 def plan_in_float(space: Space, evaluate: Evaluate, journal: Journal) -> Evaluation:

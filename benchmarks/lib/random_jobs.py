@@ -31,17 +31,17 @@ def small() -> nn.Module:
 
 def images_64() -> ArrayData:
     """256 images of 64x64 in each part."""
-    return _data(256, 64)
+    return random_images(256, 64)
 
 
 def images_224() -> ArrayData:
     """256 calibration images of 224x224, and fewer in the other parts."""
-    return _data(256, 224)
+    return random_images(256, 224)
 
 
 def few_images_16() -> ArrayData:
     """32 calibration images of 16x16, and fewer in the other parts."""
-    return _data(32, 16)
+    return random_images(32, 16)
 
 
 def settled(model: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
@@ -55,7 +55,8 @@ def settled(model: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
     return model.eval()
 
 
-def _data(count: int, side: int) -> ArrayData:
+def random_images(count: int, side: int) -> ArrayData:
+    """So many calibration images, and fewer in the other parts."""
     parts = {}
     for number, part in enumerate(PARTS):
         some = count if part == "calibration" else max(count // 4, 16)

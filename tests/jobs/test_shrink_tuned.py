@@ -58,9 +58,12 @@ class Listener:
 def tuned(
     folder: Path, name: str, rate: float, seed: int, stop_at: Callable[[Event], bool] = lambda event: False
 ) -> Done:
-    """A job that allows no loss. INT8 alone pays, and until something trains it names three images more wrongly."""
+    """A job that allows no loss. INT8 alone pays, and until something trains it names three images more wrongly.
+
+    What ships names one image of the test part more wrongly.
+    """
     data = named_by_the_net()
-    wanted = labelled(data.parts["validation"])[1].numpy()
+    validated, tested = (labelled(data.parts[part])[1].numpy() for part in ("validation", "test"))
     guarded = Guarded(data, "test")
     listener = Listener(guarded, stop_at)
 
@@ -70,9 +73,11 @@ def tuned(
         return 1.0 if turn.model.macs == count(small_digit_net()).macs else 1.5
 
     def scores(turn: Turn, scores: Scores) -> Scores:
+        if turn.model.quantized and turn.images == SIZES["test"]:
+            return with_wrong(scores, tested, 1)
         judged = turn.model.quantized and turn.images == SIZES["validation"]
         untrained = all(event.stage != "train" for event in listener.told)
-        return with_wrong(scores, wanted, 3) if judged and untrained else scores
+        return with_wrong(scores, validated, 3) if judged and untrained else scores
 
     board = Scripted(RUNS, in_blocks(16, least=32), whole_ms, scores)
     settings = Settings(
@@ -156,8 +161,9 @@ def test_the_recipe_of_a_tuned_net_gives_it_again(gentle: Done) -> None:
 
 
 def test_training_goes_on_where_it_was_stopped_though_another_job_trained_between(wild: Done, gentle: Done) -> None:
+    """The wild one may begin an epoch anew at half of its rate, which hangs on the processor."""
     epochs = [[event.done for event in job.told if event.stage == "train"] for job in (wild, gentle)]
-    assert epochs == [[1, 2, 3], [2, 3]]
+    assert [*dict.fromkeys(epochs[0])] == [1, 2, 3] and epochs[1] == [2, 3]
 
 
 def test_evidence_is_kept_for_the_images_and_the_seed(wild: Done, gentle: Done, folder: Path) -> None:

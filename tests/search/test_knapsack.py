@@ -17,6 +17,7 @@ from slimwright.coupling import couple, cut
 from slimwright.graph import Net
 from slimwright.importers import capture
 from slimwright.search import Predictor, Problem, problem, solve
+from slimwright.search.pieces import Piece
 from slimwright.techniques.low_rank import Factors, factorise
 from slimwright.techniques.prune import Removal
 from slimwright.techniques.ranks import CP_RANK, IN_RANK, OUT_RANK
@@ -186,6 +187,24 @@ def test_latency_is_predicted_exactly_where_outputs_fill_blocks_of_sixteen(first
     expected = [1 + 3 * blocks, 1 + blocks, 1 + first * others, 1 + 2 * second + 3 * 10]
     assert [*predicted.values()] == pytest.approx(expected)
     assert predictor.table.measured == measured
+
+
+@pytest.mark.parametrize(("shape", "filled", "grids"), [
+    (LayerShape("conv2d", 20, 24), (20, 32), ([2, 20], [2, 8, 16, 32, 64])),
+    (LayerShape("conv2d", 20, 16), (20, 16), ([2, 20], [2, 8, 16, 32, 64])),
+    (LayerShape("conv2d", 20, 9), (20, 9), ([2, 20], [2, 8, 16, 32, 64])),
+    (LayerShape("conv2d", 20, 20, (3, 3), groups=20), (32, 32), ([2, 16, 32], [2, 8, 24, 56])),
+    (LayerShape("conv2d", 20, 24, (3, 3), groups=4), (20, 24), ([2, 20], [2, 8, 24, 56])),
+    (LayerShape("linear", 20, 24), (20, 24), ([2, 20], [2, 8, 24, 56])),
+])  # fmt: skip
+def test_outputs_of_convolutions_fill_blocks_but_below_one_and_in_groups(
+    shape: LayerShape, filled: tuple[int, int], grids: tuple[list[int], list[int]]
+) -> None:
+    piece = Piece("main", shape, ([2, 20], [2, 8, 24, 56]), 4)
+    found = piece.filled(16)
+    assert (found.shape.in_channels, found.shape.out_channels) == filled
+    assert found.grids == grids and found.pixels == 4
+    assert piece.filled(1) == piece
 
 
 @functools.cache

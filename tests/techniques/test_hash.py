@@ -15,7 +15,7 @@ from slimwright.techniques import Hash, Recipe, Share, Tune, applied, sentences
 from slimwright.train import mean_loss
 from small_digits import few_digits, made, matrices, small_digit_net
 
-TUNE = Tune(epochs=4, rate=0.02)
+TUNE = Tune(epochs=4, rate=0.05)
 
 
 @pytest.mark.parametrize("later", [(), (TUNE,)])

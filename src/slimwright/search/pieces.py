@@ -139,8 +139,10 @@ class Pieces:
 
 
 def _up(count: int, block: int) -> int:
-    return -(-count // block) * block
+    """A count in whole blocks; below one block it stays, since what is done there may be something else."""
+    return count if count < block else -(-count // block) * block
 
 
 def _all_up(grid: Sequence[int], block: int) -> list[int]:
-    return sorted({_up(count, block) for count in grid})
+    within = bool(grid) and min(grid) < block < max(grid)
+    return sorted({*(_up(count, block) for count in grid), *([block] if within else [])})

@@ -4,6 +4,7 @@ A layer's latency is interpolated between shapes that were measured; multiply-ac
 are exact. What a choice makes of a layer is in `pieces.py`, and what may be chosen in `choices.py`.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -83,13 +84,8 @@ class Predictor:
 
         Where a run uses more than the caches hold, also with the caches emptied.
         """
-        shapes = [
-            with_channels(piece.shape, inputs, outputs)
-            for name in self.shapes
-            for piece in (kind.filled(self.block) for kind in self.pieces.kinds(name))
-            for inputs in piece.grids[0]
-            for outputs in piece.grids[1]
-        ]
+        pieces = [piece.filled(self.block) for name in self.shapes for piece in self.pieces.kinds(name)]
+        shapes = [with_channels(piece.shape, *counts) for piece in pieces for counts in itertools.product(*piece.grids)]
         self.table.fill(shapes, tell=tell)
         if self.table.missed(self.used_bytes(self.whole)):
             self.table.fill(shapes, COLD, tell)
