@@ -217,7 +217,7 @@ def timed(have: set[tuple[str, str]]) -> Iterator[Row]:
                 "network": name,
                 "limit": limit,
                 "cost": "latency_ms",
-                "feasible": not bundle.summary.reachable,
+                "within": bundle.summary.within_budget,
                 "reached": bundle.summary.latency_ms / bundle.manifest.limits["latency_ms"],
                 "shipped": shipped.name,
             }
