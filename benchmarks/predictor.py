@@ -102,8 +102,8 @@ def pruned(net: Net, runtime: str, workshop: Workshop, folder: Path, count: int)
     """Predict and measure `count` random prunings of a net."""
     place, coupling = Local(), couple(net)
     table = layer_table(place, runtime)
-    held = TRANSFORMED.get(runtime, 1.0)
-    predictor = Predictor(net, coupling, table, table.step(), transformed=held, block=table.block)
+    transformed = TRANSFORMED.get(runtime, 1.0)
+    predictor = Predictor(net, coupling, table, table.step(), transformed=transformed, block=table.block)
     predictor.measure()
     whole = workshop.convert(net, runtime, "fp32", folder / "whole")
     alone = measure(place, {"whole": whole}, Effort(runs=60, least_s=2.0, profile_runs=40))["whole"]
@@ -111,9 +111,8 @@ def pruned(net: Net, runtime: str, workshop: Workshop, folder: Path, count: int)
     whole_ms = alone.latency.median_ms
     predicted = predictor.latency(whole_ms, alone.tensor_share)
     always_cached = LatencyTable(one_by_one(table.time), None, {})
-    warm = Predictor(net, coupling, always_cached, predictor.step, block=table.block).latency(
-        whole_ms, alone.tensor_share
-    )
+    warm_one = Predictor(net, coupling, always_cached, predictor.step, block=predictor.block)
+    warm = warm_one.latency(whole_ms, alone.tensor_share)
     for number in range(count):
         counts = drawn(predictor, random.Random(SEED_OF_PRUNINGS + number))
         artefact = workshop.convert(cut(net, kept(predictor, counts), coupling), runtime, "fp32", folder / "pruned")

@@ -30,7 +30,7 @@ def small() -> nn.Module:
 
 
 def images_64() -> ArrayData:
-    """256 images of 64x64 in each part."""
+    """256 calibration images of 64x64, and fewer in the other parts."""
     return random_images(256, 64)
 
 

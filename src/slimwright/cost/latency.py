@@ -175,11 +175,9 @@ class LatencyTable:
         base = LayerShape("conv2d", 64, 64, (3, 3), padding=(1, 1), input_size=(14, 14))
         inputs = {count: with_channels(base, count, 64) for count in SWEEP}
         outputs = {count: with_channels(base, 64, count) for count in SWEEP}
-        self.fill([shape for count in SWEEP for shape in (outputs[count], inputs[count])], times=SWEEPS)
-        by_inputs, by_outputs = (
-            {count: self.time(one) for count, one in shapes.items()} for shapes in (inputs, outputs)
-        )
-        return by_inputs, by_outputs
+        self.fill([*inputs.values(), *outputs.values()], times=SWEEPS)
+        by_inputs = {count: self.time(shape) for count, shape in inputs.items()}
+        return by_inputs, {count: self.time(shape) for count, shape in outputs.items()}
 
     def save(self) -> None:
         """Write what was measured; nothing if the table has no path."""

@@ -134,7 +134,7 @@ def menu_of(bench: Bench, evidence: Evidence, table: LatencyTable, *, timed: boo
         bits=bits,
         rank_step=liked,
         transformed=transformed,
-        block=table.block if timed else 1,
+        block=table.block,
     )
     if timed:
         predictor.measure(tell)
